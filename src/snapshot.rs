@@ -152,23 +152,7 @@ impl Snapshot {
             |before| Arc::clone(&before.bans),
         );
         let trusted = trusted(before, config);
-        let mut made = before.map_or(0, |before| before.listeners_made);
-        let stay = before.map_or_else(Vec::new, |before| before.staying(config));
-        let stay = stay.into_iter().chain(std::iter::repeat(None));
-        let listeners = config.listeners.iter().zip(stay).map(|(listener, old)| {
-            let plan = Arc::clone(&pools[listener.pool]);
-            let id = old.map_or(made, |old| old.id);
-            made += u64::from(old.is_none());
-            let gate = match old {
-                Some(old) => Arc::clone(&old.gate),
-                None => Arc::new(Gate::new(&sources)),
-            };
-            Arc::new(Listener {
-                rules: rules(config, listener),
-                ..Listener::new((id, gate), listener, plan, old)
-            })
-        });
-        let listeners: Vec<_> = listeners.collect();
+        let (listeners, listeners_made) = compose_listeners(before, config, &pools, &sources);
         let filters = listeners.iter().zip(&config.listeners);
         let filters = filters.filter_map(|(listener, config)| {
             let filter = access.get(config.access_list.as_ref()?)?;
@@ -188,7 +172,7 @@ impl Snapshot {
             trusted,
             pit: config.tarpit.pit(),
             admission: admission(config),
-            listeners_made: made,
+            listeners_made,
             has_bandwidth_limits: config.limits_bandwidth(),
         };
         Draft {
@@ -363,6 +347,32 @@ fn admission(config: &Config) -> Admission {
         shed: config.overload.map(|overload| overload.rules()),
         ..Admission::default()
     }
+}
+
+/// The listeners of a configuration, and how many listeners were ever made.
+fn compose_listeners(
+    before: Option<&Snapshot>,
+    config: &Config,
+    pools: &[Arc<Plan>],
+    sources: &Arc<Sources>,
+) -> (Vec<Arc<Listener>>, u64) {
+    let mut made = before.map_or(0, |before| before.listeners_made);
+    let stay = before.map_or_else(Vec::new, |before| before.staying(config));
+    let stay = stay.into_iter().chain(std::iter::repeat(None));
+    let listeners = config.listeners.iter().zip(stay).map(|(listener, old)| {
+        let plan = Arc::clone(&pools[listener.pool]);
+        let id = old.map_or(made, |old| old.id);
+        made += u64::from(old.is_none());
+        let gate = match old {
+            Some(old) => Arc::clone(&old.gate),
+            None => Arc::new(Gate::new(sources)),
+        };
+        Arc::new(Listener {
+            rules: rules(config, listener),
+            ..Listener::new((id, gate), listener, plan, old)
+        })
+    });
+    (listeners.collect(), made)
 }
 
 /// The limits of a listener's new connections.

@@ -16,20 +16,27 @@ use tokio::sync::{Semaphore, watch};
 
 use super::access::Caller;
 use super::exchange::{Gives, Input, Needs, Output, read_body};
+use super::handlers as h;
 use super::refusal::Refusal;
 use super::slots::{Busy, ConnectionSlot};
-use super::{Author, Call, Handle, Reply, Role, handlers};
+use super::{Author, Call, Handle, Reply, Role};
 
 /// Every endpoint.
 pub(super) fn endpoints() -> Vec<Endpoint> {
-    let mut all = others();
-    all.extend(of_bans());
-    all
+    let parts = [
+        of_process(),
+        of_listeners(),
+        of_pools(),
+        of_sessions(),
+        of_operation(),
+        of_bans(),
+    ];
+    parts.into_iter().flatten().collect()
 }
 
-fn of_bans() -> [Endpoint; 3] {
-    use handlers as h;
-    [
+/// Clients and networks that are banned.
+fn of_bans() -> Vec<Endpoint> {
+    vec![
         Endpoint::read(BANS, "bans", h::bans).says("Clients and networks that are banned."),
         Endpoint::write(Method::POST, BANS, "ban", h::ban)
             .says("Bans a client or a network, and closes its sessions.")
@@ -39,9 +46,8 @@ fn of_bans() -> [Endpoint; 3] {
     ]
 }
 
-fn others() -> Vec<Endpoint> {
-    use handlers as h;
-    let (post, patch, delete) = (Method::POST, Method::PATCH, Method::DELETE);
+/// The state of the process.
+fn of_process() -> Vec<Endpoint> {
     vec![
         Endpoint::open("/healthz", "healthz", h::healthz)
             .says("Answers while the control thread does."),
@@ -51,8 +57,14 @@ fn others() -> Vec<Endpoint> {
             .says("This description.")
             .without_control(),
         Endpoint::read("/v1/status", "status", h::status).says("Shows overall status."),
+    ]
+}
+
+/// Listeners, and who may connect to them.
+fn of_listeners() -> Vec<Endpoint> {
+    vec![
         Endpoint::read("/v1/listeners", "listeners", h::listeners).says("All listeners."),
-        Endpoint::write(patch.clone(), LISTENER, "set_listener", h::set_listener)
+        Endpoint::write(Method::PATCH, LISTENER, "set_listener", h::set_listener)
             .says("Changes the limit or the access list of a listener.")
             .refuses(&[INVALID]),
         Endpoint::read("/v1/access_lists", "access_lists", h::access_lists)
@@ -60,7 +72,7 @@ fn others() -> Vec<Endpoint> {
         Endpoint::read(ACCESS_LIST, "access_list", h::access_list)
             .says("An access list with its prefixes, and what it says of a client."),
         Endpoint::write(
-            patch.clone(),
+            Method::PATCH,
             ACCESS_LIST,
             "edit_access_list",
             h::edit_access_list,
@@ -68,42 +80,61 @@ fn others() -> Vec<Endpoint> {
         .says("Adds prefixes to an access list, or removes them.")
         .refuses(&[INVALID]),
         Endpoint::read(LIMITS, "limits", h::limits).says("The limit of all client connections."),
-        Endpoint::write(patch.clone(), LIMITS, "set_global", h::set_global)
+        Endpoint::write(Method::PATCH, LIMITS, "set_global", h::set_global)
             .says("Changes the limit of all client connections.")
             .refuses(&[INVALID]),
+    ]
+}
+
+/// Pools and backends.
+fn of_pools() -> Vec<Endpoint> {
+    vec![
         Endpoint::read("/v1/pools", "pools", h::pools).says("All pools with their backends."),
         Endpoint::read(POOL, "pool", h::pool).says("A pool with its backends."),
-        Endpoint::write(patch.clone(), POOL, "set_pool", h::set_pool)
+        Endpoint::write(Method::PATCH, POOL, "set_pool", h::set_pool)
             .says("Changes a pool.")
             .refuses(&[INVALID]),
         Endpoint::read(BACKENDS, "backends", h::backends).says("The backends of a pool."),
-        Endpoint::write(post.clone(), BACKENDS, "add_backend", h::add_backend)
+        Endpoint::write(Method::POST, BACKENDS, "add_backend", h::add_backend)
             .says("Adds a backend to a pool.")
             .refuses(&[StatusCode::CONFLICT, INVALID])
             .creates(),
         Endpoint::read(BACKEND, "backend", h::backend).says("A backend."),
-        Endpoint::write(patch, BACKEND, "set_backend", h::set_backend)
+        Endpoint::write(Method::PATCH, BACKEND, "set_backend", h::set_backend)
             .says("Changes a backend.")
             .refuses(&[INVALID]),
-        Endpoint::write(delete.clone(), BACKEND, "remove_backend", h::remove_backend)
+        Endpoint::write(Method::DELETE, BACKEND, "remove_backend", h::remove_backend)
             .says("Removes a backend; its sessions go on.")
             .refuses(&[INVALID]),
+    ]
+}
+
+/// Sessions.
+fn of_sessions() -> Vec<Endpoint> {
+    vec![
         Endpoint::read(SESSIONS, "sessions", h::sessions)
             .says("Sessions that are open.")
             .refuses(&[StatusCode::NOT_FOUND]),
-        Endpoint::write(delete.clone(), SESSIONS, "kill_sessions", h::kill_sessions)
+        Endpoint::write(Method::DELETE, SESSIONS, "kill_sessions", h::kill_sessions)
             .says("Closes sessions.")
             .refuses(&[StatusCode::NOT_FOUND]),
-        Endpoint::write(delete, SESSION, "kill_session", h::kill_session).says("Closes a session."),
+        Endpoint::write(Method::DELETE, SESSION, "kill_session", h::kill_session)
+            .says("Closes a session."),
+    ]
+}
+
+/// What operators read and do.
+fn of_operation() -> Vec<Endpoint> {
+    vec![
         Endpoint::read("/v1/histograms", "histograms", h::histograms)
             .says("The workers' histograms since the start."),
         // Addresses of webhooks and what probes send may be secrets.
         Endpoint::write(Method::GET, "/v1/config", "config", h::config)
             .says("The effective configuration."),
-        Endpoint::write(post.clone(), "/v1/reload", "reload", h::reload)
+        Endpoint::write(Method::POST, "/v1/reload", "reload", h::reload)
             .says("Reads the configuration's file again.")
             .refuses(&[INVALID]),
-        Endpoint::write(post, "/v1/reopen", "reopen", h::reopen)
+        Endpoint::write(Method::POST, "/v1/reopen", "reopen", h::reopen)
             .says("Opens the files of the logs again, after they were moved away.")
             .refuses(&[StatusCode::INTERNAL_SERVER_ERROR]),
         Endpoint::read("/v1/events", "events", h::events)

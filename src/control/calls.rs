@@ -57,21 +57,13 @@ impl Balancer {
             Call::Pools(which, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
                 let known = self.known(&which);
-                drop(aside::compute(move || {
-                    // A caller that has given up by now needs no answer.
-                    if !reply.is_closed() {
-                        drop(reply.send(status::pools(&snapshot, &known)));
-                    }
-                }));
+                answer_aside(reply, move || status::pools(&snapshot, &known));
             }
             Call::Config(reply) => {
                 let (at_start, declared) = (self.at_start.clone(), Arc::clone(&self.declared));
-                drop(aside::compute(move || {
-                    if !reply.is_closed() {
-                        let text = at_start.to_ron(declared.config());
-                        drop(reply.send(declared.comments() + &text));
-                    }
-                }));
+                answer_aside(reply, move || {
+                    declared.comments() + &at_start.to_ron(declared.config())
+                });
             }
             Call::Sessions(filter, reply) => {
                 let workers = Rc::clone(&self.workers);
@@ -320,6 +312,16 @@ impl Balancer {
             sentence
         })
     }
+}
+
+/// Answers on another thread what takes long.
+fn answer_aside<T: Send + 'static>(reply: Reply<T>, answer: impl FnOnce() -> T + Send + 'static) {
+    drop(aside::compute(move || {
+        // A caller that has given up by now needs no answer.
+        if !reply.is_closed() {
+            drop(reply.send(answer()));
+        }
+    }));
 }
 
 /// Differences that an event names.

@@ -387,27 +387,23 @@ impl Discoveries {
             let asking = self.pools.get_mut(pool);
             changed |= asking.is_some_and(|asking| asking.before.take().is_some());
         }
-        let is_host = host.is_some();
         let Some(found) = news.found else {
             // It is to be reported that there is no address.
             return changed || host.is_some_and(|host| host.address.is_none() && !host.is_reported);
         };
-        let Found {
-            backends: found,
-            dropped,
-        } = found;
+        let (found, dropped) = (found.backends, found.dropped);
         if followed.found.as_ref() == Some(&found) {
             return changed;
         }
-        if let Some(host) = host {
-            host.choose(Some(&found));
-        }
-        let what = if is_host { "addresses" } else { "backends" };
-        log_change(
-            (&subject, what),
-            followed.found.as_deref().unwrap_or_default(),
-            &found,
-        );
+        let what = match host {
+            Some(host) => {
+                host.choose(Some(&found));
+                "addresses"
+            }
+            None => "backends",
+        };
+        let before = followed.found.as_deref().unwrap_or_default();
+        log_change((&subject, what), before, &found);
         if dropped > 0 {
             log::warn!("{subject}: {dropped} backends are left out: the limit is {BACKENDS_MAX}");
         }
