@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mahoraga::address::Address;
 use mahoraga::config::{Backend, Check, CheckTls, Config, Expect, Pool, Probe};
-use mahoraga::control::health::{Checks, News, Report};
+use mahoraga::control::health::{Checks, HealthNews, Report};
 use mahoraga::control::roster::Roster;
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
@@ -62,7 +62,7 @@ async fn swallow(to: SocketAddr, check: &Check, why: &str, silent: &Silent) {
     // A check that reads the answer reports each backend first.
     for _ in 0..2_000 {
         let news = tokio::time::timeout(Duration::from_millis(20), checks.next()).await;
-        if news == Ok(News::FirstRound) {
+        if news == Ok(HealthNews::FirstRound) {
             break;
         }
         seen = seen.max(polls());

@@ -446,6 +446,4 @@ const ELSEWHERE: [&str; 4] = [
     "closed.session_timeout",
     "closed.shutdown",
 ];
-const TWICE: [&str; 9] = [
-    "Backend", "Call", "Change", "Command", "Event", "Listener", "Pool", "Queue", "Traffic",
-];
+const TWICE: [&str; 6] = ["Backend", "Command", "Event", "Listener", "Pool", "Queue"];

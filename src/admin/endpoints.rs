@@ -289,7 +289,7 @@ impl Endpoint {
     }
 
     /// Its route.
-    pub(super) fn route(&self) -> MethodRouter<Context> {
+    pub(super) fn route(&self) -> MethodRouter<ServerContext> {
         let filter = MethodFilter::try_from(self.method.clone());
         let filter = filter.expect("the methods of the table are those that axum knows");
         let endpoint = self.clone();
@@ -304,7 +304,7 @@ impl Endpoint {
 
     async fn answer(
         self,
-        context: Context,
+        context: ServerContext,
         params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
         request: Request,
     ) -> Result<Response, Refusal> {
@@ -338,7 +338,7 @@ impl Endpoint {
 
 /// What all requests of a server share.
 #[derive(Clone, Debug)]
-pub(super) struct Context {
+pub(super) struct ServerContext {
     pub(super) handle: Handle,
     /// Changes when the server ends.
     pub(super) stop: watch::Receiver<()>,
@@ -377,7 +377,7 @@ impl Default for Deadlines {
 
 /// A request whose caller has the role for it.
 pub(super) struct ApiRequest {
-    pub(super) context: Context,
+    pub(super) context: ServerContext,
     params: BTreeMap<String, String>,
     caller: Caller,
     pub(super) headers: HeaderMap,

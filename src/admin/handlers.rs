@@ -26,7 +26,7 @@ use crate::config::{
     AccessEdits, AccessListChange, Backend, Change, ChangeError, Config, Listener, NewBan, Pool,
     values,
 };
-use crate::control::events::{Since, Watch};
+use crate::control::events::{EventWatch, Since};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 /// Of any length.
@@ -282,7 +282,7 @@ pub(super) async fn events(
         Some(id) => events.since(id.to_str().unwrap_or_default()),
         None => Since::Recent(wanted.recent),
     };
-    let watch: Watch = events.watch(since);
+    let watch: EventWatch = events.watch(since);
     let gone = async move {
         match slot {
             Some(slot) => slot.client_gone().await,

@@ -30,7 +30,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::Handle;
 use super::access::{Access, Tokens};
-use super::endpoints::{Context, Deadlines, endpoints};
+use super::endpoints::{Deadlines, ServerContext, endpoints};
 use super::pace::{PAUSE, Pace};
 use super::refusal::Refusal;
 use super::slots::{ConnectionSlot, ConnectionSlots};
@@ -162,7 +162,7 @@ impl ListeningSocket {
 /// Answers requests until `stop` changes or its sender is gone. Requests that are being answered
 /// then have a second to end.
 pub async fn serve(listener: AdminListener, handle: Handle, stop: watch::Receiver<()>) {
-    let context = Context {
+    let context = ServerContext {
         handle,
         stop,
         watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
@@ -171,7 +171,7 @@ pub async fn serve(listener: AdminListener, handle: Handle, stop: watch::Receive
     serve_in(listener, context).await;
 }
 
-pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
+pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext) {
     let (mut stop, deadlines) = (context.stop.clone(), context.deadlines);
     let router = router(context, listener.access.clone());
     // In this task, so that the turns of the control thread are measured with them.
@@ -217,7 +217,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: Context) {
     let _ = timeout(REMOVAL_TIME, removed).await;
 }
 
-fn router(context: Context, access: Access) -> Router {
+fn router(context: ServerContext, access: Access) -> Router {
     let mut router = Router::new();
     for endpoint in endpoints() {
         router = router.route(endpoint.path, endpoint.route());

@@ -1,6 +1,6 @@
 //! Recognises other programs' configurations, and maps their words to ours.
 
-use super::tokens::{Kind, Span, tokens};
+use super::tokens::{Span, TokenKind, tokens};
 
 /// The smallest valid file.
 pub(super) const SMALLEST: &str = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
@@ -17,7 +17,7 @@ pub(super) fn recognised(text: &str) -> Option<(Span, String)> {
     Some((first.span.clone(), sentence))
 }
 
-fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static str> {
+fn format_of(text: &str, first: TokenKind, second: Option<TokenKind>) -> Option<&'static str> {
     let lines = text.lines().map(str::trim);
     let lines = || {
         lines
@@ -29,10 +29,10 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
         .and_then(|line| line.split_whitespace().next())?;
     let has_block = || lines().any(|line| line.ends_with('{'));
     match (first, second) {
-        (Kind::Open('('), _) => None,
+        (TokenKind::Open('('), _) => None,
         _ if word.starts_with('<') => Some("XML"),
-        (Kind::Open('{'), Some(Kind::Text | Kind::Close('}'))) => Some("JSON"),
-        (Kind::Open('['), Some(Kind::Open('{'))) => Some("JSON"),
+        (TokenKind::Open('{'), Some(TokenKind::Text | TokenKind::Close('}'))) => Some("JSON"),
+        (TokenKind::Open('['), Some(TokenKind::Open('{'))) => Some("JSON"),
         _ if is_of(HAPROXY, word) && !word.ends_with('{') && !has_block() => {
             Some("a configuration of HAProxy")
         }
@@ -42,7 +42,7 @@ fn format_of(text: &str, first: Kind, second: Option<Kind>) -> Option<&'static s
         }
         _ if has_block() || text.contains("reverse_proxy") => Some("a configuration of Caddy"),
         _ if lines().any(|line| line.starts_with('[') && line.ends_with(']')) => Some("TOML"),
-        (Kind::Word, Some(Kind::Colon)) => Some("YAML"),
+        (TokenKind::Word, Some(TokenKind::Colon)) => Some("YAML"),
         _ if word == "---" || word == "-" => Some("YAML"),
         _ if lines().all(|line| line.contains('=')) => Some("TOML"),
         _ => None,

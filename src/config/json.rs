@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::reader::{Around, Reader};
 use super::source::Source;
 use super::table::Setting;
-use super::tree::{Field, Kind, Value};
+use super::tree::{Kind, NamedValue, Value};
 
 /// Why a body is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -49,7 +49,8 @@ pub(super) fn read<G, T>(
     };
     // A setting that is null is left out.
     let is_setting = |name: &str| settings.iter().any(|its| its.name == name);
-    let is_left_out = |field: &Field| field.value.kind == Kind::Null && is_setting(&field.name);
+    let is_left_out =
+        |field: &NamedValue| field.value.kind == Kind::Null && is_setting(&field.name);
     fields.retain(|field| field.name != KEEP && !is_left_out(field));
     for field in fields.iter_mut() {
         let setting = settings.iter().find(|its| its.name == field.name);

@@ -13,7 +13,7 @@ use super::codec::{Codec, duration, number};
 use super::json::{self, BodyError, KEEP};
 use super::reader::{Around, Reader};
 use super::source::Source;
-use super::table::{self, Setting, Settings, Table, setting};
+use super::table::{self, Setting, Settings, TableBuilder, setting};
 use super::text::Text;
 use super::tree::{Kind, Value};
 use super::values::{self, ValueError};
@@ -358,7 +358,7 @@ changeable!(
 changeable!(Config, "GlobalChange", ["max_connections"].map(setting));
 
 fn of_pool() -> Vec<Setting<Pool>> {
-    let mut table = Table::new(&[
+    let mut table = TableBuilder::new(&[
         "How a backend is selected: a name, or a group in RON such as",
         "`(name: \"hash\", key: \"sni\")`.",
     ]);

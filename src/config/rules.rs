@@ -12,7 +12,7 @@ use super::listener::stand_in;
 use super::source::Source;
 use super::strategy::SUBSET;
 use super::tokens::Span;
-use super::tree::Place;
+use super::tree::Reached;
 use super::values::{known, written};
 use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
 use crate::address::Address;
@@ -71,8 +71,8 @@ impl Finding {
     /// Where it is shown in a file.
     pub(super) fn span(&self, source: &Source) -> Span {
         match source.root().place(&self.path) {
-            Place::Found(value) if !self.at_start => value.span.clone(),
-            Place::Found(group) | Place::Missing(group) => group.start(),
+            Reached::Found(value) if !self.at_start => value.span.clone(),
+            Reached::Found(group) | Reached::Missing(group) => group.start(),
         }
     }
 
@@ -94,8 +94,8 @@ impl Finding {
         let paths = [Some(&self.path), self.first.as_ref(), self.needs.as_ref()];
         let mut paths = paths.into_iter().flatten().flat_map(|all| all.split('|'));
         paths.any(|path| match source.root().place(path) {
-            Place::Found(value) => refused(&value.span),
-            Place::Missing(_) => false,
+            Reached::Found(value) => refused(&value.span),
+            Reached::Missing(_) => false,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use ron::error::{Error, SpannedError};
 
-use super::tokens::{Kind, Token};
+use super::tokens::{Lexeme, TokenKind};
 use super::tree::Wrong;
 use super::values;
 
@@ -46,9 +46,9 @@ pub(super) fn of_leaf(written: &str, error: &SpannedError) -> String {
 }
 
 /// A better sentence for what stopped the parser, where the tokens around it show what was meant.
-pub(super) fn explained(text: &str, tokens: &[Token], (span, sentence): Wrong) -> Wrong {
-    let written = |token: &Token| &text[token.span.clone()];
-    if let Some(comment) = tokens.iter().find(|token| token.kind == Kind::Comment)
+pub(super) fn explained(text: &str, tokens: &[Lexeme], (span, sentence): Wrong) -> Wrong {
+    let written = |token: &Lexeme| &text[token.span.clone()];
+    if let Some(comment) = tokens.iter().find(|token| token.kind == TokenKind::Comment)
         && comment.span.start <= span.start
     {
         let start = comment.span.start;
@@ -56,19 +56,19 @@ pub(super) fn explained(text: &str, tokens: &[Token], (span, sentence): Wrong) -
     }
     let next = tokens.partition_point(|token| token.span.end <= span.start);
     let before = &tokens[..next];
-    if let Some(word) = tokens.get(next).filter(|word| word.kind == Kind::Word)
+    if let Some(word) = tokens.get(next).filter(|word| word.kind == TokenKind::Word)
         && let Some(at) = written(word).find(';')
     {
         let at = word.span.start + at;
         return (at..at + 1, SEMICOLON.to_owned());
     }
     // A string that lacks its end goes on up to the next string, which is then a word.
-    if let Some(long) = before.iter().rfind(|token| token.kind == Kind::Text)
+    if let Some(long) = before.iter().rfind(|token| token.kind == TokenKind::Text)
         && written(long).starts_with('"')
         && (written(long).contains('\n') || long.span.end == span.start)
         && tokens
             .get(next)
-            .is_some_and(|token| token.kind == Kind::Word)
+            .is_some_and(|token| token.kind == TokenKind::Word)
     {
         return (long.span.clone(), UNCLOSED.to_owned());
     }
@@ -81,9 +81,9 @@ pub(super) fn explained(text: &str, tokens: &[Token], (span, sentence): Wrong) -
 }
 
 /// What is written as in other formats.
-fn misread(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
+fn misread(text: &str, before: &[Lexeme], found: &Lexeme) -> Option<Wrong> {
     let written = &text[found.span.clone()];
-    if written.starts_with('#') && found.kind == Kind::Word {
+    if written.starts_with('#') && found.kind == TokenKind::Word {
         let sentence = "a comment begins with `//`, and not with `#`";
         return Some((found.span.clone(), sentence.to_owned()));
     }
@@ -91,11 +91,11 @@ fn misread(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
         return Some((found.span.clone(), single_quoted(written)));
     }
     let last = before.last()?;
-    let assigns = |token: &&Token| {
+    let assigns = |token: &&Lexeme| {
         let name = text[token.span.clone()]
             .split_once('=')
             .map(|(name, _)| name);
-        token.kind == Kind::Word && name.is_some_and(|name| name.is_empty() || is_name(name))
+        token.kind == TokenKind::Word && name.is_some_and(|name| name.is_empty() || is_name(name))
     };
     if let Some(token) = [found, last].into_iter().find(assigns) {
         let sentence = "write `:` between a field's name and its value, and not `=`";
@@ -105,12 +105,12 @@ fn misread(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
 }
 
 /// A value that lacks its quotes: what stands behind `name:`, or in a list.
-fn unquoted(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
-    let of_value = |pair: &[Token]| {
+fn unquoted(text: &str, before: &[Lexeme], found: &Lexeme) -> Option<Wrong> {
+    let of_value = |pair: &[Lexeme]| {
         let name = &text[pair[0].span.clone()];
-        pair[0].kind == Kind::Word && is_name(name) && pair[1].kind == Kind::Colon
+        pair[0].kind == TokenKind::Word && is_name(name) && pair[1].kind == TokenKind::Colon
     };
-    let is_behind = |token: &Token| matches!(token.kind, Kind::Word | Kind::Colon);
+    let is_behind = |token: &Lexeme| matches!(token.kind, TokenKind::Word | TokenKind::Colon);
     let value = if is_in_list(before) {
         let other = before.iter().rposition(|token| !is_behind(token))?;
         &before[other + 1..]
@@ -118,7 +118,7 @@ fn unquoted(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
         let at = before.windows(2).rposition(of_value)?;
         &before[at + 2..]
     };
-    let is_gap = |pair: &[Token]| pair[0].span.end != pair[1].span.start;
+    let is_gap = |pair: &[Lexeme]| pair[0].span.end != pair[1].span.start;
     if !value.iter().all(is_behind) || !is_behind(found) || value.windows(2).any(is_gap) {
         return None;
     }
@@ -132,14 +132,18 @@ fn unquoted(text: &str, before: &[Token], found: &Token) -> Option<Wrong> {
 }
 
 /// Whether the last bracket that stays open is that of a list.
-fn is_in_list(before: &[Token]) -> bool {
+fn is_in_list(before: &[Lexeme]) -> bool {
     let mut closed = 0_usize;
     for token in before.iter().rev() {
         match token.kind {
-            Kind::Close(_) => closed += 1,
-            Kind::Open(bracket) if closed == 0 => return bracket == '[',
-            Kind::Open(_) => closed -= 1,
-            Kind::Colon | Kind::Comma | Kind::Text | Kind::Word | Kind::Comment => {}
+            TokenKind::Close(_) => closed += 1,
+            TokenKind::Open(bracket) if closed == 0 => return bracket == '[',
+            TokenKind::Open(_) => closed -= 1,
+            TokenKind::Colon
+            | TokenKind::Comma
+            | TokenKind::Text
+            | TokenKind::Word
+            | TokenKind::Comment => {}
         }
     }
     false

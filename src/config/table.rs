@@ -87,13 +87,13 @@ pub(super) fn setting<G: Settings>(name: &str) -> Setting<G> {
 }
 
 /// The settings of a group in the order in which they are read and written.
-pub(super) struct Table<G> {
+pub(super) struct TableBuilder<G> {
     pub(super) settings: Vec<Setting<G>>,
     /// What the field of the next rows is.
     pub(super) about: &'static [&'static str],
 }
 
-impl<G: 'static> Table<G> {
+impl<G: 'static> TableBuilder<G> {
     pub(super) fn new(about: &'static [&'static str]) -> Self {
         let settings = Vec::new();
         Self { settings, about }
@@ -255,7 +255,7 @@ macro_rules! settings {
 
         impl $Group {
             fn settings() -> Vec<$crate::config::table::Setting<Self>> {
-                let mut table = $crate::config::table::Table::new(&[]);
+                let mut table = $crate::config::table::TableBuilder::new(&[]);
                 $(
                     table.about = &[$($doc),*];
                     $(table.add(

@@ -8,7 +8,7 @@ pub(super) type Span = Range<usize>;
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// `(`, `[` or `{`.
     Open(char),
     /// `)`, `]` or `}`.
@@ -27,13 +27,13 @@ pub(super) enum Kind {
 
 /// A token and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) kind: Kind,
+pub(super) struct Lexeme {
+    pub(super) kind: TokenKind,
     pub(super) span: Span,
 }
 
 /// The tokens of a text, without white space and comments.
-pub(super) fn tokens(text: &str) -> Vec<Token> {
+pub(super) fn tokens(text: &str) -> Vec<Lexeme> {
     let mut tokens = Vec::new();
     let mut at = 0;
     while let Some(first) = text[at..].chars().next() {
@@ -44,17 +44,17 @@ pub(super) fn tokens(text: &str) -> Vec<Token> {
             continue;
         }
         let (kind, bytes) = match first {
-            '/' if rest.starts_with("/*") => (Kind::Comment, rest.len()),
-            '(' | '[' | '{' => (Kind::Open(first), 1),
-            ')' | ']' | '}' => (Kind::Close(first), 1),
-            ':' => (Kind::Colon, 1),
-            ',' => (Kind::Comma, 1),
+            '/' if rest.starts_with("/*") => (TokenKind::Comment, rest.len()),
+            '(' | '[' | '{' => (TokenKind::Open(first), 1),
+            ')' | ']' | '}' => (TokenKind::Close(first), 1),
+            ':' => (TokenKind::Colon, 1),
+            ',' => (TokenKind::Comma, 1),
             _ => match text_bytes(rest) {
-                Some(bytes) => (Kind::Text, bytes),
-                None => (Kind::Word, word_bytes(rest)),
+                Some(bytes) => (TokenKind::Text, bytes),
+                None => (TokenKind::Word, word_bytes(rest)),
             },
         };
-        tokens.push(Token {
+        tokens.push(Lexeme {
             kind,
             span: at..at + bytes,
         });

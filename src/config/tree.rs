@@ -7,7 +7,7 @@
 
 use super::foreign;
 use super::syntax;
-use super::tokens::{self, Span, Token, tokens};
+use super::tokens::{Lexeme, Span, TokenKind, tokens};
 
 /// A value and its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Bool(bool),
     List(Vec<Value>),
     /// `(name: value, ...)`
-    Group(Vec<Field>),
+    Group(Vec<NamedValue>),
     /// JSON's `null`.
     Null,
     /// A value that no setting takes: a fraction, a tuple, a map, a bare word.
@@ -37,7 +37,7 @@ pub(super) enum Kind {
 
 /// A named value of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Field {
+pub(super) struct NamedValue {
     pub(super) name: String,
     pub(super) name_span: Span,
     pub(super) value: Value,
@@ -66,7 +66,7 @@ impl Value {
     }
 
     /// The fields of a group; none of anything else.
-    pub(super) fn fields(&self) -> &[Field] {
+    pub(super) fn fields(&self) -> &[NamedValue] {
         if let Kind::Group(fields) = &self.kind {
             fields
         } else {
@@ -90,15 +90,15 @@ impl Value {
 
     /// The place of a path such as `pools[0].check.interval`, or of the first of several with `|`
     /// between them that leads to a value.
-    pub(super) fn place(&self, paths: &str) -> Place<'_> {
+    pub(super) fn place(&self, paths: &str) -> Reached<'_> {
         let all: Vec<_> = paths.split('|').map(|path| self.place_of(path)).collect();
-        let found = all.iter().find(|place| matches!(place, Place::Found(_)));
+        let found = all.iter().find(|place| matches!(place, Reached::Found(_)));
         *found.unwrap_or(&all[0])
     }
 
     /// A bare value that stands for a group is each of its fields; where a field is missing, it is
     /// the start of the group that lacks it.
-    fn place_of(&self, path: &str) -> Place<'_> {
+    fn place_of(&self, path: &str) -> Reached<'_> {
         let mut value = self;
         for step in path.split(['.', '[']) {
             let next = match (step.strip_suffix(']'), &value.kind) {
@@ -109,17 +109,17 @@ impl Value {
                 (Some(_) | None, _) => Some(value),
             };
             let Some(next) = next else {
-                return Place::Missing(value);
+                return Reached::Missing(value);
             };
             value = next;
         }
-        Place::Found(value)
+        Reached::Found(value)
     }
 }
 
 /// Where a path leads.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place<'a> {
+pub(super) enum Reached<'a> {
     /// To this value.
     Found(&'a Value),
     /// To no value: this group lacks it.
@@ -128,7 +128,7 @@ pub(super) enum Place<'a> {
 
 struct Parser<'a> {
     text: &'a str,
-    tokens: Vec<Token>,
+    tokens: Vec<Lexeme>,
     next: usize,
     /// The brackets around the next token.
     open: Vec<Span>,
@@ -168,11 +168,11 @@ impl<'a> Parser<'a> {
 
     /// Steps over `#![enable(...)]`.
     fn skip_extensions(&mut self) {
-        while self.word(0) == Some("#!") && self.kind(1) == Some(tokens::Kind::Open('[')) {
+        while self.word(0) == Some("#!") && self.kind(1) == Some(TokenKind::Open('[')) {
             let rest = &self.tokens[self.next..];
             let end = rest
                 .iter()
-                .position(|token| token.kind == tokens::Kind::Close(']'));
+                .position(|token| token.kind == TokenKind::Close(']'));
             self.next = end.map_or(self.tokens.len(), |end| self.next + end + 1);
         }
     }
@@ -182,16 +182,16 @@ impl<'a> Parser<'a> {
             return Err(self.wrong("brackets are nested too deeply here"));
         }
         match self.kind(0) {
-            Some(tokens::Kind::Open('(')) => self.group(),
-            Some(tokens::Kind::Open('[')) => self.list(),
-            Some(tokens::Kind::Open(_)) => self.map(),
-            Some(tokens::Kind::Text) => self.leaf(),
-            Some(tokens::Kind::Word) if self.is_named() => {
+            Some(TokenKind::Open('(')) => self.group(),
+            Some(TokenKind::Open('[')) => self.list(),
+            Some(TokenKind::Open(_)) => self.map(),
+            Some(TokenKind::Text) => self.leaf(),
+            Some(TokenKind::Word) if self.is_named() => {
                 let is_some = self.word(0) == Some("Some");
                 self.next += 1;
                 if is_some { self.some() } else { self.group() }
             }
-            Some(tokens::Kind::Word) => self.leaf(),
+            Some(TokenKind::Word) => self.leaf(),
             _ => Err(self.wrong("expected a value here")),
         }
     }
@@ -201,7 +201,7 @@ impl<'a> Parser<'a> {
         let is_value = |word: &str| matches!(word, "true" | "false" | "inf" | "NaN" | "None");
         let is_name = |word: &str| syntax::is_name(word) && !is_value(word);
         let is_name = self.word(0).is_some_and(is_name);
-        is_name && self.kind(1) == Some(tokens::Kind::Open('('))
+        is_name && self.kind(1) == Some(TokenKind::Open('('))
     }
 
     fn leaf(&mut self) -> Result<Value, Wrong> {
@@ -225,11 +225,11 @@ impl<'a> Parser<'a> {
     /// Fields in parentheses; values without names, which no setting takes, are stepped over.
     fn group(&mut self) -> Result<Value, Wrong> {
         let is_tuple = match (self.kind(1), self.kind(2)) {
-            (Some(tokens::Kind::Close(_)), _) => false,
-            (Some(tokens::Kind::Text), next) => next != Some(tokens::Kind::Colon),
-            (Some(tokens::Kind::Word), next) => matches!(
+            (Some(TokenKind::Close(_)), _) => false,
+            (Some(TokenKind::Text), next) => next != Some(TokenKind::Colon),
+            (Some(TokenKind::Word), next) => matches!(
                 next,
-                Some(tokens::Kind::Comma | tokens::Kind::Close(_) | tokens::Kind::Open(_))
+                Some(TokenKind::Comma | TokenKind::Close(_) | TokenKind::Open(_))
             ),
             _ => true,
         };
@@ -272,7 +272,7 @@ impl<'a> Parser<'a> {
             self.next += 1;
             self.colon()?;
             let value = self.value()?;
-            fields.push(Field {
+            fields.push(NamedValue {
                 name: name.trim_start_matches("r#").to_owned(),
                 name_span,
                 value,
@@ -291,7 +291,7 @@ impl<'a> Parser<'a> {
             self.colon()?;
             let value = self.value()?;
             if let Kind::Text(text) = name.kind {
-                fields.push(Field {
+                fields.push(NamedValue {
                     name: text,
                     name_span: name.span,
                     value,
@@ -309,25 +309,22 @@ impl<'a> Parser<'a> {
 
     /// What stands in place of the name of a field.
     fn nameless(&self) -> Wrong {
-        let is_named = self.kind(1) == Some(tokens::Kind::Colon);
+        let is_named = self.kind(1) == Some(TokenKind::Colon);
         let quoted = self
             .tokens
             .get(self.next)
-            .filter(|token| is_named && token.kind == tokens::Kind::Text);
+            .filter(|token| is_named && token.kind == TokenKind::Text);
         let name = quoted.map(|token| self.text[token.span.clone()].trim_matches('"'));
         match name.filter(|name| syntax::is_name(name)) {
             Some(name) => self.wrong(&format!("the name of a field has no quotes: write {name}")),
-            None if self.kind(0) == Some(tokens::Kind::Text) => self.wrong(syntax::NAMELESS),
+            None if self.kind(0) == Some(TokenKind::Text) => self.wrong(syntax::NAMELESS),
             None => self.wrong("expected the name of a field here"),
         }
     }
 
     fn colon(&mut self) -> Result<(), Wrong> {
-        if self.kind(0) != Some(tokens::Kind::Colon) {
-            let ends = matches!(
-                self.kind(0),
-                Some(tokens::Kind::Comma | tokens::Kind::Close(_))
-            );
+        if self.kind(0) != Some(TokenKind::Colon) {
+            let ends = matches!(self.kind(0), Some(TokenKind::Comma | TokenKind::Close(_)));
             let before = &self.tokens[self.next - 1];
             return Err(match &self.text[before.span.clone()] {
                 name if ends && syntax::is_name(name) => {
@@ -344,13 +341,13 @@ impl<'a> Parser<'a> {
     /// The comma behind an item, which the last one need not have.
     fn comma(&mut self, closing: char) -> Result<(), Wrong> {
         match self.kind(0) {
-            Some(tokens::Kind::Comma) => self.next += 1,
-            Some(tokens::Kind::Close(found)) if found == closing => {}
-            Some(tokens::Kind::Colon) if closing == ']' && !self.is_port() => {
+            Some(TokenKind::Comma) => self.next += 1,
+            Some(TokenKind::Close(found)) if found == closing => {}
+            Some(TokenKind::Colon) if closing == ']' && !self.is_port() => {
                 let open = self.open.last().cloned().unwrap_or_default();
                 return Err((open, syntax::IN_PARENTHESES.to_owned()));
             }
-            Some(tokens::Kind::Colon) if closing == ')' && !self.is_port() => {
+            Some(TokenKind::Colon) if closing == ')' && !self.is_port() => {
                 let open = self.open.last().map_or(0, |open| open.end);
                 let first = self.tokens.iter().find(|token| token.span.start >= open);
                 let span = first.map_or(open..open, |first| first.span.clone());
@@ -369,7 +366,7 @@ impl<'a> Parser<'a> {
         let [colon, next, ..] = &self.tokens[self.next..] else {
             return false;
         };
-        next.kind == tokens::Kind::Word && next.span.start == colon.span.end
+        next.kind == TokenKind::Word && next.span.start == colon.span.end
     }
 
     /// Steps over a bracket that opens.
@@ -383,7 +380,7 @@ impl<'a> Parser<'a> {
 
     /// Whether the bracket that closes is next.
     fn leaves(&self, closing: char) -> bool {
-        self.kind(0) == Some(tokens::Kind::Close(closing))
+        self.kind(0) == Some(TokenKind::Close(closing))
     }
 
     /// Steps over it.
@@ -397,14 +394,14 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn kind(&self, ahead: usize) -> Option<tokens::Kind> {
+    fn kind(&self, ahead: usize) -> Option<TokenKind> {
         let token = self.tokens.get(self.next + ahead);
         token.map(|token| token.kind)
     }
 
     fn word(&self, ahead: usize) -> Option<&'a str> {
         let token = self.tokens.get(self.next + ahead)?;
-        (token.kind == tokens::Kind::Word).then(|| &self.text[token.span.clone()])
+        (token.kind == TokenKind::Word).then(|| &self.text[token.span.clone()])
     }
 
     /// What is wrong with the next token; at the end of the text, the bracket that stays open.

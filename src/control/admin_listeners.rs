@@ -40,7 +40,7 @@ impl AdminSocket {
 }
 
 /// What answers, until it is closed.
-pub(super) struct Servers {
+pub(super) struct AdminServers {
     stop: watch::Sender<()>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -137,12 +137,12 @@ impl AdminListeners {
     }
 
     /// Answers from now on.
-    pub(super) fn serve(self, handle: &Handle) -> Servers {
+    pub(super) fn serve(self, handle: &Handle) -> AdminServers {
         let (stop, stopped) = watch::channel(());
         let listeners = self.listeners.into_iter();
         let tasks = listeners
             .map(|listener| tokio_uring::spawn(serve(listener, handle.clone(), stopped.clone())));
-        Servers {
+        AdminServers {
             tasks: tasks.collect(),
             stop,
         }
@@ -157,7 +157,7 @@ fn socket_path(path: &Path, is_named: bool) -> PathBuf {
     first.map_or_else(|| path.to_owned(), |directory| directory.join(path))
 }
 
-impl Servers {
+impl AdminServers {
     /// Ends what is being answered.
     pub(super) async fn close(self) {
         drop(self.stop);

@@ -47,7 +47,7 @@ pub enum Since {
 
 /// A watcher's stream of events.
 #[derive(Debug)]
-pub struct Watch {
+pub struct EventWatch {
     /// Events before the watch began, which come first.
     replay: VecDeque<Event>,
     live: broadcast::Receiver<Event>,
@@ -139,7 +139,7 @@ impl Events {
 
     /// Begins to watch.
     #[must_use]
-    pub fn watch(&self, since: Since) -> Watch {
+    pub fn watch(&self, since: Since) -> EventWatch {
         let recent = self.0.recent.lock();
         let after = match since {
             Since::Recent(count) => recent.last.saturating_sub(u64::from(count)),
@@ -154,7 +154,7 @@ impl Events {
         if gap > 0 && matches!(since, Since::Number(_)) {
             replay.push_front(missed(gap, first - 1));
         }
-        Watch {
+        EventWatch {
             replay,
             live: self.0.live.subscribe(),
             last: after,
@@ -178,7 +178,7 @@ impl Events {
     }
 }
 
-impl Watch {
+impl EventWatch {
     /// The next event, or how many this watcher missed because it was too slow. The future can be
     /// dropped without loss.
     pub async fn next(&mut self) -> Option<Event> {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// Number and kind of the events that come without waiting.
-    async fn numbers(watch: &mut Watch) -> Vec<(u64, EventKind)> {
+    async fn numbers(watch: &mut EventWatch) -> Vec<(u64, EventKind)> {
         let mut all = Vec::new();
         while let Ok(Some(event)) =
             tokio::time::timeout(std::time::Duration::ZERO, watch.next()).await

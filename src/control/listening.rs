@@ -13,8 +13,8 @@ use crate::sys::{self, Bound};
 use crate::time::{MS, SECOND};
 
 use super::StartError;
-use super::unix_sockets::{Opened, Source};
-use super::workers::{Held, Workers};
+use super::unix_sockets::{Opened, SocketSource};
+use super::workers::{HeldSockets, Workers};
 
 /// Listening sockets that the service manager passed. All workers accept from them.
 #[derive(Debug, Default)]
@@ -121,12 +121,14 @@ pub(super) fn bind_new(
     let mut sources = Vec::new();
     for (listener, _) in new {
         let source = match &listener.bind {
-            bind if workers.has_removed(bind) => Ok(Some(Source::Held(Held::Removed))),
+            bind if workers.has_removed(bind) => {
+                Ok(Some(SocketSource::HeldSockets(HeldSockets::Removed)))
+            }
             bind @ Address::Unix(_) => can_take(opened, bind, &gone).map(|()| None),
             Address::Tcp(to) => {
                 let may_join = workers.may_block(&listener.bind, &gone);
                 let bound = sys::listen_port(*to, workers.len(), may_join).map_err(explained);
-                bound.map(|bound| Some(Source::New(bound)))
+                bound.map(|bound| Some(SocketSource::New(bound)))
             }
         };
         sources.push((listener, source.map_err(|error| refused(listener, error))?));
@@ -134,8 +136,8 @@ pub(super) fn bind_new(
     let all = sources.into_iter().map(|(listener, source)| {
         let opened = || opened.new.remove(&listener.bind)?.ok();
         let bound = match source.or_else(opened) {
-            Some(Source::New(bound)) => Some(bound),
-            Some(Source::Held(held)) => workers.reuse(held, &listener.bind),
+            Some(SocketSource::New(bound)) => Some(bound),
+            Some(SocketSource::HeldSockets(held)) => workers.reuse(held, &listener.bind),
             None => None,
         };
         let lost = || refused(listener, io::ErrorKind::AddrNotAvailable.into());
@@ -150,7 +152,7 @@ pub(super) fn bind_new(
 /// about to be removed.
 fn can_take(opened: &mut Opened, bind: &Address, gone: &[u64]) -> io::Result<()> {
     let error = match opened.new.get(bind) {
-        Some(Ok(Source::Held(Held::Leaving(id)))) if !gone.contains(id) => {
+        Some(Ok(SocketSource::HeldSockets(HeldSockets::Leaving(id)))) if !gone.contains(id) => {
             let sentence = "another listener of this balancer has this socket, by another path";
             return Err(io::Error::new(io::ErrorKind::AddrInUse, sentence));
         }

@@ -136,7 +136,7 @@ pub(super) struct Reloading {
 }
 
 struct Reading {
-    outcome: oneshot::Receiver<Outcome>,
+    outcome: oneshot::Receiver<ReloadOutcome>,
     /// It has timed out, and opens no sockets, which nothing would accept from. Its thread shares
     /// this until it ends.
     given_up: Arc<AtomicBool>,
@@ -149,10 +149,10 @@ struct Reading {
 
 /// What a reading found out, and the sockets that it opened. Without a file it opens again the
 /// sockets whose files are gone, and that is all.
-pub(super) type Outcome = (Option<FileRead>, Opened);
+pub(super) type ReloadOutcome = (Option<ConfigRead>, Opened);
 
 /// The file: what was seen of it before it was read, if it was, and what was read.
-pub(super) type FileRead = (Option<FileVersion>, Result<Box<Read>, String>);
+pub(super) type ConfigRead = (Option<FileVersion>, Result<Box<Read>, String>);
 
 /// What was read, and what was opened for it.
 pub(super) struct Read {
@@ -186,7 +186,7 @@ impl Reloading {
     }
 
     /// Waits for the reading under way. The future can be dropped without loss.
-    pub(super) async fn read(&mut self) -> Outcome {
+    pub(super) async fn read(&mut self) -> ReloadOutcome {
         let Some(reading) = &mut self.reading else {
             return pending().await;
         };
@@ -207,7 +207,7 @@ impl Reloading {
     }
 
     /// The outcome of a reading that failed. Without a file no reload has failed.
-    fn unread(&self, why: String) -> Outcome {
+    fn unread(&self, why: String) -> ReloadOutcome {
         if self.reread.is_none() {
             log::error!("SIGHUP has no effect: {why}");
             return (None, Opened::default());
@@ -369,7 +369,7 @@ impl Balancer {
     /// Holds a reading back until the host names and the discoveries of its configuration have had
     /// an answer, but not for ever: its pools would have no backend until then, while those in
     /// force are well. `None`: it comes again.
-    fn hold_back(&mut self, outcome: Outcome) -> Option<Outcome> {
+    fn hold_back(&mut self, outcome: ReloadOutcome) -> Option<ReloadOutcome> {
         let (Some((_, Ok(read))), Some(reading)) = (&outcome.0, &mut self.reloading.reading) else {
             return Some(outcome);
         };
@@ -394,7 +394,7 @@ impl Balancer {
     }
 
     /// A reading has ended, or timed out.
-    pub(super) fn on_read(&mut self, outcome: Outcome) {
+    pub(super) fn on_read(&mut self, outcome: ReloadOutcome) {
         let Some((file, mut opened)) = self.hold_back(outcome) else {
             return;
         };

@@ -22,8 +22,8 @@ use crate::worker::Command;
 
 use super::balancer::Balancer;
 use super::events::{Severity, Subject};
-use super::health::News;
-use super::reload::{ConfigWatch, Outcome, ReloadRequest};
+use super::health::HealthNews;
+use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
 use super::watchdog::Watchdog;
 use super::{access_lists, pools, systemd};
 
@@ -42,7 +42,7 @@ enum Wake {
     /// A worker ejected a backend, or it is time to readmit one.
     Ejections,
     Call(Call),
-    News(News),
+    HealthNews(HealthNews),
     /// The file of an access list has changed.
     AccessFile(access_lists::News),
     /// Discovery found other backends or addresses.
@@ -53,7 +53,7 @@ enum Wake {
     /// It is time to close sockets of removed listeners.
     CloseRemoved,
     /// The configuration file was read.
-    Reread(Outcome),
+    Reread(ReloadOutcome),
     /// The configuration file has changed.
     FileChanged,
     /// Every worker has ended.
@@ -88,7 +88,7 @@ impl Balancer {
                 ended = &mut finished => Wake::WorkersEnded(ended),
                 () = notices.notified() => Wake::Ejections,
                 () = until(self.roster.next_end()) => Wake::Ejections,
-                news = self.checks.next() => Wake::News(news),
+                news = self.checks.next() => Wake::HealthNews(news),
                 () = self.discoveries.changed() => Wake::Discovered,
                 news = self.access.changed() => Wake::AccessFile(news),
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
@@ -137,7 +137,7 @@ impl Balancer {
             }
             Wake::Ejections => self.on_ejections(),
             Wake::Call(call) => self.on_call(call),
-            Wake::News(News::Turned(turned)) => {
+            Wake::HealthNews(HealthNews::Turned(turned)) => {
                 self.health_cycle().on_turned(&turned);
                 self.publisher.request();
             }
@@ -154,7 +154,7 @@ impl Balancer {
             Wake::Reread(outcome) => self.on_read(outcome),
             Wake::FileChanged => self.reload(ReloadRequest::unanswered(Author::File)),
             // `advance` looks at the first round after each wake; the loop ends with the workers.
-            Wake::News(News::FirstRound) | Wake::WorkersEnded(_) => {}
+            Wake::HealthNews(HealthNews::FirstRound) | Wake::WorkersEnded(_) => {}
         }
     }
 

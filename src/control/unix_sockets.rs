@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::sys::{self, Bound, SocketFile, SocketPlace};
 
 use super::aside;
-use super::workers::Held;
+use super::workers::HeldSockets;
 
 /// The Unix sockets that this process has when a reading begins.
 pub(super) struct Present {
@@ -27,16 +27,16 @@ pub(super) struct Present {
 }
 
 /// Where a listener gets its sockets from.
-pub(super) enum Source {
+pub(super) enum SocketSource {
     New(Bound),
-    Held(Held),
+    HeldSockets(HeldSockets),
 }
 
 /// What a reading opened. The files of sockets that nothing takes are removed on another thread.
 #[derive(Default)]
 pub(super) struct Opened {
     /// For new listeners.
-    pub(super) new: HashMap<Address, io::Result<Source>>,
+    pub(super) new: HashMap<Address, io::Result<SocketSource>>,
     /// Instead of sockets whose files somebody has removed or replaced, by the listeners' ids.
     pub(super) again: Vec<(u64, Bound)>,
     /// The same for the API.
@@ -65,12 +65,12 @@ impl Present {
         opened
     }
 
-    fn source(&self, path: &Path) -> io::Result<Source> {
+    fn source(&self, path: &Path) -> io::Result<SocketSource> {
         // The same file may have another path.
         let mut places = self.listeners.iter();
         match places.find(|(.., place)| place.is_at(path)) {
-            Some((id, ..)) => Ok(Source::Held(Held::Leaving(*id))),
-            None => listen(path).map(Source::New),
+            Some((id, ..)) => Ok(SocketSource::HeldSockets(HeldSockets::Leaving(*id))),
+            None => listen(path).map(SocketSource::New),
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) struct Removed {
 
 /// Sockets that this process has already.
 #[derive(Clone, Copy)]
-pub(super) enum Held {
+pub(super) enum HeldSockets {
     /// Of a listener that was removed.
     Removed,
     /// Of the listener of this id, which is about to be removed.
@@ -259,9 +259,9 @@ impl Workers {
     }
 
     /// Takes the sockets that were found, with the clients that wait in them.
-    pub(super) fn reuse(&self, held: Held, bind: &Address) -> Option<Bound> {
+    pub(super) fn reuse(&self, held: HeldSockets, bind: &Address) -> Option<Bound> {
         match held {
-            Held::Removed => {
+            HeldSockets::Removed => {
                 let mut removed = self.removed.borrow_mut();
                 // Its index may have changed since.
                 let place = removed.position(bind)?;
@@ -273,7 +273,7 @@ impl Workers {
                 }
                 Some(bound)
             }
-            Held::Leaving(id) => {
+            HeldSockets::Leaving(id) => {
                 let Listening { bound, .. } = self.listening.borrow_mut().remove(&id)?;
                 let address = bind.clone();
                 Some(Bound { address, ..bound })

@@ -27,7 +27,7 @@ pub struct Latency {
 
 /// A [`Latency`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Known {
+pub struct LatencyNow {
     /// The average in µs, as of its last answer.
     pub average: f32,
     /// The lower end of the range of the usual answer time, in µs.
@@ -107,10 +107,10 @@ impl Latency {
 
     /// Average and range; `None` before the first answer.
     #[must_use]
-    pub fn known(&self) -> Option<Known> {
+    pub fn known(&self) -> Option<LatencyNow> {
         let average = Average::unpack(self.average.load(Ordering::Relaxed))?;
         let (low, high) = load(&self.range);
-        Some(Known {
+        Some(LatencyNow {
             average: average.micros,
             low,
             high,
@@ -119,7 +119,7 @@ impl Latency {
     }
 }
 
-impl Known {
+impl LatencyNow {
     /// The average in µs at `now`: it decays while no answer comes.
     #[must_use]
     pub fn faded(&self, now: u64, decay: u64) -> f32 {

@@ -37,7 +37,7 @@ pub struct Ticket {
 
 /// The result of calling a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct Called {
     /// The client.
     pub ticket: Ticket,
     /// The number that [`Queue::join`] gave it.
@@ -122,7 +122,7 @@ impl Queue {
     ///
     /// A first client that has waited too long is removed and returned instead. Repeat the call
     /// until it returns a client that [comes](Call::comes), or `None`: no client can be called.
-    pub fn call(&self, now: u64, places: u32) -> Option<Call> {
+    pub fn call(&self, now: u64, places: u32) -> Option<Called> {
         let mut line = self.line.lock();
         let called = u32::try_from(line.called.len()).unwrap_or(u32::MAX);
         let first = (called < places).then(|| line.waiting.pop_first());
@@ -136,7 +136,7 @@ impl Queue {
         } else {
             self.publish(&line);
         }
-        Some(Call {
+        Some(Called {
             ticket,
             number,
             comes,

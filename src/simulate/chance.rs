@@ -6,7 +6,7 @@ use crate::time::SECOND;
 
 /// The distribution of a time, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Spread {
+pub enum TimeDistribution {
     /// Exponential.
     Exponential {
         /// In seconds.
@@ -23,7 +23,7 @@ pub enum Spread {
     },
 }
 
-impl Spread {
+impl TimeDistribution {
     /// The mean, in seconds.
     #[must_use]
     pub fn mean(&self) -> f64 {
@@ -101,8 +101,8 @@ mod tests {
     fn means_are_what_is_drawn() {
         let mut rng = Rng::with_seed(3);
         let spreads = [
-            Spread::Exponential { mean: 0.25 },
-            Spread::Pareto {
+            TimeDistribution::Exponential { mean: 0.25 },
+            TimeDistribution::Pareto {
                 shape: 1.5,
                 min: 0.01,
                 max: 2.0,

@@ -14,10 +14,10 @@ use crate::time::{MS, SECOND};
 use super::Scenario;
 use super::fleet::Servers;
 use super::measure::Measure;
-use super::queue::{Event, Queue};
+use super::queue::{Event, EventQueue};
 use super::scenario::Outage;
-use super::session::{Session, State};
-use super::traffic::{Arrival, Source};
+use super::session::{SimulatedSession, WaitsFor};
+use super::traffic::{Arrival, ClientSource};
 
 /// The control thread's work of each second: takes the current plan and the time in ns, and may
 /// return a new pool for the workers.
@@ -26,8 +26,8 @@ pub(super) type EachSecond<'a> = &'a mut dyn FnMut(&Plan, u64) -> Option<Pool>;
 /// The state of the simulation.
 pub(super) struct Engine<'a> {
     pub(super) now: u64,
-    pub(super) queue: Queue<Event>,
-    pub(super) source: Source,
+    pub(super) queue: EventQueue<Event>,
+    pub(super) source: ClientSource,
     pub(super) fleet: Servers,
     pub(super) measure: Measure,
     /// The plan that workers select by. `version` counts its changes.
@@ -35,7 +35,7 @@ pub(super) struct Engine<'a> {
     version: u64,
     selectors: Vec<Selector>,
     seed: u64,
-    sessions: Slab<Session>,
+    sessions: Slab<SimulatedSession>,
     serial: u64,
     outage: Option<Outage>,
     end: u64,
@@ -52,12 +52,12 @@ impl<'a> Engine<'a> {
     ) -> Self {
         let fleet = Servers::new(scenario.fleet, &pool);
         let names: Vec<_> = pool.backends.iter().map(|b| b.name.as_str()).collect();
-        let source = Source::new(scenario, fleet.capacity(), &names, seed);
+        let source = ClientSource::new(scenario, fleet.capacity(), &names, seed);
         let measure = Measure::new(scenario, &pool, &fleet);
         let plan = Arc::new(Plan::new(Arc::new(pool)));
         let mut engine = Self {
             now: 0,
-            queue: Queue::new(),
+            queue: EventQueue::new(),
             source,
             outage: scenario.outage.filter(|_| fleet.leaver().is_some()),
             fleet,
@@ -131,7 +131,7 @@ impl<'a> Engine<'a> {
         self.serial += 1;
         let keys = self.plan.keys_without_bytes(arrival.address);
         let plan = Arc::clone(&self.plan);
-        let session = Session::new(arrival, self.serial, keys, plan, self.now);
+        let session = SimulatedSession::new(arrival, self.serial, keys, plan, self.now);
         let key = self.sessions.insert(session);
         self.measure.on_accepted(self.now);
         self.connect(key);
@@ -168,7 +168,7 @@ impl<'a> Engine<'a> {
         session.target = Some(Arc::clone(backend));
         session.attempts += 1;
         session.attempt_at = self.now;
-        self.wait(key, State::Connecting, self.now + ROUND_TRIP);
+        self.wait(key, WaitsFor::Connecting, self.now + ROUND_TRIP);
     }
 
     /// The client waits before another selection.
@@ -178,7 +178,7 @@ impl<'a> Engine<'a> {
         if self.now + RETRY_AFTER - since > CONNECT_TIMEOUT {
             return self.fail(key);
         }
-        self.wait(key, State::Held, self.now + RETRY_AFTER);
+        self.wait(key, WaitsFor::Held, self.now + RETRY_AFTER);
     }
 
     fn fail(&mut self, key: usize) {
@@ -186,7 +186,7 @@ impl<'a> Engine<'a> {
         self.measure.on_failed(&session);
     }
 
-    fn wait(&mut self, key: usize, state: State, until: u64) {
+    fn wait(&mut self, key: usize, state: WaitsFor, until: u64) {
         let session = &mut self.sessions[key];
         session.state = state;
         self.queue.push(until, Event::Wake(key, session.serial));
@@ -194,10 +194,10 @@ impl<'a> Engine<'a> {
 
     fn on_wake(&mut self, key: usize) {
         match self.sessions[key].state {
-            State::Held => self.connect(key),
-            State::Connecting => self.on_connected(key),
-            State::Thinking if self.now >= self.end => self.close(key),
-            State::Thinking => {
+            WaitsFor::Held => self.connect(key),
+            WaitsFor::Connecting => self.on_connected(key),
+            WaitsFor::Thinking if self.now >= self.end => self.close(key),
+            WaitsFor::Thinking => {
                 let session = &mut self.sessions[key];
                 session.asked_at = self.now;
                 if let Some(backend) = &session.target {
@@ -205,8 +205,8 @@ impl<'a> Engine<'a> {
                 }
                 self.ask(key);
             }
-            State::Lingering => self.close(key),
-            State::Served => unreachable!("an answer needs no wake-up"),
+            WaitsFor::Lingering => self.close(key),
+            WaitsFor::Served => unreachable!("an answer needs no wake-up"),
         }
     }
 
@@ -239,7 +239,7 @@ impl<'a> Engine<'a> {
     /// The client's next request reaches the backend.
     fn ask(&mut self, key: usize) {
         let session = &mut self.sessions[key];
-        session.state = State::Served;
+        session.state = WaitsFor::Served;
         let (index, work) = (session.index, session.work);
         self.measure.on_work(index, work, self.now);
         self.fleet.begin(index, key, work, self.now);
@@ -278,7 +278,7 @@ impl<'a> Engine<'a> {
             session.answered = true;
         }
         if self.now >= self.end {
-            session.state = State::Lingering;
+            session.state = WaitsFor::Lingering;
             return self.close(key);
         }
         let later = session.later.as_mut();
@@ -286,11 +286,11 @@ impl<'a> Engine<'a> {
         match later {
             Some((think, work)) if self.now + think < session.leaves_at => {
                 session.work = work;
-                self.wait(key, State::Thinking, self.now + think);
+                self.wait(key, WaitsFor::Thinking, self.now + think);
             }
             _ => {
                 let leaves_at = session.leaves_at.max(self.now);
-                self.wait(key, State::Lingering, leaves_at);
+                self.wait(key, WaitsFor::Lingering, leaves_at);
             }
         }
     }
@@ -301,7 +301,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Ends a connected session and updates the backend's tally, as a worker does.
-    fn leave(&self, session: &Session) {
+    fn leave(&self, session: &SimulatedSession) {
         let Some(backend) = &session.target else {
             return;
         };
@@ -309,7 +309,7 @@ impl<'a> Engine<'a> {
             backend.on_failed();
         }
         backend.release(Ended {
-            waiting: session.state == State::Served || !session.answered,
+            waiting: session.state == WaitsFor::Served || !session.answered,
             in_use: 0,
             bytes: session.bytes,
         });
@@ -322,11 +322,11 @@ impl<'a> Engine<'a> {
             return;
         };
         self.fleet.set_away(Some(index));
-        let connected = |session: &Session| {
+        let connected = |session: &SimulatedSession| {
             session.index == index
                 && session.target.is_some()
-                && session.state != State::Connecting
-                && session.state != State::Held
+                && session.state != WaitsFor::Connecting
+                && session.state != WaitsFor::Held
         };
         let broken = self.sessions.iter();
         let broken: Vec<_> = broken

@@ -8,7 +8,7 @@ use crate::time::{MS, SECOND, US};
 use super::chance::{self, share};
 use super::fleet::Servers;
 use super::home::Homes;
-use super::session::Session;
+use super::session::SimulatedSession;
 use super::{BackendOutcome, Outcome, Scenario};
 
 /// The counts of one run.
@@ -90,7 +90,7 @@ impl Measure {
     }
 
     /// A session is connected to its backend.
-    pub(super) fn on_connected(&mut self, session: &Session) {
+    pub(super) fn on_connected(&mut self, session: &SimulatedSession) {
         let index = session.index;
         let last = self.last[session.client as usize].replace(index);
         if session.accepted_at < self.warm_up {
@@ -122,12 +122,12 @@ impl Measure {
     }
 
     /// A client got no answer.
-    pub(super) fn on_failed(&mut self, session: &Session) {
+    pub(super) fn on_failed(&mut self, session: &SimulatedSession) {
         self.failures += u64::from(session.accepted_at >= self.warm_up);
     }
 
     /// A session broke while it was open.
-    pub(super) fn on_broken(&mut self, session: &Session) {
+    pub(super) fn on_broken(&mut self, session: &SimulatedSession) {
         self.broken += 1;
         if !session.answered {
             self.on_failed(session);

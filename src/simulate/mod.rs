@@ -38,11 +38,11 @@ use crate::config::{self, Group, Persist, Strategy};
 use crate::pool::{Pool, Standing};
 use crate::select::{Forecaster, Plan};
 
-pub use chance::Spread;
+pub use chance::TimeDistribution;
 pub use chart::{ChartError, chart};
 pub use report::{json, table};
 pub use reserve::{Course, Scaled};
-pub use scenario::{Fleet, Load, Outage, Reserve, Scenario, Sessions, Traffic};
+pub use scenario::{ClientTraffic, Fleet, OfferedLoad, Outage, Reserve, Scenario, Sessions};
 pub use trace::{LINES_MAX, Skipped, Trace};
 
 use engine::Engine;

@@ -27,12 +27,12 @@ pub(super) enum Event {
 
 /// The queue and its clock.
 #[derive(Debug)]
-pub(super) struct Queue<E> {
+pub(super) struct EventQueue<E> {
     events: BinaryHeap<Reverse<(u64, u64, E)>>,
     pushed: u64,
 }
 
-impl<E: Ord> Queue<E> {
+impl<E: Ord> EventQueue<E> {
     /// A queue without an event.
     pub(super) fn new() -> Self {
         Self {
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn in_order_of_time_then_as_they_were_set() {
-        let mut queue = Queue::new();
+        let mut queue = EventQueue::new();
         queue.push(5, Event::Second);
         queue.push(3, Event::Wake(1, 1));
         queue.push(3, Event::Arrive);

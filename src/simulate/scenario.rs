@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::{ScaleBy, Scaling};
 use crate::time::SECOND;
 
-use super::chance::Spread;
+use super::chance::TimeDistribution;
 use super::trace::Trace;
 
 /// A scenario; [`Scenario::all`] returns the built-in ones.
@@ -21,7 +21,7 @@ pub struct Scenario {
     /// How the speeds of the backends differ from their weights.
     pub fleet: Fleet,
     /// The clients and their sessions.
-    pub traffic: Traffic,
+    pub traffic: ClientTraffic,
     /// One backend leaves and returns; `None`: all stay.
     pub outage: Option<Outage>,
     /// Some backends wait in a reserve; `None`: all are always in.
@@ -57,11 +57,11 @@ pub enum Fleet {
 
 /// The clients.
 #[derive(Clone, Debug)]
-pub enum Traffic {
+pub enum ClientTraffic {
     /// Random clients.
     Drawn {
         /// The work that they bring.
-        load: Load,
+        load: OfferedLoad,
         /// What each client does.
         sessions: Sessions,
     },
@@ -71,7 +71,7 @@ pub enum Traffic {
 
 /// The offered work, relative to the capacity of the fleet. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Load {
+pub enum OfferedLoad {
     /// A constant load.
     Steady(f64),
     /// A base with bursts.
@@ -100,13 +100,13 @@ pub enum Load {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sessions {
     /// The work of the first request, on one core of speed 1.
-    pub first: Spread,
+    pub first: TimeDistribution,
     /// The work of each later request.
-    pub next: Spread,
+    pub next: TimeDistribution,
     /// Seconds from an answer to the next request: exponential, with this mean.
     pub think: f64,
     /// How long a client stays.
-    pub lifetime: Spread,
+    pub lifetime: TimeDistribution,
 }
 
 /// An outage of the fourth backend in rotation: it refuses connections, its sessions break, and
@@ -130,7 +130,7 @@ pub struct Reserve {
     pub scaling: Scaling,
 }
 
-impl Load {
+impl OfferedLoad {
     /// The load at a time in seconds.
     pub(super) fn at(&self, seconds: f64) -> f64 {
         match *self {
@@ -201,8 +201,8 @@ impl Scenario {
             name: "equal",
             about: "equal backends, steady traffic at 80% of what they can do",
             fleet: Fleet::AsWeights,
-            traffic: Traffic::Drawn {
-                load: Load::Steady(0.8),
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Steady(0.8),
                 sessions: SHORT,
             },
             outage: None,
@@ -223,8 +223,8 @@ impl Scenario {
             name: "slow_backend",
             about: "one backend is three times slower, and the pool's weights don't say so",
             fleet: Fleet::OneSlow(1.0 / 3.0),
-            traffic: Traffic::Drawn {
-                load: Load::Steady(0.7),
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Steady(0.7),
                 sessions: SHORT,
             },
             ..Self::equal()
@@ -238,8 +238,8 @@ impl Scenario {
             name: "black_hole",
             about: "one backend accepts and resets at once, and is not ejected",
             fleet: Fleet::BlackHole,
-            traffic: Traffic::Drawn {
-                load: Load::Steady(0.7),
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Steady(0.7),
                 sessions: SHORT,
             },
             ..Self::equal()
@@ -250,18 +250,18 @@ impl Scenario {
     #[must_use]
     pub fn heavy_tail() -> Self {
         let sessions = Sessions {
-            first: Spread::Pareto {
+            first: TimeDistribution::Pareto {
                 shape: 1.3,
                 min: 0.006,
                 max: 3.0,
             },
-            next: Spread::Pareto {
+            next: TimeDistribution::Pareto {
                 shape: 1.3,
                 min: 0.003,
                 max: 1.5,
             },
             think: 2.0,
-            lifetime: Spread::Pareto {
+            lifetime: TimeDistribution::Pareto {
                 shape: 1.2,
                 min: 0.5,
                 max: 120.0,
@@ -270,8 +270,8 @@ impl Scenario {
         Self {
             name: "heavy_tail",
             about: "few sessions and few requests are hundreds of times larger than the rest",
-            traffic: Traffic::Drawn {
-                load: Load::Steady(0.75),
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Steady(0.75),
                 sessions,
             },
             places: Some(256),
@@ -283,18 +283,18 @@ impl Scenario {
     #[must_use]
     pub fn busy_sessions() -> Self {
         let sessions = Sessions {
-            first: Spread::Exponential { mean: 0.002 },
-            next: Spread::Exponential { mean: 0.05 },
+            first: TimeDistribution::Exponential { mean: 0.002 },
+            next: TimeDistribution::Exponential { mean: 0.05 },
             think: 1.0,
-            lifetime: Spread::Exponential { mean: 60.0 },
+            lifetime: TimeDistribution::Exponential { mean: 60.0 },
         };
         Self {
             name: "busy_sessions",
             about: "long sessions that work all the time, as those of a database's clients; their \
                     first request is nothing; every other machine is older",
             fleet: Fleet::Generations(0.6),
-            traffic: Traffic::Drawn {
-                load: Load::Steady(0.7),
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Steady(0.7),
                 sessions,
             },
             places: Some(128),
@@ -312,8 +312,8 @@ impl Scenario {
             about: "long, mostly idle sessions; each minute ten times as many come for 10 s; \
                     every other machine is older",
             fleet: Fleet::Generations(0.6),
-            traffic: Traffic::Drawn {
-                load: Load::Bursts {
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Bursts {
                     base: 0.09,
                     peak: 0.9,
                     every: 60.0,
@@ -336,8 +336,8 @@ impl Scenario {
             about: "arrivals follow the day, of 300 s; sessions last for minutes, so counts of \
                     connections lag behind the load; every other machine is older",
             fleet: Fleet::Generations(0.6),
-            traffic: Traffic::Drawn {
-                load: Load::Wave {
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Wave {
                     low: 0.1,
                     high: 0.85,
                     day: 300.0,
@@ -358,8 +358,8 @@ impl Scenario {
         Self {
             name: "leave_and_return",
             about: "one backend leaves and returns after 40 s; workers get to know 4 s later",
-            traffic: Traffic::Drawn {
-                load: Load::Steady(0.7),
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Steady(0.7),
                 sessions: SHORT,
             },
             outage: Some(Outage {
@@ -388,8 +388,8 @@ impl Scenario {
             name: "day_with_reserve",
             about: "short sessions follow the day, of 300 s, at 10% to 55% of what all backends \
                     can do; seven of ten are a reserve that comes and goes with the load",
-            traffic: Traffic::Drawn {
-                load: Load::Wave {
+            traffic: ClientTraffic::Drawn {
+                load: OfferedLoad::Wave {
                     low: 0.1,
                     high: 0.55,
                     day: 300.0,
@@ -411,7 +411,7 @@ impl Scenario {
             about: "the sessions of an access log",
             clients: trace.clients(),
             end: trace.end(),
-            traffic: Traffic::Recorded(trace),
+            traffic: ClientTraffic::Recorded(trace),
             warm_up: 0,
             ..Self::equal()
         }
@@ -420,17 +420,17 @@ impl Scenario {
 
 /// Short sessions: a page and what belongs to it.
 const SHORT: Sessions = Sessions {
-    first: Spread::Exponential { mean: 0.030 },
-    next: Spread::Exponential { mean: 0.010 },
+    first: TimeDistribution::Exponential { mean: 0.030 },
+    next: TimeDistribution::Exponential { mean: 0.010 },
     think: 0.5,
-    lifetime: Spread::Exponential { mean: 1.0 },
+    lifetime: TimeDistribution::Exponential { mean: 1.0 },
 };
 /// Long sessions whose work comes with their first request: a login, a page, a reconnect.
 const LONG: Sessions = Sessions {
-    first: Spread::Exponential { mean: 0.25 },
-    next: Spread::Exponential { mean: 0.005 },
+    first: TimeDistribution::Exponential { mean: 0.25 },
+    next: TimeDistribution::Exponential { mean: 0.005 },
     think: 20.0,
-    lifetime: Spread::Exponential { mean: 90.0 },
+    lifetime: TimeDistribution::Exponential { mean: 90.0 },
 };
 const CLIENTS: u32 = 5_000;
 const WORKERS: u32 = 2;

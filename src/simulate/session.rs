@@ -11,10 +11,10 @@ use super::traffic::Arrival;
 
 /// A session. Times are in ns.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct SimulatedSession {
     /// Unique, unlike the key: a wake-up for an earlier session with the same key is ignored.
     pub(super) serial: u64,
-    pub(super) state: State,
+    pub(super) state: WaitsFor,
     pub(super) client: u32,
     pub(super) worker: usize,
     pub(super) keys: Keys,
@@ -48,9 +48,9 @@ pub(super) struct Session {
     pub(super) recorded: Option<u16>,
 }
 
-/// What a session waits for. In all states but [`State::Served`] a wake-up is scheduled.
+/// What a session waits for. In all states but [`WaitsFor::Served`] a wake-up is scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum WaitsFor {
     /// For a place at a backend.
     Held,
     /// For the end of the connect.
@@ -63,7 +63,7 @@ pub(super) enum State {
     Lingering,
 }
 
-impl Session {
+impl SimulatedSession {
     /// The session of a client that was accepted at `now`.
     pub(super) fn new(
         arrival: Arrival,
@@ -74,7 +74,7 @@ impl Session {
     ) -> Self {
         Self {
             serial,
-            state: State::Held,
+            state: WaitsFor::Held,
             client: arrival.client,
             worker: arrival.worker,
             keys,

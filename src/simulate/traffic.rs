@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use super::Scenario;
 use super::chance::{self, float};
-use super::scenario::{Load, Sessions, Traffic};
+use super::scenario::{ClientTraffic, OfferedLoad, Sessions};
 use super::trace::Trace;
 use crate::time::{SECOND, US};
 
@@ -35,7 +35,7 @@ pub(super) struct Arrival {
 
 /// Where clients come from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct ClientSource {
     rng: Rng,
     /// The random numbers of returning clients. Apart from `rng`, because their number depends on
     /// the strategy, and other clients must not.
@@ -49,7 +49,7 @@ pub(super) struct Source {
 #[derive(Debug)]
 enum Stream {
     Drawn {
-        load: Load,
+        load: OfferedLoad,
         sessions: Sessions,
         /// Arrivals per second at a load of 1.
         rate: f64,
@@ -64,17 +64,17 @@ enum Stream {
     },
 }
 
-impl Source {
+impl ClientSource {
     /// Clients for a fleet that can do `capacity` seconds of work per second.
     pub(super) fn new(scenario: &Scenario, capacity: f64, names: &[&str], seed: u64) -> Self {
         let stream = match &scenario.traffic {
-            Traffic::Drawn { load, sessions } => Stream::Drawn {
+            ClientTraffic::Drawn { load, sessions } => Stream::Drawn {
                 load: *load,
                 sessions: *sessions,
                 rate: capacity / sessions.work(),
                 at: 0.0,
             },
-            Traffic::Recorded(trace) => {
+            ClientTraffic::Recorded(trace) => {
                 let place = |name: &String| names.iter().position(|known| known == name);
                 let place = |name| place(name).and_then(|place| u16::try_from(place).ok());
                 Stream::Recorded {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam::queue::SegQueue;
 
 use crate::kernel::{Kernel, Sleeper};
-use crate::pool::{Call, Pool, Queue, Ticket};
+use crate::pool::{Called, Pool, Queue, Ticket};
 use crate::session::Event;
 use crate::time::{MS, NEVER};
 
@@ -17,18 +17,18 @@ use super::{Worker, slot::Slot};
 /// call per session of that worker.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    calls: SegQueue<Call>,
+    calls: SegQueue<Called>,
 }
 
 impl Inbox {
     /// Adds a call for a client of its worker, which reads it when it wakes.
-    pub fn put(&self, call: Call) {
+    pub fn put(&self, call: Called) {
         self.calls.push(call);
     }
 
     /// The next call.
     #[must_use]
-    pub fn take(&self) -> Option<Call> {
+    pub fn take(&self) -> Option<Called> {
         self.calls.pop()
     }
 

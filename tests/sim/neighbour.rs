@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mahoraga::kernel::{Completion, Done};
-use mahoraga::pool::{Backend, Call, Ended, Pool, Ticket};
+use mahoraga::pool::{Backend, Called, Ended, Pool, Ticket};
 use mahoraga::time::{MS, nanos};
 use mahoraga::token::{Purpose, Token};
 use mahoraga::worker::Inbox;
@@ -194,7 +194,7 @@ impl FakeKernel {
         }
     }
 
-    fn neighbour_is_called(&mut self, call: Call) {
+    fn neighbour_is_called(&mut self, call: Called) {
         let listener = usize::try_from(call.ticket.slot).expect("few");
         let client = (listener, call.number);
         let waiting = &mut self.world.neighbour.waiting;

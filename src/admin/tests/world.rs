@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::admin::endpoints::{Context, Deadlines, Endpoint, endpoints};
+use crate::admin::endpoints::{Deadlines, Endpoint, ServerContext, endpoints};
 use crate::admin::model::{
     AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
     HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage, Status,
@@ -130,7 +130,7 @@ impl World {
         let (stop, stopped) = watch::channel(());
         let watchers = || Arc::new(Semaphore::new(WATCHERS_MAX));
         let serve = |listener, watchers: &Arc<Semaphore>| {
-            let context = Context {
+            let context = ServerContext {
                 handle: handle.clone(),
                 stop: stopped.clone(),
                 watchers: Arc::clone(watchers),

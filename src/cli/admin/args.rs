@@ -305,12 +305,12 @@ pub struct AddArgs {
     pub state: Option<AdminState>,
     /// How to make the change.
     #[command(flatten)]
-    pub how: Change,
+    pub how: ChangeArgs,
 }
 
 /// How to make a change.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Change {
+pub struct ChangeArgs {
     /// Does nothing: every change holds over reloads. For scripts that still pass it
     #[arg(long, hide = true)]
     pub keep: bool,
@@ -363,7 +363,7 @@ pub struct RemoveArgs {
     pub wait: Wait,
     /// How to make the change.
     #[command(flatten)]
-    pub how: Change,
+    pub how: ChangeArgs,
 }
 
 /// The arguments of `mahoraga weight`.
@@ -376,7 +376,7 @@ pub struct WeightArgs {
     pub weight: Patch<Backend>,
     /// How to make the change.
     #[command(flatten)]
-    pub how: Change,
+    pub how: ChangeArgs,
 }
 
 /// The arguments of `mahoraga ready`.
@@ -387,7 +387,7 @@ pub struct ReadyArgs {
     pub backends: Vec<String>,
     /// How to make the change.
     #[command(flatten)]
-    pub how: Change,
+    pub how: ChangeArgs,
 }
 
 /// The arguments of `mahoraga drain` and `maint`.
@@ -401,7 +401,7 @@ pub struct StateArgs {
     pub wait: Wait,
     /// How to make the change.
     #[command(flatten)]
-    pub how: Change,
+    pub how: ChangeArgs,
 }
 
 /// The arguments of `mahoraga access`.
@@ -428,7 +428,7 @@ pub struct EditArgs {
     pub list: Option<String>,
     /// How to make the change.
     #[command(flatten)]
-    pub how: Change,
+    pub how: ChangeArgs,
 }
 
 /// The commands that set something: each has what is set, and its settings as in a file.
@@ -447,7 +447,7 @@ pub enum SetCommand {
         settings: SettingFlags<Pool>,
         /// How to make the change.
         #[command(flatten)]
-        how: Change,
+        how: ChangeArgs,
     },
     /// Set the weight or the limit of backends
     #[command(after_help = "Examples:
@@ -462,7 +462,7 @@ pub enum SetCommand {
         settings: SettingFlags<Backend>,
         /// How to make the change.
         #[command(flatten)]
-        how: Change,
+        how: ChangeArgs,
     },
     /// Set the limit or the access list of a listener
     #[command(after_help = "Examples:
@@ -476,7 +476,7 @@ pub enum SetCommand {
         settings: SettingFlags<Listener>,
         /// How to make the change.
         #[command(flatten)]
-        how: Change,
+        how: ChangeArgs,
     },
     /// Set the limit of all listeners together
     #[command(after_help = "Example:
@@ -487,7 +487,7 @@ pub enum SetCommand {
         settings: SettingFlags<Config>,
         /// How to make the change.
         #[command(flatten)]
-        how: Change,
+        how: ChangeArgs,
     },
 }
 

@@ -6,7 +6,8 @@ use hyper::Method;
 use serde_json::json;
 
 use super::args::{
-    AddArgs, Change, ClientOptions, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait, WeightArgs,
+    AddArgs, ChangeArgs, ClientOptions, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait,
+    WeightArgs,
 };
 use super::client::{Client, ClientError, path};
 use super::find::{BackendName, find_all};
@@ -68,7 +69,7 @@ pub(super) async fn take_out(args: &StateArgs, to: AdminState) -> Result<(), Cli
 async fn state(
     client: &Client,
     all: &[BackendName],
-    how: &Change,
+    how: &ChangeArgs,
     to: AdminState,
 ) -> Result<(), ClientError> {
     let change = json!({ "state": to });
@@ -151,7 +152,7 @@ pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
 async fn set_backends(
     backends: &[String],
     new: &Patch<Backend>,
-    how: &Change,
+    how: &ChangeArgs,
 ) -> Result<(), ClientError> {
     let client = Client::new(&how.options)?;
     for one in &find_all(&client, backends).await? {
@@ -164,7 +165,7 @@ async fn set_one<G: Changeable>(
     to: &[&str],
     name: &str,
     SettingFlags(new): &SettingFlags<G>,
-    how: &Change,
+    how: &ChangeArgs,
 ) -> Result<(), ClientError> {
     patch(&Client::new(&how.options)?, &path(to), name, new, how).await
 }
@@ -175,7 +176,7 @@ async fn patch<G: Changeable>(
     to: &str,
     name: &str,
     new: &Patch<G>,
-    how: &Change,
+    how: &ChangeArgs,
 ) -> Result<(), ClientError> {
     let changed = client.send(Method::PATCH, to, &new.json()).await?;
     report(how, &changed, &format!("{name} has {new}"));
@@ -208,7 +209,7 @@ pub(super) async fn reopen(options: &ClientOptions) -> Result<(), ClientError> {
 }
 
 /// Prints what is in force after a command, and warnings about it.
-pub(super) fn report(how: &Change, changed: &Changed, what: &str) {
+pub(super) fn report(how: &ChangeArgs, changed: &Changed, what: &str) {
     if how.options.json {
         // On one line: a command may change several things, each with an answer of its own.
         let line = serde_json::to_string(changed).expect("the model has text for keys alone");

@@ -20,7 +20,7 @@ mod units;
 
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
-    AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, Change, ClientCommand, ClientOptions,
+    AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, ChangeArgs, ClientCommand, ClientOptions,
     ConfigCommand, EditArgs, EventsArgs, HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs,
     SessionsArgs, SetCommand, StateArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
 };

@@ -23,11 +23,11 @@ pub(in crate::config) struct Leaf<T> {
     pub(super) text: Box<Show<T>>,
 }
 
-type Parse<T> = dyn Fn(At<'_>) -> Result<T, Wrong> + Send + Sync;
+type Parse<T> = dyn Fn(At<'_>) -> Result<T, LeafError> + Send + Sync;
 type Show<T> = dyn Fn(&T) -> Text + Send + Sync;
 
 /// Why a value is refused.
-pub(in crate::config) enum Wrong {
+pub(in crate::config) enum LeafError {
     /// It is none of the expected values.
     Unexpected,
     /// It is none of the expected values; this ends the sentence that says which are.
@@ -36,7 +36,7 @@ pub(in crate::config) enum Wrong {
     Because(ValueError),
 }
 
-impl From<ValueError> for Wrong {
+impl From<ValueError> for LeafError {
     fn from(error: ValueError) -> Self {
         Self::Because(error)
     }
@@ -46,7 +46,7 @@ impl<T: 'static> Leaf<T> {
     pub(in crate::config) fn new(
         expected: impl Into<String>,
         schema: Json,
-        parse: impl Fn(At<'_>) -> Result<T, Wrong> + Send + Sync + 'static,
+        parse: impl Fn(At<'_>) -> Result<T, LeafError> + Send + Sync + 'static,
         text: impl Fn(&T) -> Text + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -60,9 +60,9 @@ impl<T: 'static> Leaf<T> {
     /// Reads a value of a file.
     pub(in crate::config) fn read(&self, at: At<'_>) -> Result<T, ValueError> {
         (self.parse)(at).map_err(|wrong| match wrong {
-            Wrong::Unexpected => ValueError::Unexpected(self.expected.clone()),
-            Wrong::Hint(hint) => ValueError::Unexpected(format!("{}{hint}", self.expected)),
-            Wrong::Because(error) => error,
+            LeafError::Unexpected => ValueError::Unexpected(self.expected.clone()),
+            LeafError::Hint(hint) => ValueError::Unexpected(format!("{}{hint}", self.expected)),
+            LeafError::Because(error) => error,
         })
     }
 
@@ -85,7 +85,7 @@ impl<T: 'static> Leaf<T> {
         let parse = self.parse;
         let parse = move |at: At<'_>| {
             let value = parse(at)?;
-            fits(&value).then_some(value).ok_or(Wrong::Unexpected)
+            fits(&value).then_some(value).ok_or(LeafError::Unexpected)
         };
         Self {
             expected: expected.to_owned(),
@@ -161,7 +161,7 @@ pub(in crate::config) fn spelled<T: 'static>(
     Leaf::new(
         expected,
         json!({ "type": "string" }),
-        move |at| read(text(at)?).ok_or(Wrong::Unexpected),
+        move |at| read(text(at)?).ok_or(LeafError::Unexpected),
         move |value| Text::quoted(&show(value)),
     )
 }
@@ -214,12 +214,14 @@ pub(in crate::config) fn named<T: Clone + PartialEq + Sync>(
 }
 
 /// Proposes what was meant, if that would be read.
-fn write(meant: Option<String>) -> Wrong {
-    meant.map_or(Wrong::Unexpected, |it| Wrong::Hint(format!(": write {it}")))
+fn write(meant: Option<String>) -> LeafError {
+    meant.map_or(LeafError::Unexpected, |it| {
+        LeafError::Hint(format!(": write {it}"))
+    })
 }
 
 /// Proposes the units with which a bare number is within the bounds.
-fn with_units(number: &str, bounds: Bounds) -> Wrong {
+fn with_units(number: &str, bounds: Bounds) -> LeafError {
     // Nothing is as long in all units.
     let units = match number.parse() {
         Ok(0_u64) => &["s"][..],
@@ -234,9 +236,9 @@ fn with_units(number: &str, bounds: Bounds) -> Wrong {
         .map(|it| format!("\"{it}\""))
         .collect();
     match &fitting[..] {
-        [] => Wrong::Unexpected,
-        [one] => Wrong::Hint(format!(": write {one}")),
-        [first @ .., last] => Wrong::Hint(format!(": write {} or {last}", first.join(", "))),
+        [] => LeafError::Unexpected,
+        [one] => LeafError::Hint(format!(": write {one}")),
+        [first @ .., last] => LeafError::Hint(format!(": write {} or {last}", first.join(", "))),
     }
 }
 
@@ -253,13 +255,13 @@ pub(in crate::config) fn duration(bounds: Bounds) -> Leaf<Duration> {
             }
             let form = || {
                 let units = "write a whole number with ms, s, m, h or d, such as \"5s\"";
-                Wrong::Hint(format!(": {units}"))
+                LeafError::Hint(format!(": {units}"))
             };
             let duration = values::duration_of(text).ok_or_else(form)?;
             bounds
                 .fit(duration)
                 .then_some(duration)
-                .ok_or(Wrong::Unexpected)
+                .ok_or(LeafError::Unexpected)
         },
         |value| Text::quoted(&values::written(*value)),
     )
@@ -371,10 +373,11 @@ pub(in crate::config) fn status() -> Leaf<RangeInclusive<u16>> {
         "a status code, 100 to 599, or a range such as \"200-399\"",
         json!({ "type": ["integer", "string"] }),
         |at| {
-            let codes = values::status(at.text().unwrap_or(at.written)).ok_or(Wrong::Unexpected)?;
+            let codes =
+                values::status(at.text().unwrap_or(at.written)).ok_or(LeafError::Unexpected)?;
             if codes.is_empty() {
                 let hint = ": the greater code stands behind the `-`";
-                return Err(Wrong::Hint(hint.to_owned()));
+                return Err(LeafError::Hint(hint.to_owned()));
             }
             Ok(codes)
         },
@@ -386,9 +389,9 @@ pub(in crate::config) fn status() -> Leaf<RangeInclusive<u16>> {
 }
 
 /// A string.
-fn text<'a>(at: At<'a>) -> Result<&'a str, Wrong> {
+fn text<'a>(at: At<'a>) -> Result<&'a str, LeafError> {
     at.text().ok_or_else(|| match at.unquoted() {
-        Some(sentence) => Wrong::Because(ValueError::Refused(sentence)),
-        None => Wrong::Hint(", in double quotes".to_owned()),
+        Some(sentence) => LeafError::Because(ValueError::Refused(sentence)),
+        None => LeafError::Hint(", in double quotes".to_owned()),
     })
 }

@@ -9,8 +9,8 @@ fn parse(text: &str) -> Value {
 /// The value at a path, or, in brackets, the group that lacks it.
 fn at<'a>(text: &'a str, value: &Value, path: &str) -> &'a str {
     match value.place(path) {
-        Place::Found(found) => &text[found.span.clone()],
-        Place::Missing(_) => "missing",
+        Reached::Found(found) => &text[found.span.clone()],
+        Reached::Missing(_) => "missing",
     }
 }
 

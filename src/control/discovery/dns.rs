@@ -33,13 +33,13 @@ pub(super) struct Dns {
     pub(super) question: Question,
     /// Empty: those of /etc/resolv.conf.
     pub(super) servers: Vec<SocketAddr>,
-    pub(super) memory: Memory,
+    pub(super) memory: LastAnswers,
     /// Limits the questions of all tasks that are under way.
     pub(super) questions: Arc<Semaphore>,
 }
 
 /// The last answers, which are kept when other servers are asked.
-pub(super) type Memory = Arc<Mutex<Addresses>>;
+pub(super) type LastAnswers = Arc<Mutex<Addresses>>;
 
 /// The last good addresses by name and record type.
 type Addresses = HashMap<(String, RecordType), Vec<IpAddr>>;

@@ -64,7 +64,7 @@ pub(super) struct Discoveries {
 
 /// The state of one question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct QuestionState {
     /// When backends were last found, changed or not.
     pub(super) succeeded_at: Option<SystemTime>,
     /// What went wrong at the last look.
@@ -238,7 +238,7 @@ impl Discoveries {
     #[must_use]
     pub(super) fn knows_hosts(&self) -> bool {
         let mut names = self.hosts.keys();
-        names.all(|name| self.host_state(name).is_some_and(State::is_known))
+        names.all(|name| self.host_state(name).is_some_and(QuestionState::is_known))
     }
 
     /// What went wrong when a host name was last looked up.
@@ -261,7 +261,7 @@ impl Discoveries {
         failed
     }
 
-    fn host_state(&self, name: &str) -> Option<&State> {
+    fn host_state(&self, name: &str) -> Option<&QuestionState> {
         let followed = self.followed.get(&Question::Addresses(name.to_owned()))?;
         Some(&followed.state)
     }
@@ -287,12 +287,12 @@ impl Discoveries {
     /// Whether a pool's question has had an answer, a failure included.
     #[must_use]
     pub(super) fn has_answer(&self, pool: &str) -> bool {
-        self.state(pool).is_some_and(State::is_known)
+        self.state(pool).is_some_and(QuestionState::is_known)
     }
 
     /// The state of a pool's question; `None`: the pool does not discover.
     #[must_use]
-    pub(super) fn state(&self, pool: &str) -> Option<&State> {
+    pub(super) fn state(&self, pool: &str) -> Option<&QuestionState> {
         let question = &self.pools.get(pool)?.question;
         Some(&self.followed.get(question)?.state)
     }
@@ -349,7 +349,7 @@ impl Discoveries {
         Followed {
             task: task.abort_handle(),
             number: self.tasks,
-            state: State::default(),
+            state: QuestionState::default(),
             found: old.as_mut().and_then(|old| old.found.take()),
             again,
             asked_by: Vec::new(),
@@ -437,12 +437,12 @@ struct Followed {
     number: u64,
     /// The last good answer; addresses alone have port 0.
     found: Option<Vec<Backend>>,
-    state: State,
+    state: QuestionState,
     /// Makes the task look again at once.
     again: Arc<Notify>,
     /// Pools, by name.
     asked_by: Vec<String>,
-    memory: dns::Memory,
+    memory: dns::LastAnswers,
     /// For the DNS.
     resolvers: Vec<SocketAddr>,
 }
@@ -453,7 +453,7 @@ impl Drop for Followed {
     }
 }
 
-impl State {
+impl QuestionState {
     /// Whether there was an answer, a failure included.
     fn is_known(&self) -> bool {
         self.succeeded_at.is_some() || self.error.is_some()

@@ -3,7 +3,7 @@
 use crate::config::Config;
 
 use super::question::Question;
-use super::{Discoveries, State};
+use super::{Discoveries, QuestionState};
 
 /// Questions of a configuration that may have no answer yet.
 #[derive(Debug)]
@@ -27,7 +27,10 @@ impl Discoveries {
             // Another change may have ended it meanwhile.
             self.ask(question, config);
             let followed = self.followed.get(question);
-            if !followed.map(|its| &its.state).is_some_and(State::is_known) {
+            if !followed
+                .map(|its| &its.state)
+                .is_some_and(QuestionState::is_known)
+            {
                 return false;
             }
             to.0.pop();

@@ -5,9 +5,9 @@ use crate::config::Backend;
 use crate::control::events::{Events, Severity, Subject};
 
 use super::question::Question;
-use super::{Discoveries, State};
+use super::{Discoveries, QuestionState};
 
-impl State {
+impl QuestionState {
     /// What went wrong at the last look, if anything did.
     pub(super) fn problem(&self, subject: &str) -> Option<String> {
         let error = self.error.as_ref()?;

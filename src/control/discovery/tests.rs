@@ -469,7 +469,7 @@ fn rounds_leave_no_descriptor_behind() {
         let dns = dns::Dns {
             question: of,
             servers: vec![server.address],
-            memory: dns::Memory::default(),
+            memory: dns::LastAnswers::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         };
         let task = tokio::spawn(dns.follow(teller, pace, Arc::default()));

@@ -42,7 +42,7 @@ pub use verdict::{Turn, Verdict};
 
 use super::roster::{Member, MemberId, PoolRecord, Roster};
 use probe::{Prober, Spec};
-use schedule::Spread;
+use schedule::FirstProbes;
 
 /// All probes of a configuration. Lives in the control thread's runtime.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Checks {
     /// Each with the number of its targets.
     specs: HashMap<Check, (Rc<Spec>, usize)>,
     random: Rng,
-    spread: Spread,
+    spread: FirstProbes,
     /// How many targets there have been.
     started: u64,
     /// Targets that have not been probed yet.
@@ -112,7 +112,7 @@ pub struct ProbeOutcome {
 
 /// News for the control loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum HealthNews {
     /// The health of a target has changed, or was found out.
     Turned(Turned),
     /// Every target has been probed.
@@ -159,7 +159,7 @@ impl Checks {
             targets: HashMap::new(),
             by_aim: HashMap::new(),
             specs: HashMap::new(),
-            spread: Spread::new(&mut random),
+            spread: FirstProbes::new(&mut random),
             random,
             started: 0,
             unprobed: 0,
@@ -257,7 +257,7 @@ impl Checks {
     pub fn refresh(&self) {
         let specs = self.specs.values();
         let clients = specs.filter_map(|(spec, _)| spec.tls.as_ref());
-        clients.for_each(tls::Client::refresh);
+        clients.for_each(tls::TlsClient::refresh);
     }
 
     fn find_or_start(&mut self, aim: Aim, known: Option<(Verdict, u64)>) -> TargetId {
@@ -299,16 +299,16 @@ impl Checks {
 
     /// Waits for news. The future can be dropped without loss. Only here a target's health changes,
     /// and each change is reported.
-    pub async fn next(&mut self) -> News {
+    pub async fn next(&mut self) -> HealthNews {
         loop {
             if !self.first_round && self.unprobed == 0 {
                 self.first_round = true;
-                return News::FirstRound;
+                return HealthNews::FirstRound;
             }
             let report = self.reports.recv().await;
             let report = report.expect("a sender is kept for targets to come");
             if let Some(turned) = self.take_in(report) {
-                return News::Turned(turned);
+                return HealthNews::Turned(turned);
             }
         }
     }

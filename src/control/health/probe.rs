@@ -12,14 +12,14 @@ use super::ProbeOutcome;
 use super::answer::{ANSWER_MAX, Expectation};
 use super::failure::{Failure, ProbeStage};
 use super::running;
-use super::stream::Stream;
-use super::tls::{Client, Secured};
+use super::stream::ProbeStream;
+use super::tls::{Secured, TlsClient};
 
 /// A check, with what all its probes share.
 #[derive(Debug)]
 pub(super) struct Spec {
     pub(super) check: Check,
-    pub(super) tls: Option<Client>,
+    pub(super) tls: Option<TlsClient>,
     expectation: Result<Expectation, Failure>,
 }
 
@@ -27,7 +27,7 @@ impl Spec {
     pub(super) fn new(check: &Check) -> Self {
         Self {
             check: check.clone(),
-            tls: check.tls.as_ref().map(Client::new),
+            tls: check.tls.as_ref().map(TlsClient::new),
             expectation: Expectation::of(&check.probe),
         }
     }
@@ -139,13 +139,13 @@ impl Prober {
 
     /// Connects from each origin in turn. One that this machine does not have, or that has no port,
     /// is passed over.
-    async fn connect(&self) -> Result<Stream, Failure> {
+    async fn connect(&self) -> Result<ProbeStream, Failure> {
         let mut left = self.origins.len();
         loop {
             let turn = self.turn.replace(self.turn.get().wrapping_add(1));
             let from = self.origins.nth(turn % self.origins.len(), User::Probes);
             left -= 1;
-            match Stream::connect(&self.to, from).await {
+            match ProbeStream::connect(&self.to, from).await {
                 Err(Failure::Originless(_)) if left > 0 => {}
                 connected => return connected,
             }
@@ -175,7 +175,7 @@ async fn listen(channel: &mut Channel, expectation: &Expectation) -> Result<(), 
 }
 
 enum Channel {
-    Plain(Stream),
+    Plain(ProbeStream),
     Secured(Secured),
 }
 

@@ -6,12 +6,12 @@ use fastrand::Rng;
 
 /// Spreads the first probes of targets over their interval.
 #[derive(Debug)]
-pub(super) struct Spread {
+pub(super) struct FirstProbes {
     /// The last position in the interval, 0 to 1.
     at: f64,
 }
 
-impl Spread {
+impl FirstProbes {
     pub(super) fn new(random: &mut Rng) -> Self {
         Self { at: random.f64() }
     }
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_thousand_targets_start_evenly_within_an_interval() {
         for seed in 0..100 {
-            let mut spread = Spread::new(&mut Rng::with_seed(seed));
+            let mut spread = FirstProbes::new(&mut Rng::with_seed(seed));
             let mut tenths = [0_u32; 10];
             for _ in 0..1_000 {
                 let start = spread.next(Duration::from_secs(2));
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_first_probe_comes_soon_whatever_the_interval() {
-        let mut spread = Spread::new(&mut Rng::with_seed(1));
+        let mut spread = FirstProbes::new(&mut Rng::with_seed(1));
         for _ in 0..100 {
             assert!(spread.next(Duration::from_secs(3_600)) <= SPREAD_MAX);
         }

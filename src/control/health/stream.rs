@@ -22,7 +22,7 @@ use super::failure::Failure;
 
 /// A connection of a probe. Drop closes it by RST, so that neither end keeps a TIME-WAIT.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct ProbeStream {
     socket: Rc<Socket>,
     /// A poll is under way.
     waiting: bool,
@@ -30,7 +30,7 @@ pub(super) struct Stream {
     waits: u32,
 }
 
-impl Stream {
+impl ProbeStream {
     /// Connects, without a timeout: the caller drops the future when its timeout expires.
     pub(super) async fn connect(to: &Address, from: Origin) -> Result<Self, Failure> {
         let address = sys::socket_address(to);
@@ -131,7 +131,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for ProbeStream {
     fn drop(&mut self) {
         if self.waiting {
             // The poll ends, and with it the last hold on the socket. It may fail for a socket that

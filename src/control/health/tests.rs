@@ -96,10 +96,10 @@ fn names(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-async fn next(probed: &mut Probed) -> News {
+async fn next(probed: &mut Probed) -> HealthNews {
     let news = timeout(Duration::from_secs(20), probed.checks.next()).await;
     let news = news.expect("news in time");
-    if let News::Turned(turned) = &news {
+    if let HealthNews::Turned(turned) = &news {
         probed.roster.on_turned(turned);
     }
     news
@@ -108,8 +108,8 @@ async fn next(probed: &mut Probed) -> News {
 async fn next_turn(checks: &mut Probed) -> Turned {
     loop {
         match next(checks).await {
-            News::Turned(turned) => return turned,
-            News::FirstRound => {}
+            HealthNews::Turned(turned) => return turned,
+            HealthNews::FirstRound => {}
         }
     }
 }
@@ -131,7 +131,7 @@ fn a_backend_falls_and_rises_with_its_server() {
         checks.follow(&config);
         assert_eq!(checks.health("web", &a), Health::Up);
         assert!(!checks.checks.first_round_done());
-        assert_eq!(next(&mut checks).await, News::FirstRound);
+        assert_eq!(next(&mut checks).await, HealthNews::FirstRound);
         assert!(checks.checks.first_round_done());
 
         server.stop();
@@ -292,7 +292,7 @@ fn there_is_no_first_round_to_wait_for_without_targets() {
         let pools = vec![pool("web", &quick(), vec![backend("a", refusing())])];
         checks.follow(&config(pools));
         assert!(checks.checks.first_round_done());
-        assert!(matches!(next(&mut checks).await, News::Turned(_)));
+        assert!(matches!(next(&mut checks).await, HealthNews::Turned(_)));
     });
 }
 

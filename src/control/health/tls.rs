@@ -24,12 +24,12 @@ use crate::sys;
 use crate::time::SECOND;
 
 use super::failure::{Closed, Failure};
-use super::stream::Stream;
+use super::stream::ProbeStream;
 use super::tls_failure;
 
 /// The TLS client of all probes of a check. It loads certificates when it is first used.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct TlsClient {
     settings: CheckTls,
     // Shared by the tasks of the check's targets; never borrowed across an await.
     shared: Rc<Shared>,
@@ -59,7 +59,7 @@ struct Loaded {
 /// Tells one version of a file from another: its length, and when it was written.
 type Version = (u64, Option<SystemTime>);
 
-impl Client {
+impl TlsClient {
     pub(super) fn new(settings: &CheckTls) -> Self {
         Self {
             settings: settings.clone(),
@@ -153,7 +153,7 @@ impl Client {
     /// Does the TLS handshake.
     pub(super) async fn secure(
         &self,
-        stream: Stream,
+        stream: ProbeStream,
         to: &Address,
         host: Option<&str>,
     ) -> Result<Secured, Failure> {
@@ -204,7 +204,7 @@ impl Client {
 /// A TLS connection.
 #[derive(Debug)]
 pub(super) struct Secured {
-    stream: Stream,
+    stream: ProbeStream,
     connection: Box<ClientConnection>,
 }
 

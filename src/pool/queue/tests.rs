@@ -281,7 +281,7 @@ fn no_call_is_lost_between_threads() {
     for round in 0..20 {
         let (queue, limit) = (queue(u32::MAX, 3_600_000), Limit::new(2));
         let (inboxes, mailboxes): (Vec<_>, Vec<_>) =
-            (0..4).map(|_| mpsc::channel::<Call>()).unzip();
+            (0..4).map(|_| mpsc::channel::<Called>()).unzip();
         let served = AtomicUsize::new(0);
         thread::scope(|scope| {
             for (worker, mailbox) in (0..).zip(mailboxes) {
@@ -304,12 +304,12 @@ const CLIENTS: usize = 300;
 struct Model<'a> {
     queue: &'a Queue,
     limit: &'a Limit,
-    inboxes: Vec<mpsc::Sender<Call>>,
+    inboxes: Vec<mpsc::Sender<Called>>,
     served: &'a AtomicUsize,
 }
 
 impl Model<'_> {
-    fn work(&self, worker: u32, mailbox: &mpsc::Receiver<Call>, seed: u64) {
+    fn work(&self, worker: u32, mailbox: &mpsc::Receiver<Called>, seed: u64) {
         let mut rng = Rng::with_seed(seed << 8 | u64::from(worker));
         let (mut to_come, mut at_work, mut waits) = (CLIENTS, 0, BTreeSet::new());
         while to_come + at_work + waits.len() > 0 {

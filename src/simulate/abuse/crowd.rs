@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use fastrand::Rng;
 use serde::Serialize;
 
-use super::super::chance::Spread;
+use super::super::chance::TimeDistribution;
 
 /// Clients of one kind.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Crowd {
     /// Connections that a visit opens, [`APART`](super::engine::APART) one after the other.
     pub(super) connections: u32,
     /// How long a connection lasts.
-    pub(super) lasts: Spread,
+    pub(super) lasts: TimeDistribution,
     /// Where its addresses are.
     pub(super) home: Home,
 }
@@ -114,7 +114,7 @@ impl Crowd {
             clients,
             visits: f64::from(clients) / 60.0,
             connections: 6,
-            lasts: Spread::Exponential { mean: 20.0 },
+            lasts: TimeDistribution::Exponential { mean: 20.0 },
             home,
         }
     }
@@ -132,7 +132,7 @@ impl Crowd {
             clients: 1,
             visits: a_second,
             connections: 1,
-            lasts: Spread::Exponential { mean: lasts },
+            lasts: TimeDistribution::Exponential { mean: lasts },
             home,
         }
     }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use slab::Slab;
 
 use super::super::chance::{exponential, nanos};
-use super::super::queue::Queue;
+use super::super::queue::EventQueue;
 use super::CrowdOutcome;
 use super::crowd::Crowd;
 use crate::guard::{Gate, Held, Refusal, Rules, Sources};
@@ -15,7 +15,7 @@ use crate::time::{MS, SECOND};
 /// The state of the simulation.
 pub(super) struct Engine {
     now: u64,
-    queue: Queue<Event>,
+    queue: EventQueue<Event>,
     sources: Sources,
     gate: Gate,
     rules: Rules,
@@ -87,7 +87,7 @@ impl Engine {
         });
         Self {
             now: 0,
-            queue: Queue::new(),
+            queue: EventQueue::new(),
             gate: Gate::new(&sources),
             sources,
             rules,

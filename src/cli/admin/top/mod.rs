@@ -25,7 +25,7 @@ use super::table::Paint;
 use crate::admin::model::{Event, HistogramStatus, PoolStatus, Status};
 use crate::sys;
 use keys::{Controls, Step};
-use model::{Model, Point, Sample};
+use model::{Answers, Point, TopModel};
 
 /// Draws until the user quits. A balancer that can't be reached at the start is an error; if it is
 /// lost later, this waits for it.
@@ -38,7 +38,7 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), ClientError> {
         let why = "top draws on a terminal: without one, use top --json or `mahoraga status`";
         return Err(ClientError::Usage(why.to_owned()));
     }
-    let mut model = Model::default();
+    let mut model = TopModel::default();
     model.take(sample(&client).await?);
     let (send, mut messages) = mpsc::channel(MESSAGES);
     tokio::spawn(sample_each(
@@ -72,7 +72,7 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), ClientError> {
 #[derive(Debug)]
 enum Message {
     /// The balancer answered.
-    Sampled(Box<Sample>),
+    Sampled(Box<Answers>),
     /// The balancer did not answer: why.
     Unreachable(String),
     /// The stream of events starts again, with past ones.
@@ -91,7 +91,7 @@ enum Message {
 
 fn on_message(
     message: Message,
-    model: &mut Model,
+    model: &mut TopModel,
     controls: &mut Controls,
 ) -> Result<Step, ClientError> {
     match message {
@@ -111,11 +111,11 @@ fn on_message(
     Ok(Step::Stay)
 }
 
-async fn sample(client: &Client) -> Result<Sample, ClientError> {
+async fn sample(client: &Client) -> Result<Answers, ClientError> {
     let status: Status = client.get(&path(&["status"])).await?;
     let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
     let histograms: Vec<HistogramStatus> = client.get(&path(&["histograms"])).await?;
-    Ok(Sample {
+    Ok(Answers {
         at: sys::monotonic(),
         status,
         pools,
@@ -230,7 +230,7 @@ struct Json<'a> {
 
 /// Prints a line of JSON for each interval, until the reader is gone.
 async fn lines(client: &Client, every: Duration) -> Result<(), ClientError> {
-    let mut model = Model::default();
+    let mut model = TopModel::default();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -9,7 +9,7 @@ use crate::time::{per_second, seconds};
 
 /// The balancer's answers at one time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
+pub(super) struct Answers {
     /// When, in ns of the monotonic clock.
     pub(super) at: u64,
     pub(super) status: Status,
@@ -30,8 +30,8 @@ pub(super) struct Point {
 
 /// All that is drawn.
 #[derive(Debug, Default)]
-pub(super) struct Model {
-    last: Option<Sample>,
+pub(super) struct TopModel {
+    last: Option<Answers>,
     /// The latest is last.
     history: VecDeque<Point>,
     /// Connections begun a second, by pool and backend.
@@ -42,9 +42,9 @@ pub(super) struct Model {
     unreachable: Option<String>,
 }
 
-impl Model {
+impl TopModel {
     /// Takes a sample, and answers with the rates since the previous one.
-    pub(super) fn take(&mut self, sample: Sample) -> Option<Point> {
+    pub(super) fn take(&mut self, sample: Answers) -> Option<Point> {
         self.unreachable = None;
         let before = self.last.replace(sample);
         let after = self.last.as_ref()?;
@@ -105,7 +105,7 @@ impl Model {
         self.events.clear();
     }
 
-    pub(super) fn last(&self) -> Option<&Sample> {
+    pub(super) fn last(&self) -> Option<&Answers> {
         self.last.as_ref()
     }
 
@@ -131,13 +131,13 @@ impl Model {
     }
 
     /// The backends that match the filter, sorted. Equal ones keep the order of the configuration.
-    pub(super) fn rows(&self, order: Order, filter: &str) -> Vec<Row<'_>> {
+    pub(super) fn rows(&self, order: Order, filter: &str) -> Vec<BackendRow<'_>> {
         let pools = self.last.iter().flat_map(|sample| &sample.pools);
         let mut rows: Vec<_> = pools
             .flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
             .map(|(pool, backend)| {
                 let key = (pool.name.clone(), backend.name.clone());
-                Row {
+                BackendRow {
                     name: format!("{}/{}", pool.name, backend.name),
                     backend,
                     new_per_s: self.opened_per_s.get(&key).copied(),
@@ -145,7 +145,7 @@ impl Model {
             })
             .filter(|row| row.name.contains(filter) || row.backend.address.contains(filter))
             .collect();
-        let value = |row: &Row<'_>| match order.by {
+        let value = |row: &BackendRow<'_>| match order.by {
             Sort::Place => 0.0,
             Sort::Weight => f64::from(row.backend.weight),
             Sort::Connections => row.backend.connections as f64,
@@ -165,7 +165,7 @@ impl Model {
 
 /// A row of the table.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
+pub(super) struct BackendRow<'a> {
     /// `POOL/BACKEND`.
     pub(super) name: String,
     pub(super) backend: &'a BackendStatus,
@@ -212,7 +212,7 @@ mod tests {
     use crate::time::SECOND;
 
     /// A sample at some seconds with some backends: name, opened, connections.
-    fn sample(at_s: u64, accepted: u64, backends: &[(&str, u64, u64)]) -> Sample {
+    fn sample(at_s: u64, accepted: u64, backends: &[(&str, u64, u64)]) -> Answers {
         let backends = backends
             .iter()
             .map(|(name, opened, connections)| BackendStatus {
@@ -221,7 +221,7 @@ mod tests {
                 connections: *connections,
                 ..BackendStatus::default()
             });
-        Sample {
+        Answers {
             at: at_s * SECOND,
             status: Status {
                 pid: 7,
@@ -242,14 +242,14 @@ mod tests {
         }
     }
 
-    fn names(model: &Model, by: Sort, reverse: bool, filter: &str) -> Vec<String> {
+    fn names(model: &TopModel, by: Sort, reverse: bool, filter: &str) -> Vec<String> {
         let rows = model.rows(Order { by, reverse }, filter);
         rows.into_iter().map(|row| row.name).collect()
     }
 
     #[test]
     fn rates_are_between_two_samples() {
-        let mut model = Model::default();
+        let mut model = TopModel::default();
         assert_eq!(model.take(sample(10, 100, &[("a", 50, 1)])), None);
         assert_eq!(model.rows(Order::default(), "")[0].new_per_s, None);
         let point = model.take(sample(12, 150, &[("a", 70, 1), ("b", 4, 0)]));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_new_process_has_no_rates_yet() {
-        let mut model = Model::default();
+        let mut model = TopModel::default();
         model.take(sample(1, 100, &[]));
         model.take(sample(2, 110, &[]));
         model.set_unreachable("gone".to_owned());
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn rows_are_sorted_and_filtered() {
-        let mut model = Model::default();
+        let mut model = TopModel::default();
         model.take(sample(1, 0, &[("a", 0, 1), ("b", 0, 3), ("c", 0, 3)]));
         let none = |by, reverse| names(&model, by, reverse, "");
         assert_eq!(none(Sort::Place, false), ["web/a", "web/b", "web/c"]);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut model = Model::default();
+        let mut model = TopModel::default();
         for at in 0..2 * POINTS_MAX as u64 {
             model.take(sample(at, at, &[]));
             model.push_event(Event {

@@ -12,10 +12,10 @@ use super::super::show::{PANIC, quantiles, stage, state_cell};
 use super::super::table::Tone;
 use super::super::units::{bytes, count, micros, plain, rate, span};
 use super::keys::{Controls, SORTS};
-use super::model::{Model, Point, Row as Backend, Sample, Sort};
+use super::model::{Answers, BackendRow as Backend, Point, Sort, TopModel};
 
 /// Draws the whole screen. Without colour, words alone carry the meaning.
-pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, controls: &Controls, colour: bool) {
+pub(super) fn draw(frame: &mut Frame<'_>, model: &TopModel, controls: &Controls, colour: bool) {
     let look = Look(colour);
     let events = if frame.area().height >= ROOMY { 6 } else { 0 };
     let heights = [
@@ -40,7 +40,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, controls: &Controls, co
     }
 }
 
-fn header(sample: &Sample, look: Look) -> Line<'static> {
+fn header(sample: &Answers, look: Look) -> Line<'static> {
     let status = &sample.status;
     let (stage, tone) = stage(status.stage);
     let panics: Vec<_> = sample.pools.iter().filter(|pool| pool.panic).collect();
@@ -69,7 +69,7 @@ fn header(sample: &Sample, look: Look) -> Line<'static> {
     ])
 }
 
-fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
+fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &TopModel, look: Look) {
     let point = model.point();
     let latest = |text: fn(&Point) -> String| point.map_or_else(|| "-".to_owned(), text);
     type Chart = (String, fn(&Point) -> u64);
@@ -107,7 +107,7 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
 }
 
 /// How long clients waited: in the last 10 s and minute, and since the start.
-fn draw_times(frame: &mut Frame<'_>, area: Rect, sample: &Sample, look: Look) {
+fn draw_times(frame: &mut Frame<'_>, area: Rect, sample: &Answers, look: Look) {
     let latencies = &sample.status.latencies;
     for (column, one) in columns(area).into_iter().zip(latencies) {
         let head = Line::from(vec![
@@ -140,7 +140,7 @@ fn columns(area: Rect) -> [Rect; 3] {
 fn draw_backends(
     frame: &mut Frame<'_>,
     area: Rect,
-    model: &Model,
+    model: &TopModel,
     controls: &Controls,
     look: Look,
 ) {
@@ -225,14 +225,14 @@ fn cells(row: &Backend<'_>, look: Look) -> Row<'static> {
     ])
 }
 
-fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
+fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &TopModel, look: Look) {
     let room = usize::from(area.height.saturating_sub(2));
     let mut lines = vec![Line::raw(""), Line::styled("events", look.strong())];
     lines.extend(model.events(room).map(|event| Line::raw(event_line(event))));
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn footer(model: &Model, controls: &Controls, look: Look) -> Line<'static> {
+fn footer(model: &TopModel, controls: &Controls, look: Look) -> Line<'static> {
     if controls.typing {
         return Line::styled(format!("/{}_", plain(&controls.filter)), look.strong());
     }

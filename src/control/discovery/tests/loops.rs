@@ -3,7 +3,7 @@
 use super::*;
 use crate::admin::model::EventKind;
 use crate::config::Backend;
-use crate::control::events::{Since, Watch};
+use crate::control::events::{EventWatch, Since};
 
 /// The configuration in force, with a listener of the pool.
 fn in_force(discoveries: &mut Discoveries, declared: &Config, before: &Config) -> Config {
@@ -22,7 +22,7 @@ fn addresses(config: &Config) -> Vec<String> {
 }
 
 /// What was reported as left out since this was last asked.
-async fn messages(watch: &mut Watch) -> Vec<String> {
+async fn messages(watch: &mut EventWatch) -> Vec<String> {
     let mut all = Vec::new();
     while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, watch.next()).await {
         if event.kind == EventKind::BackendRefused {

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 
 use super::super::keys::Controls;
-use super::super::model::{Model, Sample};
+use super::super::model::{Answers, TopModel};
 use super::draw;
 use crate::admin::model::{
     BackendStatus, Event, HealthStatus, LatencyStatus, LatencyWindow, PoolStatus, Stage, Status,
@@ -33,7 +33,7 @@ fn backend(name: &str, connections: u64, opened: u64) -> BackendStatus {
     }
 }
 
-fn sample(second: u64) -> Sample {
+fn sample(second: u64) -> Answers {
     let down = BackendStatus {
         health: HealthStatus::Down,
         check: Some("connection refused".to_owned()),
@@ -64,7 +64,7 @@ fn sample(second: u64) -> Sample {
             since_start,
         }
     };
-    Sample {
+    Answers {
         at: second * SECOND,
         status: Status {
             version: "0.1.0".to_owned(),
@@ -94,8 +94,8 @@ fn sample(second: u64) -> Sample {
     }
 }
 
-fn model() -> Model {
-    let mut model = Model::default();
+fn model() -> TopModel {
+    let mut model = TopModel::default();
     for second in 1..4 {
         model.take(sample(second));
     }
@@ -118,7 +118,7 @@ fn controls(keys: &str) -> Controls {
     controls
 }
 
-fn terminal(size: (u16, u16), model: &Model, keys: &str, colour: bool) -> Terminal<TestBackend> {
+fn terminal(size: (u16, u16), model: &TopModel, keys: &str, colour: bool) -> Terminal<TestBackend> {
     let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
     terminal
         .draw(|frame| draw(frame, model, &controls(keys), colour))
@@ -127,7 +127,7 @@ fn terminal(size: (u16, u16), model: &Model, keys: &str, colour: bool) -> Termin
 }
 
 /// The lines of a screen, without blanks at their ends.
-fn screen(size: (u16, u16), model: &Model, keys: &str) -> Vec<String> {
+fn screen(size: (u16, u16), model: &TopModel, keys: &str) -> Vec<String> {
     let terminal = terminal(size, model, keys, false);
     let buffer = terminal.backend().buffer();
     let lines = buffer.content().chunks(usize::from(size.0));
@@ -151,14 +151,14 @@ fn a_small_terminal_shows_what_it_can() {
     assert_eq!(got[7..].join("\n"), SMALL);
     for size in [(1, 1), (80, 1), (3, 40), (20, 5), (300, 100)] {
         screen(size, &model(), "?");
-        screen(size, &Model::default(), "");
+        screen(size, &TopModel::default(), "");
     }
 }
 
 #[test]
 fn the_last_line_shows_the_state() {
     let mut model = model();
-    let foot = |model: &Model, keys: &str| screen((80, 24), model, keys).pop().unwrap();
+    let foot = |model: &TopModel, keys: &str| screen((80, 24), model, keys).pop().unwrap();
     assert_eq!(foot(&model, "/app"), "/app_");
     assert_eq!(foot(&model, " "), "paused: press space to go on");
     model.set_unreachable("no answer from mahoraga.sock within 5 s".to_owned());
@@ -193,7 +193,7 @@ fn colour_follows_the_terminal_and_the_environment() {
 fn a_pool_that_panics_stands_out() {
     let mut sample = sample(1);
     sample.pools[0].panic = true;
-    let mut model = Model::default();
+    let mut model = TopModel::default();
     model.take(sample);
     let head = screen((120, 24), &model, "").remove(0);
     assert!(
