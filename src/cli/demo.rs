@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::address::Address;
-use crate::config::{self, Admin, Backend, Bandwidth, Config, Listener, Pool, Strategy, Timeouts};
+use crate::config::{self, Admin, Backend, Config, Listener, Pool, Strategy};
 
 use super::run;
 
@@ -70,18 +70,7 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Con
     };
     let listener = Listener {
         name: "demo".to_owned(),
-        bind: Address::Tcp(front),
-        pool: 0,
-        max_connections: None,
-        access_list: None,
-        rate_limit: None,
-        source_limits: None,
-        ban: None,
-        bandwidth: Bandwidth::default(),
-        attempts: config::ATTEMPTS,
-        half_close: config::HalfClose::Relay,
-        half_sent: config::HalfSent::Close,
-        timeouts: Timeouts::default(),
+        ..Listener::at(Address::Tcp(front), 0)
     };
     Config {
         admin: Some(Admin {

@@ -11,7 +11,7 @@ use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
-use super::table::{self, Shape, settings};
+use super::table::{self, Settings, Shape, settings};
 use super::text::Text;
 use super::values;
 use crate::address::Address;
@@ -133,6 +133,19 @@ impl Shape for Listener {
             attempts: around.defaults.attempts,
             timeouts: around.defaults.timeouts,
             ..base
+        }
+    }
+}
+
+impl Listener {
+    /// A listener on this address before the pool at this index, with defaults for all else.
+    #[must_use]
+    pub fn at(bind: Address, pool: usize) -> Self {
+        Self {
+            name: bind.to_string(),
+            bind,
+            pool,
+            ..Self::base()
         }
     }
 }

@@ -22,18 +22,7 @@ fn read(text: &str) -> Result<(Config, Source), ConfigError> {
 fn listener(name: &str) -> Listener {
     Listener {
         name: name.to_owned(),
-        bind: "127.0.0.1:8080".parse().unwrap(),
-        pool: 0,
-        max_connections: None,
-        access_list: None,
-        rate_limit: None,
-        source_limits: None,
-        ban: None,
-        bandwidth: Bandwidth::default(),
-        attempts: ATTEMPTS,
-        half_close: HalfClose::Relay,
-        half_sent: HalfSent::Close,
-        timeouts: Timeouts::default(),
+        ..Listener::at("127.0.0.1:8080".parse().unwrap(), 0)
     }
 }
 

@@ -10,23 +10,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::config::{Bandwidth, HalfClose, HalfSent, Listener, Timeouts};
+use crate::config::Listener;
 
 fn listener(name: &str, bind: &str) -> Listener {
     Listener {
         name: name.to_owned(),
-        bind: bind.parse().unwrap(),
-        pool: 0,
-        max_connections: None,
-        access_list: None,
-        rate_limit: None,
-        source_limits: None,
-        ban: None,
-        bandwidth: Bandwidth::default(),
-        attempts: 1,
-        half_close: HalfClose::Relay,
-        half_sent: HalfSent::Close,
-        timeouts: Timeouts::default(),
+        ..Listener::at(bind.parse().unwrap(), 0)
     }
 }
 
