@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::codec::{Codec, duration, named, number, ratio, spelled};
-use super::table::{self, Settings, Shape, settings};
+use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
 use super::tree::Kind;
 use super::{Check, Pool, values};
@@ -43,18 +43,15 @@ impl Shape for Ejection {
 /// The default of the longest ejection.
 const EJECTED_MAX: Duration = Duration::from_secs(300);
 
-/// What a pool does when none of its backends is usable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AllDown {
-    /// All ready backends get connections: the probes may be wrong.
-    Open,
-    /// No backend gets connections.
-    Closed,
-}
-
-impl AllDown {
-    /// Every variant with its name.
-    pub const ALL: [(&'static str, Self); 2] = [("open", Self::Open), ("closed", Self::Closed)];
+words! {
+    /// What a pool does when none of its backends is usable.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum AllDown {
+        /// All ready backends get connections: the probes may be wrong.
+        Open = "open",
+        /// No backend gets connections.
+        Closed = "closed",
+    }
 }
 
 /// When a pool ignores its probes because few backends are left. A check that judges an answer can
@@ -215,20 +212,14 @@ impl Scaling {
     }
 }
 
-/// What a pool scales by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ScaleBy {
-    /// Open connections.
-    #[default]
-    Connections,
-    /// The greater of open connections and their forecast.
-    Forecast,
-}
-
-impl ScaleBy {
-    /// Every measure with its name.
-    pub const ALL: [(&'static str, Self); 2] = [
-        ("connections", Self::Connections),
-        ("forecast", Self::Forecast),
-    ];
+words! {
+    /// What a pool scales by.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum ScaleBy {
+        /// Open connections.
+        #[default]
+        Connections = "connections",
+        /// The greater of open connections and their forecast.
+        Forecast = "forecast",
+    }
 }

@@ -11,7 +11,7 @@ use super::codec::{
     status,
 };
 use super::reader::{At, Reader};
-use super::table::{self, Shape, settings};
+use super::table::{self, Shape, settings, words};
 use super::text::Text;
 use super::tree::Kind;
 use super::values::{self, CheckType};
@@ -28,7 +28,7 @@ settings! {
             => required(parsed(
                     "\"off\", \"tcp\", \"tls\", \"http\" or \"send_expect\"",
                     values::check_type,
-                    |kind| kind.name().to_owned(),
+                    |kind| kind.as_str().to_owned(),
                 )),
                 Self::kind, Self::put_kind;
             @send
@@ -132,7 +132,7 @@ impl Shape for Check {
         let (name, kind) = kind;
         for (owner, settings) in OWNERS.into_iter().filter(|(owner, _)| *owner != kind) {
             for setting in settings {
-                let error = values::not_its_setting(("check", name), &[owner.name()]);
+                let error = values::not_its_setting(("check", name), &[owner.as_str()]);
                 reader.wrong(at, setting, error);
             }
         }
@@ -313,25 +313,18 @@ pub enum ProxyHeader {
     V2,
 }
 
-/// The state of a backend until its probes have decided.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Initial {
-    /// Up, until `fall` probes failed.
-    #[default]
-    Up,
-    /// Down, until `rise` probes succeeded.
-    Down,
-    /// Down, until the first probe decides.
-    Probe,
-}
-
-impl Initial {
-    /// Every state with its name.
-    pub const ALL: [(&'static str, Self); 3] = [
-        ("up", Self::Up),
-        ("down", Self::Down),
-        ("probe", Self::Probe),
-    ];
+words! {
+    /// The state of a backend until its probes have decided.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub enum Initial {
+        /// Up, until `fall` probes failed.
+        #[default]
+        Up = "up",
+        /// Down, until `rise` probes succeeded.
+        Down = "down",
+        /// Down, until the first probe decides.
+        Probe = "probe",
+    }
 }
 
 impl Check {

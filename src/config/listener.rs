@@ -11,7 +11,7 @@ use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
-use super::table::{self, Settings, Shape, settings};
+use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
 use super::values;
 use crate::address::Address;
@@ -90,34 +90,28 @@ settings! {
     }
 }
 
-/// What happens to a session when one of its directions has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HalfClose {
-    /// The end is relayed, and the other direction goes on.
-    #[default]
-    Relay,
-    /// Bytes that have arrived are delivered, then both connections are closed.
-    End,
+words! {
+    /// What happens to a session when one of its directions has ended.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum HalfClose {
+        /// The end is relayed, and the other direction goes on.
+        #[default]
+        Relay = "relay",
+        /// Bytes that have arrived are delivered, then both connections are closed.
+        End = "end",
+    }
 }
 
-impl HalfClose {
-    /// Both variants with their names in the configuration.
-    pub const ALL: [(&'static str, Self); 2] = [("relay", Self::Relay), ("end", Self::End)];
-}
-
-/// What happens to a client that has sent only the beginning of its first bytes in time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HalfSent {
-    /// It is reset.
-    #[default]
-    Close,
-    /// Its backend is selected without them.
-    Pass,
-}
-
-impl HalfSent {
-    /// Both variants with their names in the configuration.
-    pub const ALL: [(&'static str, Self); 2] = [("close", Self::Close), ("pass", Self::Pass)];
+words! {
+    /// What happens to a client that has sent only the beginning of its first bytes in time.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum HalfSent {
+        /// It is reset.
+        #[default]
+        Close = "close",
+        /// Its backend is selected without them.
+        Pass = "pass",
+    }
 }
 
 impl Shape for Listener {

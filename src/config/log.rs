@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::codec::{named, spelled};
 use super::reader::{At, Reader};
-use super::table::{Shape, settings};
+use super::table::{Shape, settings, words};
 use super::values;
 
 settings! {
@@ -45,33 +45,26 @@ pub enum LogSink {
     File(PathBuf),
 }
 
-/// The shape of an access log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `key=value` pairs.
-    #[default]
-    KeyValue,
-    /// One JSON object.
-    Json,
+words! {
+    /// The shape of an access log line.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum LogFormat {
+        /// `key=value` pairs.
+        #[default]
+        KeyValue = "key_value",
+        /// One JSON object.
+        Json = "json",
+    }
 }
 
-impl LogFormat {
-    /// Every format with its name in the configuration and on the command line.
-    pub const ALL: [(&'static str, Self); 2] =
-        [("key_value", Self::KeyValue), ("json", Self::Json)];
-}
-
-/// The shape of a record of the operational log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RecordFormat {
-    /// A line of text.
-    #[default]
-    Text,
-    /// One JSON object.
-    Json,
-}
-
-impl RecordFormat {
-    /// Every format with its name in the configuration and the environment.
-    pub const ALL: [(&'static str, Self); 2] = [("text", Self::Text), ("json", Self::Json)];
+words! {
+    /// The shape of a record of the operational log.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum RecordFormat {
+        /// A line of text.
+        #[default]
+        Text = "text",
+        /// One JSON object.
+        Json = "json",
+    }
 }

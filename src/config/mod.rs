@@ -200,35 +200,20 @@ impl Config {
     }
 }
 
-/// The administrative state of a backend, in HAProxy's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AdminState {
-    /// It gets its share of new sessions.
-    #[default]
-    Ready,
-    /// It keeps its sessions and gets no new ones.
-    Drain,
-    /// It keeps its sessions, gets no new ones and is not probed.
-    Maint,
-}
-
-impl AdminState {
-    /// Every state with its name.
-    pub const ALL: [(&'static str, Self); 3] = [
-        (Self::Ready.as_str(), Self::Ready),
-        (Self::Drain.as_str(), Self::Drain),
-        (Self::Maint.as_str(), Self::Maint),
-    ];
-
-    /// Its name, in the file, in JSON and on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Drain => "drain",
-            Self::Maint => "maint",
-        }
+words! {
+    /// The administrative state of a backend, in HAProxy's words.
+    #[derive(
+        Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
+    )]
+    #[serde(rename_all = "snake_case")]
+    pub enum AdminState {
+        /// It gets its share of new sessions.
+        #[default]
+        Ready = "ready",
+        /// It keeps its sessions and gets no new ones.
+        Drain = "drain",
+        /// It keeps its sessions, gets no new ones and is not probed.
+        Maint = "maint",
     }
 }
 
@@ -242,7 +227,7 @@ use codec::{
     spelled, truth, waits,
 };
 use reader::Around;
-use table::{Settings, Shape, settings};
+use table::{Settings, Shape, settings, words};
 
 #[cfg(test)]
 mod tests;

@@ -309,4 +309,33 @@ macro_rules! defaults {
     };
 }
 
-pub(super) use {add, defaults, settings};
+/// Declares values that are words: each variant with its word.
+macro_rules! words {
+    (
+        $(#[$meta:meta])*
+        $vis:vis enum $Words:ident {
+            $($(#[$doc:meta])* $variant:ident = $word:literal,)+
+        }
+    ) => {
+        $(#[$meta])*
+        $vis enum $Words {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl $Words {
+            /// Every value with its word, in files, in JSON and on the command line.
+            $vis const ALL: [(&'static str, Self); [$($word),+].len()] =
+                [$(($word, Self::$variant)),+];
+
+            /// Its word.
+            #[must_use]
+            $vis const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+    };
+}
+
+pub(super) use {add, defaults, settings, words};

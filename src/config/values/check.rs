@@ -6,30 +6,19 @@ use std::path::Path;
 use regex::bytes::{Regex, RegexBuilder};
 use rustls::pki_types::DnsName;
 
-use super::{ValueError, is_file, name_of_kind, named};
+use super::{ValueError, is_file, named};
+use crate::config::table::words;
 use crate::config::{ProxyHeader, Verify, foreign};
 
-/// What a check does, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::config) enum CheckType {
-    Off,
-    Tcp,
-    SendExpect,
-    Http,
-    Tls,
-}
-
-impl CheckType {
-    pub(in crate::config) const ALL: [(&'static str, Self); 5] = [
-        ("off", Self::Off),
-        ("tcp", Self::Tcp),
-        ("send_expect", Self::SendExpect),
-        ("http", Self::Http),
-        ("tls", Self::Tls),
-    ];
-
-    pub(in crate::config) fn name(self) -> &'static str {
-        name_of_kind(&Self::ALL, &self)
+words! {
+    /// What a check does, by name.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::config) enum CheckType {
+        Off = "off",
+        Tcp = "tcp",
+        SendExpect = "send_expect",
+        Http = "http",
+        Tls = "tls",
     }
 }
 
