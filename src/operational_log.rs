@@ -22,7 +22,7 @@ use log::{Level, Record};
 use serde_json::Value;
 
 use crate::config::{RecordFormat, values};
-use crate::control;
+use crate::control::{self, sandbox};
 use crate::sys;
 use crate::time::SECOND;
 use crate::writer::{Outlet, Writer};
@@ -52,7 +52,11 @@ pub fn start() -> io::Result<()> {
         say(&format_args!("thread '{name}' {panic}"));
         let trace = Backtrace::capture();
         if trace.status() == BacktraceStatus::Captured {
-            say(&trace);
+            if sandbox::may_open_files() {
+                say(&trace);
+            } else {
+                say(&"no backtrace: this thread may open no file; --no-sandbox shows one");
+            }
         }
         flush();
     }));

@@ -78,13 +78,14 @@ impl Writer {
         let (jobs, waiting) = channel::bounded(RECORDS_MAX);
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
-        thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                // A failure leaves a right that the thread has no use for.
-                let _ = sys::done_with_rings();
-                run(file, outlet, &waiting, &of_thread);
-            })?;
+        let thread = thread::Builder::new().name(name.to_owned());
+        let work = move || {
+            // A failure leaves a right that the thread has no use for.
+            let _ = sys::done_with_rings();
+            run(file, outlet, &waiting, &of_thread);
+        };
+        // Signals are the main thread's business, which changes what they do at times.
+        sys::with_signals_blocked(|| thread.spawn(work))?;
         Ok(Self { jobs, shared })
     }
 
@@ -149,8 +150,6 @@ impl Writer {
 }
 
 fn run(mut file: File, mut outlet: impl Outlet, jobs: &Receiver<Job>, shared: &Shared) {
-    // Signals are the main thread's business, which blocks them at times.
-    sys::block_signals();
     let mut failed = false;
     let mut tried = sys::monotonic();
     loop {

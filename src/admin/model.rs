@@ -104,6 +104,8 @@ pub struct PrivilegesStatus {
     pub capabilities: Vec<String>,
     /// Whether programs that it would execute get no more than it has.
     pub no_new_privs: bool,
+    /// Whether all threads are confined to the system calls that they need (seccomp).
+    pub calls_filtered: bool,
 }
 
 /// Whether the balancer takes connections.

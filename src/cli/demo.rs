@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::address::Address;
 use crate::config::{self, Admin, Backend, Config, Listener, Pool, Strategy};
+use crate::sys;
 
 use super::run;
 
@@ -156,9 +157,10 @@ fn start_backend(number: u16) -> io::Result<SocketAddr> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    thread::Builder::new()
-        .name(name_of(number + 1))
-        .spawn(move || runtime.block_on(serve(listener, number + 1)))?;
+    let thread = thread::Builder::new().name(name_of(number + 1));
+    // The balancer's thread answers them.
+    let spawn = || thread.spawn(move || runtime.block_on(serve(listener, number + 1)));
+    sys::with_signals_blocked(spawn)?;
     Ok(address)
 }
 

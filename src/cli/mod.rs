@@ -98,10 +98,18 @@ fn begin(sandbox: SandboxFlag) -> Result<(), ExitCode> {
     let entered = sandbox::enter(!sandbox.no_sandbox);
     // Without standard error there is nothing to write to.
     let _ = operational_log::start();
-    entered.map_err(|error| {
-        say(&format_args!("error: {error}"));
-        ExitCode::from(error.exit_code())
-    })
+    match entered {
+        Ok(warning) => {
+            warning
+                .iter()
+                .for_each(|warning| say(&format_args!("warning: {warning}")));
+            Ok(())
+        }
+        Err(error) => {
+            say(&format_args!("error: {error}"));
+            Err(ExitCode::from(error.exit_code()))
+        }
+    }
 }
 
 fn execute(command: Command) -> ExitCode {

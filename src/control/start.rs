@@ -24,7 +24,7 @@ use super::bans::KeptBans;
 use super::listening::{self, Patience};
 use super::syn_filter::Attachment;
 use super::workers::{LOG_QUEUE_LINES, WorkerHandle, Workers};
-use super::{StartError, capacity};
+use super::{StartError, capacity, sandbox};
 
 /// The arguments of a worker's thread.
 ///
@@ -261,10 +261,15 @@ fn work(args: WorkerArgs) {
     match ring {
         Ok(ring) => {
             let mut worker = Worker::new(ring, args.setup);
+            let confined = sandbox::confine_worker().map_err(SetupError::Other);
+            let serves = confined.is_ok();
             // The receiver waits for every worker.
-            let _ = args.ready.send(Ok(()));
+            let _ = args.ready.send(confined);
             drop(args.ready);
-            worker.run();
+            if serves {
+                sandbox::misbehave();
+                worker.run();
+            }
         }
         Err(error) => {
             let _ = args.ready.send(Err(error));

@@ -13,6 +13,7 @@ mod passing;
 mod ports;
 mod privileges;
 mod process;
+mod seccomp;
 mod socket;
 mod syn_filter;
 mod unix;
@@ -40,8 +41,9 @@ pub use privileges::{
 pub use process::{
     allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,
     kernel_release, pin_to, precise_timers, raise_descriptor_limit, release_signals,
-    replace_handlers,
+    replace_handlers, with_signals_blocked,
 };
+pub use seccomp::{can_filter_calls, confine_process, confine_worker, misbehave, settle_allocator};
 pub use socket::{
     BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, has_ended, has_unread,
     hold, inherit, is_connected_to_itself, is_gone, is_hung_up, keep_alive, let_in_new_clients,

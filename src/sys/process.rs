@@ -47,12 +47,29 @@ pub fn precise_timers() {
 
 /// Blocks every signal in the calling thread and those that it makes (pthread_sigmask(3)).
 pub fn block_signals() {
+    block_all();
+}
+
+/// Runs something with every signal blocked in the calling thread: threads that it makes block them
+/// from their first moment on.
+pub fn with_signals_blocked<T>(run: impl FnOnce() -> T) -> T {
+    let before = block_all();
+    let outcome = run();
+    // SAFETY: `before` is read during the call only; the old mask is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
+    outcome
+}
+
+/// Blocks every signal in the calling thread. Returns those that were blocked before.
+fn block_all() -> libc::sigset_t {
     // SAFETY: a `sigset_t` is a bit mask: zeroes are an empty one.
     let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+    let mut before = all;
     // SAFETY: `all` is written during the call only.
     unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: `all` is read during the call only; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut()) };
+    // SAFETY: `all` is read and `before` is written during the call only.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    before
 }
 
 /// What the balancer does on a signal.

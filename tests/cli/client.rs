@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 use mahoraga::admin::model::{
     AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, ConfigText, Event,
     EventKind, HealthStatus, HistogramStatus, Killed, LastChange, LatencyStatus, LatencyWindow,
-    ListenerStatus, PoolStatus, Reloads, SessionState, SessionStatus, Stage, Status, TrafficStatus,
-    WorkerStatus,
+    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SessionState, SessionStatus, Stage,
+    Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::AdminState;
 use serde::Serialize;
@@ -59,6 +59,12 @@ fn status() -> Status {
             last_error: Some(
                 "config.ron:1:9: `\u{1b}x` is no listener\n1 | x\n        ^".to_owned(),
             ),
+        },
+        privileges: PrivilegesStatus {
+            user: "mahoraga".to_owned(),
+            capabilities: vec!["CAP_NET_BIND_SERVICE".to_owned()],
+            no_new_privs: true,
+            calls_filtered: true,
         },
         workers: vec![worker(0), worker(1)],
         ..Status::default()
@@ -649,6 +655,7 @@ reloads      3 done, 1 refused, the last at 2026-01-05T03:04:05Z
 refused      config.ron:1:9: `\u{fffd}x` is no listener
              1 | x
                      ^
+privileges   user mahoraga, CAP_NET_BIND_SERVICE, no_new_privs, system calls filtered
 waiting      memory takes effect at the next start
 lacking      no free local port to backend `b`
 alert        pool `web` has no usable backend

@@ -141,10 +141,6 @@ fn status_text(status: &Status, paint: Paint) -> String {
     if !closed.is_empty() {
         line("closed", &closed.join(", "));
     }
-    // An older balancer does not tell.
-    if !status.privileges.user.is_empty() {
-        line("privileges", &privileges(&status.privileges));
-    }
     text += &reloads_text(&status.reloads, paint);
     text += &(guards(status) + &notices(status, paint));
     text += &latencies_text(&status.latencies, paint);
@@ -249,17 +245,28 @@ fn notices(status: &Status, paint: Paint) -> String {
 
 /// The user, and what the process may do beyond that user's rights.
 fn privileges(its: &PrivilegesStatus) -> String {
+    // An older balancer does not tell.
+    if its.user.is_empty() {
+        return String::new();
+    }
     let capabilities = match &its.capabilities[..] {
         [] => "no capabilities".to_owned(),
         few @ ([_] | [_, _] | [_, _, _]) => few.join(", "),
         many => format!("{} capabilities", many.len()),
     };
     let locked = if its.no_new_privs {
-        ", no_new_privs"
+        "no_new_privs"
     } else {
-        ", may gain new ones"
+        "may gain new ones"
     };
-    format!("user {}, {capabilities}{locked}", its.user)
+    let calls = if its.calls_filtered {
+        "system calls filtered"
+    } else {
+        "any system call"
+    };
+    let user = plain(&its.user);
+    let capabilities = plain(&capabilities);
+    format!("privileges   user {user}, {capabilities}, {locked}, {calls}\n")
 }
 
 /// A stage as a word, and its tone.
@@ -271,9 +278,11 @@ pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
     }
 }
 
-/// Lines for access lists, the table of sources and the ban table.
+/// Lines for privileges, access lists, the table of sources and the ban table.
 fn guards(status: &Status) -> String {
-    access_lists(&status.access_lists)
+    let lists = access_lists(&status.access_lists);
+    privileges(&status.privileges)
+        + &lists
         + &sources(&status.sources)
         + &bans(&status.bans)
         + &syn_filter(&status.syn_filter)

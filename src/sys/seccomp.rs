@@ -1,0 +1,142 @@
+//! Filters of system calls (seccomp(2)): one that all threads have, and a narrow one that each
+//! worker has besides.
+//!
+//! A filter sees system calls only. What goes through a ring it does not see: a worker's ring is
+//! restricted by itself, and that of the control thread is not.
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+mod calls;
+
+/// Which values of an argument a filter lets through.
+#[derive(Clone, Copy)]
+enum Only {
+    /// The argument at this place has this value.
+    Value(u8, u32),
+    /// The argument at this place has none of these bits.
+    Without(u8, u32),
+}
+
+/// A system call by number, and the argument that decides, if one does.
+type Allowed = (libc::c_long, Option<Only>);
+
+/// Whether there are filters for this architecture.
+#[must_use]
+pub fn can_filter_calls() -> bool {
+    TargetArch::try_from(ARCH).is_ok()
+}
+
+/// Confines the calling thread and those that it makes to what a balancer calls. Other calls fail
+/// by ENOSYS, as on a kernel that lacks them, and the kernel logs them. Those that execute a
+/// program, trace a process or change the system end the process.
+///
+/// # Errors
+/// What seccomp(2) says; `Unsupported`: there are no filters for this architecture.
+pub fn confine_process() -> io::Result<()> {
+    let deadly = calls::DEADLY.iter().map(|&call| (call, None));
+    let deadly = program(deadly, SeccompAction::Allow, SeccompAction::KillProcess)?;
+    let allowed = calls::process();
+    let absent = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let allowed = program(allowed, absent, SeccompAction::Allow)?;
+    apply(&deadly)?;
+    apply(&allowed)
+}
+
+/// Confines the calling thread to what a worker calls. Any other call ends the process: only code
+/// that is not the worker's own makes one.
+///
+/// # Errors
+/// As [`confine_process`].
+pub fn confine_worker() -> io::Result<()> {
+    let allowed = calls::worker();
+    apply(&program(
+        allowed,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+    )?)
+}
+
+/// A filter that does `listed` on these calls, and `others` on all others.
+fn program(
+    calls: impl IntoIterator<Item = Allowed>,
+    others: SeccompAction,
+    listed: SeccompAction,
+) -> io::Result<BpfProgram> {
+    let architecture = TargetArch::try_from(ARCH).map_err(|_| io::ErrorKind::Unsupported)?;
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for (call, only) in calls {
+        // Without a rule of its own a call is listed whatever its arguments.
+        let rules = rules.entry(call).or_default();
+        rules.extend(only.map(rule).transpose().map_err(io::Error::other)?);
+    }
+    SeccompFilter::new(rules, others, listed, architecture)
+        .and_then(BpfProgram::try_from)
+        .map_err(io::Error::other)
+}
+
+fn rule(only: Only) -> Result<SeccompRule, seccompiler::BackendError> {
+    let (place, comparison, value) = match only {
+        Only::Value(place, value) => (place, SeccompCmpOp::Eq, value),
+        Only::Without(place, bits) => (place, SeccompCmpOp::MaskedEq(bits.into()), 0),
+    };
+    let length = SeccompCmpArgLen::Dword;
+    let condition = SeccompCondition::new(place, length, comparison, value.into())?;
+    SeccompRule::new(vec![condition])
+}
+
+/// Adds a filter to those of the calling thread, which must have no_new_privs. The kernel logs what
+/// it does not let through.
+fn apply(program: &BpfProgram) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    // SAFETY: `filter` and `program`, whose statements have the kernel's form, are read during the
+    // call only.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_LOG,
+            &raw const filter,
+        )
+    };
+    match failed {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes the calling thread's allocator ask now what it asks once: glibc opens a file of /proc the
+/// first time that it shrinks the memory of a thread. Behind the filter of a worker that would end
+/// the process.
+pub fn settle_allocator() {
+    // Together they are more than an allocator keeps when they are gone, and each of them is too
+    // small to be mapped by itself.
+    let blocks: Vec<Vec<u8>> = (0..64).map(|_| Vec::with_capacity(60 << 10)).collect();
+    drop(std::hint::black_box(blocks));
+}
+
+/// Makes the call of this name, for a test that sees it forbidden.
+pub fn misbehave(call: &str) {
+    match call {
+        "open" => drop(File::open("/dev/null")),
+        "execve" => drop(Command::new("/bin/true").exec()),
+        "panic" => panic!("a test wants it"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

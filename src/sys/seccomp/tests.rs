@@ -1,0 +1,77 @@
+//! What the filters let through, and what they do not, each in a process of its own.
+
+use std::os::unix::process::ExitStatusExt;
+use std::{env, thread};
+
+use super::*;
+use crate::sys::keep_capabilities;
+
+/// Runs a test of this file again in a process of its own, whose variable names a call. Returns the
+/// signal that ends it, or its exit code.
+fn outcome(test: &str, call: &str) -> Result<i32, Option<i32>> {
+    let mut command = Command::new(env::current_exe().unwrap());
+    let test = format!("sys::seccomp::tests::{test}");
+    command.args(["--exact", &test, "--nocapture"]);
+    let status = command.env(CALL, call).output().unwrap().status;
+    status.signal().ok_or(status.code())
+}
+
+/// In the process of [`outcome`]: confines a thread and makes the call there.
+fn is_asked(confine: fn() -> io::Result<()>) -> bool {
+    let Ok(call) = env::var(CALL) else {
+        return false;
+    };
+    let calls = thread::spawn(move || {
+        keep_capabilities(&[]).unwrap();
+        settle_allocator();
+        confine().unwrap();
+        match &*call {
+            "open" | "execve" => misbehave(&call),
+            "socket" => drop(std::net::TcpListener::bind("127.0.0.1:0")),
+            "unlisted" => {
+                // SAFETY: no memory is handed over.
+                let answer = unsafe { libc::syscall(libc::SYS_getpriority, 0, 0) };
+                let error = io::Error::last_os_error();
+                let errno = error.raw_os_error();
+                assert!(answer == -1 && errno == Some(libc::ENOSYS), "{error}");
+            }
+            "memory" => {
+                for kilobytes in [1, 60, 200, 4_000] {
+                    let blocks: Vec<Vec<u8>> = (0..64).map(|_| vec![1; kilobytes << 10]).collect();
+                    drop(std::hint::black_box(blocks));
+                }
+            }
+            other => panic!("no such call: {other}"),
+        }
+    });
+    // The other threads of this process are the test's.
+    calls.join().unwrap();
+    true
+}
+
+#[test]
+fn a_worker_that_opens_or_executes_a_file_dies_at_once() {
+    if is_asked(confine_worker) {
+        return;
+    }
+    let test = "a_worker_that_opens_or_executes_a_file_dies_at_once";
+    for call in ["open", "execve", "unlisted"] {
+        assert_eq!(outcome(test, call), Ok(libc::SIGSYS), "{call}");
+    }
+    assert_eq!(outcome(test, "memory"), Err(Some(0)));
+}
+
+#[test]
+fn other_threads_open_files_and_execute_none() {
+    if is_asked(confine_process) {
+        return;
+    }
+    let test = "other_threads_open_files_and_execute_none";
+    for call in ["open", "socket", "memory", "unlisted"] {
+        assert_eq!(outcome(test, call), Err(Some(0)), "{call}");
+    }
+    assert_eq!(outcome(test, "execve"), Ok(libc::SIGSYS));
+}
+
+/// The variable of [`outcome`].
+const CALL: &str = "MAHORAGA_TEST_SECCOMP";
