@@ -197,7 +197,7 @@ pub(super) fn save(path: &Path, bans: &Bans) -> io::Result<()> {
     out.into_inner()?.sync_all()?;
     fs::rename(&new, path)?;
     let directory = path.parent().filter(|its| !its.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 fn write(out: &mut impl Write, bans: &Bans) -> io::Result<()> {

@@ -98,7 +98,7 @@ impl Saver {
         match outcome {
             Ok(()) => (self.saved, self.error) = (Some(changes), None),
             Err(error) => {
-                let path = self.path.as_deref().unwrap_or(Path::new(""));
+                let path = self.path.as_deref().unwrap_or_else(|| Path::new(""));
                 let shown = path.display();
                 let error = format!("cannot write the bans file {shown}: {error}");
                 // Once, however often it is tried again.

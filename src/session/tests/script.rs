@@ -82,7 +82,7 @@ impl Script {
             limits: &self.limits,
             links: &mut self.links,
             ops: &mut ops,
-            pacing: self.rates.is_limited().then(|| Pacing {
+            pacing: self.rates.is_limited().then_some(Pacing {
                 lanes: &mut self.lanes,
                 session: &self.rates,
                 shared: [None; SHARED],

@@ -13,7 +13,7 @@ fn outcome(test: &str, call: &str) -> Result<i32, Option<i32>> {
     let test = format!("sys::seccomp::tests::{test}");
     command.args(["--exact", &test, "--nocapture"]);
     let status = command.env(CALL, call).output().unwrap().status;
-    status.signal().ok_or(status.code())
+    status.signal().ok_or_else(|| status.code())
 }
 
 /// In the process of [`outcome`]: confines a thread and makes the call there.
