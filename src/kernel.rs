@@ -79,8 +79,8 @@ pub trait Kernel {
     fn close(&mut self, socket: Socket, manner: Manner);
 
     /// Makes a client's socket fit to be held unread until it is closed. What it has sent is
-    /// dropped, and the kernel takes hardly more. `silent`: the kernel drops all that comes from
-    /// now on and acknowledges none of it, and what goes out ends at the first router.
+    /// dropped, and the kernel takes hardly more. `silent`: what goes out from now on ends at the
+    /// first router, and where it may the kernel drops all that comes.
     fn hold(&mut self, socket: &Socket, silent: bool);
 
     /// Makes a socket fit to connect to `to`. It acknowledges late, with what is sent next, until
