@@ -87,8 +87,7 @@ impl AdminListener {
             let error = "the admin API listens on loopback addresses only";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
-        let listener = std::net::TcpListener::bind(bind)?;
-        listener.set_nonblocking(true)?;
+        let listener = sys::listen_alone(bind)?;
         let bound = listener.local_addr()?;
         Ok(Self {
             socket: ListeningSocket::Tcp(TcpListener::from_std(listener)?),

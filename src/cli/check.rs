@@ -12,6 +12,7 @@ use std::thread;
 use super::run;
 use crate::config::{self, Config, Discovery, Host, LogSink, Pool};
 use crate::control;
+use crate::control::sandbox::{self, RunAs};
 use crate::sys;
 
 /// A script sees the exit code, and what is wrong. A terminal also shows that the file is valid,
@@ -30,7 +31,13 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     if let Err(code) = run::check_environment() {
         return code;
     }
-    if let Err(code) = run::preflight(&config) {
+    // A start looks at files as the user that it becomes.
+    if let Err(error) = sandbox::become_user(RunAs::Configured(config.user.as_deref())) {
+        super::say(&format_args!("error: {error}"));
+        return ExitCode::from(error.exit_code());
+    }
+    let can_reread = path != Path::new(config::STANDARD_INPUT);
+    if let Err(code) = run::preflight(&config, can_reread.then_some(path)) {
         return code;
     }
     if deny_warnings && warnings > 0 {

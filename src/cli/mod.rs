@@ -28,7 +28,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config::{self, Config, ConfigError, Source};
-use crate::control::{Reread, Seen, sandbox};
+use crate::control::sandbox::{self, RunAs};
+use crate::control::{Reread, Seen};
 use crate::operational_log;
 use crate::sys;
 
@@ -68,12 +69,16 @@ fn run_file(path: &Path, sandbox: SandboxFlag) -> ExitCode {
     // Look before reading: if the file changes in between, the next look finds a difference.
     let seen = Seen::of(path);
     let loaded = config::load(path);
-    if let Err(code) = begin(sandbox) {
+    let mut run_as = RunAs::Unchanged;
+    if let Ok((config, _)) = &loaded {
+        operational_log::set_format(config.log_format);
+        run_as = RunAs::Configured(config.user.as_deref());
+    }
+    if let Err(code) = begin(sandbox, run_as) {
         return code;
     }
     match loaded {
         Ok((config, source)) => {
-            operational_log::set_format(config.log_format);
             warn(&config, Some(&source));
             let reread = Reread {
                 path: path.to_owned(),
@@ -94,15 +99,15 @@ fn run_file(path: &Path, sandbox: SandboxFlag) -> ExitCode {
 
 /// Gives up what a balancer does not need, while there is one thread, and then starts the thread
 /// that writes the operational log.
-fn begin(sandbox: SandboxFlag) -> Result<(), ExitCode> {
-    let entered = sandbox::enter(!sandbox.no_sandbox);
+fn begin(sandbox: SandboxFlag, run_as: RunAs<'_>) -> Result<(), ExitCode> {
+    let entered = sandbox::enter(!sandbox.no_sandbox, run_as);
     // Without standard error there is nothing to write to.
     let _ = operational_log::start();
     match entered {
-        Ok(warning) => {
-            warning
-                .iter()
-                .for_each(|warning| say(&format_args!("warning: {warning}")));
+        Ok(warnings) => {
+            for warning in warnings {
+                say(&format_args!("warning: {warning}"));
+            }
             Ok(())
         }
         Err(error) => {
@@ -120,7 +125,7 @@ fn execute(command: Command) -> ExitCode {
             deny_warnings,
         } => check::check(config.path(), deny_warnings),
         Command::Proxy(args) => run_proxy(&args),
-        Command::Demo(sandbox) => match begin(sandbox) {
+        Command::Demo(sandbox) => match begin(sandbox, RunAs::Unchanged) {
             Ok(()) => demo::demo(),
             Err(code) => code,
         },
@@ -135,7 +140,7 @@ fn execute(command: Command) -> ExitCode {
 }
 
 fn run_proxy(args: &ProxyArgs) -> ExitCode {
-    if let Err(code) = begin(args.sandbox) {
+    if let Err(code) = begin(args.sandbox, RunAs::Unchanged) {
         return code;
     }
     match proxy_config(args) {

@@ -1,6 +1,7 @@
 //! `mahoraga run` and `mahoraga proxy`: the balancer itself.
 
 use std::env;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, values};
@@ -36,7 +37,7 @@ pub(super) fn run_then(
         },
     };
     operational_log::follow(LEVEL, level);
-    if let Err(code) = preflight(config) {
+    if let Err(code) = preflight(config, reread.as_ref().map(|its| &*its.path)) {
         return code;
     }
     match control::run(config, reread, seed, ready) {
@@ -51,9 +52,11 @@ pub(super) fn run_then(
     }
 }
 
-/// Reports every reason to refuse the start that can be seen in advance.
-pub(super) fn preflight(config: &Config) -> Result<(), ExitCode> {
-    let refusals = control::preflight(config);
+/// Reports every reason to refuse the start that can be seen in advance. `file` is that of the
+/// configuration, where it can be read again.
+pub(super) fn preflight(config: &Config, file: Option<&Path>) -> Result<(), ExitCode> {
+    let mut refusals = control::preflight(config);
+    refusals.extend(control::unreadable(config, file));
     for error in &refusals {
         super::say(&format_args!("error: {error}"));
     }

@@ -135,6 +135,13 @@ settings! {
                 values::resolver,
                 ToString::to_string,
             ));
+        /// The user that `mahoraga run` becomes where root starts it. Auto: mahoraga, if there is
+        /// one, else it stays root.
+        pub user: Option<String> = None => waits(
+            name()
+                .checked("the name of a user, but not nobody", |name| name != "nobody")
+                .or("auto"),
+        );
         /// The admin API. Off: no admin API.
         pub admin: Option<Admin> = Some(Admin::default()) => waits(group_or_off(
             "\"off\", a path or a group such as (socket: \"PATH\", http: (...))",
@@ -223,7 +230,7 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
 
 use codec::{
-    duration, group, group_or_off, groups, list, memory, named, number, path, shared_groups,
+    duration, group, group_or_off, groups, list, memory, name, named, number, path, shared_groups,
     spelled, truth, waits,
 };
 use reader::Around;

@@ -10,6 +10,7 @@ pub(super) struct AtStart {
     workers: Option<NonZeroU32>,
     memory: Option<u64>,
     source_table: u64,
+    user: Option<String>,
     admin: Option<Admin>,
 }
 
@@ -19,6 +20,7 @@ impl AtStart {
             workers: config.workers,
             memory: config.memory,
             source_table: config.source_table,
+            user: config.user.clone(),
             admin: config.admin.clone(),
         }
     }
@@ -29,6 +31,7 @@ impl AtStart {
             ("workers", self.workers != config.workers),
             ("memory", self.memory != config.memory),
             ("source_table", self.source_table != config.source_table),
+            ("user", self.user != config.user),
             ("admin", self.admin != config.admin),
         ];
         let differ = settings.into_iter().filter(|(_, differs)| *differs);
@@ -44,6 +47,7 @@ impl AtStart {
             workers: self.workers,
             memory: self.memory,
             source_table: self.source_table,
+            user: self.user.clone(),
             admin: self.admin.clone(),
             ..config.clone()
         };
@@ -65,6 +69,7 @@ mod tests {
             workers: NonZeroU32::new(3),
             memory: Some(64 << 20),
             source_table: 8 << 20,
+            user: Some("balancer".to_owned()),
             admin: Some(Admin::default()),
             ..config.clone()
         };

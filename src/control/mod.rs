@@ -74,7 +74,7 @@ use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
 use listening::Patience;
-pub use preflight::{discovery_warnings, preflight};
+pub use preflight::{discovery_warnings, preflight, unreadable};
 pub use reload::{Reread, Seen};
 use supervise::Signals;
 
@@ -164,6 +164,23 @@ pub enum StartError {
     /// A token of the admin API can't be read.
     #[error("admin: {0}")]
     Token(#[from] TokenError),
+    /// The user to run as does not exist.
+    #[error("invalid user `{name}`: expected a user of this machine; create it, or name another")]
+    User {
+        /// As configured.
+        name: String,
+    },
+    /// The user to run as can't open a file that is opened again while the balancer runs.
+    #[error(
+        "cannot open {path} as user `{user}`: permission denied; the balancer opens it again while \
+         it runs: allow that by chown or chmod, or name another user by `user`"
+    )]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The user's name.
+        user: String,
+    },
     /// A thread, an eventfd or the like can't be made.
     #[error("cannot {what}: {error}")]
     Thread {
@@ -198,16 +215,19 @@ impl StartError {
             | Self::Certificates { .. }
             | Self::Memory { .. }
             | Self::Token(_)
+            | Self::User { .. }
+            | Self::Unreadable { .. }
             | Self::Thread { .. } => false,
         }
     }
 
     /// The exit code of the program once [`preflight`] found nothing: 3 when io_uring is not
-    /// available, else 1.
+    /// available, 2 when the configured user does not exist, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Ring(_) => 3,
+            Self::User { .. } => 2,
             Self::Bind { .. }
             | Self::AccessList(_)
             | Self::Source { .. }
@@ -217,6 +237,7 @@ impl StartError {
             | Self::Token(_)
             | Self::Certificates { .. }
             | Self::Memory { .. }
+            | Self::Unreadable { .. }
             | Self::Thread { .. } => 1,
         }
     }
@@ -273,6 +294,9 @@ pub fn run(
         let Inherited { by_listener, spare } = inherited;
         let start_with = (&resolved, access.lists(), &kept_bans);
         let workers = start::start(start_with, features, by_listener, &patience, seed).await?;
+        if reread.is_none() {
+            sandbox::dismiss_helper();
+        }
         let workers = Rc::new(workers);
         workers.keep_spare(spare);
         let orders = Rc::new(Orders::default());

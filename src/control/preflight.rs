@@ -10,7 +10,7 @@ use crate::admin::Tokens;
 use crate::config::{AccessLog, Config, Discovery, LogSink, Pool, Verify};
 use crate::sys;
 
-use super::{StartError, access_lists, capacity, discovery, health, listening, systemd};
+use super::{StartError, access_lists, capacity, discovery, health, listening, sandbox, systemd};
 
 /// Why a start with this configuration would fail on this machine, where that shows without
 /// listening anywhere.
@@ -74,6 +74,33 @@ pub fn discovery_warnings(config: &Config) -> Vec<(String, String)> {
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => None,
     });
     found.collect()
+}
+
+/// Files that are opened again while the balancer runs, and that the user of this process can't
+/// open: [`preflight`] looks at the others. `file` is that of the configuration.
+#[must_use]
+pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
+    let lists = config
+        .pools
+        .iter()
+        .filter_map(|pool| match &pool.discovery {
+            Some(Discovery::File(path)) => Some(&**path),
+            _ => None,
+        });
+    let bans = config.bans.file.as_deref();
+    let bans = bans.map(|path| (path, sys::can_append_to(path)));
+    let read = file.into_iter().chain(lists);
+    let read = read.map(|path| (path, sys::open_regular(path).map(drop)));
+    let denied = |(path, outcome): (&Path, io::Result<()>)| {
+        let error = outcome.err()?;
+        let path = path.display().to_string();
+        // A file that is not there may come.
+        (error.kind() == io::ErrorKind::PermissionDenied).then(|| StartError::Unreadable {
+            path,
+            user: sandbox::user(),
+        })
+    };
+    read.chain(bans).filter_map(denied).collect()
 }
 
 /// Certificate files that probes can't use. Those in `used` are not looked at.

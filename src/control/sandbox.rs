@@ -7,9 +7,18 @@ use std::io;
 use std::sync::OnceLock;
 
 use crate::admin::model::PrivilegesStatus;
-use crate::sys::{self, Capability};
+use crate::sys::{self, Account, Capability};
 
 use super::{StartError, syn_filter};
+
+/// Which user a balancer that root starts becomes.
+#[derive(Clone, Copy, Debug)]
+pub enum RunAs<'a> {
+    /// It stays what it is.
+    Unchanged,
+    /// The user that the configuration names; `None`: [`USER`], if there is one.
+    Configured(Option<&'a str>),
+}
 
 /// What [`enter`] has put in force.
 #[derive(Debug)]
@@ -20,43 +29,124 @@ struct Entered {
     is_confined: bool,
 }
 
-/// Gives up every capability but those that listening, and dropping banned clients, need, and
-/// confines the process to the system calls of a balancer, unless the operator wants to keep all.
-/// Call it once, before there is a second thread.
+/// Becomes another user, gives up all capabilities but to drop banned clients where the kernel
+/// wants one for that, and confines the process to the system calls of a balancer, unless the
+/// operator wants to keep all. A helper process keeps the privilege to listen on ports below 1024,
+/// where this one had it. Call it once, before there is a second thread.
 ///
-/// Returns a warning where this machine can't do a part of it.
+/// Returns warnings: what this machine or this start does without.
 ///
 /// # Errors
-/// [`StartError::Thread`]: the kernel refuses it.
-pub fn enter(wanted: bool) -> Result<Option<String>, StartError> {
+/// [`StartError::User`]: there is no such user; [`StartError::Thread`]: the kernel refuses it.
+pub fn enter(wanted: bool, run_as: RunAs<'_>) -> Result<Vec<String>, StartError> {
     syn_filter::prepare();
+    let mut warnings = Vec::new();
+    let user = match wanted {
+        true => user_to_become(run_as, &mut warnings)?,
+        false => None,
+    };
     // The control thread must not ask for it later: that may ask a directory service.
-    let user = sys::Account::own().ok().flatten();
-    let user = user.map_or_else(|| format!("uid {}", sys::user_id()), |user| user.name);
+    let own = user.clone().or_else(|| Account::own().ok().flatten());
+    let own = own.map_or_else(|| format!("uid {}", sys::user_id()), |own| own.name);
     let is_confined = wanted && sys::can_filter_calls();
-    let _ = ENTERED.set(Entered { user, is_confined });
+    let entered = Entered {
+        user: own,
+        is_confined,
+    };
+    let _ = ENTERED.set(entered);
     if !wanted {
-        return Ok(None);
+        let lost = "--no-sandbox: a client that makes this process run foreign code gets all \
+                    rights of the user that started it";
+        return Ok(vec![lost.to_owned()]);
     }
-    let mut keep = vec![Capability::NetBindService];
+    let kernel = |what| move |error| StartError::Thread { what, error };
+    if sys::has_capability(Capability::NetBindService) {
+        sys::start_helper(user.as_ref()).map_err(kernel("start the helper process"))?;
+    }
+    let mut keep = Vec::new();
     if sys::filters_need_net_admin() {
         keep.push(Capability::NetAdmin);
     }
-    sys::keep_capabilities(&keep).map_err(|error| StartError::Thread {
-        what: "give up capabilities (--no-sandbox keeps them)",
-        error,
-    })?;
-    if !is_confined {
-        return Ok(Some(format!(
-            "system calls are not filtered: there is no filter for {}",
-            env::consts::ARCH
-        )));
+    sys::drop_privileges(user.as_ref(), &keep)
+        .map_err(kernel("give up privileges (--no-sandbox keeps them)"))?;
+    if is_confined {
+        let what = "filter system calls (--no-sandbox does without)";
+        sys::confine_process().map_err(kernel(what))?;
+    } else {
+        let on = env::consts::ARCH;
+        warnings.push(format!(
+            "system calls are not filtered: there is no filter for {on}"
+        ));
     }
-    let confined = sys::confine_process().map_err(|error| StartError::Thread {
-        what: "filter system calls (--no-sandbox does without)",
+    Ok(warnings)
+}
+
+/// As [`enter`], but only becomes the other user: for a look at the files that a start would open.
+///
+/// # Errors
+/// As [`enter`].
+pub fn become_user(run_as: RunAs<'_>) -> Result<(), StartError> {
+    let user = user_to_become(run_as, &mut Vec::new())?;
+    let error = |error| StartError::Thread {
+        what: "become another user",
         error,
-    });
-    confined.map(|()| None)
+    };
+    user.map_or(Ok(()), |user| {
+        sys::drop_privileges(Some(&user), &[]).map_err(error)
+    })
+}
+
+/// The user to become; `None`: the process stays what it is.
+fn user_to_become(
+    run_as: RunAs<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Account>, StartError> {
+    let RunAs::Configured(configured) = run_as else {
+        return Ok(None);
+    };
+    let name = configured.unwrap_or(USER);
+    let look_up = |name| {
+        Account::named(name).map_err(|error| StartError::Thread {
+            what: "look up the user to run as",
+            error,
+        })
+    };
+    if sys::user_id() != 0 {
+        if let Some(name) = configured
+            && look_up(name)?.map(|user| user.uid) != Some(sys::user_id())
+        {
+            warnings.push(format!(
+                "user: only root can become `{name}`; the balancer runs as the user that started it"
+            ));
+        }
+        return Ok(None);
+    }
+    match look_up(name)? {
+        Some(user) if user.uid == 0 => Ok(None),
+        Some(user) => Ok(Some(user)),
+        None if configured.is_some() => Err(StartError::User {
+            name: name.to_owned(),
+        }),
+        None => {
+            warnings.push(format!(
+                "the balancer runs as root, because there is no user `{USER}`: create one \
+                 (useradd --system {USER}), name another by `user`, or write user: \"root\""
+            ));
+            Ok(None)
+        }
+    }
+}
+
+/// The name of the user that the process runs as.
+pub(super) fn user() -> String {
+    ENTERED
+        .get()
+        .map_or_else(String::new, |entered| entered.user.clone())
+}
+
+/// Ends the helper, when no listener can be added from here on.
+pub(super) fn dismiss_helper() {
+    sys::dismiss_helper();
 }
 
 /// Confines a worker's thread once it has all that it needs.
@@ -92,13 +182,15 @@ pub(super) fn misbehave() {
 pub(super) fn status() -> PrivilegesStatus {
     let entered = ENTERED.get();
     PrivilegesStatus {
-        user: entered.map_or_else(String::new, |entered| entered.user.clone()),
+        user: user(),
         capabilities: sys::effective_capabilities(),
         no_new_privs: sys::has_no_new_privileges(),
         calls_filtered: entered.is_some_and(|entered| entered.is_confined),
     }
 }
 
+/// The user that a balancer becomes that root starts, if this machine has it.
+const USER: &str = "mahoraga";
 static ENTERED: OnceLock<Entered> = OnceLock::new();
 thread_local! {
     static MAY_OPEN_FILES: Cell<bool> = const { Cell::new(true) };

@@ -6,6 +6,7 @@ mod clock;
 mod descriptor;
 mod doorbell;
 mod files;
+mod helper;
 mod memory;
 mod origin;
 mod own_addresses;
@@ -26,6 +27,7 @@ pub use descriptor::{
 };
 pub use doorbell::Doorbell;
 pub use files::{can_append_to, can_listen_at, open_regular, open_to_append};
+pub use helper::{dismiss_helper, start_helper};
 pub use memory::available_memory;
 pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
@@ -35,8 +37,8 @@ pub use own_addresses::{OwnAddresses, is_own_address};
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use privileges::{
-    Capability, done_with_rings, effective_capabilities, filters_need_net_admin,
-    has_no_new_privileges, keep_capabilities,
+    Capability, done_with_rings, drop_privileges, effective_capabilities, filters_need_net_admin,
+    has_capability, has_no_new_privileges,
 };
 pub use process::{
     allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,
@@ -47,8 +49,8 @@ pub use seccomp::{can_filter_calls, confine_process, confine_worker, misbehave, 
 pub use socket::{
     BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, has_ended, has_unread,
     hold, inherit, is_connected_to_itself, is_gone, is_hung_up, keep_alive, let_in_new_clients,
-    listen_all, listen_path, listen_port, open_socket, peer_address, reset_on_close, send_room,
-    shutdown, socket_address, unsent,
+    listen_all, listen_alone, listen_path, listen_port, open_socket, peer_address, reset_on_close,
+    send_room, shutdown, socket_address, unsent,
 };
 pub use syn_filter::{SynMaps, attach_classic, detach_filter};
 pub use unix::{SocketFile, SocketPlace, SocketTarget};

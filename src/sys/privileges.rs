@@ -5,9 +5,11 @@ use std::io;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, no_new_privs,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
 };
 use socket2::{Domain, SockFilter, Socket, Type};
+
+use super::users::Account;
 
 /// A privilege that the process may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +29,17 @@ impl Capability {
     }
 }
 
-/// Gives up all capabilities of the calling thread and those that it makes but `keep`, of those
-/// that it has, and but CAP_IPC_LOCK, which each thread gives up by [`done_with_rings`]: the limit
-/// of locked memory would count the memory of rings, those of all balancers of the user together.
-/// Programs that the thread executes get none but `keep`, not even as root or by a setuid file
-/// (PR_SET_NO_NEW_PRIVS). Call it before there is a second thread.
+/// Becomes a user, if one is named, with that user's groups, and gives up all capabilities of the
+/// calling thread and those that it makes but `keep`, of those that it has, and but CAP_IPC_LOCK,
+/// which each thread gives up by [`done_with_rings`]: the limit of locked memory would count the
+/// memory of rings, those of all balancers of the user together. Programs that the thread executes
+/// get none but `keep`, not even as root or by a setuid file (PR_SET_NO_NEW_PRIVS). Call it before
+/// there is a second thread.
 ///
 /// # Errors
-/// What prctl(2) or capset(2) say; the thread may have given up some by then.
-pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
+/// What prctl(2), setresuid(2), capset(2) and the like say; the thread may have given up some by
+/// then.
+pub fn drop_privileges(user: Option<&Account>, keep: &[Capability]) -> io::Result<()> {
     let kept = keep
         .iter()
         .fold(CapabilitySet::empty(), |all, one| all | one.set());
@@ -43,21 +47,38 @@ pub fn keep_capabilities(keep: &[Capability]) -> io::Result<()> {
     let has = capabilities(None)?;
     // First what needs a capability itself.
     if has.effective.contains(CapabilitySet::SETPCAP) {
-        for number in 0..u64::BITS {
-            let one = CapabilitySet::from_bits_retain(1 << number);
-            if kept.contains(one) {
-                continue;
-            }
-            match remove_capability_from_bounding_set(one) {
-                Ok(()) => {}
-                // The kernel knows no more of them.
-                Err(Errno::INVAL) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        shrink_bounding_set(kept)?;
+    }
+    if let Some(user) = user {
+        // The change from root to another user would take them all.
+        set_keep_capabilities(true)?;
+        user.become_it()?;
+        set_keep_capabilities(false)?;
     }
     clear_ambient_capability_set()?;
     have(has.permitted & (kept | CapabilitySet::IPC_LOCK))
+}
+
+fn shrink_bounding_set(kept: CapabilitySet) -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(one) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            // The kernel knows no more of them.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the calling thread has a capability.
+#[must_use]
+pub fn has_capability(wanted: Capability) -> bool {
+    capabilities(None).is_ok_and(|has| has.effective.contains(wanted.set()))
 }
 
 /// The calling thread makes no more rings: it gives up CAP_IPC_LOCK, if it is one that can gain no
@@ -138,9 +159,9 @@ mod tests {
     fn a_thread_gives_up_all_but_what_it_keeps() {
         let before = effective_capabilities();
         let outcome = thread::spawn(|| {
-            keep_capabilities(&[Capability::NetBindService]).unwrap();
+            drop_privileges(None, &[Capability::NetBindService]).unwrap();
             let first = effective_capabilities();
-            keep_capabilities(&[]).unwrap();
+            drop_privileges(None, &[]).unwrap();
             let second = effective_capabilities();
             (first, second, has_no_new_privileges())
         });

@@ -112,7 +112,13 @@ fn apply(program: &BpfProgram) -> io::Result<()> {
             &raw const filter,
         )
     };
-    match failed {
+    if failed == 0 {
+        return Ok(());
+    }
+    // systemd's list of what a service needs has prctl(2), and in older releases not seccomp(2).
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: as above.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

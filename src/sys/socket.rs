@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::kernel::{Errno, Socket};
 use crate::origin::Origin;
 
 use super::unix::SocketFile;
-use super::{origin, ports};
+use super::{helper, origin, ports};
 
 /// The listening sockets of an address.
 #[derive(Debug)]
@@ -96,6 +96,14 @@ pub fn listen_port(wanted: SocketAddr, count: usize, may_join: bool) -> io::Resu
         file: None,
         handed_in: false,
     })
+}
+
+/// Listens on a TCP port with one socket, which accepts without waiting.
+///
+/// # Errors
+/// What the kernel says.
+pub fn listen_alone(to: SocketAddr) -> io::Result<TcpListener> {
+    listen_tcp(to, Group::None).map(Into::into)
 }
 
 /// Listens on a Unix socket. Asks the file system, which may block.
@@ -191,7 +199,7 @@ fn listen_tcp(to: SocketAddr, group: Group) -> io::Result<socket2::Socket> {
     // Accepted sockets inherit these.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
-    socket.bind(&SockAddr::from(to))?;
+    helper::bind(&socket, to)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
@@ -430,8 +438,6 @@ pub const BACKLOG: i32 = 4_096;
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     #[test]

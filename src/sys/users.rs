@@ -40,6 +40,29 @@ impl Account {
         })
     }
 
+    /// Makes this user, with its groups, that of the process. There is no way back.
+    ///
+    /// # Errors
+    /// What initgroups(3), setresgid(2) and setresuid(2) say.
+    pub(super) fn become_it(&self) -> io::Result<()> {
+        let name = CString::new(self.name.as_str())?;
+        let (uid, gid) = (self.uid, self.gid);
+        // SAFETY: `name` is read during the call only.
+        if unsafe { libc::initgroups(name.as_ptr(), gid) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The groups first: only root may change them.
+        // SAFETY: no memory is handed over.
+        if unsafe { libc::setresgid(gid, gid, gid) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: no memory is handed over.
+        if unsafe { libc::setresuid(uid, uid, uid) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// The user that this process runs as; `None`: its number has no name.
     ///
     /// # Errors

@@ -22,5 +22,6 @@ golden!(
     checks,
     availability,
     discovery_and_scaling,
-    sources
+    sources,
+    user
 );

@@ -167,6 +167,17 @@ impl Process {
         texts.map(ThreadStatus).collect()
     }
 
+    /// Processes that it has started and that have not ended.
+    pub(crate) fn children(self) -> Vec<Self> {
+        let all = fs::read_to_string(self.path(&format!("task/{}/children", self.0))).unwrap();
+        let all = all.split_whitespace();
+        all.map(|number| Self(number.parse().unwrap())).collect()
+    }
+
+    pub(crate) fn exists(self) -> bool {
+        self.path("status").exists()
+    }
+
     /// Whether no thread runs or waits for a CPU.
     pub(crate) fn sleeps(self) -> bool {
         self.threads().iter().all(|(_, path)| {

@@ -249,6 +249,7 @@ impl Chance<'_> {
             histogram_log: self
                 .maybe(Self::path)
                 .unwrap_or_else(|| HISTOGRAM_LOG.into()),
+            user: self.maybe(|it| it.pick(&["root", "balancer"]).to_owned()),
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),

@@ -1,10 +1,11 @@
 //! What the filters let through, and what they do not, each in a process of its own.
 
+use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
 use std::{env, thread};
 
 use super::*;
-use crate::sys::keep_capabilities;
+use crate::sys::drop_privileges;
 
 /// Runs a test of this file again in a process of its own, whose variable names a call. Returns the
 /// signal that ends it, or its exit code.
@@ -22,7 +23,7 @@ fn is_asked(confine: fn() -> io::Result<()>) -> bool {
         return false;
     };
     let calls = thread::spawn(move || {
-        keep_capabilities(&[]).unwrap();
+        drop_privileges(None, &[]).unwrap();
         settle_allocator();
         confine().unwrap();
         match &*call {
@@ -71,6 +72,31 @@ fn other_threads_open_files_and_execute_none() {
         assert_eq!(outcome(test, call), Err(Some(0)), "{call}");
     }
     assert_eq!(outcome(test, "execve"), Ok(libc::SIGSYS));
+}
+
+/// The profile for containers lets through what the filters do.
+#[test]
+fn the_profile_for_containers_has_every_call() {
+    let profile = include_str!("../../../scripts/seccomp.json");
+    let profile: serde_json::Value = serde_json::from_str(profile).unwrap();
+    let groups = profile["syscalls"].as_array().unwrap().iter();
+    let names = groups.flat_map(|group| group["names"].as_array().unwrap());
+    let names: HashSet<_> = names.filter_map(serde_json::Value::as_str).collect();
+    let (_, allowed) = include_str!("calls.rs").split_once("fn worker()").unwrap();
+    let calls: HashSet<_> = allowed
+        .split("libc::SYS_")
+        .skip(1)
+        .filter_map(|rest| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+        })
+        .collect();
+    assert!(calls.len() > 100, "{calls:?}");
+    let missing: Vec<_> = calls.difference(&names).collect();
+    assert!(
+        missing.is_empty(),
+        "not in scripts/seccomp.json: {missing:?}"
+    );
 }
 
 /// The variable of [`outcome`].
