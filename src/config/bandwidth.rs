@@ -143,11 +143,14 @@ const BITS: [(&str, u64); 3] = [("k", 1_000), ("m", 1_000_000), ("g", 1_000 * 1_
 
 #[cfg(test)]
 impl Bandwidth {
-    /// Any limits, or none.
-    pub(super) fn any(random: &mut fastrand::Rng) -> Self {
+    /// Any limits, or none; of sources only where clients have addresses.
+    pub(super) fn any(random: &mut fastrand::Rng, has_sources: bool) -> Self {
         Self {
             session: Rates::any(random),
-            source: Rates::default(),
+            source: match has_sources {
+                true => Rates::any(random),
+                false => Rates::default(),
+            },
             all: Rates::any(random),
         }
     }

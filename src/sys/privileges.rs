@@ -160,6 +160,7 @@ mod tests {
         let before = effective_capabilities();
         let outcome = thread::spawn(|| {
             drop_privileges(None, &[Capability::NetBindService]).unwrap();
+            done_with_rings().unwrap();
             let first = effective_capabilities();
             drop_privileges(None, &[]).unwrap();
             let second = effective_capabilities();

@@ -216,7 +216,7 @@ impl Chance<'_> {
                 rate_limit: self.rate_limit(),
                 source_limits: self.source_limits().filter(|_| is_tcp),
                 ban: self.maybe(Self::ban).filter(|_| is_tcp),
-                bandwidth: Bandwidth::any(self.0),
+                bandwidth: Bandwidth::any(self.0, is_tcp),
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
