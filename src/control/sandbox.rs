@@ -16,7 +16,7 @@ use super::{StartError, syn_filter};
 pub enum RunAs<'a> {
     /// It stays what it is.
     Unchanged,
-    /// The user that the configuration names; `None`: [`USER`], if there is one.
+    /// The user that the configuration names; `None`: `mahoraga`, if there is one.
     Configured(Option<&'a str>),
 }
 

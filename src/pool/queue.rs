@@ -121,7 +121,7 @@ impl Queue {
     /// clients than that at a time: they would overtake each other.
     ///
     /// A first client that has waited too long is removed and returned instead. Repeat the call
-    /// until it returns a client that [comes](Call::comes), or `None`: no client can be called.
+    /// until it returns a client that [`comes`](Called::comes), or `None`: no client can be called.
     pub fn call(&self, now: u64, places: u32) -> Option<Called> {
         let mut line = self.line.lock();
         let called = u32::try_from(line.called.len()).unwrap_or(u32::MAX);
