@@ -37,7 +37,7 @@ settings! {
         pub within: Duration = Duration::from_secs(10) => duration(values::BAN);
         /// How long the first ban lasts. Each further one lasts twice as long as the one before.
         pub r#for: Duration = Duration::from_secs(60) => duration(values::BAN);
-        /// No ban lasts longer. A source whose last ban ended this long ago begins anew.
+        /// No ban lasts longer. A source whose last ban ended this long ago begins again.
         pub up_to: Duration = Duration::from_secs(3_600) => duration(values::BAN);
         /// Whether sources that would be banned are only counted and reported.
         pub dry_run: bool = false => truth();

@@ -67,7 +67,7 @@ settings! {
         /// How long a client may wait while its worker is overloaded.
         pub wait: Duration = Duration::from_millis(50) => duration(values::SHED_WAIT);
         /// A worker is overloaded when each client has waited for longer than `wait` during this
-        /// time. A burst that is over sooner costs nobody a connection.
+        /// time. A burst that is over sooner costs no client a connection.
         pub after: Duration = Duration::from_secs(1) => duration(values::SHED_AFTER);
         /// Whether clients that wait for too long are only counted.
         pub dry_run: bool = false => truth();

@@ -1,8 +1,8 @@
 //! The ban table: networks whose clients are refused at accept, for a time or until they are
 //! lifted.
 //!
-//! All threads share it, and it outlives snapshots. Workers look into it for each client; whoever
-//! bans changes an entry, whatever the number of the others.
+//! All threads share it, and it outlives snapshots. Workers look into it for each client; those
+//! who ban change an entry, whatever the number of the others.
 
 mod knocks;
 mod lengths;
@@ -366,7 +366,7 @@ impl Bans {
     }
 }
 
-/// Enough that whoever bans rarely holds up a worker.
+/// Enough that a new ban rarely holds up a worker.
 const SHARDS: usize = 64;
 /// Spreads networks over the shards (2^64 divided by the golden ratio).
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;

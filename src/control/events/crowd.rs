@@ -123,7 +123,7 @@ mod tests {
             sum.message,
             "and 980 more like this within 10 s, the last: 999"
         );
-        // The next ten seconds begin anew.
+        // The next ten seconds begin again.
         tell(EventKind::BackendResolved, 1);
         assert_eq!(watch.next().await.unwrap().message, "0");
         (0..WINDOW_SECONDS).for_each(|_| events.tick());

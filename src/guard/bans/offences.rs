@@ -22,7 +22,7 @@ pub struct BanRule {
     pub within: u64,
     /// How long the first ban lasts. Each further one lasts twice as long as the one before.
     pub time: u64,
-    /// No ban lasts longer. Sources whose last ban ended this long ago begin anew.
+    /// No ban lasts longer. Sources whose last ban ended this long ago begin again.
     pub up_to: u64,
     /// How many bits of an IPv4 address make a source.
     pub prefix_v4: u8,
