@@ -10,29 +10,38 @@ pub(super) const SMALLEST: &str = "(listeners: [(bind: \"127.0.0.1:8080\", pool:
 pub(super) fn recognised(text: &str) -> Option<(Span, String)> {
     let tokens = tokens(text);
     let first = tokens.first()?;
-    let kind = format_of(text, first.kind, tokens.get(1).map(|token| token.kind))?;
+    let kind_at = |at: usize| tokens.get(at).map(|token| token.kind);
+    let kind = format_of(text, first.kind, kind_at(1), kind_at(2))?;
     let sentence = format!(
         "this looks like {kind}, and a configuration is RON: the smallest one is {SMALLEST}"
     );
     Some((first.span.clone(), sentence))
 }
 
-fn format_of(text: &str, first: TokenKind, second: Option<TokenKind>) -> Option<&'static str> {
+fn format_of(
+    text: &str,
+    first: TokenKind,
+    second: Option<TokenKind>,
+    third: Option<TokenKind>,
+) -> Option<&'static str> {
     let lines = text.lines().map(str::trim);
+    let is_comment = |line: &str| line.starts_with('#') || line.starts_with("//");
     let lines = || {
         lines
             .clone()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .filter(|line| !line.is_empty() && !is_comment(line))
     };
-    let word = lines()
-        .next()
-        .and_then(|line| line.split_whitespace().next())?;
+    let line = lines().next()?;
+    let word = line.split_whitespace().next()?;
     let has_block = || lines().any(|line| line.ends_with('{'));
     match (first, second) {
         (TokenKind::Open('('), _) => None,
         _ if word.starts_with('<') => Some("XML"),
         (TokenKind::Open('{'), Some(TokenKind::Text | TokenKind::Close('}'))) => Some("JSON"),
         (TokenKind::Open('['), Some(TokenKind::Open('{'))) => Some("JSON"),
+        (TokenKind::Open('{'), Some(TokenKind::Word)) if third == Some(TokenKind::Colon) => {
+            Some("JSON5")
+        }
         _ if is_of(HAPROXY, word) && !word.ends_with('{') && !has_block() => {
             Some("a configuration of HAProxy")
         }
@@ -43,10 +52,17 @@ fn format_of(text: &str, first: TokenKind, second: Option<TokenKind>) -> Option<
         _ if has_block() || text.contains("reverse_proxy") => Some("a configuration of Caddy"),
         _ if lines().any(|line| line.starts_with('[') && line.ends_with(']')) => Some("TOML"),
         (TokenKind::Word, Some(TokenKind::Colon)) => Some("YAML"),
+        _ if word.strip_suffix(':').is_some_and(is_key) => Some("YAML"),
         _ if word == "---" || word == "-" => Some("YAML"),
-        _ if lines().all(|line| line.contains('=')) => Some("TOML"),
+        _ if line.split_once('=').is_some_and(|(key, _)| is_key(key)) => Some("TOML"),
         _ => None,
     }
+}
+
+/// Whether it is what YAML and TOML take for the name of a field.
+fn is_key(text: &str) -> bool {
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    !text.trim().is_empty() && text.trim().chars().all(is_of_key)
 }
 
 /// What the balancer lacks, if the word is a setting of it in other programs.
@@ -99,15 +115,16 @@ fn is_of(words: &str, word: &str) -> bool {
 
 const HAPROXY: &str = "global defaults frontend backend listen peers resolvers userlist";
 const NGINX: &str = "worker_processes worker_connections user events http stream upstream server \
-                     error_log load_module";
+                     error_log load_module include pid map daemon worker_rlimit_nofile env \
+                     worker_cpu_affinity pcre_jit";
 
 const UNSUPPORTED: &str = "\
 tls ssl cert certificate certificates crt
     there is no TLS termination yet: TLS passes through to the backends
 send_proxy send_proxy_v2 accept_proxy proxy_protocol
     there is no PROXY protocol yet
-limit_rate proxy_upload_rate proxy_download_rate
-    there are no limits of bandwidth yet";
+transparent usesrc
+    there is no transparent mode yet: a backend sees the balancer's address";
 
 /// Each behind a setting that only the group has in which it means this.
 const OF_GROUPS: &str = "\
@@ -151,8 +168,16 @@ pools: backends servers server
     the list `backends` stands in a pool, and pools in the list `pools`
 pools: timeouts timeout
     the group `timeouts` stands in a listener, or in `defaults`
-pools: user group daemon chroot pidfile
+pools: group uid gid setuid setgid
+    `user` names the user that the balancer becomes, whose groups it takes
+pools: daemon chroot pidfile pid
     what starts the balancer, such as systemd, sets this
+proxy_header: send_proxy send_proxy_v2 proxy_protocol check_send_proxy
+    the setting is called `proxy_header`
+proxy_header: ssl check_ssl certificates
+    the setting is called `tls`
+verify: cert certificate certificates crt ca ca_file ca_bundle
+    `verify` says by which certificates a server is believed
 pools: log log_file accesslog
     `access_log` names the file of the sessions; all else goes to standard error
 pools: stats dashboard metrics api
@@ -193,7 +218,7 @@ timeout proxy_timeout proxy_connect_timeout connect_timeout idle_timeout
     the group `timeouts` of a listener, or of `defaults`, has connect, idle and others
 limit_conn limit_req conn_cur conn_rate conn_limit
     the group `source_limits` of a listener limits what one client may take
-proxy_download_rate proxy_upload_rate bwlim_in bwlim_out
+proxy_download_rate proxy_upload_rate limit_rate bwlim_in bwlim_out
     the group `bandwidth` of a listener, or of a backend, limits bytes per second
 maxconnrate rate_limit_sessions local_rate_limit local_ratelimit
     the group `rate_limit` limits new connections, of a listener or of all
@@ -239,8 +264,11 @@ mod tests {
             ("[{\"bind\": \":80\"}]", "JSON"),
             ("listeners:\n  - bind: 127.0.0.1:80\n", "YAML"),
             ("---\nlisteners: []\n", "YAML"),
+            ("# mine\n\nlisteners:\n  - bind: 127.0.0.1:80\n", "YAML"),
             ("[[listeners]]\nbind = \"127.0.0.1:80\"\n", "TOML"),
             ("workers = 3\n", "TOML"),
+            ("# mine\nbackends = [\n  \"a:1\",\n]\n", "TOML"),
+            ("{\n  listeners: [\n    {\n    },\n  ],\n}\n", "JSON5"),
             ("<xml/>", "XML"),
             ("<?xml version=\"1.0\"?>\n<a>\n</a>\n", "XML"),
             (
@@ -262,6 +290,14 @@ mod tests {
             (
                 "worker_processes auto;\nevents {\n}\n",
                 "a configuration of nginx",
+            ),
+            (
+                "include modules/*.conf;\npid /run/nginx.pid;\nevents {\n}\n",
+                "a configuration of nginx",
+            ),
+            (
+                "{\n  admin off\n}\n:80 {\n  reverse_proxy 127.0.0.1:9001\n}\n",
+                "a configuration of Caddy",
             ),
             (
                 ":80 {\n  reverse_proxy 127.0.0.1:9001\n}\n",
@@ -318,6 +354,28 @@ mod tests {
             (
                 pool("send_proxy: true"),
                 "unknown field `send_proxy`: there is no PROXY protocol yet",
+            ),
+            (
+                pool("check: (type: \"http\", send_proxy: true)"),
+                "unknown field `send_proxy`: the setting is called `proxy_header`",
+            ),
+            (
+                pool("check: (type: \"http\", ssl: true)"),
+                "unknown field `ssl`: the setting is called `tls`",
+            ),
+            (
+                pool("check: (type: \"tls\", tls: (cert: \"a\"))"),
+                "unknown field `cert`: `verify` says by which certificates a server is believed",
+            ),
+            (
+                pool("observe: \"layer4\""),
+                "unknown field `observe`: the setting `ejection` of a pool takes failing backends \
+                 out",
+            ),
+            (
+                pool("limit_rate: \"1MB/s\""),
+                "unknown field `limit_rate`: the group `bandwidth` of a listener, or of a \
+                 backend, limits bytes per second",
             ),
             (
                 listener("timeouts: (client: \"5s\")"),
@@ -407,6 +465,7 @@ mod tests {
     #[test]
     fn a_word_has_one_meaning() {
         let mut words: Vec<_> = entries(WORDS)
+            .chain(entries(UNSUPPORTED))
             .flat_map(|(theirs, _)| theirs.split(' '))
             .collect();
         let count = words.len();

@@ -10,7 +10,7 @@ use super::syntax;
 use super::table::{Defaults, Settings};
 use super::tokens::Span;
 use super::tree::{Kind, Value};
-use super::values::{ValueError, did_you_mean, one_of};
+use super::values::{ValueError, did_you_mean, nearest, one_of};
 
 /// A value to read, and its name in messages.
 #[derive(Clone, Copy, Debug)]
@@ -246,17 +246,16 @@ fn implied<T: Settings>(mut group: T, default: &T, is_given: impl Fn(&str) -> bo
 }
 
 fn unknown_field(found: &str, expected: &[&str]) -> String {
-    let hint = did_you_mean(found, expected.iter().copied());
-    if let Some(lacks) = foreign::unsupported(found) {
-        format!("unknown field `{found}`: {lacks}")
-    } else if let Some(ours) = foreign::ours_in_group(found, expected) {
-        format!("unknown field `{found}`: {ours}")
-    } else if !hint.is_empty() {
-        format!("unknown field `{found}`{hint}")
-    } else if let Some(ours) = foreign::ours(found) {
-        format!("unknown field `{found}`: {ours}")
-    } else {
-        let names = one_of(expected);
-        format!("unknown field `{found}`: expected {names}")
+    let names = || expected.iter().copied();
+    // A word of another program is no slip, but for a single letter.
+    let is_slip = nearest(found, names(), 1).is_some();
+    let foreign = foreign::ours_in_group(found, expected)
+        .or_else(|| foreign::unsupported(found))
+        .or_else(|| foreign::ours(found).filter(|_| !is_slip));
+    let hint = did_you_mean(found, names());
+    match foreign {
+        Some(ours) => format!("unknown field `{found}`: {ours}"),
+        None if !hint.is_empty() => format!("unknown field `{found}`{hint}"),
+        None => format!("unknown field `{found}`: expected {}", one_of(expected)),
     }
 }

@@ -225,6 +225,7 @@ fn addresses() {
         \"127.0.0.1:0\",
         \"::1:80\",
         \"unix:\",
+        \"[::1]80\",
     ])],
 )",
         "config.ron:3:28: bind: `127.0.0.1` has no port: write host:port, [IPv6]:port or unix:/path
@@ -245,7 +246,10 @@ config.ron:9:9: address: `::1:80` looks like IPv6: write it as [address]:port
   |         ^^^^^^^^
 config.ron:10:9: address: invalid path `unix:`: expected 1 to 107 bytes, without NUL
   |         \"unix:\",
-  |         ^^^^^^^",
+  |         ^^^^^^^
+config.ron:11:9: address: `[::1]80` lacks the `:` before the port: write [::1]:80
+  |         \"[::1]80\",
+  |         ^^^^^^^^^",
     );
 }
 
@@ -375,7 +379,7 @@ config.ron:3:22: backends: expected at least one
 
 const SEMICOLON: &str = "write `,` between fields, and between the items of a list, and not `;`";
 /// A text, where it goes wrong, the error, and how much is marked.
-const SYNTAX: [(&str, &str, &str, usize); 21] = [
+const SYNTAX: [(&str, &str, &str, usize); 25] = [
     (
         "",
         "1:1",
@@ -418,6 +422,30 @@ const SYNTAX: [(&str, &str, &str, usize); 21] = [
         "(pools: \"a\")",
         "1:9",
         "expected a list in `[` and `]` here",
+        3,
+    ),
+    (
+        "(pools: (\"a\", \"b\"))",
+        "1:9",
+        "expected a list in `[` and `]` here",
+        10,
+    ),
+    (
+        "(workers = 3)",
+        "1:10",
+        "write `:` between a field's name and its value, and not `=`",
+        1,
+    ),
+    (
+        "# mine\n(workers: 3)",
+        "1:1",
+        "a comment begins with `//`, and not with `#`",
+        1,
+    ),
+    (
+        "(histogram_log: 'a')",
+        "1:17",
+        "strings stand in double quotes: \"a\"",
         3,
     ),
     ("(\n workers: 3", "1:1", "this `(` is never closed", 1),

@@ -54,19 +54,31 @@ pub(super) fn listed(names: &[&str], last_by: &str) -> String {
 
 /// `` , did you mean `near`? `` when one of the candidates is near, else nothing.
 pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
-    let length = |text: &str| text.chars().count();
     // One slip in three letters is a slip; more is another word.
-    let slips_max = 1.max(length(word) / 3);
+    let slips_max = 1.max(word.chars().count() / 3);
+    nearest(word, candidates, slips_max)
+        .map(|candidate| format!(", did you mean `{candidate}`?"))
+        .unwrap_or_default()
+}
+
+/// The candidate with the fewest slips, and no more than these. Of thousands it compares the first
+/// ones that may be near: the API asks with any name among all backends.
+pub(in crate::config) fn nearest<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+    slips_max: usize,
+) -> Option<&'a str> {
+    let length = |text: &str| text.chars().count();
     // The distance takes time and memory by the product of the lengths.
     let comparable = |text: &str| text.len() <= 4 * NAME_CHARS_MAX;
     candidates
         .filter(|candidate| !word.is_empty() && comparable(word) && comparable(candidate))
         .filter(|candidate| length(candidate).abs_diff(length(word)) <= slips_max)
+        .take(COMPARED_MAX)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(slips, _)| *slips <= slips_max)
         .min_by_key(|(slips, _)| *slips)
-        .map(|(_, candidate)| format!(", did you mean `{candidate}`?"))
-        .unwrap_or_default()
+        .map(|(_, candidate)| candidate)
 }
 
 /// The end of a sentence about an unknown name: what may have been meant, or which names there are.
@@ -85,5 +97,7 @@ pub(crate) fn known<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Str
     }
 }
 
+/// Names that are compared with an unknown one: some milliseconds.
+const COMPARED_MAX: usize = 500;
 /// Names that an error lists; beyond them only their number is shown.
 const KNOWN_SHOWN: usize = 8;
