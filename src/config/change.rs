@@ -11,7 +11,8 @@ use thiserror::Error;
 pub use access_edits::AccessEdits;
 pub use topic::Topic;
 
-use super::{Backend, Config, Group, Listener, Patch, Pool, Strategy, rules, values};
+use super::rules::{self, Finding};
+use super::{Backend, Config, Group, Listener, Patch, Pool, Strategy, values};
 
 /// One change. Names are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,27 +120,7 @@ impl Change {
             }
         }
         for (at, changes) in of_pools {
-            let errors = batch::make(&mut next.pools[at], &changes);
-            if errors.len() == changes.len() {
-                refused.extend(errors);
-                continue;
-            }
-            match (check(&mut next, at, &changes), &changes[..]) {
-                (Ok(()), _) => {
-                    refused.extend(errors);
-                    continue;
-                }
-                (Err(error), [(place, _)]) => refused.push((*place, error)),
-                (Err(_), _) => {}
-            }
-            // At least one of them is invalid: find it.
-            next.pools[at] = config.pools[at].clone();
-            for (place, change) in changes.iter().filter(|_| changes.len() > 1) {
-                match change.apply(&next) {
-                    Ok(with) => next = with,
-                    Err(error) => refused.push((*place, error)),
-                }
-            }
+            settle(&mut next, at, &changes, &mut refused);
         }
         refused.sort_by_key(|(place, _)| *place);
         (next, refused)
@@ -237,32 +218,72 @@ fn by_pool<'a>(
     (known, others.collect())
 }
 
-/// Validates everything that these changes of a pool may have made invalid, by the rules for a
-/// file.
-fn check(config: &mut Config, at: usize, changes: &[(usize, &Change)]) -> Result<(), ChangeError> {
+/// Makes those of these changes of a pool that leave it valid. All are tried at once, then without
+/// the backends that break a rule, then in halves: a few invalid ones of thousands cost little.
+fn settle(next: &mut Config, at: usize, changes: &[(usize, &Change)], refused: &mut Refused) {
+    let before = next.pools[at].clone();
+    let errors = batch::make(&mut next.pools[at], changes);
+    if errors.len() == changes.len() {
+        refused.extend(errors);
+        return;
+    }
+    let found = broken(next, at, changes);
+    let Some(first) = found.first() else {
+        refused.extend(errors);
+        return;
+    };
+    let invalid = |why: &str| ChangeError::Invalid(format!("pool `{}`: {why}", before.name));
+    if let [(place, _)] = changes {
+        refused.push((*place, invalid(&first.sentence)));
+        next.pools[at] = before;
+        return;
+    }
+    let guilty = rules::members_found(&next.pools[at], &found);
+    let breaks = |change: &Change| match change {
+        Change::AddBackend { backend, .. } => guilty.get(&*backend.name).copied(),
+        _ => None,
+    };
+    let (breaking, rest): (Vec<_>, Vec<_>) = changes
+        .iter()
+        .partition(|(_, change)| breaks(change).is_some());
+    let breaking = breaking.iter().filter_map(|(place, change)| {
+        let why = breaks(change)?;
+        Some((*place, invalid(why)))
+    });
+    refused.extend(breaking);
+    next.pools[at] = before;
+    if rest.len() < changes.len() {
+        settle(next, at, &rest, refused);
+    } else {
+        let (former, latter) = changes.split_at(changes.len() / 2);
+        settle(next, at, former, refused);
+        settle(next, at, latter, refused);
+    }
+}
+
+/// The rules for a file that these changes of a pool broke. It looks at all that they may have
+/// made invalid.
+fn broken(config: &mut Config, at: usize, changes: &[(usize, &Change)]) -> Vec<Finding> {
     let pool = &mut config.pools[at];
     let removes = |change: &Change| matches!(change, Change::RemoveBackend { .. });
     let sets = |change: &Change| matches!(change, Change::SetBackend { .. });
     // The groups of `two_tier` depend on its backends.
     let is_grouped = matches!(pool.strategy, Strategy::TwoTier(_));
-    let broken = if !is_grouped && changes.iter().all(|(_, change)| sets(change)) {
-        rules::nothing_to_select(pool).map(str::to_owned)
+    let of_whole = |sentence: String| Finding::at("", sentence);
+    if !is_grouped && changes.iter().all(|(_, change)| sets(change)) {
+        let why = rules::nothing_to_select(pool).map(str::to_owned);
+        why.map(of_whole).into_iter().collect()
     } else if is_empty(pool) && changes.iter().any(|(_, change)| removes(change)) {
-        Some(LAST.to_owned())
+        vec![of_whole(LAST.to_owned())]
     } else {
         pool.complete();
         pool.backends.sort_by_key(|backend| backend.reserve);
         let mut found = Vec::new();
         rules::of_pool("", pool, &mut found);
-        let broken = found.into_iter().next().map(|finding| finding.sentence);
-        broken.or_else(|| rules::loop_of(config, at))
-    };
-    match broken {
-        None => Ok(()),
-        Some(why) => {
-            let name = &config.pools[at].name;
-            Err(ChangeError::Invalid(format!("pool `{name}`: {why}")))
+        if found.is_empty() {
+            found.extend(rules::loop_of(config, at).map(of_whole));
         }
+        found
     }
 }
 

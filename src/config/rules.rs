@@ -334,6 +334,22 @@ fn members<'a>(path: &str, pool: &'a Pool) -> impl Iterator<Item = (String, &'a 
     })
 }
 
+/// The backends of a pool without a path that these findings are about, by name, each with its
+/// first sentence.
+pub(super) fn members_found<'a>(pool: &'a Pool, found: &'a [Finding]) -> HashMap<&'a str, &'a str> {
+    let names: HashMap<_, _> = members("", pool)
+        .map(|(at, one)| (at, &*one.name))
+        .collect();
+    let mut about = HashMap::new();
+    for finding in found {
+        let end = finding.path.find(']').map_or(0, |end| end + 1);
+        if let Some(name) = names.get(&finding.path[..end]) {
+            about.entry(*name).or_insert(&*finding.sentence);
+        }
+    }
+    about
+}
+
 fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) {
     let groups = &tiers.groups;
     let strategy = format!("{path}.strategy");

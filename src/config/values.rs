@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{AdminState, Backend, Key, LogSink, RecordFormat, Strategy, codec, foreign};
 use crate::address::{Address, AddressError, kind_of_no_server};
-use crate::control::is_misleading;
+use crate::visible::is_misleading;
 
 mod backend;
 mod check;
@@ -40,6 +40,7 @@ pub(super) use meant::{binary_memory, plain_number, truth};
 pub use memory::memory_text;
 pub(super) use memory::{memory, memory_range};
 pub use names::named;
+pub(super) use names::nearest;
 pub(crate) use names::{did_you_mean, known};
 use names::{hint, listed};
 pub(super) use names::{name_of_kind, one_of};

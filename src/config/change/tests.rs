@@ -257,6 +257,38 @@ fn many_changes_of_a_pool_are_made_as_each_alone() {
     assert_eq!((together, refused), (one_by_one, errors));
 }
 
+/// An operator lists in the file what was added while it ran, under other names.
+#[test]
+fn a_few_invalid_changes_of_thousands_cost_little() {
+    let all = |name: &str| {
+        let at = |i: u16| format!("10.0.{}.{}:80", i / 200, i % 200);
+        let named = |i| Backend {
+            name: format!("{name}{i}"),
+            ..backend(&at(i))
+        };
+        (0..2_000).map(named).collect::<Vec<_>>()
+    };
+    let mut config = config();
+    config.pools[0].backends = all("file");
+    let mut changes: Vec<_> = all("api").into_iter().map(|one| add("web", one)).collect();
+    changes.truncate(500);
+    changes.extend((0..1_000).map(|i| weigh("web", &format!("file{i}"), 7)));
+    changes.push(add("web", backend("unix:/new")));
+    changes.push(balance("web", r#"(name: "two_tier", first: "priority")"#));
+    changes.push(add("web", backend("unix:/newer")));
+    let (made, refused) = Change::apply_all(&changes, &config);
+    let places: Vec<_> = refused.iter().map(|(place, _)| *place).collect();
+    let expected: Vec<_> = (0..500).chain([1_501]).collect();
+    assert_eq!(places, expected);
+    assert_eq!(
+        refused[3].1.to_string(),
+        "pool `web`: two backends of the pool, `file3` and `api3`, are at the address \
+         `10.0.0.3:80`: leave one out"
+    );
+    assert_eq!(made.pools[0].backends.len(), 2_002);
+    assert_eq!(made.pools[0].backends[999].weight, 7);
+}
+
 /// Each change was checked when it was made: later changes do not check it again.
 #[test]
 fn changes_of_backends_are_made_again_together() {
