@@ -1,12 +1,15 @@
 //! Forecasts each second for pools whose strategy needs it, and logs all pools on SIGUSR1.
 
+use std::sync::Arc;
+
 use crate::config::Strategy;
-use crate::pool::Backend;
+use crate::pool::{Backend, Pool};
 use crate::select::{BackendForecast, Forecaster};
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::SECOND;
 
+use super::aside;
 use super::roster::Roster;
 
 /// Follows another snapshot, whose pools at these indices have changed. What was learned of a pool
@@ -33,38 +36,56 @@ pub(super) fn tick(roster: &mut Roster, snapshot: &Snapshot) {
     }
 }
 
-/// Logs a table for each pool: the counts and the forecasts of its backends.
-pub(super) fn log(roster: &Roster, snapshot: &Snapshot) {
-    for (record, plan) in roster.pools.iter().zip(&snapshot.pools) {
-        let (pool, forecaster) = (plan.pool(), record.forecaster.as_ref());
-        let sticky = pool.sticky.as_ref();
-        let clients = sticky.map_or_else(String::new, |table| {
-            format!(
-                ", {} of {} clients known",
-                table.clients(),
-                table.capacity()
-            )
-        });
-        let queue = match pool.queue.len() {
-            0 => String::new(),
-            waiting => format!(", {waiting} waiting for a place"),
-        };
-        let mut table = header(forecaster.is_some());
-        let forecasts = forecaster.map(|known| known.forecasts(pool));
-        for (index, backend) in pool.backends.iter().enumerate() {
-            let forecast = forecasts.as_ref().and_then(|all| all.get(index));
-            // Only one strategy uses the cost of connections.
-            let learns = matches!(pool.strategy, Strategy::Predictive(_));
-            table.push('\n');
-            table.push_str(&line(backend, forecast, learns));
+/// Logs tables of each pool: the counts and the forecasts of its backends. Another thread does it,
+/// as there may be tens of thousands.
+pub(super) fn log(roster: &Roster, snapshot: &Arc<Snapshot>) {
+    let snapshot = Arc::clone(snapshot);
+    let forecasts = roster.pools.iter().zip(&snapshot.pools);
+    let forecasts = forecasts.map(|(record, plan)| {
+        let forecaster = record.forecaster.as_ref();
+        forecaster.map(|known| known.forecasts(plan.pool()))
+    });
+    let forecasts: Vec<_> = forecasts.collect();
+    drop(aside::compute(move || {
+        for (plan, forecasts) in snapshot.pools.iter().zip(&forecasts) {
+            for table in tables(plan.pool(), forecasts.as_deref()) {
+                log::info!(target: super::HISTOGRAMS_TARGET, "{table}");
+            }
         }
-        log::info!(
-            target: super::HISTOGRAMS_TARGET,
-            "pool {}: {}{clients}{queue}\n{table}",
-            pool.name,
-            pool.strategy
-        );
-    }
+    }));
+}
+
+/// The tables of a pool, each short enough for one record of the log.
+fn tables(pool: &Pool, forecasts: Option<&[BackendForecast]>) -> impl Iterator<Item = String> {
+    let sticky = pool.sticky.as_ref();
+    let clients = sticky.map_or_else(String::new, |table| {
+        let (known, room) = (table.clients(), table.capacity());
+        format!(", {known} of {room} clients known")
+    });
+    let queue = match pool.queue.len() {
+        0 => String::new(),
+        waiting => format!(", {waiting} waiting for a place"),
+    };
+    let title = format!("pool {}: {}{clients}{queue}", pool.name, pool.strategy);
+    // Only one strategy uses the cost of connections.
+    let learns = matches!(pool.strategy, Strategy::Predictive(_));
+    let all = pool.backends.len();
+    // A pool that discovers its backends may have none yet.
+    let firsts = (0..all.max(1)).step_by(LINES_MAX);
+    firsts.map(move |first| {
+        let mut table = match all {
+            ..=LINES_MAX => format!("{title}\n"),
+            _ => format!("{title}, from backend {} of {all} on\n", first + 1),
+        };
+        table += &header(forecasts.is_some());
+        let part = pool.backends.iter().enumerate().skip(first);
+        for (index, backend) in part.take(LINES_MAX) {
+            let forecast = forecasts.and_then(|all| all.get(index));
+            table.push('\n');
+            table += &line(backend, forecast, learns);
+        }
+        table
+    })
 }
 
 fn header(looks_ahead: bool) -> String {
@@ -116,4 +137,37 @@ fn line(backend: &Backend, forecast: Option<&BackendForecast>, learns: bool) -> 
         }
     }
     line
+}
+
+/// Backends of a table: some 150 KiB, where a record of some MiB finds no room.
+const LINES_MAX: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Address;
+    use crate::config;
+
+    #[test]
+    fn a_large_pool_is_several_tables() {
+        let address = |i: u16| Address::Tcp(([10, 0, 0, 1], 1 + i).into());
+        let backend = |i| config::Backend::at(address(i));
+        let of = |count| Pool::new(&config::Pool::of("p", (0..count).map(backend).collect()));
+        let tables = |count| tables(&of(count), None).collect::<Vec<_>>();
+        let lines = |table: &String| {
+            (
+                table.lines().next().unwrap().to_owned(),
+                table.lines().count(),
+            )
+        };
+        let small: Vec<_> = tables(3).iter().map(lines).collect();
+        assert_eq!(small, [("pool p: round_robin".to_owned(), 5)]);
+        let large: Vec<_> = tables(2_001).iter().map(lines).collect();
+        let title = |first| format!("pool p: round_robin, from backend {first} of 2001 on");
+        assert_eq!(
+            large,
+            [(title(1), 1_002), (title(1_001), 1_002), (title(2_001), 3)]
+        );
+        assert_eq!(tables(0).iter().map(lines).count(), 1);
+    }
 }
