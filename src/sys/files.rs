@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::unix::can_lock;
+
 /// Opens a file to append to, and creates it with this mode if there is none. Refuses a FIFO
 /// without a reader, instead of waiting for one.
 ///
@@ -99,6 +101,7 @@ pub fn can_append_to(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What listening there would say.
 pub fn can_listen_at(path: &Path) -> io::Result<()> {
+    can_lock(path)?;
     match fs::symlink_metadata(path) {
         // A service manager may pass it to this process, even where this user could not make it.
         Ok(found) if found.file_type().is_socket() => Ok(()),

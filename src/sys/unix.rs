@@ -36,7 +36,7 @@ impl SocketPlace {
         self.identity.is_some() && identity(path) == self.identity
     }
 
-    /// Listens there again, if somebody has removed or replaced the file; `None`: it is in its
+    /// Listens there again, if the file was removed or replaced; `None`: it is in its
     /// place. Clients that wait in the old socket stay there. Asks the file system, which may
     /// block.
     ///
@@ -166,15 +166,10 @@ struct Lock {
 impl Lock {
     /// Takes the lock of a socket's path.
     fn take(socket: &Path) -> io::Result<Self> {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
-        let cannot_lock = |error: io::Error| {
-            let what = format!("cannot lock {}: {error}", path.display());
-            io::Error::new(error.kind(), what)
-        };
+        let path = lock_of(socket);
+        let cannot_lock = |error| cannot_lock(&path, &error);
         loop {
-            let mut file = open(&path).map_err(cannot_lock)?;
+            let mut file = open(&path, true).map_err(cannot_lock)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => return Err(in_use_by(&mut file)),
@@ -211,10 +206,37 @@ impl Drop for Lock {
     }
 }
 
+/// Whether a socket's path can be locked, as far as a file that is there tells.
+///
+/// # Errors
+/// What listening there would say.
+pub(super) fn can_lock(socket: &Path) -> io::Result<()> {
+    let path = lock_of(socket);
+    match open(&path, false) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot_lock(&path, &error)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn lock_of(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+fn cannot_lock(path: &Path, error: &io::Error) -> io::Error {
+    let what = format!("cannot lock {}: {error}", path.display());
+    io::Error::new(error.kind(), what)
+}
+
 /// Opens a file to lock: private to this user, not through a link, and without blocking.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false);
     options
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);

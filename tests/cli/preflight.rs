@@ -29,6 +29,7 @@ fn check_refuses_what_run_refuses() {
     write(&directory.join("short"), "short", 0o600);
     write(&directory.join("text"), "text", 0o600);
     symlink("absent/a.log", directory.join("dangling")).unwrap();
+    symlink("text", directory.join("locked.sock.lock")).unwrap();
     let http =
         |token: &str| format!("admin: (http: (bind: \"127.0.0.1:0\", read_token: \"{token}\"))");
     let rest = "listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")]";
@@ -64,6 +65,10 @@ fn check_refuses_what_run_refuses() {
         (
             "admin: (socket: \"text\")".to_owned(),
             "another file is there",
+        ),
+        (
+            "admin: (socket: \"locked.sock\")".to_owned(),
+            "cannot lock locked.sock.lock",
         ),
     ] {
         let config = format!("({wrong}, {rest}, {pools})");
