@@ -246,22 +246,9 @@ fn public_types_have_names_of_their_own() {
 /// or the history is missing, as in an archive of the source or a shallow clone.
 #[test]
 fn commit_subjects_name_area_and_change() {
-    let range = format!("{LAST_COMMIT_WITHOUT_RULE}..HEAD");
-    let log = Command::new("git")
-        .args(["log", "--no-merges", "--format=%s", &range])
-        .current_dir(ROOT)
-        .output();
-    let Ok(log) = log
-        .map_err(drop)
-        .and_then(|log| match log.status.success() {
-            true => Ok(log.stdout),
-            false => Err(()),
-        })
-    else {
-        println!("SKIPPED: there is no git history since {LAST_COMMIT_WITHOUT_RULE}");
+    let Some(log) = commits_since(LAST_COMMIT_WITHOUT_RULE, "%s") else {
         return;
     };
-    let log = String::from_utf8_lossy(&log);
     let is_right = |subject: &&str| {
         let area = subject.split_once(": ").map_or("", |(area, _)| area);
         let in_area =
@@ -271,6 +258,70 @@ fn commit_subjects_name_area_and_change() {
     let wrong: Vec<_> = log.lines().filter(|line| !is_right(line)).collect();
     let wrong: Vec<_> = wrong.into_iter().map(str::to_owned).collect();
     assert_none(&wrong, "not `area: verb object` in 72 characters");
+}
+
+/// A reader of the history asks why, and the subject says what.
+#[test]
+fn commits_say_why() {
+    let Some(log) = commits_since(LAST_COMMIT_WITHOUT_BODY, "%x1e%s%x1f%b") else {
+        return;
+    };
+    let commits = log
+        .split('\u{1e}')
+        .filter_map(|one| one.split_once('\u{1f}'));
+    let silent = commits.filter(|(_, body)| body.trim().is_empty());
+    let silent: Vec<_> = silent.map(|(subject, _)| subject.to_owned()).collect();
+    assert_none(&silent, "a commit without a reason in its body");
+}
+
+/// `None` where the history is missing, as in an archive of the source or a shallow clone.
+fn commits_since(last: &str, format: &str) -> Option<String> {
+    let log = Command::new("git")
+        .args(["log", "--no-merges", &format!("--format={format}")])
+        .arg(format!("{last}..HEAD"))
+        .current_dir(ROOT)
+        .output()
+        .ok()
+        .filter(|log| log.status.success());
+    let Some(log) = log else {
+        println!("SKIPPED: there is no git history since {last}");
+        return None;
+    };
+    Some(String::from_utf8_lossy(&log.stdout).into_owned())
+}
+
+/// cargo-deny checks the same, where it is installed.
+#[test]
+fn dependencies_are_not_below_their_floors() {
+    let (denied, lock) = (read("deny.toml"), read("Cargo.lock"));
+    let numbers = |version: &str| -> Vec<u64> {
+        let parts = version.split(['.', '-', '+']);
+        parts.map_while(|part| part.parse().ok()).collect()
+    };
+    let floors: Vec<_> = denied
+        .lines()
+        .filter_map(|line| line.split_once("crate = \"")?.1.split_once("@<"))
+        .filter_map(|(name, rest)| Some((name, rest.split_once('"')?.0)))
+        .collect();
+    assert!(floors.len() > 5, "deny.toml has another shape: {floors:?}");
+    let locked = |name: &str| {
+        let entry = format!("name = \"{name}\"\nversion = \"");
+        let found = lock
+            .split(&entry)
+            .skip(1)
+            .map(|rest| rest.split('"').next());
+        found.flatten().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let below = floors.iter().flat_map(|(name, floor)| {
+        let found = locked(name).into_iter();
+        let found = found.filter(|version| numbers(version) < numbers(floor));
+        found.map(move |version| format!("{name} {version}, below {floor}"))
+    });
+    let below: Vec<_> = below.collect();
+    assert_none(&below, "dependencies below their version floors");
+    let gone = floors.iter().filter(|(name, _)| locked(name).is_empty());
+    let gone: Vec<_> = gone.map(|(name, _)| (*name).to_owned()).collect();
+    assert_none(&gone, "version floors of crates that are not used");
 }
 
 /// At their end the tests of the program leave an empty file for each number that was not 0. Run
@@ -435,6 +486,8 @@ const FILE_LINES: usize = 600;
 const UNSAFE: [&str; 2] = ["src/ring/", "src/sys/"];
 /// The last commit whose subject had another form.
 const LAST_COMMIT_WITHOUT_RULE: &str = "b32e3fc";
+/// The last commit that needed no body.
+const LAST_COMMIT_WITHOUT_BODY: &str = "23bf394";
 const SUBJECT: usize = 72;
 /// Numbers that are 0 at rest.
 const GAUGES: [&str; 4] = ["sessions", "buffers", "pipes", "parked"];
