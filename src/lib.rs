@@ -44,5 +44,6 @@ pub mod snapshot;
 pub mod sys;
 pub mod time;
 pub mod token;
+mod visible;
 pub mod worker;
 pub mod writer;

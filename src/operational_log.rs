@@ -25,6 +25,7 @@ use crate::config::{RecordFormat, values};
 use crate::control::{self, sandbox};
 use crate::sys;
 use crate::time::SECOND;
+use crate::visible::is_misleading;
 use crate::writer::{Outlet, Writer};
 
 /// Writes lines in the format that the environment names. Until [`start`] the caller's thread
@@ -128,12 +129,12 @@ fn json_record(level: Level, message: &str) -> String {
 /// A line in which `\n`, `\u{1b}` and their like stand for characters that a terminal or a reader
 /// of lines could take for something else.
 fn escaped(line: &str) -> Cow<'_, str> {
-    if !line.contains(control::is_misleading) {
+    if !line.contains(is_misleading) {
         return line.into();
     }
     let mut out = String::with_capacity(line.len());
     for c in line.chars() {
-        if control::is_misleading(c) {
+        if is_misleading(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);

@@ -162,7 +162,7 @@ impl Token {
 /// How requests arrive.
 #[derive(Clone, Debug)]
 pub(super) enum Access {
-    /// Over the Unix socket: everybody who may open it may do everything.
+    /// Over the Unix socket: a process that may open it may do everything.
     Socket,
     /// Over HTTP on this address.
     Http(SocketAddr, Tokens),

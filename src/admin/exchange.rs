@@ -195,7 +195,7 @@ impl<T: Serialize + JsonSchema + Send + 'static> Output for LongJson<T> {
     async fn respond(self) -> Response {
         let written = aside::compute(|| axum::Json(self.0).into_response());
         let no_thread = |_| {
-            let error = "cannot write the answer: no thread can be made";
+            let error = "cannot write the answer: no thread can be created";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
         };
         written.await.unwrap_or_else(no_thread)

@@ -124,9 +124,9 @@ pub enum Stage {
 /// Readings of the configuration after the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloads {
-    /// Those that took effect.
+    /// Reloads that took effect.
     pub succeeded: u64,
-    /// Those that were refused: the configuration before stayed in force.
+    /// Reloads that were refused: the configuration before stayed in force.
     pub failed: u64,
     /// When the last one was (RFC 3339).
     pub last_at: Option<String>,
@@ -208,7 +208,7 @@ pub struct PacedStatus {
 pub struct SourcesStatus {
     /// How many sources it has.
     pub known: u64,
-    /// How many it has room for.
+    /// The number of sources that the table has room for.
     pub capacity: u32,
     /// Clients that shared the limits of one source, as it had no room for theirs.
     pub overflowed: u64,
@@ -232,7 +232,7 @@ pub struct PoolStatus {
     pub queued: u64,
     /// Clients that wait at most.
     pub queue_max: u32,
-    /// How long they wait at most, in seconds.
+    /// How long clients wait in the queue at most, in seconds.
     pub queue_timeout_s: f64,
     /// Too few backends are usable: health is ignored.
     pub panic: bool,
@@ -311,7 +311,7 @@ pub struct BackendStatus {
     /// Times that its probes said that it does not answer.
     #[serde(default)]
     pub times_down: u64,
-    /// How long that was in all, the present time included, in seconds.
+    /// How long it was down in all, the present time included, in seconds.
     #[serde(default)]
     pub down_s: f64,
     /// Times that it was ejected.
@@ -331,7 +331,7 @@ pub enum HealthStatus {
     Unchecked,
     /// It answers.
     Up,
-    /// It does not.
+    /// It does not answer, or wrongly.
     Down,
     /// Its host name has no address yet.
     Unresolved,
@@ -491,7 +491,7 @@ pub struct Event {
 pub struct Changed {
     /// The number of the snapshot in force now.
     pub snapshot: u64,
-    /// Whether anything is other than before.
+    /// Whether the change changed anything.
     #[serde(default)]
     pub changed: bool,
     /// Warnings about the result, a sentence each.
@@ -543,7 +543,7 @@ pub struct Reopened {
 /// Sessions are being closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Killed {
-    /// How many.
+    /// The number of sessions that were closed.
     pub sessions: u64,
 }
 

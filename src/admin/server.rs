@@ -48,7 +48,7 @@ pub struct AdminListener {
     replacements: mpsc::UnboundedReceiver<Replacement>,
 }
 
-/// The socket that replaces that of a listener, whose file somebody has removed.
+/// The socket that replaces that of a listener, whose file was removed.
 pub type Replacement = (net::UnixListener, SocketFile);
 
 #[derive(Debug)]

@@ -38,7 +38,7 @@ impl Shape for AccessList {}
 
 impl AccessList {
     /// Derives what holds for all others from the prefixes, where these say it. It is done once,
-    /// for what is written: neither edits nor the file's lines may open a list to everybody.
+    /// for what is written: neither edits nor the file's lines may open a list to all clients.
     pub(super) fn complete(&mut self) {
         if self.others.is_some() || self.file.is_some() {
             return;

@@ -36,10 +36,7 @@ pub(super) fn of_leaf(written: &str, error: &SpannedError) -> String {
     {
         UNCLOSED.to_owned()
     } else if is_string {
-        format!(
-            "this is no string: {}",
-            error.code.to_string().to_lowercase()
-        )
+        format!("invalid string: {}", error.code.to_string().to_lowercase())
     } else {
         quotes(written)
     }
@@ -157,10 +154,10 @@ pub(super) fn quotes(bare: &str) -> String {
     // A value that is refused in quotes too is not proposed in them.
     if let Some(ratio) = bare.strip_suffix('%').and_then(|text| text.parse().ok()) {
         let decimal = values::decimal(ratio);
-        return format!("{bare} is no number: write {ratio}, or {decimal} for a decimal");
+        return format!("invalid number {bare}: write {ratio}, or {decimal} for a decimal");
     }
     if let Some(number) = values::plain_number(bare) {
-        return format!("{bare} is no number: write {number}");
+        return format!("invalid number {bare}: write {number}");
     }
     // `10m` is minutes.
     let memory = values::binary_memory(bare).filter(|_| values::duration_of(bare).is_none());

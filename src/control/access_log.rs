@@ -136,7 +136,8 @@ impl Orders {
             let its = path.clone();
             let mut asked = self.asked.take();
             let opened = aside::begin(move || sys::open_to_append(&its, MODE)).await;
-            let opened = opened.unwrap_or_else(|_| Err(io::Error::other("no thread can be made")));
+            let opened =
+                opened.unwrap_or_else(|_| Err(io::Error::other("no thread can be created")));
             // A reload may have replaced the log.
             if self.path.borrow().as_ref() != Some(&path) {
                 self.rotated.set(true);

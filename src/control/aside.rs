@@ -91,7 +91,7 @@ impl Watched {
             let _busy = busy;
             call()
         });
-        let no_thread = |_| io::Error::other("no thread can be made");
+        let no_thread = |_| io::Error::other("no thread can be created");
         outcome.await.map_err(no_thread)
     }
 

@@ -212,7 +212,7 @@ impl Measurements {
         let Ok((taken, control, tables)) = computed.await else {
             self.writing.set(false);
             return log::error!(
-                "cannot sum up the histograms: no thread can be made; what was measured in the \
+                "cannot sum up the histograms: no thread can be created; what was measured in the \
                  last {seconds:.1} s is lost"
             );
         };
@@ -235,13 +235,13 @@ impl Measurements {
             }
         };
         self.writing.set(false);
-        match outcome.unwrap_or_else(|_| Err(io::Error::other("no thread can be made"))) {
+        match outcome.unwrap_or_else(|_| Err(io::Error::other("no thread can be created"))) {
             Ok(()) => log::info!(target: TARGET, "histograms appended to {}", path.display()),
             Err(error) => log::error!("cannot write {}: {error}", path.display()),
         }
     }
 
-    /// What was measured since the start; `None`: no thread can be made.
+    /// What was measured since the start; `None`: no thread can be created.
     pub(super) async fn summaries(&self, workers: &Workers) -> Option<Vec<HistogramStatus>> {
         let taken = take(workers).await;
         let totals = Arc::clone(&self.totals);

@@ -66,7 +66,6 @@ pub use access_lists::read_access_list;
 use access_log::{AccessLogWriter, Log, Orders, Sink};
 use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
-pub(crate) use audit::is_misleading;
 use balancer::Balancer;
 use bans::KeptBans;
 use discovery::Discoveries;

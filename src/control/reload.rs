@@ -193,7 +193,7 @@ impl Reloading {
         tokio::select! {
             outcome = &mut reading.outcome => match outcome {
                 Ok(outcome) => outcome,
-                Err(_) => self.unread("cannot read the file: no thread can be made".to_owned()),
+                Err(_) => self.unread("cannot read the file: no thread can be created".to_owned()),
             },
             () = &mut reading.deadline => {
                 let why = format!(

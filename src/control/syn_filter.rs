@@ -212,7 +212,7 @@ impl SynFilter {
         self.dropping.remove(&prefix);
         self.has_changed = true;
         if let Means::Maps(maps) = self.means {
-            // It is there: nobody else removes it.
+            // It is there: nothing else removes it.
             let _ = maps.remove(prefix);
         }
     }
@@ -235,8 +235,9 @@ impl SynFilter {
             log::info!(
                 "{}",
                 match prefixes.is_empty() {
-                    true => "banned clients knock no longer: listening sockets have no filter",
-                    false => "banned clients keep knocking: they are dropped before accept",
+                    true =>
+                        "banned clients no longer connect: the filter of listening sockets is removed",
+                    false => "banned clients go on connecting: the kernel drops them before accept",
                 }
             );
         }

@@ -37,7 +37,7 @@ pub(super) enum SocketSource {
 pub(super) struct Opened {
     /// For new listeners.
     pub(super) new: HashMap<Address, io::Result<SocketSource>>,
-    /// Instead of sockets whose files somebody has removed or replaced, by the listeners' ids.
+    /// Instead of sockets whose files were removed or replaced, by the listeners' ids.
     pub(super) again: Vec<(u64, Bound)>,
     /// The same for the API.
     pub(super) admin: Option<(OwnedFd, SocketFile)>,

@@ -2,7 +2,7 @@
 //!
 //! It is a hash table of open addressing, whose places are as large as a cache line and hold
 //! several keys: nearly each look-up touches one line, or two that are beside each other. The hash
-//! has a random key, so that nobody can write a list whose look-ups are slow.
+//! has a random key, so that no one can write a list whose look-ups are slow.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};

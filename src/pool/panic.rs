@@ -23,7 +23,7 @@ pub enum Service {
     /// To all backends that are ready: the pool panics.
     Panic,
     /// To backends each of which has failed so often in a row that it would be ejected as one of
-    /// several. Workers know it at once: it is looked at where somebody asks.
+    /// several. Workers know it at once: each question looks at it.
     Failing,
     /// To backends that are up, of which one may be ejected.
     #[default]

@@ -310,7 +310,7 @@ fn a_listener_takes_and_leaves_a_list_while_it_runs() {
 }
 
 #[test]
-fn a_dry_run_counts_and_reports_and_refuses_nobody() {
+fn a_dry_run_counts_and_reports_and_refuses_no_one() {
     watched(|| {
         let backend = Backend::echo();
         let text = file(&backend, "deny: [\"127.6.0.0/24\"], dry_run: true");

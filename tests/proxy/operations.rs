@@ -128,7 +128,7 @@ fn a_socket_file_of_another_process_is_left_alone() {
 }
 
 #[test]
-fn socket_files_that_somebody_removes_come_back_at_a_reload() {
+fn removed_socket_files_come_back_at_a_reload() {
     watched(|| {
         let file = "(workers: 1, listeners: [(bind: \"unix:front.sock\", pool: \"main\")], \
                     pools: [(name: \"main\", backends: [\"unix:back.sock\"])])";

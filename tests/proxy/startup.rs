@@ -127,6 +127,22 @@ fn a_start_right_after_sigkill_gets_the_same_addresses() {
     });
 }
 
+#[test]
+fn without_its_default_socket_a_balancer_serves() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        std::fs::write(launch.dir().join("mahoraga.sock"), "mine").unwrap();
+        let balancer = launch.start();
+        ping(&mut balancer.connect(), b"hello");
+        let warning = "no admin API: mahoraga.sock: address in use: another file is there";
+        assert_eq!(balancer.log().count(warning), 1, "{}", balancer.log().all());
+        let left = std::fs::read_to_string(balancer.dir().join("mahoraga.sock"));
+        assert_eq!(left.unwrap(), "mine");
+        balancer.finish();
+    });
+}
+
 /// As under `taskset -c`.
 #[expect(unsafe_code, reason = "neither std nor socket2 sets affinity")]
 fn run_on(cpu: usize) -> io::Result<()> {

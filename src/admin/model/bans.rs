@@ -101,7 +101,7 @@ pub struct BanFilter {
     /// Their order.
     #[serde(skip_serializing_if = "BanOrder::is_default")]
     pub sort: BanOrder,
-    /// At most so many, up to 1,000,000; 1,000 without it.
+    /// The most bans that are listed: 1,000,000 at most, 1,000 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }

@@ -70,7 +70,7 @@ impl TrafficStatus {
 /// ready. No file and no client delays them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ControlStatus {
-    /// How many.
+    /// The number of turns.
     pub turns: u64,
     /// Half took less, in µs.
     pub p50_us: u64,

@@ -10,7 +10,7 @@ use thiserror::Error;
 /// The address of an admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// A Unix socket: everybody who may open it may do everything.
+    /// A Unix socket: a process that may open it may do everything.
     Socket(PathBuf),
     /// HTTP on loopback, for callers with a token.
     Http(SocketAddr),

@@ -323,7 +323,7 @@ fn of_groups() -> Vec<Case> {
 }
 
 #[test]
-fn a_broken_rule_is_told_in_one_sentence_from_every_source() {
+fn a_broken_rule_has_one_sentence_for_every_source() {
     for case in cases() {
         let sentence = case.sentence;
         let text = if case.pool.is_empty() {

@@ -118,11 +118,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "localhost:80",
         "localhost:80 must be written in double quotes: \"localhost:80\"",
     ),
-    ("(a: 10k)", "10k", "10k is no number: write 10000"),
+    ("(a: 10k)", "10k", "invalid number 10k: write 10000"),
     (
         "(a: 50%)",
         "50%",
-        "50% is no number: write 50, or 0.5 for a decimal",
+        "invalid number 50%: write 50, or 0.5 for a decimal",
     ),
     (
         "(a: 1GB)",

@@ -52,7 +52,7 @@ impl Saver {
         if let Some(running) = &mut self.running {
             let outcome = match running.outcome.try_recv() {
                 Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Closed) => Err(io::Error::other("no thread can be made")),
+                Err(TryRecvError::Closed) => Err(io::Error::other("no thread can be created")),
                 Ok(outcome) => outcome,
             };
             let (changes, began) = (running.changes, running.began);

@@ -316,7 +316,7 @@ pub(in crate::control) async fn system_resolver() -> Result<(TokioResolver, Arc<
         let hosts = Hosts::from_system().unwrap_or_default();
         (read_system_conf(), Arc::new(hosts))
     });
-    let no_thread = |_| NetError::from("no thread can be made");
+    let no_thread = |_| NetError::from("no thread can be created");
     let (system, hosts) = read.await.map_err(no_thread)?;
     let (config, options) = system?;
     let mut resolver = built(config, options)?;

@@ -52,7 +52,7 @@ impl Discoveries {
         for pool in &new.pools {
             let old = old.pool(&pool.name);
             let kept = match old.zip(in_force.pool(&pool.name)) {
-                Some((old, in_force)) if asks_anew(pool, old) => others(&in_force.backends, pool),
+                Some((old, in_force)) if asks_again(pool, old) => others(&in_force.backends, pool),
                 // It may wait since an earlier reload.
                 _ => before.0.get(&pool.name).cloned().unwrap_or_default(),
             };
@@ -101,7 +101,7 @@ impl Discoveries {
 }
 
 /// Whether a pool asks for names that it did not ask for before.
-fn asks_anew(pool: &Pool, old: &Pool) -> bool {
+fn asks_again(pool: &Pool, old: &Pool) -> bool {
     let hosts = |pool: &Pool| -> HashSet<String> {
         let hosts = pool.backends.iter().filter_map(|its| its.host.as_ref());
         hosts.map(|host| host.to_ascii_lowercase()).collect()

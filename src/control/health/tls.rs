@@ -133,7 +133,7 @@ impl TlsClient {
                 None => aside::read(load).await.ok(),
             };
             let no_thread = || {
-                let why = "cannot read certificates: no thread can be made";
+                let why = "cannot read certificates: no thread can be created";
                 Some((Err(Failure::Lacking(why.to_owned())), None))
             };
             if let Some((made, version)) = loaded.unwrap_or_else(no_thread) {

@@ -86,7 +86,7 @@ struct Lines<R> {
     /// The last line, with its end.
     line: Vec<u8>,
     number: u64,
-    /// That were read in all.
+    /// Bytes that were read in all.
     bytes: u64,
 }
 

@@ -125,7 +125,7 @@ fn look(member: &mut Member, backend: &pool::Backend, now: u64) -> String {
 }
 
 #[test]
-fn no_ejection_is_missed_however_rarely_somebody_looks() {
+fn no_ejection_is_missed_however_rare_the_looks_are() {
     let config = config(&[("p", &[("a", 1), ("b", 2)])]);
     let mut roster = Roster::default();
     roster.follow(&config);

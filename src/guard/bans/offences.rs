@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_reports_and_bans_nobody() {
+    fn a_dry_run_reports_and_bans_no_one() {
         let bans = Bans::new(100);
         let rule = BanRule {
             dry_run: true,

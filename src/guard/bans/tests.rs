@@ -157,7 +157,7 @@ fn a_look_up_is_that_of_a_naive_search() {
 }
 
 #[test]
-fn a_ban_whose_clients_keep_knocking_is_told_and_counts_what_the_kernel_drops() {
+fn a_ban_reports_clients_that_keep_knocking_and_counts_what_the_kernel_drops() {
     let bans = Bans::new(10);
     ban(&bans, "10.0.0.0/8", NEVER);
     ban(&bans, "10.1.0.0/16", 5 * SECOND);

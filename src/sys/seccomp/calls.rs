@@ -2,7 +2,7 @@
 
 use super::{Allowed, Only};
 
-/// What no thread of a balancer ever calls, and who has taken one over might.
+/// What no thread of a balancer ever calls, but an attacker might who has taken one over.
 pub(super) const DEADLY: &[libc::c_long] = &[
     // Programs, and other processes.
     libc::SYS_execve,
