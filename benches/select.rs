@@ -79,7 +79,6 @@ fn pool(strategy: &str, backends: u16) -> Pool {
     let found = all.into_iter().find(|(name, _)| *name == strategy);
     let (_, strategy) = found.expect("a strategy of this name");
     Pool::new(&config::Pool {
-        persist: (strategy == Strategy::StickyRoundRobin).then(config::Persist::default),
         strategy,
         ..config::Pool::of("p", (0..backends).map(backend).collect())
     })

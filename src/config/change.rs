@@ -12,7 +12,7 @@ pub use access_edits::AccessEdits;
 pub use topic::Topic;
 
 use super::rules::{self, Finding};
-use super::{Backend, Config, Group, Listener, Patch, Pool, Strategy, values};
+use super::{Backend, Config, Listener, Patch, Pool, Strategy, values};
 
 /// One change. Names are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,7 +276,6 @@ fn broken(config: &mut Config, at: usize, changes: &[(usize, &Change)]) -> Vec<F
     } else if is_empty(pool) && changes.iter().any(|(_, change)| removes(change)) {
         vec![of_whole(LAST.to_owned())]
     } else {
-        pool.complete();
         pool.backends.sort_by_key(|backend| backend.reserve);
         let mut found = Vec::new();
         rules::of_pool("", pool, &mut found);
@@ -323,17 +322,6 @@ impl ChangeError {
             };
         }
         self
-    }
-}
-
-/// Changes backends, and derives the groups again if they were derived from the backends.
-fn regroup(pool: &mut Pool, change: impl FnOnce(&mut Pool)) {
-    let before = Group::of(&pool.backends);
-    change(pool);
-    if let Strategy::TwoTier(tiers) = &mut pool.strategy
-        && tiers.groups == before
-    {
-        tiers.groups = Group::of(&pool.backends);
     }
 }
 

@@ -126,7 +126,6 @@ fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
     let at = reader.at(root, "");
     let config = reader.group(at, &Config::base());
     let mut config = config.unwrap_or_else(Config::base);
-    config.pools.iter_mut().for_each(|pool| pool.complete());
     config
         .access_lists
         .iter_mut()
@@ -164,7 +163,7 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
     let file = reader.group(at, &StrategyFile::base());
     let strategy = file.map(|file| file.strategy).unwrap_or_default();
     let settings = ["key", "ttl", "clients_max"];
-    if strategy == Strategy::StickyRoundRobin
+    if let Strategy::StickyRoundRobin(_) = strategy
         && let Some(setting) = settings.iter().find_map(|name| at.value.field(name))
     {
         let sentence = "only a file can say how clients of `sticky_round_robin` persist";

@@ -87,8 +87,7 @@ settings! {
     /// pool; every listener's `pool` is an index into `pools`, and its `access_list` is there;
     /// every pool has a backend of weight above 0 that is not of the reserve, unless it discovers;
     /// the reserve stands behind all others, and is there where the pool scales and nowhere else;
-    /// `two_tier` has every group that a backend of its pool names, and if one names a group, all
-    /// do; a pool of `sticky_round_robin` persists.
+    /// in a pool of `two_tier`, all backends have a group, or none has one.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Config {
         /// How many worker threads run. Auto: one for each CPU that the process may use.

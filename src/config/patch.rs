@@ -13,6 +13,7 @@ use super::codec::{Codec, duration, number};
 use super::json::{self, BodyError, KEEP};
 use super::reader::{Around, Reader};
 use super::source::Source;
+use super::strategy_file::StrategyFile;
 use super::table::{self, Setting, Settings, TableBuilder, setting};
 use super::text::Text;
 use super::tree::{Kind, Value};
@@ -363,7 +364,8 @@ fn of_pool() -> Vec<Setting<Pool>> {
         "`(name: \"hash\", key: \"sni\")`.",
     ]);
     let put = Pool::select_by;
-    table.add(("strategy", &[]), strategy(), Pool::selects_by, put);
+    let get = |pool: &Pool| pool.strategy.clone();
+    table.add(("strategy", &[]), strategy(), get, put);
     table.settings.push(setting("max_connections"));
     table.add(
         ("queue_max", setting::<Queue>("max").about),
@@ -391,12 +393,8 @@ fn strategy() -> Codec<super::Strategy> {
             None => reader.unexpected(at, expected),
         },
         |strategy, _, around| {
-            let (strategy, base) = (strategy.clone(), super::strategy_file::StrategyFile::base());
-            let file = super::strategy_file::StrategyFile {
-                strategy,
-                ..base.clone()
-            };
-            let text = table::text(&file, &base, around);
+            let strategy = strategy.clone();
+            let text = table::text(&StrategyFile { strategy }, &StrategyFile::base(), around);
             match text {
                 Text::Leaf(_) => text,
                 Text::Fields(_) | Text::List(_) => Text::quoted(&text.shown().unwrap_or_default()),

@@ -15,6 +15,7 @@ use super::table::{Shape, settings};
 use super::values;
 use super::{
     AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, Queue, Scaling, Strategy,
+    TwoTier,
 };
 use crate::origin::{Origins, Ports};
 
@@ -26,12 +27,12 @@ settings! {
         pub name: String = String::new() => required(name());
         /// How a backend is selected.
         pub strategy: Strategy = Strategy::default();
-            @strategy => strategy(), Self::strategy_in_file, Self::put_strategy;
+            @strategy => strategy(),
+                |pool: &Self| StrategyFile { strategy: pool.strategy.clone() },
+                |pool: &mut Self, file: StrategyFile| pool.strategy = file.strategy;
         /// The key by which clients return to their last backend. Off: no persistence.
-        pub persist: Option<Persist> = None;
-            @persist => group_or_off(
-                    "\"off\", a key or a group such as (key: \"sni\", ttl: \"1h\")",
-                ), Self::persist_in_file, Self::put_persist;
+        pub persist: Option<Persist> = None
+            => group_or_off("\"off\", a key or a group such as (key: \"sni\", ttl: \"1h\")");
         /// The most connections to all its backends, over all workers. Off: no limit.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
         /// Local addresses and ports of connections to its backends.
@@ -89,7 +90,7 @@ settings! {
 
 impl Shape for Pool {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
-        if self.strategy == Strategy::StickyRoundRobin {
+        if let Strategy::StickyRoundRobin(_) = self.strategy {
             reader.wrong(at, "persist", values::persists_already());
         }
     }
@@ -112,79 +113,55 @@ impl Pool {
         }
     }
 
-    /// Derives settings from others: the persistence of `sticky_round_robin`, and the groups of
-    /// `two_tier` with their weights.
-    pub(super) fn complete(&mut self) {
-        if self.strategy == Strategy::StickyRoundRobin {
-            self.persist.get_or_insert_default();
-        }
-        let of_backends = Group::of(&self.backends);
-        if let Strategy::TwoTier(tiers) = &mut self.strategy {
-            if tiers.groups.is_empty() {
-                tiers.groups = of_backends;
-                return;
-            }
-            for group in tiers.groups.iter_mut().filter(|group| group.weight == 0) {
-                let same = of_backends.iter().find(|its| its.name == group.name);
-                group.weight = same.map_or(1, |its| its.weight);
-            }
+    /// Which clients return to the backend that they had. `None`: none.
+    #[must_use]
+    pub fn persists(&self) -> Option<&Persist> {
+        if let Strategy::StickyRoundRobin(persist) = &self.strategy {
+            Some(persist)
+        } else {
+            self.persist.as_ref()
         }
     }
 
-    /// The strategy with the persistence that is part of it, without what is derived from the
-    /// backends.
-    fn strategy_in_file(&self) -> StrategyFile {
-        let mut strategy = self.strategy.clone();
-        if let Strategy::TwoTier(tiers) = &mut strategy {
-            let of_backends = Group::of(&self.backends);
-            if tiers.groups == of_backends {
-                tiers.groups.clear();
-            }
-            for group in &mut tiers.groups {
-                if of_backends.contains(group) {
-                    group.weight = 0;
-                }
-            }
-        }
-        let is_sticky = strategy == Strategy::StickyRoundRobin;
-        let persist = self.persist.clone().filter(|_| is_sticky);
-        StrategyFile {
-            strategy,
-            persist: persist.unwrap_or_default(),
-        }
-    }
-
-    /// The strategy without what is derived from the backends.
-    pub(super) fn selects_by(&self) -> Strategy {
-        self.strategy_in_file().strategy
-    }
-
-    /// Selects by another strategy from now on.
-    pub(super) fn select_by(&mut self, strategy: Strategy) {
-        if strategy == self.selects_by() {
-            return;
-        }
-        // The persistence of `sticky_round_robin` is part of it and is removed with it.
-        if self.strategy == Strategy::StickyRoundRobin {
+    /// Selects by another strategy from now on. How clients of `sticky_round_robin` persist is said
+    /// by a file alone, so the pool goes on as before.
+    pub(crate) fn select_by(&mut self, mut strategy: Strategy) {
+        if let Strategy::StickyRoundRobin(persist) = &mut strategy
+            && let Some(own) = self.persists()
+        {
+            *persist = own.clone();
             self.persist = None;
         }
         self.strategy = strategy;
     }
 
-    fn put_strategy(&mut self, file: StrategyFile) {
-        let is_sticky = file.strategy == Strategy::StickyRoundRobin;
-        self.strategy = file.strategy;
-        self.put_persist(is_sticky.then_some(file.persist));
+    /// The groups of `two_tier`: those that it lists, or else those that backends name. A group
+    /// without a weight of its own has that of its backends.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        let Strategy::TwoTier(TwoTier { groups, .. }) = &self.strategy else {
+            return Vec::new();
+        };
+        let of_backends = Group::of(&self.backends);
+        if groups.is_empty() {
+            return of_backends;
+        }
+        let mut groups = groups.clone();
+        for group in groups.iter_mut().filter(|group| group.weight == 0) {
+            let same = of_backends.iter().find(|its| its.name == group.name);
+            group.weight = same.map_or(1, |its| its.weight);
+        }
+        groups
     }
 
-    fn persist_in_file(&self) -> Option<Persist> {
-        let is_sticky = self.strategy == Strategy::StickyRoundRobin;
-        self.persist.clone().filter(|_| !is_sticky)
-    }
-
-    /// The strategy or the setting may say it, and the other then says nothing.
-    fn put_persist(&mut self, persist: Option<Persist>) {
-        self.persist = persist.or_else(|| self.persist.take());
+    /// The strategy with the groups that take effect.
+    #[must_use]
+    pub fn strategy_in_force(&self) -> Strategy {
+        let mut strategy = self.strategy.clone();
+        if let Strategy::TwoTier(tiers) = &mut strategy {
+            tiers.groups = self.groups();
+        }
+        strategy
     }
 
     fn members(&self, of_reserve: bool) -> Vec<Backend> {

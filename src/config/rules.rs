@@ -351,7 +351,7 @@ pub(super) fn members_found<'a>(pool: &'a Pool, found: &'a [Finding]) -> HashMap
 }
 
 fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) {
-    let groups = &tiers.groups;
+    let groups = &pool.groups()[..];
     let strategy = format!("{path}.strategy");
     match &tiers.first {
         FirstTier::Hash { subset, .. } if !groups.is_empty() && *subset != SUBSET => {

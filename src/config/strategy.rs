@@ -63,9 +63,8 @@ strategies! {
     /// Each in turn, by weight, smoothly.
     #[default]
     RoundRobin = "round_robin", Turn, [];
-    /// Each in turn, by weight, for a client's first connection; later ones follow it, because
-    /// the pool persists.
-    StickyRoundRobin = "sticky_round_robin", Turn, ["key", "ttl", "clients_max"];
+    /// Each in turn, by weight, for a client's first connection; later ones follow it.
+    StickyRoundRobin(Persist) = "sticky_round_robin", Turn, ["key", "ttl", "clients_max"];
     /// By a key of the client, the same on every balancer.
     Hash(Hash) = "hash", Key, ["key", "max_load"];
     /// The one with the fewest connections for its weight.
@@ -127,8 +126,8 @@ pub struct TwoTier {
     pub first: FirstTier,
     /// What picks within the group.
     pub then: SecondTier,
-    /// The groups that backends name, in order of priority. Every group that a backend names is
-    /// here; empty when none does.
+    /// The groups that the strategy lists, in order of priority. Empty: [`Group::of`] the backends
+    /// of the pool.
     pub groups: Vec<Group>,
 }
 

@@ -10,8 +10,7 @@ use super::{
 };
 
 settings! {
-    /// A strategy, and the persistence that is part of `sticky_round_robin`. A setting that the
-    /// strategy does not have is not put, and is a mistake.
+    /// A strategy. A setting that it does not have is not put, and is a mistake.
     #[derive(Clone, PartialEq)]
     pub(super) struct StrategyFile {
         pub(super) strategy: Strategy = Strategy::default();
@@ -52,9 +51,11 @@ settings! {
             @key
             /// hash, two_tier, sticky_round_robin: the property of a client that is hashed or
             /// remembered.
-            => parsed("a key such as \"source_ip\"", |text| text.parse(), Key::to_string),
-                |file: &Self| file.strategy.key().unwrap_or(&file.persist.key).clone(),
-                |file: &mut Self, key| *file.key_mut() = key;
+            [if let Strategy::Hash(Hash { key, .. })
+                | Strategy::StickyRoundRobin(Persist { key, .. })
+                | Strategy::TwoTier(TwoTier { first: FirstTier::Hash { key, .. }, .. }) = strategy
+                { *key } else { Key::default() }]
+            => parsed("a key such as \"source_ip\"", |text| text.parse(), Key::to_string);
             @subset
             /// two_tier: backends of a subset, while no groups are named.
             [if let Strategy::TwoTier(TwoTier { first: FirstTier::Hash { subset, .. }, .. })
@@ -84,28 +85,16 @@ settings! {
             [if let Strategy::Predictive(its) = strategy { its.season }
                 else { Predictive::default().season }]
             => duration(values::SEASON).or("off");
-        pub(super) persist: Persist = Persist::default();
             @ttl
             /// sticky_round_robin: how long a client is remembered after its last connection.
-            [persist.ttl] => duration(values::TTL);
+            [if let Strategy::StickyRoundRobin(its) = strategy { its.ttl }
+                else { Persist::default().ttl }]
+            => duration(values::TTL);
             @clients_max
             /// sticky_round_robin: how many clients are remembered.
-            [persist.clients_max] => number(values::CLIENTS);
-    }
-}
-
-impl StrategyFile {
-    fn key_mut(&mut self) -> &mut Key {
-        if let Strategy::Hash(Hash { key, .. })
-        | Strategy::TwoTier(TwoTier {
-            first: FirstTier::Hash { key, .. },
-            ..
-        }) = &mut self.strategy
-        {
-            key
-        } else {
-            &mut self.persist.key
-        }
+            [if let Strategy::StickyRoundRobin(its) = strategy { its.clients_max }
+                else { Persist::default().clients_max }]
+            => number(values::CLIENTS);
     }
 }
 
@@ -117,7 +106,6 @@ impl Shape for StrategyFile {
         let strategy = values::named("strategy", name, &Strategy::all());
         Self {
             strategy: strategy.unwrap_or_default(),
-            ..Self::base()
         }
     }
 
@@ -136,8 +124,8 @@ impl Shape for StrategyFile {
                 reader.wrong(at, &field.name, error);
             }
         }
-        if self.strategy == Strategy::StickyRoundRobin
-            && let Err(error) = values::lasting(self.persist.key.clone())
+        if let Strategy::StickyRoundRobin(persist) = &self.strategy
+            && let Err(error) = values::lasting(persist.key.clone())
         {
             reader.wrong(at, "key", error);
         }
@@ -166,7 +154,7 @@ impl Shape for StrategyFile {
     }
 }
 
-/// A strategy, and the persistence that is part of it.
+/// A strategy with its settings.
 pub(super) fn strategy() -> Codec<StrategyFile> {
     group_or_short("a name or a group such as (name: \"hash\", key: \"sni\")")
 }

@@ -181,7 +181,7 @@ fn strategy(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     let active: Vec<_> = pool.backends.iter().filter(is_active).collect();
     if let Strategy::TwoTier(tiers) = &pool.strategy {
         if let FirstTier::Hash { subset, .. } = tiers.first
-            && tiers.groups.is_empty()
+            && pool.groups().is_empty()
             && usize::from(subset.get()) > active.len()
             && active.len() > 1
         {
@@ -219,11 +219,9 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
         format!("pools[{i}].persist.key"),
     );
     let selects = pool.strategy.key().map(|key| (&of_strategy, key));
-    let persists = pool.persist.as_ref().map(|persist| {
-        let its_own = pool.strategy == Strategy::StickyRoundRobin;
-        let at = if its_own { &of_strategy } else { &of_persist };
-        (at, &persist.key)
-    });
+    let its_own = matches!(pool.strategy, Strategy::StickyRoundRobin(_));
+    let at = if its_own { &of_strategy } else { &of_persist };
+    let persists = pool.persists().map(|persist| (at, &persist.key));
     let sockets = config.listeners.iter().filter(|one| one.pool == i);
     let socket = sockets
         .map(|listener| &listener.bind)

@@ -167,8 +167,8 @@ impl Pool {
         };
         let mut pool = Self {
             name: config.name.clone(),
-            strategy: config.strategy.clone(),
-            persist: config.persist.clone(),
+            strategy: config.strategy_in_force(),
+            persist: config.persists().cloned(),
             backends: Vec::new(),
             connections: shared(|before| &before.connections),
             ejections: shared(|before| &before.ejections),
@@ -177,7 +177,7 @@ impl Pool {
                 || Arc::new(Queue::new(config.queue)),
                 |before| Arc::clone(&before.queue),
             ),
-            sticky: sticky(config.persist.as_ref(), before),
+            sticky: sticky(config.persists(), before),
             leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
             panic: false,
             rising: false,

@@ -311,7 +311,7 @@ fn none_of(pool: &Pool) -> Choice {
 impl Picker {
     fn new(pool: &Pool, members: Arc<[u16]>, backup: bool) -> Self {
         match &pool.strategy {
-            Strategy::RoundRobin | Strategy::StickyRoundRobin => {
+            Strategy::RoundRobin | Strategy::StickyRoundRobin(_) => {
                 Self::RoundRobin(RoundRobin::new(pool, &members))
             }
             Strategy::Hash(hash) => Self::Hash(Hash::new(hash, pool, members)),

@@ -159,7 +159,13 @@ fn selector(pool: &Arc<Pool>, seat: Seat) -> Selector {
     Selector::new(Arc::new(Plan::new(Arc::clone(pool))), seat)
 }
 
-fn config(strategy: Strategy, backends: &[config::Backend]) -> config::Pool {
+fn config(mut strategy: Strategy, backends: &[config::Backend]) -> config::Pool {
+    // A strategy is tested alone: such a table remembers no client.
+    if let Strategy::StickyRoundRobin(persist) = &mut strategy
+        && *persist == Persist::default()
+    {
+        persist.clients_max = 0;
+    }
     config::Pool {
         strategy,
         persist: None,

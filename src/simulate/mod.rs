@@ -34,7 +34,7 @@ use std::num::NonZeroU32;
 use serde::Serialize;
 
 use crate::address::Address;
-use crate::config::{self, Group, Persist, Strategy};
+use crate::config::{self, Strategy};
 use crate::pool::{Pool, Standing};
 use crate::select::{Forecaster, Plan};
 
@@ -183,21 +183,10 @@ fn prepare(scenario: &Scenario, pool: &config::Pool, strategy: &Strategy) -> con
     // The simulation shows how strategies treat a failing backend before it is ejected.
     pool.ejection = None;
     if pool.strategy.name() != strategy.name() {
-        if pool.strategy == Strategy::StickyRoundRobin {
-            pool.persist = None;
-        }
-        pool.strategy = strategy.clone();
-    }
-    if pool.strategy == Strategy::StickyRoundRobin && pool.persist.is_none() {
-        pool.persist = Some(Persist::default());
+        pool.select_by(strategy.clone());
     }
     if let Some(reserve) = &scenario.reserve {
         reserve.fit(&mut pool);
-    }
-    if let Strategy::TwoTier(tiers) = &mut pool.strategy
-        && tiers.groups.is_empty()
-    {
-        tiers.groups = Group::of(&pool.backends);
     }
     if let Strategy::Predictive(settings) = &mut pool.strategy {
         settings.season = scenario.season.or(settings.season);

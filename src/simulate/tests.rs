@@ -127,7 +127,10 @@ fn clients_that_find_no_backend_fail_at_once() {
 
 #[test]
 fn sticky_clients_stay_and_return() {
-    let outcome = of(&short(Scenario::equal(), 10), &Strategy::StickyRoundRobin);
+    let outcome = of(
+        &short(Scenario::equal(), 10),
+        &Strategy::StickyRoundRobin(Default::default()),
+    );
     assert!(
         outcome.returning > 1_000 && outcome.not_as_before < 1e-9,
         "{outcome:?}"
@@ -142,11 +145,11 @@ fn two_tiers_take_the_groups_that_backends_name() {
     }
     let tiers = Strategy::TwoTier(Default::default());
     let prepared = prepare(&Scenario::equal(), &pool, &tiers);
-    let Strategy::TwoTier(settings) = &prepared.strategy else {
-        panic!("{:?}", prepared.strategy);
-    };
-    let groups = settings.groups.iter();
-    let groups: Vec<_> = groups.map(|group| (&*group.name, group.weight)).collect();
+    let groups = prepared.groups();
+    let groups: Vec<_> = groups
+        .iter()
+        .map(|group| (&*group.name, group.weight))
+        .collect();
     assert_eq!(
         groups,
         [("g0", 2), ("g1", 2), ("g2", 2), ("g3", 2), ("g4", 2)]
@@ -173,9 +176,8 @@ fn own_settings_hold_for_the_own_strategy() {
         matches!(prepared, Strategy::Predictive(settings) if settings.season == Some(day)),
         "{prepared:?}"
     );
-    pool.strategy = Strategy::StickyRoundRobin;
-    pool.persist = Some(Persist::default());
-    assert_eq!(prepare(&wave, &pool, &hash).persist, None);
+    pool.strategy = Strategy::StickyRoundRobin(Default::default());
+    assert_eq!(prepare(&wave, &pool, &hash).persists(), None);
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn keys_go_where_the_strategy_has_them() {
         ttl: Duration::from_secs(1),
         ..Persist::default()
     };
-    assert_eq!(sticky.unwrap().persist, Some(persist));
+    assert_eq!(sticky.unwrap().persists(), Some(&persist));
     let persist = pool("--persist source_ip").unwrap().persist;
     assert_eq!(persist, Some(Persist::default()));
 }

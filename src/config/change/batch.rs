@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Backend, Change, ChangeError, Pool, Refused, regroup, unknown};
+use super::{Backend, Change, ChangeError, Pool, Refused, unknown};
 
 /// Makes these changes of a pool without validating the result. Answers with the errors of those
 /// that can't be made, by their numbers.
@@ -18,7 +18,7 @@ pub(super) fn make(pool: &mut Pool, changes: &[(usize, &Change)]) -> Refused {
                 }
             }
         } else {
-            regroup(pool, |pool| refused.extend(change_backends(pool, run)));
+            refused.extend(change_backends(pool, run));
         }
     }
     refused

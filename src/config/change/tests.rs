@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::config::table::Settings;
-use crate::config::{AccessList, AccessListChange, AdminState, parse};
+use crate::config::{AccessList, AccessListChange, AdminState, Persist, parse};
 use crate::prefix::Prefix;
 
 const TEXT: &str = r#"(
@@ -171,35 +171,31 @@ fn a_backend_changes_only_the_given_fields() {
     );
 }
 
-fn groups(config: &mut Config, groups: &[(&str, u32)]) {
-    let Strategy::TwoTier(tiers) = &mut config.pools[1].strategy else {
-        panic!("{:?}", config.pools[1].strategy);
-    };
-    let group = |(name, weight): &(&str, u32)| Group {
-        name: (*name).to_owned(),
-        weight: *weight,
-    };
-    tiers.groups = groups.iter().map(group).collect();
+/// The groups of the second pool, each with its weight.
+fn groups(config: &Config) -> Vec<(String, u32)> {
+    let groups = config.pools[1].groups().into_iter();
+    groups.map(|group| (group.name, group.weight)).collect()
+}
+
+fn weights(groups: &[(&str, u32)]) -> Vec<(String, u32)> {
+    let groups = groups.iter();
+    groups
+        .map(|(name, weight)| ((*name).to_owned(), *weight))
+        .collect()
 }
 
 #[test]
 fn groups_follow_their_backends() {
-    becomes(&weigh("tiers", "unix:/y", 5), |config| {
-        config.pools[1].backends[1].weight = 5;
-        groups(config, &[("x", 1), ("y", 5)]);
-    });
-    becomes(&remove("tiers", "unix:/x"), |config| {
-        config.pools[1].backends.remove(0);
-        groups(config, &[("y", 2)]);
-    });
+    let weighed = weigh("tiers", "unix:/y", 5).apply(&config()).unwrap();
+    assert_eq!(groups(&weighed), weights(&[("x", 1), ("y", 5)]));
+    let removed = remove("tiers", "unix:/x").apply(&config()).unwrap();
+    assert_eq!(groups(&removed), weights(&[("y", 2)]));
     let new = Backend {
         group: Some("z".to_owned()),
         ..backend("unix:/z")
     };
-    becomes(&add("tiers", new.clone()), |config| {
-        config.pools[1].backends.push(new);
-        groups(config, &[("x", 1), ("y", 2), ("z", 1)]);
-    });
+    let added = add("tiers", new).apply(&config()).unwrap();
+    assert_eq!(groups(&added), weights(&[("x", 1), ("y", 2), ("z", 1)]));
     refused(
         &add("tiers", backend("unix:/z")),
         "pool `tiers`: missing field `group`: other backends of the pool have one",
@@ -306,16 +302,14 @@ fn changes_of_backends_are_made_again_together() {
 fn groups_that_are_listed_stay() {
     let named = r#"(name: "two_tier", first: "weight", groups: [(name: "y", weight: 9), "x"])"#;
     let fixed = balance("tiers", named).apply(&config()).unwrap();
-    let mut want = config();
-    groups(&mut want, &[("y", 9), ("x", 1)]);
-    assert_eq!(fixed, want);
+    assert_eq!(groups(&fixed), weights(&[("y", 9), ("x", 1)]));
     let lonely = remove("tiers", "unix:/x").apply(&fixed).unwrap_err();
     assert_eq!(
         lonely.to_string(),
         "pool `tiers`: groups: no backend is in the group `x`"
     );
     let weighed = weigh("tiers", "unix:/y", 5).apply(&fixed).unwrap();
-    assert_eq!(weighed.pools[1].strategy, fixed.pools[1].strategy);
+    assert_eq!(groups(&weighed), groups(&fixed));
 }
 
 #[test]
@@ -327,7 +321,6 @@ fn a_strategy_takes_the_place_of_another() {
     // Its groups are those that the backends name.
     becomes(&balance("tiers", "two_tier"), |config| {
         config.pools[1].strategy = values::strategy("two_tier").unwrap();
-        groups(config, &[("x", 1), ("y", 2)]);
     });
     refused(
         &balance("web", r#"(name: "two_tier", first: "priority")"#),
@@ -348,13 +341,21 @@ fn a_strategy_takes_the_place_of_another() {
 fn persistence_goes_with_the_strategy_that_it_is_part_of() {
     becomes(&balance("sticky", "random"), |config| {
         config.pools[3].strategy = Strategy::Random;
-        config.pools[3].persist = None;
     });
     becomes(&balance("sticky", "sticky_round_robin"), |_| {});
     becomes(&balance("web", "sticky_round_robin"), |config| {
-        config.pools[0].strategy = Strategy::StickyRoundRobin;
-        config.pools[0].persist = Some(crate::config::Persist::default());
+        config.pools[0].strategy = Strategy::StickyRoundRobin(Persist::default());
     });
+    let persist = Persist {
+        key: "sni".parse().unwrap(),
+        ..Persist::default()
+    };
+    let mut by_name = config();
+    by_name.pools[0].persist = Some(persist.clone());
+    let sticky = balance("web", "sticky_round_robin").apply(&by_name);
+    by_name.pools[0].persist = None;
+    by_name.pools[0].strategy = Strategy::StickyRoundRobin(persist);
+    assert_eq!(sticky, Ok(by_name));
 }
 
 #[test]

@@ -322,10 +322,10 @@ impl Chance<'_> {
             backends.extend(reserve.collect::<Vec<_>>());
         }
         let strategy = self.strategy(&mut backends);
-        let is_sticky = strategy == Strategy::StickyRoundRobin;
-        let persist = self.persist();
+        let is_sticky = matches!(strategy, Strategy::StickyRoundRobin(_));
+        let persist = self.maybe(Self::persist);
         Pool {
-            persist: (is_sticky || self.half()).then_some(persist),
+            persist: persist.filter(|_| !is_sticky),
             strategy,
             max_connections: self.limit(),
             origins: Origins {
@@ -413,6 +413,7 @@ impl Chance<'_> {
                 max_load: self.maybe(|it| it.0.u16(101..=1000)),
             }),
             Strategy::LeastTime(_) => Strategy::LeastTime(decay),
+            Strategy::StickyRoundRobin(_) => Strategy::StickyRoundRobin(self.persist()),
             Strategy::TwoTier(_) => Strategy::TwoTier(self.two_tier(backends, decay)),
             Strategy::Predictive(_) => Strategy::Predictive(Predictive {
                 horizon: Duration::from_secs(self.0.u64(1..=600)),
@@ -445,12 +446,9 @@ impl Chance<'_> {
             backend.group = Some(self.pick(&["blue", "\"green\"", "日"]).to_owned());
         }
         let mut groups = Group::of(&*backends);
-        if self.half() {
-            self.0.shuffle(&mut groups);
-        }
-        if self.half() {
-            groups[0].weight = self.0.u32(1..=1 << 16);
-        }
+        self.0.shuffle(&mut groups);
+        groups[0].weight = self.pick(&[0, 1, 1 << 16]);
+        groups.truncate(if self.half() { groups.len() } else { 0 });
         TwoTier {
             first: self.pick(&[hash, FirstTier::Weight, FirstTier::Priority]),
             then,

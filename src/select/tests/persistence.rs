@@ -26,8 +26,7 @@ fn by_cookie() -> Persist {
 
 #[test]
 fn a_client_comes_back_to_its_backend_on_any_worker() {
-    let mut config = config(Strategy::StickyRoundRobin, &backends(&[1; 7]));
-    config.persist = Some(minute());
+    let config = config(Strategy::StickyRoundRobin(minute()), &backends(&[1; 7]));
     let pool = Arc::new(Pool::new(&config));
     let mut workers = [0, 1].map(|worker| {
         selector(
