@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use super::Config;
 use super::codec::{Leaf, group, parsed};
 use super::table::{Shape, settings};
-use super::values::ValueError;
+use super::values::{Units, ValueError, split};
 use crate::guard::ByteRate;
 
 settings! {
@@ -66,33 +66,24 @@ impl Rates {
 }
 
 fn rate() -> Leaf<ByteRate> {
-    parsed(EXPECTED, read, |rate| text(*rate))
+    parsed(EXPECTED, read, |rate| UNITS.write(rate.per_second()))
 }
 
 fn read(text: &str) -> Result<ByteRate, ValueError> {
-    let bytes = bytes_of(text).filter(|bytes| RANGE.contains(bytes));
-    let rate = bytes.and_then(NonZeroU64::new).map(ByteRate::new);
-    rate.ok_or_else(|| {
-        let meant =
-            meant(text).filter(|meant| bytes_of(meant).is_some_and(|it| RANGE.contains(&it)));
-        let hint = meant
-            .map(|meant| format!(": write \"{meant}\""))
-            .unwrap_or_default();
-        ValueError::Unexpected(format!("{EXPECTED}{hint}"))
+    let rate = |text: &str| {
+        let bytes = UNITS.read(text).filter(|bytes| RANGE.contains(bytes))?;
+        NonZeroU64::new(bytes).map(ByteRate::new)
+    };
+    rate(text).ok_or_else(|| {
+        let meant = meant(text).filter(|meant| rate(meant).is_some());
+        let hint = meant.map(|meant| format!(": write \"{meant}\""));
+        ValueError::Unexpected(format!("{EXPECTED}{}", hint.unwrap_or_default()))
     })
-}
-
-fn bytes_of(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    number.parse::<u64>().ok()?.checked_mul(*unit)
 }
 
 /// The rate that a text means which lacks the time, has a unit in other letters, or is in bits.
 fn meant(text: &str) -> Option<String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
+    let (number, unit) = split(text);
     let unit = unit.trim().to_ascii_lowercase();
     let unit = unit
         .strip_suffix("/s")
@@ -110,27 +101,13 @@ fn meant(text: &str) -> Option<String> {
         let name = name.trim_end_matches("/s").to_ascii_lowercase();
         name == unit || name.trim_end_matches('b') == unit
     };
-    let (name, _) = UNITS.iter().rev().find(|(name, _)| is_it(name))?;
+    let (name, _) = UNITS.0.iter().rev().find(|(name, _)| is_it(name))?;
     Some(format!("{number}{name}"))
-}
-
-/// A rate in the largest unit that says it exactly.
-fn text(rate: ByteRate) -> String {
-    let bytes = rate.per_second();
-    let exact = UNITS
-        .iter()
-        .rev()
-        .find(|(_, unit)| bytes.is_multiple_of(*unit));
-    exact.map_or_else(
-        || format!("{bytes}B/s"),
-        |(name, unit)| format!("{}{name}", bytes / unit),
-    )
 }
 
 const EXPECTED: &str = "bytes per second such as \"10MiB/s\" or \"10MB/s\", 1KiB/s to 100GiB/s";
 const RANGE: RangeInclusive<u64> = 1 << 10..=100 << 30;
-/// By size.
-const UNITS: [(&str, u64); 7] = [
+const UNITS: Units = Units(&[
     ("B/s", 1),
     ("kB/s", 1_000),
     ("KiB/s", 1 << 10),
@@ -138,7 +115,7 @@ const UNITS: [(&str, u64); 7] = [
     ("MiB/s", 1 << 20),
     ("GB/s", 1_000 * 1_000_000),
     ("GiB/s", 1 << 30),
-];
+]);
 const BITS: [(&str, u64); 3] = [("k", 1_000), ("m", 1_000_000), ("g", 1_000 * 1_000_000)];
 
 #[cfg(test)]
@@ -186,7 +163,8 @@ mod tests {
             ("2GB/s", 2_000_000_000),
         ] {
             let rate = read(written).unwrap();
-            assert_eq!((rate.per_second(), text(rate)), (bytes, written.to_owned()));
+            assert_eq!(rate.per_second(), bytes);
+            assert_eq!(UNITS.write(bytes), written);
         }
         for bad in [
             "",

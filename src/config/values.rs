@@ -20,6 +20,7 @@ mod meant;
 mod memory;
 mod names;
 mod network;
+mod units;
 
 pub use super::load::strategy_of;
 pub(super) use super::text::decimal;
@@ -46,6 +47,7 @@ use names::{hint, listed};
 pub(super) use names::{name_of_kind, one_of};
 pub(super) use network::{PREFIX, discovered_name, loopback, resolver, source_address, webhook};
 pub use network::{admin_socket, prefix};
+pub(super) use units::{Units, split};
 
 /// Why a value is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

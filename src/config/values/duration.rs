@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::units::Units;
+
 /// The durations that make sense for a setting, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -76,23 +78,15 @@ impl Bounds {
 
 /// Reads a whole number with a unit, such as `250ms`; one that is too large is the longest.
 pub(in crate::config) fn duration_of(text: &str) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (digits, unit) = text.split_at(digits);
-    let (_, unit_ms) = UNITS.iter().find(|(known, _)| *known == unit)?;
-    if digits.is_empty() {
-        return None;
-    }
-    let number = digits.parse::<u64>().unwrap_or(u64::MAX);
-    Some(Duration::from_millis(number.saturating_mul(*unit_ms)))
+    UNITS.read(text).map(Duration::from_millis)
 }
 
 /// A duration as it may be written, in the largest unit that leaves no fraction.
 pub(crate) fn written(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    let whole = |(_, unit_ms): &&(&str, u64)| ms.is_multiple_of(u128::from(*unit_ms));
-    let largest = UNITS.iter().rfind(whole).filter(|_| ms > 0);
-    let (unit, unit_ms) = largest.unwrap_or(&UNITS[1]);
-    format!("{}{unit}", ms / u128::from(*unit_ms))
+    match u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) {
+        0 => "0s".to_owned(),
+        ms => UNITS.write(ms),
+    }
 }
 
 const SECOND: u64 = 1000;
@@ -100,11 +94,11 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// The units of durations in milliseconds, smallest first.
-const UNITS: [(&str, u64); 5] = [
+/// In milliseconds.
+const UNITS: Units = Units(&[
     ("ms", 1),
     ("s", SECOND),
     ("m", MINUTE),
     ("h", HOUR),
     ("d", DAY),
-];
+]);

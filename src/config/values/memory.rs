@@ -2,26 +2,17 @@
 
 use std::ops::RangeInclusive;
 
+use super::units::Units;
+
 /// Reads an amount of memory, in bytes.
 pub(in crate::config) fn memory(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    let bytes = number.parse::<u64>().ok()?.checked_mul(*unit)?;
-    RANGE.contains(&bytes).then_some(bytes)
+    UNITS.read(text).filter(|bytes| RANGE.contains(bytes))
 }
 
 /// An amount of memory in the largest unit that says it exactly.
 #[must_use]
 pub fn memory_text(bytes: u64) -> String {
-    let exact = UNITS
-        .iter()
-        .rev()
-        .find(|(_, unit)| bytes.is_multiple_of(*unit));
-    exact.map_or_else(
-        || format!("{bytes}"),
-        |(name, unit)| format!("{}{name}", bytes / unit),
-    )
+    UNITS.write(bytes)
 }
 
 /// The amounts that are read, in words.
@@ -30,7 +21,7 @@ pub(in crate::config) fn memory_range() -> String {
     format!("{min} to {max}")
 }
 
-const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const UNITS: Units = Units(&[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]);
 const RANGE: RangeInclusive<u64> = 4 << 20..=1 << 40;
 
 #[cfg(test)]
