@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::source::{Place, Source, visible};
 use super::tokens::Span;
+use super::values::ValueError;
 
 /// Mistakes, or warnings, that are shown one by one.
 pub(super) const SHOWN_MAX: usize = 50;
@@ -62,6 +63,12 @@ impl Mistake {
             place: source.place(span),
             sentence: sentence.chars().map(visible).collect(),
         }
+    }
+}
+
+impl From<Mistake> for ValueError {
+    fn from(mistake: Mistake) -> Self {
+        Self::Refused(mistake.sentence)
     }
 }
 

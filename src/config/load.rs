@@ -155,10 +155,8 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
     } else {
         text.to_owned()
     };
-    let refused = |mistake: Mistake| ValueError::Refused(mistake.sentence);
-    let source = Source::new(String::new(), text).parsed().map_err(refused)?;
+    let source = Source::new(String::new(), text).parsed()?;
     let mut reader = Reader::new(&source, Around::default());
-    // The caller knows the name of the value.
     let at = reader.at(source.root(), "");
     let file = reader.group(at, &StrategyFile::base());
     let strategy = file.map(|file| file.strategy).unwrap_or_default();
@@ -169,10 +167,7 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
         let sentence = "only a file can say how clients of `sticky_round_robin` persist";
         reader.mistake(&setting.span, sentence.to_owned());
     }
-    match reader.into_mistakes().into_iter().next() {
-        None => Ok(strategy),
-        Some(mistake) => Err(refused(mistake)),
-    }
+    reader.finish(strategy)
 }
 
 fn read(

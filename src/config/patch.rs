@@ -155,11 +155,8 @@ impl<G: Changeable> Patch<G> {
         // The caller names the setting.
         let at = reader.at(&value, "");
         setting.row.read(at, &mut reader, &mut patch.values);
-        if let Some(mistake) = reader.into_mistakes().into_iter().next() {
-            return Err(ValueError::Refused(mistake.sentence));
-        }
         patch.given |= 1 << i;
-        Ok(patch)
+        reader.finish(patch)
     }
 
     /// The body of a request.

@@ -225,6 +225,14 @@ impl<'a> Reader<'a> {
         group
     }
 
+    /// What was read, or the first mistake: the caller names the value.
+    pub(super) fn finish<T>(self, read: T) -> Result<T, ValueError> {
+        match self.into_mistakes().into_iter().next() {
+            None => Ok(read),
+            Some(mistake) => Err(mistake.into()),
+        }
+    }
+
     /// All mistakes, in source order.
     pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
         self.sort();

@@ -76,16 +76,11 @@ fn read<T: Settings>(setting: &Setting<T>, text: &str) -> Result<String, ValueEr
     } else {
         format!("{text:?}")
     };
-    let source = Source::new(String::new(), written.clone()).parsed();
-    let source = source.map_err(|mistake| ValueError::Refused(mistake.sentence))?;
+    let source = Source::new(String::new(), written.clone()).parsed()?;
     let mut reader = Reader::new(&source, Around::default());
-    // The caller names the setting.
     let at = reader.at(source.root(), "");
     setting.row.read(at, &mut reader, &mut T::base());
-    match reader.into_mistakes().into_iter().next() {
-        None => Ok(written),
-        Some(mistake) => Err(ValueError::Refused(mistake.sentence)),
-    }
+    reader.finish(written)
 }
 
 /// The JSON schema of a configuration. It covers each setting alone, not rules across settings.
