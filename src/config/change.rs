@@ -147,7 +147,7 @@ impl Change {
                 let at = at.ok_or_else(|| unknown("listener", listener))?;
                 let before = config.listeners[at].clone();
                 patch.apply(&mut config.listeners[at]);
-                if let Some(why) = rules::access_list_of_listener(config, at) {
+                if let Some(why) = rules::broken_by_listener(config, at) {
                     config.listeners[at] = before;
                     let why = format!("listener `{listener}`: {why}");
                     return Err(ChangeError::Invalid(why));

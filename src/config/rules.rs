@@ -18,10 +18,11 @@ use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier
 use crate::address::Address;
 
 mod access;
-mod limits;
+mod listener;
 mod loops;
 
-pub(super) use access::{access_list_of_listener, too_many_prefixes};
+pub(super) use access::too_many_prefixes;
+pub(super) use listener::broken_by_listener;
 pub(super) use loops::{by_machine as loops_by_machine, of_pool as loop_of};
 pub(crate) use loops::{found_loops, leads_back};
 
@@ -31,8 +32,6 @@ pub(super) struct Finding {
     /// The setting, such as `pools[0].check.timeout`. After `|`: the one to name where that one is
     /// not given.
     path: String,
-    /// It concerns the whole group or list, and is shown at its beginning.
-    at_start: bool,
     /// The setting that it clashes with.
     first: Option<String>,
     /// Settings that must be valid for this finding to make sense.
@@ -44,17 +43,9 @@ impl Finding {
     pub(super) fn at(path: impl Into<String>, sentence: impl Into<String>) -> Self {
         Self {
             path: path.into(),
-            at_start: false,
             first: None,
             needs: None,
             sentence: sentence.into(),
-        }
-    }
-
-    fn start(path: impl Into<String>, sentence: impl Into<String>) -> Self {
-        Self {
-            at_start: true,
-            ..Self::at(path, sentence)
         }
     }
 
@@ -68,10 +59,10 @@ impl Finding {
         Self { needs, ..self }
     }
 
-    /// Where it is shown in a file.
+    /// Where it is shown in a file: a group or a list by its beginning.
     pub(super) fn span(&self, source: &Source) -> Span {
         match source.root().place(&self.path) {
-            Reached::Found(value) if !self.at_start => value.span.clone(),
+            Reached::Found(value) if !value.has_parts() => value.span.clone(),
             Reached::Found(group) | Reached::Missing(group) => group.start(),
         }
     }
@@ -104,18 +95,18 @@ impl Finding {
 pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     if config.listeners.is_empty() {
-        found.push(Finding::start(
+        found.push(Finding::at(
             "listeners",
             "listeners: expected at least one",
         ));
     }
     if config.pools.is_empty() {
-        found.push(Finding::start("pools", "pools: expected at least one"));
+        found.push(Finding::at("pools", "pools: expected at least one"));
     }
     if let Some(admin) = &config.admin {
         if admin.socket.is_none() && admin.http.is_none() {
             let sentence = "admin: it is served nowhere: write admin: \"off\", or give `http`";
-            found.push(Finding::start("admin", sentence));
+            found.push(Finding::at("admin", sentence));
         }
         let http = admin.http.as_ref();
         if http.is_some_and(|http| http.read_token.is_none() && http.write_token.is_none()) {
@@ -128,7 +119,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     }
     listeners(&config.listeners, &mut found);
     access::find(config, &mut found);
-    limits::find(config, &mut found);
+    listener::find(config, &mut found);
     let names = config.pools.iter().enumerate();
     let names = names.map(|(i, pool)| (format!("pools[{i}].name"), &*pool.name));
     unique(("two pools are called", RENAME), names, &mut found);
@@ -269,19 +260,19 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     let count = pool.backends.len();
     if count > BACKENDS_MAX {
         let sentence = format!("backends: {count} are too many: at most {BACKENDS_MAX}");
-        found.push(Finding::start(&at, sentence));
+        found.push(Finding::at(&at, sentence));
     }
     if let Some(sentence) = nothing_to_select(pool) {
-        found.push(Finding::start(&at, sentence));
+        found.push(Finding::at(&at, sentence));
     }
     let has_reserve = pool.backends.last().is_some_and(|last| last.reserve);
     let scaling = format!("{path}.scaling");
     if pool.scaling.is_some() && !has_reserve {
         let sentence = "scaling: there is no `reserve` of backends to grow by";
-        found.push(Finding::start(&scaling, sentence));
+        found.push(Finding::at(&scaling, sentence));
     } else if pool.scaling.is_none() && has_reserve {
         let sentence = "reserve: without `scaling` it is never brought in";
-        found.push(Finding::start(format!("{path}.reserve"), sentence).needing(&scaling));
+        found.push(Finding::at(format!("{path}.reserve"), sentence).needing(&scaling));
     }
     let members: Vec<_> = members(path, pool).collect();
     let mut seen = HashMap::new();
@@ -376,7 +367,7 @@ fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) 
     if members.iter().any(|(_, one)| one.group.is_some()) {
         for (at, _) in members.iter().filter(|(_, one)| one.group.is_none()) {
             let sentence = "missing field `group`: other backends of the pool have one";
-            found.push(Finding::start(format!("{at}.group"), sentence));
+            found.push(Finding::at(format!("{at}.group"), sentence));
         }
     }
     // If a group's name was refused, its backends are not at fault.

@@ -83,6 +83,11 @@ impl Value {
         }
     }
 
+    /// Whether it is a group or a list.
+    pub(super) fn has_parts(&self) -> bool {
+        matches!(self.kind, Kind::Group(_) | Kind::List(_))
+    }
+
     /// The first byte, where a mistake about a whole group is shown.
     pub(super) fn start(&self) -> Span {
         self.span.start..self.span.start + 1

@@ -332,7 +332,7 @@ config.ron:6:52: group: there is no group called `gren`, did you mean `green`?
   |                                                    ^^^^^^
 config.ron:6:61: missing field `group`: other backends of the pool have one
   |             backends: [(address: \"unix:/a\", group: \"gren\"), \"unix:/b\"]),
-  |                                                             ^
+  |                                                             ^^^^^^^^^
 config.ron:7:64: two groups of the pool are called `a`: leave one out, or give it another `name`; \
 the first is at 7:59
   |         (name: \"b\", strategy: (name: \"two_tier\", groups: [\"a\", \"a\", \"b\", (weight: \

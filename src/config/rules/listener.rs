@@ -1,0 +1,62 @@
+//! The rules of a listener, beside those about its address and its name.
+
+use std::collections::HashSet;
+
+use super::Finding;
+use crate::address::Address;
+use crate::config::Config;
+use crate::config::error::SHOWN_MAX;
+use crate::config::values::known;
+
+/// The rules that listeners break.
+pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
+    let lists = lists(config).collect();
+    for i in 0..config.listeners.len() {
+        of_listener(config, i, &lists, found);
+    }
+}
+
+/// The first rule that a listener breaks, by its index.
+pub(in crate::config) fn broken_by_listener(config: &Config, i: usize) -> Option<String> {
+    let mut found = Vec::new();
+    of_listener(config, i, &lists(config).collect(), &mut found);
+    found.into_iter().next().map(|finding| finding.sentence)
+}
+
+fn lists(config: &Config) -> impl Iterator<Item = &str> {
+    config.access_lists.iter().map(|list| &*list.name)
+}
+
+fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec<Finding>) {
+    let listener = &config.listeners[i];
+    let limits = listener.source_limits.as_ref();
+    let is_paced = listener.bandwidth.limits_sources();
+    let at = |setting: &str| format!("listeners[{i}].{setting}");
+    if let Address::Unix(_) = listener.bind {
+        for (path, setting, is_set) in [
+            ("access_list", "access_list", listener.access_list.is_some()),
+            ("source_limits", "source_limits", limits.is_some()),
+            ("ban", "ban", listener.ban.is_some()),
+            ("bandwidth.source", "source", is_paced),
+        ] {
+            let sentence =
+                format!("{setting}: clients of a Unix socket have no address: leave it out");
+            let finding = Finding::at(at(path), sentence).needing(at("bind"));
+            found.extend(is_set.then_some(finding));
+        }
+        return;
+    }
+    // With a limit of bandwidth they say what a source is.
+    if limits.is_some_and(|its| its.connections.is_none() && its.rate.is_none()) && !is_paced {
+        let sentence = "source_limits: expected `connections`, `rate` or both";
+        found.push(Finding::at(at("source_limits"), sentence).needing(at("bind")));
+    }
+    let unknown = listener.access_list.as_deref();
+    if let Some(name) = unknown.filter(|name| !names.contains(name)) {
+        // No more than these are shown, and each hint compares with each list.
+        let is_shown = found.len() < SHOWN_MAX;
+        let hint = known(name, lists(config).filter(|_| is_shown));
+        let sentence = format!("access_list: there is no access list called `{name}`{hint}");
+        found.push(Finding::at(at("access_list"), sentence).needing("access_lists"));
+    }
+}
