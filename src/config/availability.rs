@@ -8,7 +8,8 @@ use super::codec::{Codec, duration, named, number, ratio, spelled};
 use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
 use super::tree::Kind;
-use super::{Check, Pool, values};
+use super::values::{self, DAY, HOUR, SECOND, between};
+use super::{Check, Pool};
 
 settings! {
     /// Passive ejection: failures of real sessions take a backend out for a while.
@@ -16,7 +17,7 @@ settings! {
     pub struct Ejection {
         /// Failures in a row that eject a backend: connects that fail, and connections that it
         /// resets or closes at once, before the client has sent anything.
-        pub failures: u32 = 5 => number(values::FAILURES);
+        pub failures: u32 = 5 => number(1..=1000);
         /// How long the first ejection lasts; the n-th in a row lasts n times as long.
         pub base: Duration = Duration::from_secs(30) => duration(values::EJECTION);
         /// The longest ejection. At least `base`.
@@ -26,7 +27,7 @@ settings! {
         pub share: u8 = 50 => number(values::PERCENT);
         /// A backend that answers this many times slower than the median of its pool is ejected
         /// too. Off: slow backends are not ejected.
-        pub latency: Option<u16> = Some(500) => ratio(values::LATENCY).or("off");
+        pub latency: Option<u16> = Some(500) => ratio(150..=10_000).or("off");
     }
 }
 
@@ -182,11 +183,11 @@ settings! {
         /// `high`; by default three tenths of `high`.
         pub low: u32 = 30 => number(0..=*values::CONNECTIONS.end());
         /// How long the load must stay above or below a mark.
-        pub window: Duration = Duration::from_secs(30) => duration(values::SCALING_WINDOW);
+        pub window: Duration = Duration::from_secs(30) => duration(between(SECOND, HOUR));
         /// The least time from one decision to the next.
-        pub cool_down: Duration = Duration::from_secs(120) => duration(values::COOL_DOWN);
+        pub cool_down: Duration = Duration::from_secs(120) => duration(between(SECOND, DAY));
         /// The least number of backends in rotation.
-        pub min: u32 = 1 => number(values::SCALING_MIN);
+        pub min: u32 = 1 => number(1..=1 << 16);
         /// An `http://` or `https://` address that gets JSON about each decision.
         pub webhook: Option<String> = None
             => spelled("an address such as \"https://host/path\"", values::webhook, String::clone)

@@ -17,7 +17,7 @@ settings! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BanTable {
         /// The most bans at a time, each of an address or a prefix.
-        pub max: u32 = 100_000 => number(values::BANS);
+        pub max: u32 = 100_000 => number(1..=1_000_000);
         /// The file that keeps bans for the next run. It is read at a start, and written after
         /// changes. Off: bans end with the process.
         pub file: Option<PathBuf> = None => path().or("off");

@@ -14,7 +14,7 @@ use super::reader::{At, Reader};
 use super::table::{self, Shape, settings, words};
 use super::text::Text;
 use super::tree::Kind;
-use super::values::{self, CheckType};
+use super::values::{self, CheckType, MINUTE, between};
 
 settings! {
     /// Active probing of a pool's backends.
@@ -88,7 +88,7 @@ settings! {
         /// The interval while a backend is between up and down. Not given: `interval`.
         pub interval_between: Option<Duration> = None => duration(values::CHECK_INTERVAL).given();
         /// How long a whole probe may take. Not longer than the shortest interval.
-        pub timeout: Duration = Duration::from_secs(1) => duration(values::CHECK_TIMEOUT);
+        pub timeout: Duration = Duration::from_secs(1) => duration(between(10, MINUTE));
         /// Good probes in a row that bring a backend back.
         pub rise: u32 = 2 => number(values::PROBES);
         /// Failed probes in a row that take a backend down.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Listener;
 use super::codec::{duration, named, number, required, truth};
 use super::table::{Shape, settings};
-use super::values;
+use super::values::{self, MINUTE, SECOND, between};
 use crate::guard::{Action, Pit, Rate, RateRule, Shed, SourceRules};
 use crate::time::nanos;
 
@@ -22,9 +22,9 @@ settings! {
         /// How many new connections of a source may come at once. Auto: as many as `rate`.
         pub burst: Option<NonZeroU32> = None => number(values::RATE).or("auto");
         /// How many bits of an IPv4 address make a source. 32: each address is one.
-        pub prefix_v4: u8 = 32 => number(values::PREFIX_V4);
+        pub prefix_v4: u8 = 32 => number(1..=32);
         /// How many bits of an IPv6 address make a source. 64 is what one customer has at least.
-        pub prefix_v6: u8 = 64 => number(values::PREFIX_V6);
+        pub prefix_v6: u8 = 64 => number(1..=128);
         /// Whether clients beyond the limits are only counted and logged.
         pub dry_run: bool = false => truth();
         /// What is done with clients beyond the limits: "reset", "drop" without a word, or
@@ -53,7 +53,7 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Tarpit {
         /// The most clients that are held, over all workers. Beyond, the first one is let go.
-        pub slots: NonZeroU32 = SLOTS => number(values::SLOTS);
+        pub slots: NonZeroU32 = SLOTS => number(1..=1 << 20);
         /// How long each is held.
         pub time: Duration = Duration::from_secs(60) => duration(values::DEADLINE);
     }
@@ -65,10 +65,10 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Overload {
         /// How long a client may wait while its worker is overloaded.
-        pub wait: Duration = Duration::from_millis(50) => duration(values::SHED_WAIT);
+        pub wait: Duration = Duration::from_millis(50) => duration(between(1, 10 * SECOND));
         /// A worker is overloaded when each client has waited for longer than `wait` during this
         /// time. A burst that is over sooner costs no client a connection.
-        pub after: Duration = Duration::from_secs(1) => duration(values::SHED_AFTER);
+        pub after: Duration = Duration::from_secs(1) => duration(between(10, MINUTE));
         /// Whether clients that wait for too long are only counted.
         pub dry_run: bool = false => truth();
     }

@@ -13,7 +13,7 @@ use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
 use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
-use super::values;
+use super::values::{self, HOUR, MINUTE, between};
 use crate::address::Address;
 
 settings! {
@@ -75,7 +75,7 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Timeouts {
         /// How long one attempt to connect to a backend may take.
-        pub connect: Duration = Duration::from_secs(5) => duration(values::CONNECT);
+        pub connect: Duration = Duration::from_secs(5) => duration(between(1, HOUR));
         /// A session ends when nothing moves for this long: no byte comes or goes in either
         /// direction, and no peer acknowledges bytes. Off: never.
         pub idle: Option<Duration> = Some(Duration::from_secs(600))
@@ -86,7 +86,7 @@ settings! {
         /// A session ends after this time, however busy it is. Off: never.
         pub session: Option<Duration> = None => duration(values::DEADLINE).or("off");
         /// How long to wait for a client's first bytes, where the key is in them.
-        pub peek: Duration = Duration::from_secs(3) => duration(values::PEEK);
+        pub peek: Duration = Duration::from_secs(3) => duration(between(1, MINUTE));
     }
 }
 

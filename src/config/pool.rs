@@ -12,7 +12,7 @@ use super::discovery::DiscoveryFile;
 use super::reader::{At, Reader};
 use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
-use super::values;
+use super::values::{self, HOUR, between};
 use super::{
     AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, Queue, Scaling, Strategy,
     TwoTier,
@@ -65,7 +65,7 @@ settings! {
         /// Auto: no backend that is down where the check judges an answer, else "open".
         pub all_down: Option<AllDown> = None => named("answer", &AllDown::ALL).or("auto");
         /// How long a backend that returns takes to reach its full share. Off: at once.
-        pub slow_start: Option<Duration> = None => duration(values::SLOW_START).or("off");
+        pub slow_start: Option<Duration> = None => duration(between(100, HOUR)).or("off");
         /// What happens to the sessions of a backend that goes down.
         pub on_down: OnDown = OnDown::Keep => on_down();
         /// Where more backends are found. Off: only those that are listed are used.

@@ -115,7 +115,7 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct LeastTime {
         /// How soon a slow answer is forgotten: the time constant of the average.
-        pub decay: Duration = Duration::from_secs(10) => duration(values::DECAY);
+        pub decay: Duration = Duration::from_secs(10);
     }
 }
 
@@ -168,7 +168,7 @@ settings! {
         pub name: String = String::new() => required(name());
         /// Its share. Not given (0): the weights of its backends together, without backups and
         /// reserve.
-        pub weight: u32 = 0 => number(values::GROUP_WEIGHT);
+        pub weight: u32 = 0 => number(1..=1 << 16);
     }
 }
 
@@ -177,10 +177,9 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Predictive {
         /// How far ahead it looks, in whole seconds.
-        pub horizon: Duration = Duration::from_secs(10) => duration(values::HORIZON);
+        pub horizon: Duration = Duration::from_secs(10);
         /// The period that load repeats with. Off: none.
-        pub season: Option<Duration> = Some(Duration::from_secs(86_400))
-            => duration(values::SEASON).or("off");
+        pub season: Option<Duration> = Some(Duration::from_secs(86_400));
     }
 }
 

@@ -4,7 +4,7 @@ use super::codec::{Codec, duration, group_or_short, groups, number, parsed, rati
 use super::reader::{At, Reader};
 use super::strategy::SUBSET;
 use super::table::{Settings, Shape, settings};
-use super::values;
+use super::values::{self, DAY, MINUTE, between};
 use super::{
     FirstTier, Group, Hash, Key, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
 };
@@ -60,11 +60,11 @@ settings! {
             /// two_tier: backends of a subset, while no groups are named.
             [if let Strategy::TwoTier(TwoTier { first: FirstTier::Hash { subset, .. }, .. })
                 = strategy { *subset } else { SUBSET }]
-            => number(values::SUBSET);
+            => number(1..=16);
             @max_load
             /// hash: no backend takes more than this share of the pool's average load.
             [if let Strategy::Hash(its) = strategy { its.max_load } else { None }]
-            => ratio(values::MAX_LOAD).or("off");
+            => ratio(101..=1000).or("off");
             @decay
             /// least_time, two_tier: how soon a slow answer is forgotten.
             [if let Strategy::LeastTime(time)
@@ -84,7 +84,7 @@ settings! {
             /// predictive: the period that load repeats with.
             [if let Strategy::Predictive(its) = strategy { its.season }
                 else { Predictive::default().season }]
-            => duration(values::SEASON).or("off");
+            => duration(between(10 * MINUTE, 30 * DAY)).or("off");
             @ttl
             /// sticky_round_robin: how long a client is remembered after its last connection.
             [if let Strategy::StickyRoundRobin(its) = strategy { its.ttl }

@@ -30,13 +30,12 @@ pub(super) use check::{
     CheckType, PROXY_HEADERS, alpn, check_type, http_host, http_method, http_path, server_name,
     status, verify,
 };
-pub(super) use duration::duration_of;
-pub(crate) use duration::written;
 pub use duration::{
-    BAN, Bounds, CHECK_INTERVAL, CHECK_TIMEOUT, CONNECT, COOL_DOWN, DEADLINE, DECAY, EJECTION,
-    GRACE, HORIZON, PEEK, QUEUE_WAIT, REFRESH, SCALING_WINDOW, SEASON, SHED_AFTER, SHED_WAIT,
-    SLOW_START, TTL,
+    BAN, Bounds, CHECK_INTERVAL, DEADLINE, DECAY, EJECTION, GRACE, HORIZON, QUEUE_WAIT, REFRESH,
+    TTL,
 };
+pub(super) use duration::{DAY, HOUR, MINUTE, SECOND, between, duration_of};
+pub(crate) use duration::written;
 pub(super) use meant::{binary_memory, plain_number, truth};
 pub use memory::memory_text;
 pub(super) use memory::{memory, memory_range};
@@ -110,41 +109,20 @@ pub const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 24;
 pub const RATE: RangeInclusive<u32> = 1..=1_000_000;
 /// Offences that ban a source.
 pub const OFFENCES: RangeInclusive<u32> = 1..=1_000_000;
-/// Bans at a time.
-pub const BANS: RangeInclusive<u32> = 1..=1_000_000;
-/// Refused clients that are held.
-pub const SLOTS: RangeInclusive<u32> = 1..=1 << 20;
-/// Bits of an IPv4 address.
-pub const PREFIX_V4: RangeInclusive<u32> = 1..=32;
-/// Bits of an IPv6 address.
-pub const PREFIX_V6: RangeInclusive<u32> = 1..=128;
 /// Connect attempts of a session.
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=16;
 /// Weights of a backend.
 pub const WEIGHT: RangeInclusive<u32> = 0..=256;
-/// Weights of a group.
-pub const GROUP_WEIGHT: RangeInclusive<u32> = 1..=1 << 16;
-/// Backends of a subset.
-pub const SUBSET: RangeInclusive<u32> = 1..=16;
 /// Clients that persistence remembers.
 pub const CLIENTS: RangeInclusive<u32> = 1..=1 << 24;
 /// Clients that wait for a pool; 0: none.
 pub const QUEUE: RangeInclusive<u32> = 0..=1 << 24;
 /// Shares of a whole, in percent.
 pub const PERCENT: RangeInclusive<u32> = 0..=100;
-/// Failures in a row that eject a backend.
-pub const FAILURES: RangeInclusive<u32> = 1..=1000;
 /// Probes in a row that bring a backend back or take it down.
 pub const PROBES: RangeInclusive<u32> = 1..=100;
 /// Ports that can be connected to.
 pub const PORT: RangeInclusive<u32> = 1..=65_535;
-/// Backends that scaling never goes below.
-pub const SCALING_MIN: RangeInclusive<u32> = 1..=1 << 16;
-
-/// Loads relative to the average, in percent.
-pub(super) const MAX_LOAD: RangeInclusive<u16> = 101..=1000;
-/// Latencies relative to the median, in percent.
-pub(super) const LATENCY: RangeInclusive<u16> = 150..=10_000;
 
 /// Reads a whole number.
 pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError> {

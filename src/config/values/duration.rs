@@ -13,14 +13,10 @@ pub struct Bounds {
     step: u64,
 }
 
-/// Connect timeouts.
-pub const CONNECT: Bounds = between(1, HOUR);
 /// Deadlines.
 pub const DEADLINE: Bounds = between(1, 30 * DAY);
 /// Graces; none is a grace too.
 pub const GRACE: Bounds = between(0, DAY);
-/// Waits for a client's first bytes.
-pub const PEEK: Bounds = between(1, MINUTE);
 /// How long clients persist.
 pub const TTL: Bounds = between(SECOND, 30 * DAY);
 /// Time constants of averages.
@@ -30,32 +26,19 @@ pub const HORIZON: Bounds = Bounds {
     step: SECOND,
     ..between(SECOND, 10 * MINUTE)
 };
-/// Periods that load repeats with.
-pub const SEASON: Bounds = between(10 * MINUTE, 30 * DAY);
 /// Waits in a pool's queue, of which a twentieth is still a time.
 pub const QUEUE_WAIT: Bounds = between(20, HOUR);
-/// Waits of accepted clients for their worker.
-pub const SHED_WAIT: Bounds = between(1, 10_000);
-/// Times for which such waits must last.
-pub const SHED_AFTER: Bounds = between(10, MINUTE);
 /// Times from probe to probe.
 pub const CHECK_INTERVAL: Bounds = DECAY;
 /// Times from one screen of `mahoraga top` to the next.
 pub const REFRESH: Bounds = DECAY;
-/// Whole probes.
-pub const CHECK_TIMEOUT: Bounds = between(10, MINUTE);
 /// Ejections.
 pub const EJECTION: Bounds = between(100, DAY);
-/// Ways of backends to their full share.
-pub const SLOW_START: Bounds = DECAY;
-/// How long a load stays beyond a mark of scaling.
-pub const SCALING_WINDOW: Bounds = between(SECOND, HOUR);
 /// Bans.
 pub const BAN: Bounds = between(SECOND, 3_650 * DAY);
-/// Times from one decision of scaling to the next.
-pub const COOL_DOWN: Bounds = between(SECOND, DAY);
 
-const fn between(min: u64, max: u64) -> Bounds {
+/// From one number of milliseconds to another one.
+pub(in crate::config) const fn between(min: u64, max: u64) -> Bounds {
     Bounds { min, max, step: 1 }
 }
 
@@ -89,10 +72,10 @@ pub(crate) fn written(duration: Duration) -> String {
     }
 }
 
-const SECOND: u64 = 1000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+pub(in crate::config) const SECOND: u64 = 1000;
+pub(in crate::config) const MINUTE: u64 = 60 * SECOND;
+pub(in crate::config) const HOUR: u64 = 60 * MINUTE;
+pub(in crate::config) const DAY: u64 = 24 * HOUR;
 
 /// In milliseconds.
 const UNITS: Units = Units(&[
