@@ -193,6 +193,23 @@ impl Config {
         }
     }
 
+    /// Takes over the settings of another configuration that take effect only at a start.
+    pub(crate) fn take_waiting(&mut self, from: &Self) {
+        for setting in Self::waiting() {
+            setting.row.copy(self, from);
+        }
+    }
+
+    /// The names of those in which two configurations differ.
+    pub(crate) fn waiting_changes(&self, other: &Self) -> impl Iterator<Item = &'static str> {
+        let differing = Self::waiting().filter(|one| !one.row.is_same(self, other));
+        differing.map(|setting| setting.name)
+    }
+
+    fn waiting() -> impl Iterator<Item = &'static Setting<Self>> {
+        Self::table().iter().filter(|one| one.row.facts().waits)
+    }
+
     /// The text of a file with this configuration. It holds only what differs from the defaults.
     /// Reading it gives an equal configuration, if paths are UTF-8 and no log file is called `-`
     /// or `off`.
@@ -233,7 +250,7 @@ use codec::{
     spelled, truth, waits,
 };
 use reader::Around;
-use table::{Settings, Shape, settings, words};
+use table::{Setting, Settings, Shape, settings, words};
 
 #[cfg(test)]
 mod tests;
