@@ -31,20 +31,20 @@ settings! {
                     |kind| kind.as_str().to_owned(),
                 )),
                 Self::kind, Self::put_kind;
-            @send
-            /// send_expect: the bytes that are sent first.
+            @send of ["send_expect"]
+            /// the bytes that are sent first.
             [if let Probe::SendExpect { send, .. } = probe { *send } else { Vec::new() }]
             => bytes();
-            @expect
-            /// send_expect: bytes in the first 16 KiB of the answer.
+            @expect of ["send_expect"]
+            /// bytes in the first 16 KiB of the answer.
             => expected_bytes().given(),
                 |check: &Self| match check.expected() {
                     Some(Expect::Bytes(bytes)) if !bytes.is_empty() => Some(bytes.clone()),
                     _ => None,
                 },
                 |check: &mut Self, bytes| check.put_expected(bytes.map(Expect::Bytes));
-            @expect_regex
-            /// send_expect: a regular expression that matches the answer, in place of `expect`.
+            @expect_regex of ["send_expect"]
+            /// a regular expression that matches the answer, in place of `expect`.
             => parsed(
                     "a regular expression",
                     |pattern| values::expect_regex(pattern).map(|_| pattern.to_owned()),
@@ -55,28 +55,28 @@ settings! {
                     _ => None,
                 },
                 |check: &mut Self, pattern| check.put_expected(pattern.map(Expect::Regex));
-            @method
-            /// http: the method of the request.
+            @method of ["http"]
+            /// the method of the request.
             [if let Probe::Http(its) = probe { its.method } else { HttpProbe::default().method }]
             => spelled("a method such as \"GET\"", values::http_method, String::clone);
-            @path
-            /// http: the path of the request.
+            @path of ["http"]
+            /// the path of the request.
             [if let Probe::Http(its) = probe { its.path } else { HttpProbe::default().path }]
             => spelled(
                     "a path such as \"/healthz\", without spaces",
                     values::http_path,
                     String::clone,
                 );
-            @host
-            /// http: the `Host` field of the request. The default is the backend's host.
+            @host of ["http"]
+            /// the `Host` field of the request. The default is the backend's host.
             [if let Probe::Http(its) = probe { its.host } else { None }]
             => spelled(
                     "a host such as \"example.org\" or \"example.org:8080\"",
                     values::http_host,
                     String::clone,
                 ).given();
-            @status
-            /// http: which status codes are good.
+            @status of ["http"]
+            /// which status codes are good.
             [if let Probe::Http(its) = probe { its.status } else { HttpProbe::default().status }]
             => status();
         /// The TLS that a probe uses: true, or a group.
@@ -130,12 +130,7 @@ impl Shape for Check {
             return;
         };
         let (name, kind) = kind;
-        for (owner, settings) in OWNERS.into_iter().filter(|(owner, _)| *owner != kind) {
-            for setting in settings {
-                let error = values::not_its_setting(("check", name), &[owner.as_str()]);
-                reader.wrong(at, setting, error);
-            }
-        }
+        table::refuse_others::<Self>(at, reader, ("check", name));
         if kind == CheckType::Tls && self.tls.is_none() {
             reader.wrong(at, "tls", "a check of type `tls` can't be without");
         }
@@ -153,12 +148,6 @@ impl Shape for Check {
         }
     }
 }
-
-/// The settings that belong to one type of check only.
-const OWNERS: [(CheckType, &[&str]); 2] = [
-    (CheckType::Http, &["method", "path", "host", "status"]),
-    (CheckType::SendExpect, &["send", "expect", "expect_regex"]),
-];
 
 /// A check, or none.
 pub(super) fn check() -> Codec<Option<Check>> {

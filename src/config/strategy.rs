@@ -12,11 +12,11 @@ use super::values::{self, name_of_kind};
 use super::{Backend, Key};
 
 /// Declares [`Strategy`]. A row is a strategy: its variant with the type of its settings if it has
-/// any, its name, what it selects by, and the settings that may stand beside its name.
+/// any, its name, and what it selects by.
 macro_rules! strategies {
     ($(
         $(#[$meta:meta])+
-        $variant:ident $(($Settings:ty))? = $name:literal, $by:ident, [$($setting:literal),*];
+        $variant:ident $(($Settings:ty))? = $name:literal, $by:ident;
     )+) => {
         /// How a backend is selected.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,14 +47,6 @@ macro_rules! strategies {
                     $(Self::$variant { .. } => SelectsBy::$by,)+
                 }
             }
-
-            /// Its settings, by their names in the configuration.
-            #[must_use]
-            pub fn settings(&self) -> &'static [&'static str] {
-                match self {
-                    $(Self::$variant { .. } => &[$($setting),*],)+
-                }
-            }
         }
     };
 }
@@ -62,25 +54,25 @@ macro_rules! strategies {
 strategies! {
     /// Each in turn, by weight, smoothly.
     #[default]
-    RoundRobin = "round_robin", Turn, [];
+    RoundRobin = "round_robin", Turn;
     /// Each in turn, by weight, for a client's first connection; later ones follow it.
-    StickyRoundRobin(Persist) = "sticky_round_robin", Turn, ["key", "ttl", "clients_max"];
+    StickyRoundRobin(Persist) = "sticky_round_robin", Turn;
     /// By a key of the client, the same on every balancer.
-    Hash(Hash) = "hash", Key, ["key", "max_load"];
+    Hash(Hash) = "hash", Key;
     /// The one with the fewest connections for its weight.
-    LeastConnections = "least_connections", Load, [];
+    LeastConnections = "least_connections", Load;
     /// The one that answers soonest, by its answers so far and the connections in flight.
-    LeastTime(LeastTime) = "least_time", Load, ["decay"];
+    LeastTime(LeastTime) = "least_time", Load;
     /// By chance, by weight.
-    Random = "random", Chance, [];
+    Random = "random", Chance;
     /// The less loaded of two that are drawn by chance.
-    PowerOfTwo = "power_of_two", Load, [];
+    PowerOfTwo = "power_of_two", Load;
     /// The first that is not full, in the order of the configuration.
-    First = "first", Order, [];
+    First = "first", Order;
     /// A group or subset first, then the least loaded within.
-    TwoTier(TwoTier) = "two_tier", Tiers, ["first", "key", "subset", "then", "decay", "groups"];
+    TwoTier(TwoTier) = "two_tier", Tiers;
     /// The one with the most headroom in the near future.
-    Predictive(Predictive) = "predictive", Load, ["horizon", "season"];
+    Predictive(Predictive) = "predictive", Load;
 }
 
 /// What a strategy with default settings selects by. Tests derive their expectations from it.

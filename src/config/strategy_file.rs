@@ -3,7 +3,7 @@
 use super::codec::{Codec, duration, group_or_short, groups, number, parsed, ratio, required};
 use super::reader::{At, Reader};
 use super::strategy::SUBSET;
-use super::table::{Settings, Shape, settings};
+use super::table::{self, Shape, settings};
 use super::values::{self, DAY, MINUTE, between};
 use super::{
     FirstTier, Group, Hash, Key, LeastTime, Persist, Predictive, SecondTier, Strategy, TwoTier,
@@ -23,8 +23,8 @@ settings! {
                 )),
                 |file: &Self| file.strategy.clone(),
                 |file: &mut Self, strategy| file.strategy = strategy;
-            @first
-            /// two_tier: what picks the group or the subset.
+            @first of ["two_tier"]
+            /// what picks the group or the subset.
             => parsed(
                     "\"hash\", \"weight\" or \"priority\"",
                     |name| values::named("first tier", name, &FirstTier::all()),
@@ -40,58 +40,57 @@ settings! {
                 {
                     its.first = first;
                 };
-            @then
-            /// two_tier: what picks within the group or the subset.
+            @then of ["two_tier"]
+            /// what picks within the group or the subset.
             [if let Strategy::TwoTier(its) = strategy { its.then } else { SecondTier::default() }]
             => parsed(
                     "\"least_connections\", \"least_time\" or \"power_of_two\"",
                     |name| values::named("second tier", name, &SecondTier::all()),
                     |tier| tier.name().to_owned(),
                 );
-            @key
-            /// hash, two_tier, sticky_round_robin: the property of a client that is hashed or
-            /// remembered.
+            @key of ["sticky_round_robin", "hash", "two_tier"]
+            /// the property of a client that is hashed or remembered.
             [if let Strategy::Hash(Hash { key, .. })
                 | Strategy::StickyRoundRobin(Persist { key, .. })
                 | Strategy::TwoTier(TwoTier { first: FirstTier::Hash { key, .. }, .. }) = strategy
                 { *key } else { Key::default() }]
             => parsed("a key such as \"source_ip\"", |text| text.parse(), Key::to_string);
-            @subset
-            /// two_tier: backends of a subset, while no groups are named.
+            @subset of ["two_tier"]
+            /// backends of a subset, while no groups are named.
             [if let Strategy::TwoTier(TwoTier { first: FirstTier::Hash { subset, .. }, .. })
                 = strategy { *subset } else { SUBSET }]
             => number(1..=16);
-            @max_load
-            /// hash: no backend takes more than this share of the pool's average load.
+            @max_load of ["hash"]
+            /// no backend takes more than this share of the pool's average load.
             [if let Strategy::Hash(its) = strategy { its.max_load } else { None }]
             => ratio(101..=1000).or("off");
-            @decay
-            /// least_time, two_tier: how soon a slow answer is forgotten.
+            @decay of ["least_time", "two_tier"]
+            /// how soon a slow answer is forgotten.
             [if let Strategy::LeastTime(time)
                 | Strategy::TwoTier(TwoTier { then: SecondTier::LeastTime(time), .. }) = strategy
                 { time.decay } else { LeastTime::default().decay }]
             => duration(values::DECAY);
-            @groups
-            /// two_tier: the groups that backends name, in order of priority.
+            @groups of ["two_tier"]
+            /// the groups that backends name, in order of priority.
             [if let Strategy::TwoTier(its) = strategy { its.groups } else { Vec::new() }]
             => groups::<Group>();
-            @horizon
-            /// predictive: how far ahead it looks.
+            @horizon of ["predictive"]
+            /// how far ahead it looks.
             [if let Strategy::Predictive(its) = strategy { its.horizon }
                 else { Predictive::default().horizon }]
             => duration(values::HORIZON);
-            @season
-            /// predictive: the period that load repeats with.
+            @season of ["predictive"]
+            /// the period that load repeats with.
             [if let Strategy::Predictive(its) = strategy { its.season }
                 else { Predictive::default().season }]
             => duration(between(10 * MINUTE, 30 * DAY)).or("off");
-            @ttl
-            /// sticky_round_robin: how long a client is remembered after its last connection.
+            @ttl of ["sticky_round_robin"]
+            /// how long a client is remembered after its last connection.
             [if let Strategy::StickyRoundRobin(its) = strategy { its.ttl }
                 else { Persist::default().ttl }]
             => duration(values::TTL);
-            @clients_max
-            /// sticky_round_robin: how many clients are remembered.
+            @clients_max of ["sticky_round_robin"]
+            /// how many clients are remembered.
             [if let Strategy::StickyRoundRobin(its) = strategy { its.clients_max }
                 else { Persist::default().clients_max }]
             => number(values::CLIENTS);
@@ -114,16 +113,7 @@ impl Shape for StrategyFile {
         if !at.says("name", self.strategy.name()) {
             return;
         }
-        for field in at.value.fields() {
-            let is_setting = Self::table().iter().any(|one| one.name == field.name);
-            let is_its = values::setting_of(&self.strategy, &field.name);
-            if let Err(error) = is_its
-                && field.name != "name"
-                && is_setting
-            {
-                reader.wrong(at, &field.name, error);
-            }
-        }
+        table::refuse_others::<Self>(at, reader, ("strategy", self.strategy.name()));
         if let Strategy::StickyRoundRobin(persist) = &self.strategy
             && let Err(error) = values::lasting(persist.key.clone())
         {

@@ -4,7 +4,8 @@
 //! [`settings`] declares the type. A row is a field with its default and its [`Codec`]; a field
 //! without a codec is computed. Where a setting is not a field of its own, `@name` gives the row
 //! with its place in brackets, a path or an `if let` for what is there only sometimes, or with a
-//! function to get the setting out of the group and another to put it in.
+//! function to get the setting out of the group and another to put it in. `of` names the kinds of
+//! the group that have it, where others do not.
 
 use std::sync::Arc;
 
@@ -14,12 +15,15 @@ use super::codec::{Codec, Facts};
 pub(super) use super::listener::Defaults;
 use super::reader::{Around, At, Reader};
 use super::text::{Fields, Text};
+use super::values;
 
 /// One setting of a group.
 pub(super) struct Setting<G> {
     pub(super) name: &'static str,
     /// Its description, in lines.
     pub(super) about: &'static [&'static str],
+    /// The kinds of the group that have it; all where none is named.
+    pub(super) owners: &'static [&'static str],
     pub(super) row: Arc<dyn Row<G>>,
 }
 
@@ -111,8 +115,16 @@ impl<G: 'static> TableBuilder<G> {
             // Without the mark of names that are words of Rust.
             name: name.trim_start_matches("r#"),
             about: if about.is_empty() { self.about } else { about },
+            owners: &[],
             row: Arc::new(Typed { codec, get, put }),
         });
+    }
+
+    /// Only these kinds of the group have the setting that was added last.
+    pub(super) fn of(&mut self, owners: &'static [&'static str]) {
+        if let Some(setting) = self.settings.last_mut() {
+            setting.owners = owners;
+        }
     }
 }
 
@@ -146,6 +158,20 @@ pub(super) trait Shape: Clone + PartialEq + Sized + 'static {
     /// An item of a list before anything of it is read.
     fn within(base: Self, _: &Around) -> Self {
         base
+    }
+}
+
+/// Refuses settings that other kinds of the group have: what kinds are, and the name of this one.
+pub(super) fn refuse_others<G: Settings>(
+    at: At<'_>,
+    reader: &mut Reader<'_>,
+    kind: (&'static str, &'static str),
+) {
+    for setting in G::table() {
+        if !setting.owners.is_empty() && !setting.owners.contains(&kind.1) {
+            let error = values::not_its_setting(kind, setting.owners);
+            reader.wrong(at, setting.name, error);
+        }
     }
 }
 
@@ -219,7 +245,10 @@ impl<G> Setting<G> {
     /// Its description, in one line.
     pub(super) fn sentence(&self) -> String {
         let lines: Vec<_> = self.about.iter().map(|line| line.trim()).collect();
-        lines.join(" ")
+        match self.owners {
+            [] => lines.join(" "),
+            owners => format!("{}: {}", owners.join(", "), lines.join(" ")),
+        }
     }
 }
 
@@ -231,7 +260,8 @@ macro_rules! settings {
             $(
                 $(#[doc = $doc:literal])*
                 $field_vis:vis $field:ident : $Type:ty = $default:expr $(=> $codec:expr)?;
-                $(@ $row:ident $(#[doc = $row_doc:literal])* $([$($place:tt)+])?
+                $(@ $row:ident $(of [$($owner:literal),+])? $(#[doc = $row_doc:literal])*
+                    $([$($place:tt)+])?
                     => $row_codec:expr $(, $get:expr, $put:expr)?;)*
             )*
         }
@@ -266,7 +296,8 @@ macro_rules! settings {
                     $($crate::config::table::add!(
                         table, (stringify!($row), &[$($row_doc),*]), $row_codec,
                         $([$($place)+])? $([$get, $put])?
-                    );)*
+                    );
+                    $(table.of(&[$($owner),+]);)?)*
                 )*
                 table.settings
             }

@@ -170,19 +170,7 @@ pub fn strategy(name: &str) -> Result<Strategy, ValueError> {
     strategy.map_err(|error| error.meaning(foreign::strategy(name)))
 }
 
-/// Refuses a setting that the strategy does not have.
-pub(super) fn setting_of(strategy: &Strategy, setting: &str) -> Result<(), ValueError> {
-    if strategy.settings().contains(&setting) {
-        return Ok(());
-    }
-    let all = Strategy::all();
-    let owners = all
-        .iter()
-        .filter(|(_, other)| other.settings().contains(&setting));
-    let owners: Vec<&str> = owners.map(|(name, _)| *name).collect();
-    Err(not_its_setting(("strategy", strategy.name()), &owners))
-}
-
+/// A setting that only these other kinds have.
 pub(super) fn not_its_setting(
     (kind, name): (&'static str, &'static str),
     owners: &[&str],
