@@ -63,7 +63,7 @@ impl Pool {
     /// Health and ejection are ignored below this share of usable backends, in percent.
     #[must_use]
     pub fn panics_below(&self) -> u8 {
-        let of_check = if self.is_judged() { 0 } else { PANIC_BELOW };
+        let of_check = if self.has_checked_answers() { 0 } else { PANIC_BELOW };
         self.panic_below.unwrap_or(of_check)
     }
 
@@ -73,7 +73,7 @@ impl Pool {
         match self.all_down {
             Some(AllDown::Open) => true,
             Some(AllDown::Closed) => false,
-            None => !self.is_judged(),
+            None => !self.has_checked_answers(),
         }
     }
 
@@ -84,8 +84,8 @@ impl Pool {
         self.all_down != Some(AllDown::Closed)
     }
 
-    fn is_judged(&self) -> bool {
-        self.check.as_ref().is_some_and(Check::judges)
+    fn has_checked_answers(&self) -> bool {
+        self.check.as_ref().is_some_and(Check::checks_answers)
     }
 }
 

@@ -319,7 +319,7 @@ words! {
 impl Check {
     /// Whether a probe checks the backend's answer, and not only that it can be reached.
     #[must_use]
-    pub fn judges(&self) -> bool {
+    pub fn checks_answers(&self) -> bool {
         match self.probe {
             Probe::Tcp => false,
             Probe::SendExpect { .. } | Probe::Http(_) => true,

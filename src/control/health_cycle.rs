@@ -150,7 +150,7 @@ impl HealthCycle<'_> {
                 Some(Cause::Unreached) => true,
                 Some(Cause::Failed) => {
                     let check = pool.config.check.as_ref();
-                    first && check.is_some_and(Check::judges)
+                    first && check.is_some_and(Check::checks_answers)
                 }
                 Some(Cause::Slow) | None => false,
             }

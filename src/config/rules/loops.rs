@@ -16,19 +16,19 @@ use crate::sys;
 
 /// What tells where a connection ends.
 #[derive(Clone, Copy)]
-enum Judge<'a> {
+enum Known<'a> {
     /// The configuration alone.
-    Text,
+    ByText,
     /// Also whether this machine has an address.
-    Machine(&'a dyn Fn(&SocketAddr) -> bool),
+    ByMachine(&'a dyn Fn(&SocketAddr) -> bool),
 }
 
 /// Finds them in every pool, by the configuration alone.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
-    let doors = Doors::of(config, Judge::Text);
+    let listeners = Listeners::of(config, Known::ByText);
     for (i, pool) in config.pools.iter().enumerate() {
         for (at, backend) in members(&format!("pools[{i}]"), pool) {
-            if let Some(sentence) = doors.sentence(backend, i) {
+            if let Some(sentence) = listeners.sentence(backend, i) {
                 found.push(Finding::at(format!("{at}.address"), sentence));
             }
         }
@@ -38,21 +38,21 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
 /// What is wrong with the first backend of a pool that leads back to it, by the configuration
 /// alone.
 pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String> {
-    let doors = Doors::of(config, Judge::Text);
+    let listeners = Listeners::of(config, Known::ByText);
     let mut backends = config.pools[pool].backends.iter();
-    backends.find_map(|backend| doors.sentence(backend, pool))
+    backends.find_map(|backend| listeners.sentence(backend, pool))
 }
 
 /// What is wrong with a backend that would lead back to its pool, as this machine has its address.
 pub(crate) fn leads_back(config: &Config, pool: &str, backend: &Backend) -> Option<String> {
     let pool = config.pools.iter().position(|its| its.name == pool)?;
-    Doors::of(config, Judge::Machine(&sys::is_own_address)).sentence(backend, pool)
+    Listeners::of(config, Known::ByMachine(&sys::is_own_address)).sentence(backend, pool)
 }
 
 /// The backends that lead back only as this machine has their addresses: path and sentence of each.
 pub(in crate::config) fn by_machine(config: &Config) -> Vec<(String, String)> {
-    let text = Doors::of(config, Judge::Text);
-    let machine = Doors::of(config, Judge::Machine(&sys::is_own_address));
+    let text = Listeners::of(config, Known::ByText);
+    let machine = Listeners::of(config, Known::ByMachine(&sys::is_own_address));
     let mut found = Vec::new();
     for (i, pool) in config.pools.iter().enumerate() {
         for (at, backend) in members(&format!("pools[{i}]"), pool) {
@@ -67,14 +67,14 @@ pub(in crate::config) fn by_machine(config: &Config) -> Vec<(String, String)> {
 }
 
 /// The backends that lead back to their own pool: each with its pool, and what is wrong.
-/// `declared` has the same pools without discovered backends; its Unix sockets were judged when it
+/// `declared` has the same pools without discovered backends; its Unix sockets were checked when it
 /// was read. `is_own`: whether this machine has an address.
 pub(crate) fn found_loops<'a>(
     config: &'a Config,
     declared: &Config,
     is_own: &'a dyn Fn(&SocketAddr) -> bool,
 ) -> Vec<(&'a str, &'a Backend, String)> {
-    let doors = Doors::of(config, Judge::Machine(is_own));
+    let listeners = Listeners::of(config, Known::ByMachine(is_own));
     let mut found = Vec::new();
     for (place, pool) in config.pools.iter().enumerate() {
         let declared = declared.pools.get(place);
@@ -83,7 +83,7 @@ pub(crate) fn found_loops<'a>(
             if matches!(backend.address, Address::Unix(_)) && is_declared() {
                 continue;
             }
-            if let Some(sentence) = doors.sentence(backend, place) {
+            if let Some(sentence) = listeners.sentence(backend, place) {
                 found.push((&*pool.name, backend, sentence));
             }
         }
@@ -92,16 +92,16 @@ pub(crate) fn found_loops<'a>(
 }
 
 /// The listeners.
-struct Doors<'a> {
+struct Listeners<'a> {
     config: &'a Config,
-    judge: Judge<'a>,
+    known: Known<'a>,
     by_port: HashMap<u16, Vec<usize>>,
     /// Those on Unix sockets, once a backend is one: a path may be written in many ways.
     by_target: OnceCell<HashMap<sys::SocketTarget, Vec<usize>>>,
 }
 
-impl<'a> Doors<'a> {
-    fn of(config: &'a Config, judge: Judge<'a>) -> Self {
+impl<'a> Listeners<'a> {
+    fn of(config: &'a Config, known: Known<'a>) -> Self {
         let mut by_port: HashMap<_, Vec<_>> = HashMap::new();
         for (i, listener) in config.listeners.iter().enumerate() {
             if let Address::Tcp(bind) = &listener.bind {
@@ -110,21 +110,21 @@ impl<'a> Doors<'a> {
         }
         Self {
             config,
-            judge,
+            known,
             by_port,
             by_target: OnceCell::new(),
         }
     }
 
     fn sentence(&self, backend: &'a Backend, pool: usize) -> Option<String> {
-        let door = self.reached(backend).find(|door| {
-            let leads_to = self.config.listeners[*door].pool;
+        let listener = self.reached(backend).find(|listener| {
+            let leads_to = self.config.listeners[*listener].pool;
             leads_to == pool || self.leads(leads_to, pool)
         })?;
         Some(format!(
             "backend `{}` leads back to its own pool by the listener on `{}`, so that a \
              connection would go round without end: expected the address of a server",
-            backend.name, self.config.listeners[door].bind
+            backend.name, self.config.listeners[listener].bind
         ))
     }
 
@@ -135,8 +135,8 @@ impl<'a> Doors<'a> {
         while let Some(pool) = next.pop() {
             let backends = self.config.pools.get(pool).into_iter();
             let backends = backends.flat_map(|pool| &pool.backends);
-            for door in backends.flat_map(|backend| self.reached(backend)) {
-                let pool = self.config.listeners[door].pool;
+            for listener in backends.flat_map(|backend| self.reached(backend)) {
+                let pool = self.config.listeners[listener].pool;
                 if pool == to {
                     return true;
                 }
@@ -160,7 +160,7 @@ impl<'a> Doors<'a> {
             }
         };
         let near = near.into_iter().flatten().copied();
-        near.filter(|door| reaches(backend, &self.config.listeners[*door].bind, self.judge))
+        near.filter(|listener| reaches(backend, &self.config.listeners[*listener].bind, self.known))
     }
 
     fn by_target(&self) -> HashMap<sys::SocketTarget, Vec<usize>> {
@@ -175,7 +175,7 @@ impl<'a> Doors<'a> {
 }
 
 /// Whether a connection to the backend ends at a listener that has its port, or its socket.
-fn reaches(backend: &Backend, bind: &Address, judge: Judge<'_>) -> bool {
+fn reaches(backend: &Backend, bind: &Address, known: Known<'_>) -> bool {
     let (Address::Tcp(to), Address::Tcp(bind)) = (&backend.address, bind) else {
         return true;
     };
@@ -189,9 +189,9 @@ fn reaches(backend: &Backend, bind: &Address, judge: Judge<'_>) -> bool {
     };
     let any = bind.ip().is_unspecified();
     let overlap = Address::Tcp(*bind).overlap(&Address::Tcp(to)).is_some();
-    let is_own = || match judge {
-        Judge::Text => false,
-        Judge::Machine(is_own) => is_own(&to),
+    let is_own = || match known {
+        Known::ByText => false,
+        Known::ByMachine(is_own) => is_own(&to),
     };
     overlap && (!any || to.ip().is_loopback() || is_own())
 }

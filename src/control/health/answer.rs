@@ -39,7 +39,7 @@ impl Expectation {
 
     /// Whether an answer is as expected. `None`: that depends on bytes to come. `ended`: no more
     /// bytes will come.
-    pub(super) fn judge(&self, answer: &[u8], ended: bool) -> Option<Result<(), Failure>> {
+    pub(super) fn verdict(&self, answer: &[u8], ended: bool) -> Option<Result<(), Failure>> {
         let is_met = match self {
             Self::Nothing => true,
             Self::Bytes(bytes) => contains(answer, bytes),
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     fn http(answer: &[u8]) -> Option<Result<(), Failure>> {
-        Expectation::Status(200..=399).judge(answer, false)
+        Expectation::Status(200..=399).verdict(answer, false)
     }
 
     #[test]
@@ -175,13 +175,13 @@ mod tests {
     #[test]
     fn an_unexpected_answer_is_quoted() {
         let status = Expectation::Status(200..=299);
-        let end = |answer: &[u8]| status.judge(answer, true).and_then(Result::err);
+        let end = |answer: &[u8]| status.verdict(answer, true).and_then(Result::err);
         assert_eq!(end(b""), Some(Failure::Closed(Closed::Unanswered)));
         assert_eq!(end(b"HTTP/1.1"), Some(Failure::Closed(Closed::Early)));
         let bytes = Expectation::Bytes(b"PONG".to_vec());
-        assert_eq!(bytes.judge(b"-LOADING\r\n", false), None);
+        assert_eq!(bytes.verdict(b"-LOADING\r\n", false), None);
         assert_eq!(
-            bytes.judge(b"-LOADING\r\n", true),
+            bytes.verdict(b"-LOADING\r\n", true),
             Some(Err(Failure::Unexpected("-LOADING\\r\\n".to_owned())))
         );
     }
@@ -189,17 +189,17 @@ mod tests {
     #[test]
     fn bytes_and_expressions_match_anywhere() {
         let bytes = Expectation::Bytes(b"PONG".to_vec());
-        assert_eq!(bytes.judge(b"..+PONG\r\n", false), Some(Ok(())));
+        assert_eq!(bytes.verdict(b"..+PONG\r\n", false), Some(Ok(())));
         let any = Expectation::Bytes(Vec::new());
-        assert_eq!(any.judge(b"", false), None);
-        assert_eq!(any.judge(b"x", false), Some(Ok(())));
+        assert_eq!(any.verdict(b"", false), None);
+        assert_eq!(any.verdict(b"x", false), Some(Ok(())));
         let regex = Expectation::of(&Probe::SendExpect {
             send: Vec::new(),
             expect: config::Expect::Regex(r"^220 .*\bESMTP\b".to_owned()),
         });
         let regex = regex.expect("it compiles");
-        assert_eq!(regex.judge(b"220 mail ESM", false), None);
-        assert_eq!(regex.judge(b"220 mail ESMTP ready", false), Some(Ok(())));
+        assert_eq!(regex.verdict(b"220 mail ESM", false), None);
+        assert_eq!(regex.verdict(b"220 mail ESMTP ready", false), Some(Ok(())));
     }
 
     #[test]

@@ -168,8 +168,8 @@ async fn listen(channel: &mut Channel, expectation: &Expectation) -> Result<(), 
         length += read;
         let (so_far, room) = answer.split_at(length);
         let ended = read == 0 || room.is_empty();
-        if let Some(judged) = expectation.judge(so_far, ended) {
-            return judged;
+        if let Some(verdict) = expectation.verdict(so_far, ended) {
+            return verdict;
         }
     }
 }

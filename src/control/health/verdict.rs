@@ -75,7 +75,7 @@ impl Verdict {
         self.against = self.against.saturating_add(1);
         let needed = match self.judgement {
             Judgement::Waiting => 1,
-            Judgement::Assumed if found == Health::Down && check.judges() => 1,
+            Judgement::Assumed if found == Health::Down && check.checks_answers() => 1,
             Judgement::Assumed | Judgement::Made => self.needed(check),
         };
         if self.against < needed {
