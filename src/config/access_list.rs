@@ -19,7 +19,8 @@ settings! {
         pub allow: Vec<Prefix> = Vec::new() => list(prefix());
         /// Addresses and prefixes whose clients are refused.
         pub deny: Vec<Prefix> = Vec::new() => list(prefix());
-        /// A file with more, one on each line: a bare prefix is denied, `allow PREFIX` is allowed.
+        /// A file of more prefixes, one on each line: a bare prefix is denied, `allow PREFIX` is
+        /// allowed.
         /// It is read again when it changes.
         pub file: Option<PathBuf> = None => path().given();
         /// What holds for addresses in no prefix: "allow" or "deny". It may be left out only where

@@ -177,10 +177,10 @@ settings! {
         /// What is measured per backend in rotation: open connections, or the greater of open
         /// connections and their forecast.
         pub by: ScaleBy = ScaleBy::Connections => named("measure", &ScaleBy::ALL);
-        /// Above this for a whole `window`, a backend of the reserve is brought in.
+        /// The load above which, for a whole `window`, a backend of the reserve is brought in.
         pub high: u32 = 100 => number(values::CONNECTIONS);
-        /// Below this for a whole `window`, a backend of the reserve is drained. At most half of
-        /// `high`; by default three tenths of `high`.
+        /// The load below which, for a whole `window`, a backend of the reserve is drained. At most
+        /// half of `high`; by default three tenths of `high`.
         pub low: u32 = 30 => number(0..=*values::CONNECTIONS.end());
         /// How long the load must stay above or below a mark.
         pub window: Duration = Duration::from_secs(30) => duration(between(SECOND, HOUR));

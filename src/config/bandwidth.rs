@@ -13,11 +13,11 @@ settings! {
     /// How many bytes sessions of a listener may move in a second. Beyond it they wait.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Bandwidth {
-        /// Each session.
+        /// What each session may move.
         pub session: Rates = Rates::default() => group();
-        /// All sessions of a source together, over all workers.
+        /// What all sessions of a source may move together, over all workers.
         pub source: Rates = Rates::default() => group();
-        /// All of them together.
+        /// What all sessions of the listener may move together.
         pub all: Rates = Rates::default() => group();
     }
 }

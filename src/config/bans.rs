@@ -31,13 +31,14 @@ settings! {
     /// `source_limits`, or its first bytes did not come in time.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct BanAfter {
-        /// So many times.
+        /// How many offences ban a source.
         pub after: u32 = 10 => number(values::OFFENCES);
-        /// They count together if they come within this time of the first.
+        /// How long an offence counts: those within this time of the first count together.
         pub within: Duration = Duration::from_secs(10) => duration(values::BAN);
         /// How long the first ban lasts. Each further one lasts twice as long as the one before.
         pub r#for: Duration = Duration::from_secs(60) => duration(values::BAN);
-        /// No ban lasts longer. A source whose last ban ended this long ago begins again.
+        /// The longest ban. A source whose last ban ended this long ago begins again with the
+        /// first.
         pub up_to: Duration = Duration::from_secs(3_600) => duration(values::BAN);
         /// Whether sources that would be banned are only counted and reported.
         pub dry_run: bool = false => truth();
@@ -68,9 +69,9 @@ settings! {
     pub struct NewBan {
         /// The address or the prefix whose clients are refused.
         pub prefix: Option<Prefix> = None => required(prefix().given());
-        /// How long. Forever: until it is lifted.
+        /// How long the ban lasts. Forever: until it is lifted.
         pub r#for: Option<Duration> = None => duration(values::BAN).or("forever");
-        /// Why, in up to 200 characters. It is shown with the ban.
+        /// The reason of the ban, in up to 200 characters. It is shown with the ban.
         pub reason: Option<String> = None => reason().given();
         /// Whether to ban a prefix shorter than /8 of IPv4, or than /19 of IPv6.
         pub force: bool = false => truth();

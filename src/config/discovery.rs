@@ -31,7 +31,7 @@ settings! {
     pub(super) struct DiscoveryFile {
         /// A name of the DNS, every address of which is a backend.
         dns: Option<String> = None => dns_name().given();
-        /// The port of those addresses.
+        /// The port of the addresses of `dns`.
         port: Option<u16> = None => number(values::PORT).given();
         /// A name of the DNS, whose service records are the backends.
         srv: Option<String> = None => dns_name().given();

@@ -12,7 +12,7 @@ use crate::time::nanos;
 
 settings! {
     /// What one source of a listener may take: an address, or a network of addresses. A client
-    /// beyond it is reset.
+    /// beyond it is refused.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SourceLimits {
         /// The most connections of a source at a time. Off: any number.
@@ -34,12 +34,12 @@ settings! {
 }
 
 settings! {
-    /// How many new connections may come, of all clients together. A client beyond it is reset.
+    /// How many new connections may come, of all clients together. A client beyond it is refused.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct RateLimit {
         /// The most new connections in a second.
         pub rate: NonZeroU32 = NonZeroU32::MIN => required(number(values::RATE));
-        /// How many may come at once. Auto: as many as `rate`.
+        /// How many new connections may come at once. Auto: as many as `rate`.
         pub burst: Option<NonZeroU32> = None => number(values::RATE).or("auto");
         /// Whether clients beyond the limit are only counted and logged.
         pub dry_run: bool = false => truth();
@@ -52,9 +52,9 @@ settings! {
     /// Where refused clients are held whose rule says "drop" or "tarpit".
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Tarpit {
-        /// The most clients that are held, over all workers. Beyond, the first one is let go.
+        /// The most clients that are held, over all workers. For one more, the oldest is let go.
         pub slots: NonZeroU32 = SLOTS => number(1..=1 << 20);
-        /// How long each is held.
+        /// How long a refused client is held.
         pub time: Duration = Duration::from_secs(60) => duration(values::DEADLINE);
     }
 }

@@ -15,7 +15,7 @@ settings! {
     pub(super) struct StrategyFile {
         pub(super) strategy: Strategy = Strategy::default();
             @name
-            /// Which strategy.
+            /// The strategy by its name.
             => required(parsed(
                     "the name of a strategy",
                     values::strategy,
