@@ -10,7 +10,7 @@ use std::path::Path;
 use super::error::SHOWN_MAX;
 use super::listener::stand_in;
 use super::source::Source;
-use super::strategy::SUBSET;
+use super::strategy::{NO_SUBSET, SUBSET};
 use super::tokens::Span;
 use super::tree::Reached;
 use super::values::{known, written};
@@ -95,10 +95,7 @@ impl Finding {
 pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     if config.listeners.is_empty() {
-        found.push(Finding::at(
-            "listeners",
-            "listeners: expected at least one",
-        ));
+        found.push(Finding::at("listeners", "listeners: expected at least one"));
     }
     if config.pools.is_empty() {
         found.push(Finding::at("pools", "pools: expected at least one"));
@@ -143,7 +140,7 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     }
     if let Some(ejection) = pool.ejection.filter(|its| its.max < its.base) {
         let (max, base) = (written(ejection.max), written(ejection.base));
-        let sentence = format!("max: `{max}` is less than the first ejection, {base}");
+        let sentence = format!("invalid max `{max}`: expected at least the first ejection, {base}");
         found.push(Finding::at(format!("{path}.ejection.max"), sentence));
     }
     if let Some(check) = &pool.check
@@ -151,15 +148,17 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     {
         let (timeout, shortest) = (written(check.timeout), written(check.shortest_interval()));
         let sentence = format!(
-            "timeout: `{timeout}` is longer than the shortest interval of probes, {shortest}: \
-             lower `timeout`, or raise the interval"
+            "invalid timeout `{timeout}`: expected at most the shortest interval of probes, \
+             {shortest}: lower `timeout`, or raise the interval"
         );
         found.push(Finding::at(format!("{path}.check.timeout"), sentence));
     }
     if let Some(scaling) = pool.scaling.as_ref().filter(|its| its.low > its.high / 2) {
         let sentence = format!(
-            "low: `{}` is more than half of high, {}: the pool would grow and shrink in turn",
-            scaling.low, scaling.high
+            "invalid low `{}`: expected at most half of `high`, {}: the pool would grow and \
+             shrink in turn",
+            scaling.low,
+            scaling.high / 2
         );
         found.push(Finding::at(format!("{path}.scaling.low"), sentence));
     }
@@ -259,7 +258,7 @@ fn backends(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     let at = format!("{path}.backends");
     let count = pool.backends.len();
     if count > BACKENDS_MAX {
-        let sentence = format!("backends: {count} are too many: at most {BACKENDS_MAX}");
+        let sentence = format!("invalid backends: expected at most {BACKENDS_MAX}, not {count}");
         found.push(Finding::at(&at, sentence));
     }
     if let Some(sentence) = nothing_to_select(pool) {
@@ -346,7 +345,7 @@ fn two_tier(path: &str, pool: &Pool, tiers: &TwoTier, found: &mut Vec<Finding>) 
     let strategy = format!("{path}.strategy");
     match &tiers.first {
         FirstTier::Hash { subset, .. } if !groups.is_empty() && *subset != SUBSET => {
-            let sentence = "subset: the key picks one of the groups: leave `subset` out";
+            let sentence = format!("subset: {NO_SUBSET}");
             found.push(Finding::at(format!("{strategy}.subset"), sentence));
         }
         first @ (FirstTier::Weight | FirstTier::Priority) if groups.is_empty() => {

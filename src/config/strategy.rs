@@ -334,5 +334,7 @@ impl Default for FirstTier {
     }
 }
 
+/// Why `subset` stands beside no groups.
+pub(super) const NO_SUBSET: &str = "the key picks one of the groups: leave `subset` out";
 /// The default size of a subset.
 pub(super) const SUBSET: NonZeroU16 = NonZeroU16::new(2).unwrap();

@@ -2,7 +2,7 @@
 
 use super::codec::{Codec, duration, group_or_short, groups, number, parsed, ratio, required};
 use super::reader::{At, Reader};
-use super::strategy::SUBSET;
+use super::strategy::{NO_SUBSET, SUBSET};
 use super::table::{self, Shape, settings};
 use super::values::{self, DAY, MINUTE, between};
 use super::{
@@ -128,8 +128,7 @@ impl Shape for StrategyFile {
                 reader.wrong(at, name, error);
             }
         } else if at.value.field("groups").is_some() {
-            let sentence = "the key picks one of the groups: leave `subset` out";
-            reader.wrong(at, "subset", sentence);
+            reader.wrong(at, "subset", NO_SUBSET);
         }
         if !matches!(tiers.then, SecondTier::LeastTime(_)) {
             let second = ("second tier", tiers.then.name());

@@ -206,7 +206,7 @@ pub(in crate::config) fn named<T: Clone + PartialEq + Sync>(
     let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
     let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
     Leaf::new(
-        quoted.join(" or "),
+        values::joined(&quoted, "or"),
         json!({ "enum": names }),
         move |at| Ok(values::named(kind, text(at)?, all)?),
         move |value| Text::quoted(name_of(all, value)),
@@ -235,11 +235,8 @@ fn with_units(number: &str, bounds: Bounds) -> LeafError {
         .filter(fits)
         .map(|it| format!("\"{it}\""))
         .collect();
-    match &fitting[..] {
-        [] => LeafError::Unexpected,
-        [one] => LeafError::Hint(format!(": write {one}")),
-        [first @ .., last] => LeafError::Hint(format!(": write {} or {last}", first.join(", "))),
-    }
+    let meant = (!fitting.is_empty()).then(|| values::joined(&fitting, "or"));
+    write(meant)
 }
 
 /// A duration.

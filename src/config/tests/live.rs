@@ -391,7 +391,7 @@ fn backends_are_counted() {
     );
     let error = read(&text).unwrap_err().to_string();
     assert!(
-        error.contains("60001 are too many: at most 60000"),
+        error.contains("expected at most 60000, not 60001"),
         "{:.300}",
         error
     );

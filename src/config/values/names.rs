@@ -46,9 +46,14 @@ pub(in crate::config) fn one_of(names: &[&str]) -> String {
 
 pub(super) fn listed(names: &[&str], last_by: &str) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
+    joined(&quoted, last_by)
+}
+
+/// `a, b or c`, if the last is joined by `or`.
+pub(in crate::config) fn joined(items: &[String], last_by: &str) -> String {
+    match items.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} {last_by} {last}", rest.join(", ")),
-        _ => quoted.concat(),
+        _ => items.concat(),
     }
 }
 
