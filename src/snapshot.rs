@@ -25,7 +25,7 @@ use crate::time::{NEVER, nanos};
 
 /// All that workers need to know at one moment. A session keeps the snapshot's parts that it began
 /// with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Counts up with every publication.
     pub version: u64,
@@ -64,7 +64,7 @@ pub struct Draft<'a> {
 }
 
 /// A bound address with the pool behind it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     /// Stays the same over all snapshots while it listens, whatever else changes. New listeners
     /// count up in the order of their snapshot.
@@ -126,23 +126,7 @@ impl Snapshot {
         standings: impl Fn(usize) -> Standings,
         has_changed: impl Fn(usize) -> bool,
     ) -> Draft<'a> {
-        let known = plans_by_name(before);
-        let is_same = |old: &Pool, place, pool: &Shared<config::Pool>| match has_changed(place) {
-            true => old.is_unchanged(pool, standings(place)),
-            false => !old.has_left(),
-        };
-        let plan = |(place, pool): (usize, &Shared<config::Pool>)| {
-            match known.get(place, &pool.name) {
-                // Its tables take time to make, and would be the same.
-                Some(old) if is_same(old.pool(), place, pool) => Arc::clone(old),
-                old => {
-                    let before = old.map(|old| &**old.pool());
-                    let pool = Pool::compose(pool, before, standings(place));
-                    Arc::new(Plan::new(Arc::new(pool)))
-                }
-            }
-        };
-        let pools: Vec<_> = config.pools.iter().enumerate().map(plan).collect();
+        let pools = compose_pools(before, config, standings, has_changed);
         let sources = before.map_or_else(
             || Arc::new(Sources::new(config.source_table)),
             |before| Arc::clone(&before.sources),
@@ -198,33 +182,15 @@ impl Snapshot {
             }
             Arc::new(Listener {
                 id: made - 1,
-                name: old.name.clone(),
-                bind: old.bind.clone(),
-                plan: Arc::clone(&old.plan),
-                connections: Arc::clone(&old.connections),
-                traffic: Arc::clone(&old.traffic),
-                refused: Arc::clone(&old.refused),
                 file_gone_at: Arc::default(),
-                rules: old.rules,
-                ban: old.ban,
-                gate: Arc::clone(&old.gate),
-                limits: old.limits,
-                bandwidth: Arc::clone(&old.bandwidth),
+                ..Listener::clone(old)
             })
         });
         Self {
-            version: self.version,
             listeners: listeners.collect(),
             access,
-            pools: self.pools.clone(),
-            connections: Arc::clone(&self.connections),
-            sources: Arc::clone(&self.sources),
-            bans: Arc::clone(&self.bans),
-            trusted: Arc::clone(&self.trusted),
-            pit: self.pit,
-            admission: self.admission,
             listeners_made: made,
-            has_bandwidth_limits: self.has_bandwidth_limits,
+            ..self.clone()
         }
     }
 
@@ -305,6 +271,32 @@ fn trusted(before: Option<&Snapshot>, config: &Config) -> Arc<Trusted> {
         Some(same) => Arc::clone(same),
         None => Arc::new(Trusted::new(&config.trusted)),
     }
+}
+
+/// The pools of a configuration, with the arguments of [`Snapshot::compose`].
+fn compose_pools<Standings: Iterator<Item = Standing>>(
+    before: Option<&Snapshot>,
+    config: &Config,
+    standings: impl Fn(usize) -> Standings,
+    has_changed: impl Fn(usize) -> bool,
+) -> Vec<Arc<Plan>> {
+    let known = plans_by_name(before);
+    let is_same = |old: &Pool, place, pool: &Shared<config::Pool>| match has_changed(place) {
+        true => old.is_unchanged(pool, standings(place)),
+        false => !old.has_left(),
+    };
+    let plan = |(place, pool): (usize, &Shared<config::Pool>)| {
+        match known.get(place, &pool.name) {
+            // Its tables take time to make, and would be the same.
+            Some(old) if is_same(old.pool(), place, pool) => Arc::clone(old),
+            old => {
+                let before = old.map(|old| &**old.pool());
+                let pool = Pool::compose(pool, before, standings(place));
+                Arc::new(Plan::new(Arc::new(pool)))
+            }
+        }
+    };
+    config.pools.iter().enumerate().map(plan).collect()
 }
 
 fn plans_by_name(snapshot: Option<&Snapshot>) -> ByName<'_, Arc<Plan>> {
