@@ -58,8 +58,8 @@ use crate::admin::{self, TokenError};
 use crate::config::Config;
 use crate::fault;
 use crate::origin::Ports;
-use crate::ring::{self, SetupError};
-use crate::sys;
+use crate::ring::{self, Features, SetupError};
+use crate::sys::{self, SocketFile};
 
 use access_lists::AccessLists;
 pub use access_lists::read_access_list;
@@ -260,19 +260,7 @@ pub fn run(
 ) -> Result<(), StartError> {
     // From here on a signal waits for its handler, as what is made now is removed in order.
     sys::replace_handlers();
-    // Before all that takes time: of two that start on one socket at the same moment, one has
-    // usually ended before the other listens.
-    let socket = admin_listeners::claim(config.admin.as_ref())?;
-    let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
-    sink.iter().for_each(Sink::warn_if_shared);
-    let access_files = access_lists::read_files(config, &access_lists::Known::new())?;
-    let kept_bans = KeptBans::read(config.bans.file.as_deref());
-    // Before the control thread's own ring, which panics where io_uring is not available.
-    let features = ring::probe()?;
-    let inherited = systemd::activated(&config.listeners).map_err(|error| StartError::Thread {
-        what: "take the descriptors that the service manager passed",
-        error,
-    })?;
+    let prepared = Prepared::new(config)?;
     let measurements = Rc::new(Measurements::new(config.histogram_log.clone()));
     let measured = Rc::clone(&measurements);
     tokio_uring::start(measured.measure(async move {
@@ -284,14 +272,16 @@ pub fn run(
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
-        let mut listeners = AdminListeners::open(config.admin.as_ref(), socket, &patience).await?;
+        let admin = config.admin.as_ref();
+        let mut listeners = AdminListeners::open(admin, prepared.socket, &patience).await?;
         // The time that the admin API took does not count for the listeners.
         let patience = Patience::new();
         let mut discoveries = Discoveries::new(handle.events());
         let resolved = discoveries.begin_with(config).await;
-        let access = AccessLists::new(config, access_files);
-        let Inherited { by_listener, spare } = inherited;
-        let start_with = (&resolved, access.lists(), &kept_bans);
+        let access = AccessLists::new(config, prepared.access_files);
+        let Inherited { by_listener, spare } = prepared.inherited;
+        let start_with = (&resolved, access.lists(), &prepared.bans);
+        let features = prepared.features;
         let workers = start::start(start_with, features, by_listener, &patience, seed).await?;
         if reread.is_none() {
             sandbox::dismiss_helper();
@@ -299,7 +289,7 @@ pub fn run(
         let workers = Rc::new(workers);
         workers.keep_spare(spare);
         let orders = Rc::new(Orders::default());
-        let records = workers.records.clone();
+        let (sink, records) = (prepared.sink, workers.records.clone());
         let log = Log { sink, records };
         let stats = workers.stats.clone();
         let writer = AccessLogWriter::new(log, &workers.log_bell, &orders, stats);
@@ -309,8 +299,8 @@ pub fn run(
         let known = (config, discoveries, access);
         let kept = (&orders, &measurements);
         let mut balancer = Balancer::new(known, &workers, (reread, tokens, socket), events, kept)?;
-        balancer.begin_bans(&kept_bans);
-        drop(kept_bans);
+        balancer.begin_bans(&prepared.bans);
+        drop(prepared.bans);
         let listeners = listeners.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;
@@ -323,6 +313,43 @@ pub fn run(
         let _ = tokio::time::timeout(LOG_GRACE, log).await;
         Ok(())
     }))
+}
+
+/// What is made before the control thread has its loop.
+struct Prepared {
+    socket: Option<SocketFile>,
+    sink: Option<Sink>,
+    access_files: Vec<access_lists::FileRead>,
+    bans: KeptBans,
+    features: Features,
+    inherited: Inherited,
+}
+
+impl Prepared {
+    fn new(config: &Config) -> Result<Self, StartError> {
+        // Before all that takes time: of two that start on one socket at the same moment, one has
+        // usually ended before the other listens.
+        let socket = admin_listeners::claim(config.admin.as_ref())?;
+        let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
+        sink.iter().for_each(Sink::warn_if_shared);
+        let access_files = access_lists::read_files(config, &access_lists::Known::new())?;
+        let bans = KeptBans::read(config.bans.file.as_deref());
+        // Before the control thread's own ring, which panics where io_uring is not available.
+        let features = ring::probe()?;
+        let inherited = systemd::activated(&config.listeners);
+        let inherited = inherited.map_err(|error| StartError::Thread {
+            what: "take the descriptors that the service manager passed",
+            error,
+        })?;
+        Ok(Self {
+            socket,
+            sink,
+            access_files,
+            bans,
+            features,
+            inherited,
+        })
+    }
 }
 
 /// How long the end waits for the access log, whose reader may be stuck.

@@ -127,13 +127,27 @@ pub(super) async fn start(
 ) -> Result<Workers, StartError> {
     sys::read_local_ports();
     let plan = Plan::new(config, features)?;
-    let count = plan.workers();
     listening::probe_origins(config, None)?;
     let snapshot = first_snapshot(config, access, plan.in_all);
     kept.restore(&snapshot.bans);
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
     let (mut workers, record_sender) = before_threads(config, &plan, snapshot, seed)?;
+    let log = config.access_log.as_ref().map(|_| record_sender);
+    spawn_workers(&mut workers, plan, &bound, log)?;
+    sys::done_with_rings().map_err(SetupError::Other)?;
+    workers.note(&Arc::clone(&workers.snapshot), bound);
+    Ok(workers)
+}
+
+/// Starts every worker, and returns once all of them accept. `log` takes records of the access log.
+fn spawn_workers(
+    workers: &mut Workers,
+    plan: Plan,
+    bound: &[Bound],
+    log: Option<Sender<Record>>,
+) -> Result<(), StartError> {
+    let count = plan.workers();
     let (ready, readiness) = channel::bounded(plan.cpus.len());
     // All of them before the first worker has a table of its own.
     let wakes = (0..count).map(|_| eventfd(true).map(Arc::new));
@@ -141,15 +155,13 @@ pub(super) async fn start(
     let inboxes: Arc<[Inbox]> = wakes.iter().map(|_| Inbox::default()).collect();
     for (worker, cpu) in (0u32..).zip(plan.cpus) {
         let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
-        let log = config.access_log.as_ref();
-        let log = log.map(|_| record_sender.clone());
         let (mailbox, commands) = channel::unbounded();
         let setup = Setup {
             seat: Seat {
                 worker,
                 of: count,
                 listener: 0,
-                seed,
+                seed: workers.seed,
             },
             snapshot: Arc::clone(&workers.snapshot),
             sockets: bound.iter().map(own).map(Socket::from_raw).collect(),
@@ -157,7 +169,7 @@ pub(super) async fn start(
             backlog: sys::BACKLOG.unsigned_abs(),
             mailbox: commands,
             inboxes: Arc::clone(&inboxes),
-            log,
+            log: log.clone(),
             stats: Arc::new(Stats::default()),
         };
         let (outlet, inlet) = descriptor_channel()?;
@@ -176,13 +188,10 @@ pub(super) async fn start(
             ready: ready.clone(),
             ended: Arc::clone(&workers.ended),
         };
-        spawn_worker(&mut workers, mailbox, outlet, args)?;
+        spawn_worker(workers, mailbox, outlet, args)?;
     }
     drop(ready);
-    readiness.into_iter().collect::<Result<(), _>>()?;
-    sys::done_with_rings().map_err(SetupError::Other)?;
-    workers.note(&Arc::clone(&workers.snapshot), bound);
-    Ok(workers)
+    Ok(readiness.into_iter().collect::<Result<(), _>>()?)
 }
 
 /// The first snapshot of the workers.
