@@ -9,11 +9,11 @@ mod dns;
 mod file;
 mod known;
 mod loops;
+mod news;
 mod prepared;
 mod problems;
 mod question;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::config::{Backend, Config, Pool, bounded};
+use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
 use crate::sys::OwnAddresses;
 
@@ -33,6 +33,7 @@ pub(super) use dns::system_resolver;
 pub(super) use file::mistake_in;
 use known::Staying;
 use loops::LeftOut;
+use news::{BACKENDS_MAX, Found, News, Pace, Teller};
 pub(super) use prepared::Awaited;
 use question::{Asking, Host, Question};
 
@@ -460,97 +461,6 @@ impl QuestionState {
     }
 }
 
-/// The outcome of a look.
-#[derive(Debug)]
-struct News {
-    question: Question,
-    task: u64,
-    /// `None`: the last answer stays.
-    found: Option<Found>,
-    /// What went wrong. It may be only a part, so that something was found all the same.
-    error: Option<String>,
-    /// When the next look is due, if that is known.
-    next: Option<Duration>,
-}
-
-/// Sends a task's news.
-#[derive(Debug)]
-struct Teller {
-    question: Question,
-    task: u64,
-    sender: mpsc::Sender<News>,
-}
-
-impl Teller {
-    /// Sends the outcome of a look, once there is room.
-    async fn tell(&self, found: Option<Found>, error: Option<String>, next: Option<Duration>) {
-        let news = News {
-            question: self.question.clone(),
-            task: self.task,
-            found,
-            error: error.map(bounded),
-            next,
-        };
-        // Without a receiver the balancer is ending, and this task with it.
-        let _ = self.sender.send(news).await;
-    }
-}
-
-/// How often tasks look.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    /// The shortest time to live of answers of the DNS.
-    ttl_min: Duration,
-    /// The longest one.
-    ttl_max: Duration,
-    /// The pause after the first failure; it doubles with each further one.
-    retry_min: Duration,
-    /// The longest pause.
-    retry_max: Duration,
-    /// From one look at a file to the next.
-    look: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            ttl_min: Duration::from_secs(5),
-            ttl_max: Duration::from_secs(3600),
-            retry_min: Duration::from_secs(1),
-            retry_max: Duration::from_secs(30),
-            look: Duration::from_secs(1),
-        }
-    }
-}
-
-/// A set of backends: sorted, each address once, and a bounded number.
-#[derive(Debug, PartialEq, Eq)]
-struct Found {
-    backends: Vec<Backend>,
-    /// How many were left out because there were too many.
-    dropped: usize,
-}
-
-impl Found {
-    /// Of two backends with one address, keeps the one that gets more clients.
-    fn of(mut found: Vec<Backend>) -> Self {
-        found.sort_by(|one, other| {
-            let rank = |b: &Backend| (b.backup, Reverse(b.weight));
-            let by_address = one.address.cmp(&other.address);
-            by_address.then_with(|| rank(one).cmp(&rank(other)))
-        });
-        found.dedup_by(|next, kept| next.address == kept.address);
-        // A stable sort: addresses stay in order.
-        found.sort_by_key(|backend| backend.backup);
-        let dropped = found.len().saturating_sub(BACKENDS_MAX);
-        found.truncate(BACKENDS_MAX);
-        Self {
-            backends: found,
-            dropped,
-        }
-    }
-}
-
 fn log_change((subject, what): (&str, &str), before: &[Backend], found: &[Backend]) {
     let addresses = |set: &[Backend]| -> BTreeSet<_> {
         let addresses = set.iter().map(|backend| backend.address.clone());
@@ -569,8 +479,6 @@ fn log_change((subject, what): (&str, &str), before: &[Backend], found: &[Backen
 const START_TIME: Duration = Duration::from_millis(500);
 /// Questions to the DNS that are under way at a time, of all names together: each has a socket.
 const QUESTIONS_MAX: usize = 128;
-/// Backends that a pool may discover.
-const BACKENDS_MAX: usize = 1_000;
 /// News that wait to be taken in; tasks wait with more.
 const NEWS: usize = 64;
 
