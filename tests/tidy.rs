@@ -242,6 +242,24 @@ fn public_types_have_names_of_their_own() {
     assert_none(&fewer, "in TWICE, but declared once: remove from it");
 }
 
+/// Within a room the types that several of its files see have names of their own too.
+#[test]
+fn types_of_a_room_have_names_of_their_own() {
+    let mut homes: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    let mut sources = sources(&["src"]);
+    sources.retain(|source| !source.path.contains("tests"));
+    for source in sources {
+        let room = source.path.split('/').nth(1).unwrap_or_default().to_owned();
+        for name in lexer::shared_types(&lexer::code(&source.text)) {
+            let home = homes.entry((room.clone(), name)).or_default();
+            home.insert(source.path.clone());
+        }
+    }
+    let twice = homes.iter().filter(|(_, paths)| paths.len() > 1);
+    let twice = twice.map(|((_, name), paths)| format!("{name}: {paths:?}"));
+    assert_none(&twice.collect::<Vec<_>>(), "types of one room with one name");
+}
+
 /// `area: verb object`, at most 72 characters, for every commit since this rule. Skipped where git
 /// or the history is missing, as in an archive of the source or a shallow clone.
 #[test]

@@ -23,7 +23,7 @@ use super::list_files::{self, Followed, ListFiles};
 
 use file::PrefixFile;
 pub use file::read_access_list;
-pub(super) use file::{FileRead, Known, mistakes, read_files};
+pub(super) use file::{KnownPrefixes, PrefixesRead, mistakes, read_files};
 
 /// The access lists in force, and the files that they are read from.
 pub(super) struct AccessLists {
@@ -32,18 +32,18 @@ pub(super) struct AccessLists {
     lists: guard::AccessFilters,
     files: ListFiles<PrefixFile>,
     /// Files that were read for a configuration that is about to take effect.
-    offered: Vec<FileRead>,
+    offered: Vec<PrefixesRead>,
     /// Tables that were replaced, until no worker asks them.
     replaced: Vec<Arc<Prefixes>>,
 }
 
 /// What was read of a file that has changed.
-pub(super) type News = list_files::News<Prefixes>;
+pub(super) type PrefixNews = list_files::News<Prefixes>;
 
 impl AccessLists {
     /// The lists of a configuration whose files were read. To be called inside the control
     /// thread's runtime.
-    pub(super) fn new(config: &Config, read: Vec<FileRead>) -> Self {
+    pub(super) fn new(config: &Config, read: Vec<PrefixesRead>) -> Self {
         let mut lists = Self {
             configured: Vec::new(),
             lists: BTreeMap::new(),
@@ -61,7 +61,7 @@ impl AccessLists {
     }
 
     /// The files that are followed.
-    pub(super) fn known(&self) -> Known {
+    pub(super) fn known(&self) -> KnownPrefixes {
         self.files.known()
     }
 
@@ -122,7 +122,7 @@ impl AccessLists {
     }
 
     /// Takes files that were read for the next configuration, and lets go of those of another.
-    pub(super) fn offer(&mut self, read: Vec<FileRead>) {
+    pub(super) fn offer(&mut self, read: Vec<PrefixesRead>) {
         let old = std::mem::replace(&mut self.offered, read);
         self.replaced.extend(old.into_iter().map(|its| its.list));
     }
@@ -170,12 +170,12 @@ impl AccessLists {
     }
 
     /// Waits until a file has changed. The future can be dropped without loss.
-    pub(super) async fn changed(&mut self) -> News {
+    pub(super) async fn changed(&mut self) -> PrefixNews {
         self.files.changed().await
     }
 
     /// Takes the new prefixes of a file, or what is wrong with it. Answers with a sentence.
-    pub(super) fn take(&mut self, news: News) -> Option<Result<String, String>> {
+    pub(super) fn take(&mut self, news: PrefixNews) -> Option<Result<String, String>> {
         let taken = self.files.take(news)?;
         let Some(old) = taken.replaced else {
             return problem(taken.file).map(Err);

@@ -319,7 +319,7 @@ pub fn run(
 struct Prepared {
     socket: Option<SocketFile>,
     sink: Option<Sink>,
-    access_files: Vec<access_lists::FileRead>,
+    access_files: Vec<access_lists::PrefixesRead>,
     bans: KeptBans,
     features: Features,
     inherited: Inherited,
@@ -332,7 +332,7 @@ impl Prepared {
         let socket = admin_listeners::claim(config.admin.as_ref())?;
         let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
         sink.iter().for_each(Sink::warn_if_shared);
-        let access_files = access_lists::read_files(config, &access_lists::Known::new())?;
+        let access_files = access_lists::read_files(config, &access_lists::KnownPrefixes::new())?;
         let bans = KeptBans::read(config.bans.file.as_deref());
         // Before the control thread's own ring, which panics where io_uring is not available.
         let features = ring::probe()?;

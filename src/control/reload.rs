@@ -96,7 +96,7 @@ struct Present {
     /// Files of certificates.
     certificates: HashSet<PathBuf>,
     /// Files of access lists.
-    access_files: access_lists::Known,
+    access_files: access_lists::KnownPrefixes,
 }
 
 /// A request to reload, and where the answer goes.
@@ -159,7 +159,7 @@ pub(super) struct Read {
     config: Config,
     digest: u128,
     /// The files of access lists that were not followed before, or have changed.
-    access_files: Vec<access_lists::FileRead>,
+    access_files: Vec<access_lists::PrefixesRead>,
     /// The new access log, if it is another one than before; `Some(None)`: none.
     log: Option<Option<Sink>>,
     /// The new tokens of the API over HTTP.

@@ -44,7 +44,7 @@ enum Wake {
     Call(Call),
     HealthNews(HealthNews),
     /// The file of an access list has changed.
-    AccessFile(access_lists::News),
+    AccessFile(access_lists::PrefixNews),
     /// Discovery found other backends or addresses.
     Discovered,
     Watchdog,
@@ -188,7 +188,7 @@ impl Balancer {
     }
 
     /// The file of an access list has other prefixes, or a mistake.
-    fn on_access_file(&mut self, news: access_lists::News) {
+    fn on_access_file(&mut self, news: access_lists::PrefixNews) {
         let (severity, kind, message) = match self.access.take(news) {
             Some(Ok(message)) => (Severity::Info, EventKind::AccessListRead, message),
             Some(Err(message)) => (Severity::Warn, EventKind::AccessListFailed, message),

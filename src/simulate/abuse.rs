@@ -20,7 +20,7 @@ use crate::guard::{Action, RateRule, Refusal, Rules, SourceRules};
 pub use crowd::{Abuse, Crowd};
 pub use report::{json, table};
 
-use engine::Engine;
+use engine::AbuseEngine;
 
 /// Limits to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub const ABOUT: &str = "a flood, a holder of connections and rotating IPv6 addr
 /// Runs the scenario under these limits. A dry run is simulated as if it refused.
 #[must_use]
 pub fn run(limits: &Protection, seed: u64) -> AbuseOutcome {
-    let done = Engine::new(limits.rules(), seed).run();
+    let done = AbuseEngine::new(limits.rules(), seed).run();
     let refused_by = Refusal::ALL.map(|rule| RefusedBy {
         reason: rule.as_str(),
         connections: done.refused_by(rule),

@@ -24,6 +24,21 @@ pub(crate) fn has_word(code: &str, word: &str) -> bool {
 
 /// The names of the types that some code declares for the whole crate or beyond.
 pub(crate) fn public_types(code: &str) -> Vec<String> {
+    types(code, false)
+}
+
+/// Those, and the types that it declares for other files of its room.
+pub(crate) fn shared_types(code: &str) -> Vec<String> {
+    types(code, true)
+}
+
+fn types(code: &str, of_room: bool) -> Vec<String> {
+    let mut parts = code.split("pub(in ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let code = parts.fold(first, |all, part| {
+        let rest = part.split_once(')').map_or("", |(_, rest)| rest);
+        all + "pub(super)" + rest
+    });
     let mut words = code
         .split(|c: char| !is_name(c))
         .filter(|word| !word.is_empty());
@@ -32,8 +47,9 @@ pub(crate) fn public_types(code: &str) -> Vec<String> {
     while let Some(word) = words.next() {
         match word {
             "pub" => is_public = true,
-            // `pub(crate)`, `pub unsafe trait`; not `pub(super)`, `pub(in crate::room)`.
+            // `pub(crate)`, `pub unsafe trait`.
             "crate" | "unsafe" => {}
+            "super" => is_public &= of_room,
             "struct" | "enum" | "trait" | "type" | "union" if is_public => {
                 names.extend(words.next().map(str::to_owned));
                 is_public = false;
@@ -150,4 +166,5 @@ fn types_are_public_by_their_own_word() {
                 pub(super) enum M {} pub(in crate::n) enum O {} \
                 pub(crate) unsafe trait H {} pub type I<T> = J<T>; pub fn k() { struct L; }";
     assert_eq!(public_types(code), ["A", "B", "H", "I"]);
+    assert_eq!(shared_types(code), ["A", "B", "M", "O", "H", "I"]);
 }

@@ -11,10 +11,10 @@ use crate::guard::{self, Access, Prefixes};
 use crate::prefix::Prefix;
 
 /// A file that was read, and what was seen of it before.
-pub(in crate::control) type FileRead = list_files::FileRead<Prefixes>;
+pub(in crate::control) type PrefixesRead = list_files::FileRead<Prefixes>;
 
 /// Files that are followed.
-pub(in crate::control) type Known = list_files::Known<Prefixes>;
+pub(in crate::control) type KnownPrefixes = list_files::Known<Prefixes>;
 
 /// Reads the files of a configuration that are not known, or have changed. May take long.
 ///
@@ -22,15 +22,15 @@ pub(in crate::control) type Known = list_files::Known<Prefixes>;
 /// [`StartError::AccessList`]
 pub(in crate::control) fn read_files(
     config: &Config,
-    known: &Known,
-) -> Result<Vec<FileRead>, StartError> {
+    known: &KnownPrefixes,
+) -> Result<Vec<PrefixesRead>, StartError> {
     list_files::read_all::<PrefixFile>(files(config), known).map_err(StartError::AccessList)
 }
 
 /// What is wrong with each of the files of a configuration. May take long.
 pub(in crate::control) fn mistakes(config: &Config) -> impl Iterator<Item = StartError> {
     let mistakes = files(config).into_iter().filter_map(|file| {
-        let read = list_files::read_all::<PrefixFile>([file], &Known::new());
+        let read = list_files::read_all::<PrefixFile>([file], &KnownPrefixes::new());
         read.err()
     });
     mistakes.map(StartError::AccessList)
@@ -208,12 +208,13 @@ mod tests {
             pools: [(name: \"p\", backends: [\"unix:/b\"])])"
         );
         let (config, _) = crate::config::parse(String::new(), text.into()).unwrap();
-        let read = |known: &Known| read_files(&config, known).map_err(|error| error.to_string());
-        assert!(read(&Known::new()).is_err(), "it is not there");
+        let read =
+            |known: &KnownPrefixes| read_files(&config, known).map_err(|error| error.to_string());
+        assert!(read(&KnownPrefixes::new()).is_err(), "it is not there");
         std::fs::write(&path, "# none yet\n").unwrap();
-        assert!(read(&Known::new()).unwrap()[0].list.is_empty());
+        assert!(read(&KnownPrefixes::new()).unwrap()[0].list.is_empty());
         std::fs::write(&path, "allow ::1\nallow ::2\n").unwrap();
-        assert_eq!(read(&Known::new()).unwrap()[0].list.len(), 2);
+        assert_eq!(read(&KnownPrefixes::new()).unwrap()[0].list.len(), 2);
         std::fs::remove_dir_all(&dir).unwrap();
         let table = |text: &str| parse(text.as_bytes()).unwrap();
         let may_replace = |one, other| PrefixFile::may_replace(&table(one), &table(other));

@@ -33,7 +33,7 @@ pub(super) use dns::system_resolver;
 pub(super) use file::mistake_in;
 use known::Staying;
 use loops::LeftOut;
-use news::{BACKENDS_MAX, Found, News, Pace, Teller};
+use news::{BACKENDS_MAX, Found, LookNews, Pace, Teller};
 pub(super) use prepared::Awaited;
 use question::{Asking, Host, Question};
 
@@ -48,8 +48,8 @@ pub(super) struct Discoveries {
     /// Host names of backends, in lower case.
     hosts: BTreeMap<String, Host>,
     followed: BTreeMap<Question, Followed>,
-    sender: mpsc::Sender<News>,
-    news: mpsc::Receiver<News>,
+    sender: mpsc::Sender<LookNews>,
+    news: mpsc::Receiver<LookNews>,
     /// Numbers the tasks: news of one that was stopped may still arrive.
     tasks: u64,
     /// Limits the questions to the DNS that are under way.
@@ -360,7 +360,7 @@ impl Discoveries {
     }
 
     /// Takes news in. `true`: what is found has changed.
-    fn take(&mut self, news: News) -> bool {
+    fn take(&mut self, news: LookNews) -> bool {
         let Some(followed) = self.followed.get_mut(&news.question) else {
             return false;
         };

@@ -10,7 +10,7 @@ use crate::config::{Backend, bounded};
 
 /// The outcome of a look.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct LookNews {
     pub(super) question: Question,
     pub(super) task: u64,
     /// `None`: the last answer stays.
@@ -26,7 +26,7 @@ pub(super) struct News {
 pub(super) struct Teller {
     pub(super) question: Question,
     pub(super) task: u64,
-    pub(super) sender: mpsc::Sender<News>,
+    pub(super) sender: mpsc::Sender<LookNews>,
 }
 
 impl Teller {
@@ -37,7 +37,7 @@ impl Teller {
         error: Option<String>,
         next: Option<Duration>,
     ) {
-        let news = News {
+        let news = LookNews {
             question: self.question.clone(),
             task: self.task,
             found,

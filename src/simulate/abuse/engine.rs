@@ -13,7 +13,7 @@ use crate::guard::{Gate, Held, Refusal, Rules, Sources};
 use crate::time::{MS, SECOND};
 
 /// The state of the simulation.
-pub(super) struct Engine {
+pub(super) struct AbuseEngine {
     now: u64,
     queue: EventQueue<Event>,
     sources: Sources,
@@ -65,7 +65,7 @@ enum Event {
     Measure,
 }
 
-impl Engine {
+impl AbuseEngine {
     pub(super) fn new(rules: Rules, seed: u64) -> Self {
         let sources = Sources::new(TABLE_BYTES);
         let crowds = (1..).zip(Crowd::all()).map(|(nth, crowd)| Members {
