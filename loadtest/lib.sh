@@ -139,6 +139,16 @@ find_mahoraga() {
     MAHORAGA=$(realpath "$MAHORAGA")
 }
 
+# For a script that writes the figures of a document from a simulation: sets mode to `write` or to
+# `--check`, as its argument says, and finds what it runs.
+begin_figures() {
+    help_if_asked "$@"
+    mode=${1:-write}
+    [[ $mode == write || $mode == --check ]] || die "expected --check or nothing, not '$mode'"
+    need_tools python3
+    find_mahoraga
+}
+
 # ---- Processes -------------------------------------------------------------------------------
 
 # start CPUS NAME COMMAND...: runs it in the background, on CPUS or, for "any", wherever it likes.

@@ -12,11 +12,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../loadtest/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../loadtest/lib.sh"
-help_if_asked "$@"
-mode=${1:-write}
-[[ $mode == write || $mode == --check ]] || die "expected --check or nothing, not '$mode'"
-need_tools python3
-find_mahoraga
+begin_figures "$@"
 
 "$MAHORAGA" simulate --json --svg "$WORK/strategies.svg" >"$WORK/seed-1.json"
 if [[ $mode == write ]]; then
