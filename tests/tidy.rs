@@ -257,7 +257,10 @@ fn types_of_a_room_have_names_of_their_own() {
     }
     let twice = homes.iter().filter(|(_, paths)| paths.len() > 1);
     let twice = twice.map(|((_, name), paths)| format!("{name}: {paths:?}"));
-    assert_none(&twice.collect::<Vec<_>>(), "types of one room with one name");
+    assert_none(
+        &twice.collect::<Vec<_>>(),
+        "types of one room with one name",
+    );
 }
 
 /// `area: verb object`, at most 72 characters, for every commit since this rule. Skipped where git
@@ -508,7 +511,7 @@ const LAST_COMMIT_WITHOUT_RULE: &str = "b32e3fc";
 const LAST_COMMIT_WITHOUT_BODY: &str = "23bf394";
 const SUBJECT: usize = 72;
 /// Numbers that are 0 at rest.
-const GAUGES: [&str; 4] = ["sessions", "buffers", "pipes", "parked"];
+const GAUGES: [&str; 6] = ["sessions", "buffers", "pipes", "parked", "arriving", "held"];
 /// Numbers that the real program shows too late, or that need a fault which a test cannot cause:
 /// the tests of `session` and `worker` move them.
 const ELSEWHERE: [&str; 4] = [
