@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::codec::{Leaf, list, name, named, parsed, path, required, truth};
-use super::table::{Shape, defaults, settings};
+use super::table::{defaults, settings};
 use super::values;
 use crate::guard::{Access, Action};
 use crate::prefix::Prefix;
@@ -35,8 +35,6 @@ settings! {
     }
 }
 
-impl Shape for AccessList {}
-
 impl AccessList {
     /// Derives what holds for all others from the prefixes, where these say it. It is done once,
     /// for what is written: neither edits nor the file's lines may open a list to all clients.
@@ -64,8 +62,6 @@ settings! {
         pub remove: Vec<Prefix> = Vec::new() => list(prefix());
     }
 }
-
-impl Shape for AccessListChange {}
 
 defaults!(AccessListChange);
 

@@ -10,7 +10,7 @@ use super::values;
 settings! {
     /// The admin API.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Admin {
+    pub struct Admin: Shape {
         /// A Unix socket of mode 0600: a user who may open it may do everything. The default is
         /// mahoraga.sock, if that is free.
         pub socket: Option<PathBuf> = Some(ADMIN_SOCKET.into());
@@ -55,8 +55,6 @@ settings! {
         pub write_token: Option<PathBuf> = None => path().given();
     }
 }
-
-impl Shape for AdminHttp {}
 
 impl Shape for Admin {
     const SHORT: Option<&'static str> = Some("socket");

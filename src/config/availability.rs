@@ -14,7 +14,7 @@ use super::{Check, Pool};
 settings! {
     /// Passive ejection: failures of real sessions take a backend out for a while.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Ejection {
+    pub struct Ejection: Shape {
         /// Failures in a row that eject a backend: connects that fail, and connections that it
         /// resets or closes at once, before the client has sent anything.
         pub failures: u32 = 5 => number(1..=1000);
@@ -63,7 +63,11 @@ impl Pool {
     /// Health and ejection are ignored below this share of usable backends, in percent.
     #[must_use]
     pub fn panics_below(&self) -> u8 {
-        let of_check = if self.has_checked_answers() { 0 } else { PANIC_BELOW };
+        let of_check = if self.has_checked_answers() {
+            0
+        } else {
+            PANIC_BELOW
+        };
         self.panic_below.unwrap_or(of_check)
     }
 
@@ -110,8 +114,6 @@ settings! {
     }
 }
 
-impl Shape for OnDownFile {}
-
 /// What happens to the sessions of a backend that goes down.
 pub(super) fn on_down() -> Codec<OnDown> {
     Codec::new(
@@ -143,7 +145,7 @@ const ON_DOWN: &str = "\"keep\", \"close\" or (close_over: \"30s\")";
 settings! {
     /// Where clients wait while every backend of a pool is full.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Queue {
+    pub struct Queue: Shape {
         /// The most clients that wait, over all workers; the next one is refused. Off (0): no
         /// client waits.
         pub max: u32 = 1_024;
@@ -173,7 +175,7 @@ impl Queue {
 settings! {
     /// Scaling: the pool brings in and drains backends of its reserve, by traffic.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Scaling {
+    pub struct Scaling: Shape {
         /// What is measured per backend in rotation: open connections, or the greater of open
         /// connections and their forecast.
         pub by: ScaleBy = ScaleBy::Connections => named("measure", &ScaleBy::ALL);

@@ -16,7 +16,7 @@ use crate::address::{Address, Written};
 settings! {
     /// One address of a pool.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Backend {
+    pub struct Backend: Shape {
         /// The address to connect to. For a host name: the last known address, or the unspecified
         /// address until one is known.
         pub address: Address = stand_in();

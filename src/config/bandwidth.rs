@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::Config;
 use super::codec::{Leaf, group, parsed};
-use super::table::{Shape, settings};
+use super::table::settings;
 use super::values::{Units, ValueError, split};
 use crate::guard::ByteRate;
 
@@ -32,9 +32,6 @@ settings! {
         pub down: Option<ByteRate> = None => rate().or("off");
     }
 }
-
-impl Shape for Bandwidth {}
-impl Shape for Rates {}
 
 super::table::defaults!(Bandwidth, Rates);
 

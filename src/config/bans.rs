@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::SourceLimits;
 use super::access_list::prefix;
 use super::codec::{duration, number, path, required, spelled, truth};
-use super::table::{Shape, defaults, settings};
+use super::table::{defaults, settings};
 use super::values;
 use crate::guard::BanRule;
 use crate::prefix::Prefix;
@@ -23,8 +23,6 @@ settings! {
         pub file: Option<PathBuf> = None => path().or("off");
     }
 }
-
-impl Shape for BanTable {}
 
 settings! {
     /// When a source of a listener is banned: it was refused too often by its access list or by
@@ -44,8 +42,6 @@ settings! {
         pub dry_run: bool = false => truth();
     }
 }
-
-impl Shape for BanAfter {}
 
 impl BanAfter {
     /// What workers apply. A source is what it is for the limits of sources.
@@ -77,8 +73,6 @@ settings! {
         pub force: bool = false => truth();
     }
 }
-
-impl Shape for NewBan {}
 
 defaults!(BanAfter, BanTable, NewBan);
 

@@ -19,7 +19,7 @@ use super::values::{self, CheckType, MINUTE, between};
 settings! {
     /// Active probing of a pool's backends.
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-    pub struct Check {
+    pub struct Check: Shape {
         /// What a probe does once it is connected.
         pub probe: Probe = Probe::Tcp;
             @r#type
@@ -264,8 +264,6 @@ settings! {
             => spelled("\"off\", \"system\" or the path of a file", values::verify, Verify::text);
     }
 }
-
-impl Shape for CheckTls {}
 
 super::table::defaults!(Check, CheckTls);
 

@@ -28,7 +28,7 @@ pub enum Discovery {
 settings! {
     /// The settings of discovery in a file.
     #[derive(Clone, PartialEq)]
-    pub(super) struct DiscoveryFile {
+    pub(super) struct DiscoveryFile: Shape {
         /// A name of the DNS, every address of which is a backend.
         dns: Option<String> = None => dns_name().given();
         /// The port of the addresses of `dns`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Listener;
 use super::codec::{duration, named, number, required, truth};
-use super::table::{Shape, settings};
+use super::table::settings;
 use super::values::{self, MINUTE, SECOND, between};
 use crate::guard::{Action, Pit, Rate, RateRule, Shed, SourceRules};
 use crate::time::nanos;
@@ -73,11 +73,6 @@ settings! {
         pub dry_run: bool = false => truth();
     }
 }
-
-impl Shape for Overload {}
-impl Shape for Tarpit {}
-impl Shape for SourceLimits {}
-impl Shape for RateLimit {}
 
 super::table::defaults!(Overload, SourceLimits, Tarpit);
 

@@ -19,7 +19,7 @@ use crate::address::Address;
 settings! {
     /// A bound address and the pool behind it.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Listener {
+    pub struct Listener: Shape {
         /// Its name in logs and commands. The default is its address.
         pub name: String = String::new() => name();
         /// The address that clients connect to.
@@ -143,9 +143,6 @@ impl Listener {
         }
     }
 }
-
-impl Shape for Defaults {}
-impl Shape for Timeouts {}
 
 super::table::defaults!(Defaults, Timeouts);
 

@@ -10,7 +10,7 @@ use super::values;
 settings! {
     /// Where and how sessions are logged.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct AccessLog {
+    pub struct AccessLog: Shape {
         /// Where lines go: "-" is standard output, "off" is nowhere, anything else is a file.
         pub to: LogSink = LogSink::Stdout => spelled(
             values::LOG_SINK,

@@ -156,8 +156,6 @@ settings! {
     }
 }
 
-impl Shape for Config {}
-
 impl Config {
     /// The pool of this name.
     #[must_use]
@@ -250,7 +248,7 @@ use codec::{
     spelled, truth, waits,
 };
 use reader::Around;
-use table::{Setting, Settings, Shape, settings, words};
+use table::{Setting, Settings, settings, words};
 
 #[cfg(test)]
 mod tests;

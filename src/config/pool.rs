@@ -22,7 +22,7 @@ use crate::origin::{Origins, Ports};
 settings! {
     /// A set of backends and the way one of them is selected.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Pool {
+    pub struct Pool: Shape {
         /// The name that listeners use. It must be unique.
         pub name: String = String::new() => required(name());
         /// How a backend is selected.

@@ -155,7 +155,7 @@ pub enum SecondTier {
 settings! {
     /// Some backends of a pool.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Group {
+    pub struct Group: Shape {
         /// The name that backends use, unique within the pool.
         pub name: String = String::new() => required(name());
         /// Its share. Not given (0): the weights of its backends together, without backups and
@@ -178,7 +178,7 @@ settings! {
 settings! {
     /// Persistence: clients return to their last backend.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Persist {
+    pub struct Persist: Shape {
         /// The key that identifies a client.
         pub key: Key = Key::default()
             => parsed("a key such as \"source_ip\"", values::persist_key, Key::to_string);
@@ -188,9 +188,6 @@ settings! {
         pub clients_max: u32 = 100_000 => number(values::CLIENTS);
     }
 }
-
-impl Shape for LeastTime {}
-impl Shape for Predictive {}
 
 impl Shape for Group {
     const SHORT: Option<&'static str> = Some("name");

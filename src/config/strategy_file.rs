@@ -12,7 +12,7 @@ use super::{
 settings! {
     /// A strategy. A setting that it does not have is not put, and is a mistake.
     #[derive(Clone, PartialEq)]
-    pub(super) struct StrategyFile {
+    pub(super) struct StrategyFile: Shape {
         pub(super) strategy: Strategy = Strategy::default();
             @name
             /// The strategy by its name.

@@ -5,7 +5,8 @@
 //! without a codec is computed. Where a setting is not a field of its own, `@name` gives the row
 //! with its place in brackets, a path or an `if let` for what is there only sometimes, or with a
 //! function to get the setting out of the group and another to put it in. `of` names the kinds of
-//! the group that have it, where others do not.
+//! the group that have it, where others do not. `: Shape` behind the name of a group says that an
+//! implementation of [`Shape`] follows.
 
 use std::sync::Arc;
 
@@ -256,7 +257,7 @@ impl<G> Setting<G> {
 macro_rules! settings {
     (
         $(#[$meta:meta])*
-        $vis:vis struct $Group:ident {
+        $vis:vis struct $Group:ident $(: $shape:ident)? {
             $(
                 $(#[doc = $doc:literal])*
                 $field_vis:vis $field:ident : $Type:ty = $default:expr $(=> $codec:expr)?;
@@ -270,6 +271,8 @@ macro_rules! settings {
         $vis struct $Group {
             $($(#[doc = $doc])* $field_vis $field: $Type,)*
         }
+
+        $crate::config::table::shape!($Group $(, $shape)?);
 
         impl $crate::config::table::Settings for $Group {
             fn table() -> &'static [$crate::config::table::Setting<Self>] {
@@ -303,6 +306,14 @@ macro_rules! settings {
             }
         }
     };
+}
+
+/// The plain shape of a group, where none is written for it.
+macro_rules! shape {
+    ($Group:ident) => {
+        impl $crate::config::table::Shape for $Group {}
+    };
+    ($Group:ident, Shape) => {};
 }
 
 /// Adds a row of [`settings`] that is not a field.
@@ -369,4 +380,4 @@ macro_rules! words {
     };
 }
 
-pub(super) use {add, defaults, settings, words};
+pub(super) use {add, defaults, settings, shape, words};

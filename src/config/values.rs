@@ -30,12 +30,12 @@ pub(super) use check::{
     CheckType, PROXY_HEADERS, alpn, check_type, http_host, http_method, http_path, server_name,
     status, verify,
 };
+pub(crate) use duration::written;
 pub use duration::{
     BAN, Bounds, CHECK_INTERVAL, DEADLINE, DECAY, EJECTION, GRACE, HORIZON, QUEUE_WAIT, REFRESH,
     TTL,
 };
 pub(super) use duration::{DAY, HOUR, MINUTE, SECOND, between, duration_of};
-pub(crate) use duration::written;
 pub(super) use meant::{binary_memory, plain_number, truth};
 pub use memory::memory_text;
 pub(super) use memory::{memory, memory_range};
