@@ -94,56 +94,9 @@ fn misread(text: &str, before: &[Lexeme], found: &Lexeme) -> Option<Wrong> {
             .map(|(name, _)| name);
         token.kind == TokenKind::Word && name.is_some_and(|name| name.is_empty() || is_name(name))
     };
-    if let Some(token) = [found, last].into_iter().find(assigns) {
-        let sentence = "write `:` between a field's name and its value, and not `=`";
-        return Some((token.span.clone(), sentence.to_owned()));
-    }
-    unquoted(text, before, found)
-}
-
-/// A value that lacks its quotes: what stands behind `name:`, or in a list.
-fn unquoted(text: &str, before: &[Lexeme], found: &Lexeme) -> Option<Wrong> {
-    let of_value = |pair: &[Lexeme]| {
-        let name = &text[pair[0].span.clone()];
-        pair[0].kind == TokenKind::Word && is_name(name) && pair[1].kind == TokenKind::Colon
-    };
-    let is_behind = |token: &Lexeme| matches!(token.kind, TokenKind::Word | TokenKind::Colon);
-    let value = if is_in_list(before) {
-        let other = before.iter().rposition(|token| !is_behind(token))?;
-        &before[other + 1..]
-    } else {
-        let at = before.windows(2).rposition(of_value)?;
-        &before[at + 2..]
-    };
-    let is_gap = |pair: &[Lexeme]| pair[0].span.end != pair[1].span.start;
-    if !value.iter().all(is_behind) || !is_behind(found) || value.windows(2).any(is_gap) {
-        return None;
-    }
-    let start = value.first().unwrap_or(found).span.start;
-    let rest = &text[start..];
-    let end = rest.find(|c: char| c.is_whitespace() || ",()[]{}\"".contains(c));
-    let end = start + end.unwrap_or(rest.len());
-    let bare = &text[start..end];
-    let is_one = !bare.is_empty() && (start..end).contains(&found.span.start);
-    is_one.then(|| (start..end, quotes(bare)))
-}
-
-/// Whether the last bracket that stays open is that of a list.
-fn is_in_list(before: &[Lexeme]) -> bool {
-    let mut closed = 0_usize;
-    for token in before.iter().rev() {
-        match token.kind {
-            TokenKind::Close(_) => closed += 1,
-            TokenKind::Open(bracket) if closed == 0 => return bracket == '[',
-            TokenKind::Open(_) => closed -= 1,
-            TokenKind::Colon
-            | TokenKind::Comma
-            | TokenKind::Text
-            | TokenKind::Word
-            | TokenKind::Comment => {}
-        }
-    }
-    false
+    let token = [found, last].into_iter().find(assigns)?;
+    let sentence = "write `:` between a field's name and its value, and not `=`";
+    Some((token.span.clone(), sentence.to_owned()))
 }
 
 /// Explains how to quote a word in place of a string.

@@ -196,8 +196,13 @@ impl<'a> Parser<'a> {
                 self.next += 1;
                 if is_some { self.some() } else { self.group() }
             }
-            Some(TokenKind::Word) => self.leaf(),
-            _ => Err(self.wrong("expected a value here")),
+            Some(TokenKind::Word) => match self.unquoted() {
+                Some(wrong) => Err(wrong),
+                None => self.leaf(),
+            },
+            _ => Err(self
+                .unquoted()
+                .unwrap_or_else(|| self.wrong("expected a value here"))),
         }
     }
 
@@ -345,14 +350,19 @@ impl<'a> Parser<'a> {
 
     /// The comma behind an item, which the last one need not have.
     fn comma(&mut self, closing: char) -> Result<(), Wrong> {
+        if self.kind(0) == Some(TokenKind::Colon)
+            && let Some(wrong) = self.unquoted()
+        {
+            return Err(wrong);
+        }
         match self.kind(0) {
             Some(TokenKind::Comma) => self.next += 1,
             Some(TokenKind::Close(found)) if found == closing => {}
-            Some(TokenKind::Colon) if closing == ']' && !self.is_port() => {
+            Some(TokenKind::Colon) if closing == ']' => {
                 let open = self.open.last().cloned().unwrap_or_default();
                 return Err((open, syntax::IN_PARENTHESES.to_owned()));
             }
-            Some(TokenKind::Colon) if closing == ')' && !self.is_port() => {
+            Some(TokenKind::Colon) if closing == ')' => {
                 let open = self.open.last().map_or(0, |open| open.end);
                 let first = self.tokens.iter().find(|token| token.span.start >= open);
                 let span = first.map_or(open..open, |first| first.span.clone());
@@ -366,12 +376,22 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Whether the next colon stands within a word that lacks its quotes, as in `localhost:80`.
-    fn is_port(&self) -> bool {
-        let [colon, next, ..] = &self.tokens[self.next..] else {
-            return false;
-        };
-        next.kind == TokenKind::Word && next.span.start == colon.span.end
+    /// A value that lacks its quotes, and has a colon in it as `localhost:80` has. In a map it may
+    /// be a name and its value.
+    fn unquoted(&self) -> Option<Wrong> {
+        let is_in_map = self
+            .open
+            .last()
+            .is_some_and(|open| &self.text[open.clone()] == "{");
+        let token = self.tokens.get(self.next).filter(|_| !is_in_map)?;
+        let span = token.span.clone();
+        let rest = &self.text[span.start..];
+        let end = rest.find(|c: char| c.is_whitespace() || ",()[]{}\"".contains(c));
+        let bare = &rest[..end.unwrap_or(rest.len())];
+        let is_colon = token.kind == TokenKind::Colon;
+        let behind = bare.get(if is_colon { 0 } else { span.len() }..)?;
+        let goes_on = behind.starts_with(':') && !bare.ends_with(':');
+        goes_on.then(|| (span.start..span.start + bare.len(), syntax::quotes(bare)))
     }
 
     /// Steps over a bracket that opens.
