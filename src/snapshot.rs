@@ -8,8 +8,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crossbeam::utils::CachePadded;
-
 use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
@@ -79,8 +77,6 @@ pub struct Listener {
     pub connections: Arc<Limit>,
     /// Bytes of its sessions.
     pub traffic: Arc<Traffic>,
-    /// Clients that were refused, over all workers.
-    pub refused: Arc<CachePadded<AtomicU64>>,
     /// Of a removed Unix listener: when its file was gone, in ns of the workers' clock; [`NEVER`]
     /// while it is being removed, 0 before that.
     pub file_gone_at: Arc<AtomicU64>,
@@ -88,7 +84,7 @@ pub struct Listener {
     pub rules: Rules,
     /// When sources are banned that such limits, or others, refuse.
     pub ban: Option<BanRule>,
-    /// What those limits count.
+    /// What those limits, its access list and bans count.
     pub gate: Arc<Gate>,
     /// Deadlines and tries of its sessions.
     pub limits: SessionLimits,
@@ -107,7 +103,7 @@ impl Snapshot {
     /// Whether clients of an address are refused now.
     #[must_use]
     pub fn is_banned(&self, ip: IpAddr, now: u64) -> bool {
-        self.bans.is_banned(ip, now) && !self.trusted.contains(ip)
+        self.bans.refuses(ip, &self.trusted, now)
     }
 
     /// Composes the snapshot of a configuration with its access lists, which is to replace the one
@@ -322,7 +318,6 @@ impl Listener {
             bind: config.bind.clone(),
             connections,
             traffic: old.map_or_else(Arc::default, |old| Arc::clone(&old.traffic)),
-            refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.refused)),
             file_gone_at: old.map_or_else(Arc::default, |old| Arc::clone(&old.file_gone_at)),
             rules: Rules::default(),
             ban: ban(config),

@@ -73,7 +73,7 @@ fn by_access_list(snapshot: &Snapshot) -> Vec<Refuser> {
     let listeners = snapshot.listeners.iter().map(|listener| Refuser {
         name: format!("listener `{}`", listener.name),
         mode: Mode::On,
-        counts: vec![("access list", listener.refused.load(Ordering::Relaxed))],
+        counts: vec![("access list", listener.gate.access_denied())],
     });
     let lists = snapshot.access.values().filter(|list| list.dry_run);
     // Several listeners may have one list.

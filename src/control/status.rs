@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
@@ -61,7 +60,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
 /// Clients that any rule of a listener refused.
 fn refused(listener: &Listener) -> u64 {
     let by_rules = Refusal::ALL.map(|rule| listener.gate.refused(rule));
-    let others = listener.refused.load(Ordering::Relaxed) + listener.gate.banned();
+    let others = listener.gate.access_denied() + listener.gate.banned();
     others + by_rules.iter().sum::<u64>()
 }
 

@@ -81,7 +81,8 @@ impl Attachment {
         Ok(())
     }
 
-    /// Attaches it to the sockets of a TCP listener: others receive no segments.
+    /// Attaches it to the sockets of a TCP listener: others receive no segments. Its peers are its
+    /// clients. Where they are proxies, their segments must pass, whatever bans say of clients.
     pub(super) fn attach_to(&self, bound: &Bound) -> io::Result<()> {
         match bound.address {
             Address::Tcp(_) => bound.sockets.iter().try_for_each(|its| self.attach(its)),
@@ -275,9 +276,7 @@ impl SynFilter {
 
 /// Whether all clients of a network are banned, and none of them is trusted.
 fn may_drop(snapshot: &Snapshot, prefix: Prefix, now: u64) -> bool {
-    let trusted = &snapshot.trusted;
-    let is_trusted = trusted.around(prefix).is_some() || trusted.within(prefix).next().is_some();
-    !is_trusted && snapshot.bans.holds(prefix, now)
+    !snapshot.trusted.meets(prefix) && snapshot.bans.holds(prefix, now)
 }
 
 impl Workers {

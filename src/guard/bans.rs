@@ -20,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Trusted;
 use crate::prefix::Prefix;
 use crate::time::NEVER;
 
@@ -211,6 +212,13 @@ impl Bans {
     #[must_use]
     pub fn is_banned(&self, ip: IpAddr, now: u64) -> bool {
         self.longest(ip, now, |_| ()).is_some()
+    }
+
+    /// Whether an address is banned now, and in no trusted network: those may be within a wider one
+    /// that is banned.
+    #[must_use]
+    pub fn refuses(&self, ip: IpAddr, trusted: &Trusted, now: u64) -> bool {
+        self.is_banned(ip, now) && !trusted.contains(ip)
     }
 
     /// Counts a client of a banned address as refused, by the longest prefix that it is in.

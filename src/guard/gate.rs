@@ -20,6 +20,8 @@ pub struct Gate {
     refused: [AtomicU64; Refusal::ALL.len()],
     /// Clients that were banned.
     banned: AtomicU64,
+    /// Clients that its access list refused.
+    access_denied: AtomicU64,
     /// Clients that would have been refused.
     dry_run: [AtomicU64; Refusal::ALL.len()],
 }
@@ -121,6 +123,7 @@ impl Gate {
             overflow: Mutex::default(),
             refused: Default::default(),
             banned: AtomicU64::new(0),
+            access_denied: AtomicU64::new(0),
             dry_run: Default::default(),
         }
     }
@@ -163,6 +166,17 @@ impl Gate {
     #[must_use]
     pub fn banned(&self) -> u64 {
         self.banned.load(Ordering::Relaxed)
+    }
+
+    /// Counts a client that the access list refused.
+    pub fn count_access_denied(&self) {
+        self.access_denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that the access list refused.
+    #[must_use]
+    pub fn access_denied(&self) -> u64 {
+        self.access_denied.load(Ordering::Relaxed)
     }
 
     /// Clients that this limit has refused.

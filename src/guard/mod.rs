@@ -1,4 +1,5 @@
-//! Admission: which clients may connect, and how many connections there may be.
+//! Admission: which clients may connect, and how many connections there may be. [`ClientStage`] and
+//! [`PeerStage`] are what a listener asks.
 
 #![forbid(unsafe_code)]
 
@@ -6,11 +7,13 @@ mod access;
 mod action;
 mod bandwidth;
 mod bans;
+mod client_stage;
 mod gate;
 mod index;
 mod limit;
 mod overload;
 mod pacing;
+mod peer_stage;
 mod prefixes;
 mod ranges;
 mod rate;
@@ -23,10 +26,12 @@ pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
 pub use action::{Action, Pit};
 pub use bandwidth::{ByteRate, ListenerBandwidth, Meter, Meters};
 pub use bans::{Ban, BanNews, BanRule, BannedBy, Bans, BansFull, RuleBan};
+pub use client_stage::{ClientStage, Denied, DeniedBy};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use overload::{Admission, OverloadDetector, Shed};
 pub use pacing::{Buckets, Lane, Pacing, SHARED, SharedLimit};
+pub use peer_stage::{PeerDenied, PeerStage};
 pub use prefixes::{Clash, Prefixes};
 pub use rate::Rate;
 pub use sample::Sample;

@@ -9,6 +9,8 @@ use crate::prefix::Prefix;
 #[derive(Debug, Default)]
 pub struct Trusted {
     prefixes: Vec<Prefix>,
+    /// The same in the order of their first addresses.
+    sorted: Vec<Prefix>,
     table: Prefixes,
 }
 
@@ -19,8 +21,13 @@ impl Trusted {
         let all = prefixes.iter().map(|prefix| (*prefix, Access::Allow));
         // All say the same: no prefix can be both.
         let table = Prefixes::new(all.collect()).unwrap_or_default();
-        let prefixes = prefixes.to_owned();
-        Self { prefixes, table }
+        let mut sorted = prefixes.to_owned();
+        sorted.sort_unstable();
+        Self {
+            prefixes: prefixes.to_owned(),
+            sorted,
+            table,
+        }
     }
 
     /// The networks, as they were given.
@@ -40,6 +47,19 @@ impl Trusted {
     pub fn around(&self, prefix: Prefix) -> Option<Prefix> {
         let mut all = self.prefixes.iter();
         all.find(|its| its.covers(prefix)).copied()
+    }
+
+    /// Whether a network has an address that is in one of them, or all its addresses are. The
+    /// kernel must not drop the clients of such a network before anything looks at each.
+    #[must_use]
+    pub fn meets(&self, prefix: Prefix) -> bool {
+        if self.contains(prefix.ip()) {
+            return true;
+        }
+        // Its first address is in none. So one that it meets begins within it, and the next one to
+        // begin does.
+        let next = self.sorted.partition_point(|its| its.ip() < prefix.ip());
+        self.sorted.get(next).is_some_and(|its| prefix.covers(*its))
     }
 
     /// Those within a network that is wider.
@@ -67,5 +87,26 @@ mod tests {
         assert_eq!(within, [prefix("10.1.0.0/16")]);
         assert_eq!(trusted.within(prefix("::/0")).count(), 1);
         assert!(!Trusted::default().contains("10.1.2.3".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_network_meets_trusted_ones_if_it_has_an_address_of_theirs() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        // All addresses of a network of 8.
+        let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let prefix = |rng: &mut fastrand::Rng| Prefix::new(ip(rng.u8(..8)), rng.u8(28..=32));
+        let mut met = 0;
+        for _ in 0..1_000 {
+            let some: Vec<_> = (0..rng.usize(..3))
+                .filter_map(|_| prefix(&mut rng))
+                .collect();
+            let trusted = Trusted::new(&some);
+            let network = prefix(&mut rng).unwrap();
+            let mut own = (0..16).map(ip).filter(|ip| network.contains(*ip));
+            let expected = own.any(|ip| trusted.contains(ip));
+            assert_eq!(trusted.meets(network), expected, "{network} {some:?}");
+            met += u32::from(expected);
+        }
+        assert!((100..900).contains(&met), "{met}");
     }
 }

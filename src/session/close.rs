@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::guard::Refusal;
+use crate::guard::{DeniedBy, Refusal};
 use crate::kernel::Manner;
 
 use super::Side;
@@ -206,6 +206,16 @@ impl From<Refusal> for CloseReason {
             Refusal::SourceRate => Self::SourceRate,
             Refusal::ListenerRate => Self::ListenerRate,
             Refusal::GlobalRate => Self::GlobalRate,
+        }
+    }
+}
+
+impl From<DeniedBy> for CloseReason {
+    fn from(rule: DeniedBy) -> Self {
+        match rule {
+            DeniedBy::Ban => Self::Banned,
+            DeniedBy::AccessList => Self::AccessDenied,
+            DeniedBy::Limit(limit) => limit.into(),
         }
     }
 }

@@ -18,7 +18,6 @@ use crate::snapshot::Listener;
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
-use super::refuse::is_banned;
 use super::{Stop, Worker, slot};
 
 /// A worker's part of a listener: its own listening socket, and the listener's settings.
@@ -83,11 +82,6 @@ impl Port {
             arriving: 0,
             resume_at: 0,
         }
-    }
-
-    /// Whether a rule asks for the addresses of clients, each of which is a system call.
-    fn needs_peer(&self) -> bool {
-        self.access.is_some() || self.listener.rules.source.is_some()
     }
 
     /// Whether clients have addresses.
@@ -262,7 +256,9 @@ impl<K: Kernel> Worker<K> {
             // Its accept was under way when the grace of a stop was over.
             return self.kernel.close(socket, Manner::Reset);
         }
-        let needs_peer = self.ports[number].needs_peer() || !self.snapshot.bans.is_empty();
+        // Peers are clients: they are known at once, and nothing is to be asked about proxies.
+        let stage = self.ports[number].client_stage(&self.snapshot);
+        let needs_peer = stage.needs_address();
         let peer = needs_peer.then(|| self.kernel.peer(&socket)).flatten();
         if needs_peer && peer.is_none() && self.ports[number].is_tcp() {
             // It has gone: no rule refuses it.
@@ -273,11 +269,12 @@ impl<K: Kernel> Worker<K> {
                 (CloseReason::ClientReset, Action::Reset),
             );
         }
-        let pass = match self.ask(number, peer) {
+        let pass = match stage.admit(peer.map(|peer| peer.ip()), self.now) {
             Ok(pass) => pass,
-            Err(denial) => {
-                self.note_offence(&self.ports[number].listener, peer, denial.0);
-                return self.refuse(number, socket, peer, denial);
+            Err(denied) => {
+                let reason = denied.by.into();
+                self.note_offence(&self.ports[number].listener, peer, reason);
+                return self.refuse(number, socket, peer, (reason, denied.action));
             }
         };
         let client = Admitted { socket, peer, pass };
@@ -339,7 +336,8 @@ impl<K: Kernel> Worker<K> {
             for client in std::mem::take(&mut self.ports[number].parked) {
                 let peer = client.peer.or_else(|| self.kernel.peer(&client.socket));
                 let port = &mut self.ports[number];
-                if !is_banned(port, &self.snapshot, peer, self.now) {
+                let stage = port.client_stage(&self.snapshot);
+                if !peer.is_some_and(|peer| stage.is_banned(peer.ip(), self.now)) {
                     port.parked.push_back(client);
                     continue;
                 }

@@ -3,9 +3,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use crate::guard::{AccessFilter, Action, Pass};
+use crate::guard::{Action, ClientStage};
 use crate::kernel::{Kernel, Socket};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::Snapshot;
@@ -16,30 +15,21 @@ use super::{Record, Worker};
 /// Why a client is refused, and what is done with it.
 pub(super) type Denial = (CloseReason, Action);
 
-impl<K: Kernel> Worker<K> {
-    /// Asks the rules of a port about a client, in their fixed order: the ban table, its access
-    /// list, then the limits of its connections and their rates. Counts what a rule refuses. A
-    /// client without an address came by a Unix socket.
-    pub(super) fn ask(&self, port: usize, client: Option<SocketAddr>) -> Result<Pass, Denial> {
-        let port = &self.ports[port];
-        let Port {
-            access, listener, ..
-        } = port;
-        if is_banned(port, &self.snapshot, client, self.now) {
-            return Err((CloseReason::Banned, Action::Reset));
+impl Port {
+    /// What is asked about its clients. They connect themselves, so it is asked at accept.
+    pub(super) fn client_stage<'a>(&'a self, snapshot: &'a Snapshot) -> ClientStage<'a> {
+        ClientStage {
+            bans: &snapshot.bans,
+            trusted: &snapshot.trusted,
+            access: self.access.as_deref(),
+            rules: &self.listener.rules,
+            gate: &self.listener.gate,
+            sources: &snapshot.sources,
         }
-        if let Some(list) = access.as_ref().filter(|list| is_denied(list, client)) {
-            listener.refused.fetch_add(1, Ordering::Relaxed);
-            return Err((CloseReason::AccessDenied, list.action));
-        }
-        if listener.rules.is_empty() {
-            return Ok(Pass::default());
-        }
-        let (sources, ip) = (&self.snapshot.sources, client.map(|client| client.ip()));
-        let admitted = listener.gate.admit(sources, &listener.rules, ip, self.now);
-        admitted.map_err(|limit| (limit.into(), listener.rules.action(limit)))
     }
+}
 
+impl<K: Kernel> Worker<K> {
     /// Refuses a client as its rule says, counts it, and logs it unless many are refused.
     #[cold]
     pub(super) fn refuse(
@@ -76,33 +66,6 @@ impl<K: Kernel> Worker<K> {
         };
         self.write_record(record);
     }
-}
-
-/// Whether a client of a port is banned, which is counted.
-pub(super) fn is_banned(
-    port: &Port,
-    snapshot: &Snapshot,
-    client: Option<SocketAddr>,
-    now: u64,
-) -> bool {
-    let Some(ip) = client.map(|client| client.ip()) else {
-        return false;
-    };
-    let is_banned = snapshot.is_banned(ip, now);
-    if is_banned {
-        snapshot.bans.count_hit(ip, now);
-        port.listener.gate.count_banned();
-    }
-    is_banned
-}
-
-/// Whether a list refuses a client, which it counts.
-fn is_denied(list: &AccessFilter, client: Option<SocketAddr>) -> bool {
-    if client.is_some_and(|client| list.allows(client.ip())) {
-        return false;
-    }
-    list.refused.fetch_add(1, Ordering::Relaxed);
-    !list.dry_run
 }
 
 /// Lines for refused clients in the access log, of a worker in a second: a flood of clients is not

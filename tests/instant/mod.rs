@@ -111,7 +111,6 @@ fn snapshot() -> Arc<Snapshot> {
         plan: Arc::new(Plan::new(Arc::new(pool))),
         connections: Arc::new(Limit::unbounded()),
         traffic: Arc::default(),
-        refused: Arc::default(),
         file_gone_at: Arc::default(),
         rules: Rules::default(),
         ban: None,

@@ -149,7 +149,6 @@ fn snapshots_with(
             plan: Arc::new(Plan::new(Arc::new(pool))),
             connections: Arc::clone(&limits[0]),
             traffic: Arc::default(),
-            refused: Arc::default(),
             file_gone_at: Arc::default(),
             rules: Rules::default(),
             ban: None,

@@ -316,7 +316,6 @@ impl Plan {
                 plan,
                 connections: Arc::clone(&self.per_listener[number]),
                 traffic: Arc::default(),
-                refused: Arc::default(),
                 file_gone_at: Arc::default(),
                 rules: rules(&mut self.rules),
                 ban: None,

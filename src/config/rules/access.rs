@@ -29,6 +29,11 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
         let prefixes = prefixes.iter().map(|(at, prefix)| (at.clone(), &**prefix));
         unique(("listed twice:", ": leave one out"), prefixes, found);
     }
+    let trusted = config.trusted.len();
+    if trusted > PREFIXES_MAX {
+        let sentence = format!("{trusted} prefixes are too many: at most {PREFIXES_MAX}");
+        found.push(Finding::start("trusted", sentence));
+    }
 }
 
 /// The rule that an access list of too many prefixes breaks.
@@ -54,5 +59,5 @@ fn without_others(list: &AccessList) -> Option<String> {
     ))
 }
 
-/// Prefixes that the configuration itself may have in one list.
+/// Prefixes that the configuration itself may have in one list, or in `trusted`.
 const PREFIXES_MAX: usize = 10_000;

@@ -1,0 +1,117 @@
+//! What a listener asks about a client, in its fixed order: the ban table, the access list, the
+//! limits of connections, the rates. What is cheapest and most final comes first: a banned client
+//! takes no place, and a denied one uses up no rate.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use super::{AccessFilter, Action, Bans, Gate, Pass, Refusal, Rules, Sources, Trusted};
+
+/// The rules of a listener about its clients, at one moment.
+///
+/// It is asked once the client is known. That is at accept where clients connect themselves, and
+/// when the header is complete where proxies connect for them, which [`PeerStage`] is asked about
+/// at accept.
+///
+/// [`PeerStage`]: super::PeerStage
+#[derive(Clone, Copy, Debug)]
+pub struct ClientStage<'a> {
+    /// Networks whose clients are refused.
+    pub bans: &'a Bans,
+    /// Networks that no ban concerns.
+    pub trusted: &'a Trusted,
+    /// Which clients may connect; `None`: all.
+    pub access: Option<&'a AccessFilter>,
+    /// The limits of new connections.
+    pub rules: &'a Rules,
+    /// What the listener counts.
+    pub gate: &'a Gate,
+    /// What is counted of sources.
+    pub sources: &'a Sources,
+}
+
+/// Why a client is not let in, and what is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The first rule that refuses it.
+    pub by: DeniedBy,
+    /// What is done with its connection.
+    pub action: Action,
+}
+
+/// A rule that refuses clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeniedBy {
+    /// A ban.
+    Ban,
+    /// The access list.
+    AccessList,
+    /// A limit of new connections.
+    Limit(Refusal),
+}
+
+impl ClientStage<'_> {
+    /// Whether a rule looks at addresses. To ask the kernel for one is a system call.
+    #[inline]
+    #[must_use]
+    pub fn needs_address(&self) -> bool {
+        self.access.is_some() || self.rules.source.is_some() || !self.bans.is_empty()
+    }
+
+    /// Admits a client at `now`, in ns of the workers' clock, or says which rule refuses it, which
+    /// is counted. What one rule refuses takes nothing from any other. `client` is `None` if it
+    /// came by a Unix socket: then it can't be banned, and counts for the listener only.
+    ///
+    /// # Errors
+    /// The first rule that refuses it.
+    #[inline]
+    pub fn admit(&self, client: Option<IpAddr>, now: u64) -> Result<Pass, Denied> {
+        if client.is_some_and(|ip| self.is_banned(ip, now)) {
+            return Err(Denied {
+                by: DeniedBy::Ban,
+                action: Action::Reset,
+            });
+        }
+        if let Some(list) = self.access.filter(|list| self.is_denied(list, client)) {
+            return Err(Denied {
+                by: DeniedBy::AccessList,
+                action: list.action,
+            });
+        }
+        if self.rules.is_empty() {
+            return Ok(Pass::default());
+        }
+        let admitted = self.gate.admit(self.sources, self.rules, client, now);
+        admitted.map_err(|limit| Denied {
+            by: DeniedBy::Limit(limit),
+            action: self.rules.action(limit),
+        })
+    }
+
+    /// Whether a client is banned at `now`, which is counted.
+    #[inline]
+    pub fn is_banned(&self, client: IpAddr, now: u64) -> bool {
+        let is_banned = self.bans.refuses(client, self.trusted, now);
+        if is_banned {
+            self.bans.count_hit(client, now);
+            self.gate.count_banned();
+        }
+        is_banned
+    }
+
+    /// Whether a list refuses a client. It counts those that it would refuse in a dry run, too.
+    fn is_denied(&self, list: &AccessFilter, client: Option<IpAddr>) -> bool {
+        if client.is_some_and(|ip| list.allows(ip)) {
+            return false;
+        }
+        list.refused.fetch_add(1, Ordering::Relaxed);
+        if list.dry_run {
+            return false;
+        }
+        self.gate.count_access_denied();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
