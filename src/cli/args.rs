@@ -42,6 +42,10 @@ pub enum Command {
         /// Whether it gives up privileges.
         #[command(flatten)]
         sandbox: SandboxFlag,
+        /// End the helper process after the start: a reload can then listen on no other port below
+        /// 1024 (docs/privileges.md).
+        #[arg(long, conflicts_with = "no_sandbox")]
+        no_helper: bool,
     },
     /// Validate a configuration file, and look at the files that a start would open.
     #[command(

@@ -22,6 +22,11 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    // A start looks at files as the user that it becomes.
+    if let Err(error) = sandbox::become_user(RunAs::Configured(config.user.as_deref())) {
+        super::say(&format_args!("error: {error}"));
+        return ExitCode::from(error.exit_code());
+    }
     let mut warnings = super::warn(&config, Some(&source));
     // A start reports them in the log, once it accepts clients.
     for warning in config::warnings_at(control::discovery_warnings(&config), &source) {
@@ -30,11 +35,6 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     }
     if let Err(code) = run::check_environment() {
         return code;
-    }
-    // A start looks at files as the user that it becomes.
-    if let Err(error) = sandbox::become_user(RunAs::Configured(config.user.as_deref())) {
-        super::say(&format_args!("error: {error}"));
-        return ExitCode::from(error.exit_code());
     }
     let can_reread = path != Path::new(config::STANDARD_INPUT);
     if let Err(code) = run::preflight(&config, can_reread.then_some(path)) {

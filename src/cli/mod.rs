@@ -22,13 +22,14 @@ pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 use std::env;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::config::{self, Config, ConfigError, Source};
-use crate::control::sandbox::{self, RunAs};
+use crate::control::sandbox::{self, RunAs, Sandbox};
 use crate::control::{Reread, Seen};
 use crate::operational_log;
 use crate::sys;
@@ -65,7 +66,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn run_file(path: &Path, sandbox: SandboxFlag) -> ExitCode {
+fn run_file(path: &Path, sandbox: Sandbox) -> ExitCode {
     // Look before reading: if the file changes in between, the next look finds a difference.
     let seen = Seen::of(path);
     let loaded = config::load(path);
@@ -74,7 +75,15 @@ fn run_file(path: &Path, sandbox: SandboxFlag) -> ExitCode {
         operational_log::set_format(config.log_format);
         run_as = RunAs::Configured(config.user.as_deref());
     }
-    if let Err(code) = begin(sandbox, run_as) {
+    // A reload listens on what the file has by then.
+    let may_bind = |to| {
+        let listens = |loaded: &Result<(Config, _), _>| {
+            let config = loaded.as_ref().ok();
+            config.is_some_and(|(config, _)| config.listens_on(to))
+        };
+        listens(&loaded) || listens(&config::load_again(path))
+    };
+    if let Err(code) = begin(sandbox, run_as, &may_bind) {
         return code;
     }
     match loaded {
@@ -99,8 +108,12 @@ fn run_file(path: &Path, sandbox: SandboxFlag) -> ExitCode {
 
 /// Gives up what a balancer does not need, while there is one thread, and then starts the thread
 /// that writes the operational log.
-fn begin(sandbox: SandboxFlag, run_as: RunAs<'_>) -> Result<(), ExitCode> {
-    let entered = sandbox::enter(!sandbox.no_sandbox, run_as);
+fn begin(
+    sandbox: Sandbox,
+    run_as: RunAs<'_>,
+    may_bind: &dyn Fn(SocketAddr) -> bool,
+) -> Result<(), ExitCode> {
+    let entered = sandbox::enter(sandbox, run_as, may_bind);
     // Without standard error there is nothing to write to.
     let _ = operational_log::start();
     match entered {
@@ -117,15 +130,34 @@ fn begin(sandbox: SandboxFlag, run_as: RunAs<'_>) -> Result<(), ExitCode> {
     }
 }
 
+impl From<SandboxFlag> for Sandbox {
+    fn from(flag: SandboxFlag) -> Self {
+        Self {
+            is_on: !flag.no_sandbox,
+            keeps_helper: true,
+        }
+    }
+}
+
 fn execute(command: Command) -> ExitCode {
     match command {
-        Command::Run { config, sandbox } => run_file(config.path(), sandbox),
+        Command::Run {
+            config,
+            sandbox,
+            no_helper,
+        } => {
+            let sandbox = Sandbox {
+                keeps_helper: !no_helper,
+                ..sandbox.into()
+            };
+            run_file(config.path(), sandbox)
+        }
         Command::Check {
             config,
             deny_warnings,
         } => check::check(config.path(), deny_warnings),
         Command::Proxy(args) => run_proxy(&args),
-        Command::Demo(sandbox) => match begin(sandbox, RunAs::Unchanged) {
+        Command::Demo(sandbox) => match begin(sandbox.into(), RunAs::Unchanged, &|_| false) {
             Ok(()) => demo::demo(),
             Err(code) => code,
         },
@@ -140,10 +172,12 @@ fn execute(command: Command) -> ExitCode {
 }
 
 fn run_proxy(args: &ProxyArgs) -> ExitCode {
-    if let Err(code) = begin(args.sandbox, RunAs::Unchanged) {
+    let config = proxy_config(args);
+    let may_bind = |to| config.as_ref().is_ok_and(|config| config.listens_on(to));
+    if let Err(code) = begin(args.sandbox.into(), RunAs::Unchanged, &may_bind) {
         return code;
     }
-    match proxy_config(args) {
+    match config {
         Ok(config) => {
             warn(&config, None);
             if let Some(warning) = proxy::others_warning(args) {

@@ -1,5 +1,6 @@
 //! Listeners: the addresses that clients connect to.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
 use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
+use super::Config;
 use super::values::{self, HOUR, MINUTE, between};
 use crate::address::Address;
 
@@ -141,6 +143,17 @@ impl Listener {
             pool,
             ..Self::base()
         }
+    }
+}
+
+impl Config {
+    /// Whether a balancer with it listens on this address, for clients or for the admin API.
+    #[must_use]
+    pub fn listens_on(&self, at: SocketAddr) -> bool {
+        let http = self.admin.as_ref().and_then(|admin| admin.http.as_ref());
+        let mut listeners = self.listeners.iter();
+        listeners.any(|listener| listener.bind == Address::Tcp(at))
+            || http.is_some_and(|http| http.bind == at)
     }
 }
 

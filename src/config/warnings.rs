@@ -14,6 +14,7 @@ use super::tokens::Span;
 use super::{Backend, Config, FirstTier, Key, Pool, Strategy, Timeouts, values};
 use crate::address::Address;
 use crate::peek::Field;
+use crate::sys;
 
 mod live;
 
@@ -107,13 +108,20 @@ fn memory(config: &Config, host: Host, found: &mut Vec<Finding>) {
     found.push(Finding::at("memory", sentence));
 }
 
-/// The directory of the histogram log may be made before it is needed. Without those of other logs
-/// and of the admin socket no start succeeds, which is reported then.
+/// The histogram log is not opened before SIGUSR1, and its directory may be made until then.
+/// Without those of other logs and of the admin socket no start succeeds, which is reported then.
 fn histogram_log(config: &Config, found: &mut Vec<Finding>) {
-    let directory = config.histogram_log.parent();
+    let path = &config.histogram_log;
+    let directory = path.parent();
     if let Some(directory) = directory.filter(|directory| is_missing(directory)) {
         let directory = directory.display();
         let sentence = format!("the directory of the histogram log, `{directory}`, does not exist");
+        found.push(Finding::at("histogram_log", sentence));
+    } else if let Err(error) = sys::can_append_to(path)
+        && error.kind() == ErrorKind::PermissionDenied
+    {
+        let path = path.display();
+        let sentence = format!("this user can't write the histogram log, `{path}`, at SIGUSR1");
         found.push(Finding::at("histogram_log", sentence));
     }
 }

@@ -283,9 +283,7 @@ pub fn run(
         let start_with = (&resolved, access.lists(), &prepared.bans);
         let features = prepared.features;
         let workers = start::start(start_with, features, by_listener, &patience, seed).await?;
-        if reread.is_none() {
-            sandbox::dismiss_helper();
-        }
+        sandbox::end_start(reread.is_some());
         let workers = Rc::new(workers);
         workers.keep_spare(spare);
         let orders = Rc::new(Orders::default());

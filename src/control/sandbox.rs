@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::env;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use crate::admin::model::PrivilegesStatus;
@@ -20,6 +21,15 @@ pub enum RunAs<'a> {
     Configured(Option<&'a str>),
 }
 
+/// What the operator wants of the sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Sandbox {
+    /// Off: the process keeps all that its user has.
+    pub is_on: bool,
+    /// Whether the helper stays after the start, for a reload.
+    pub keeps_helper: bool,
+}
+
 /// What [`enter`] has put in force.
 #[derive(Debug)]
 struct Entered {
@@ -27,41 +37,54 @@ struct Entered {
     user: String,
     /// All threads are confined to the system calls that they need.
     is_confined: bool,
+    /// The helper stays after the start.
+    keeps_helper: bool,
 }
 
 /// Becomes another user, gives up all capabilities but to drop banned clients where the kernel
 /// wants one for that, and confines the process to the system calls of a balancer, unless the
 /// operator wants to keep all. A helper process keeps the privilege to listen on ports below 1024,
-/// where this one had it. Call it once, before there is a second thread.
+/// where this one had it, for the addresses that it finds by `may_bind`. Call it once, before there
+/// is a second thread.
 ///
 /// Returns warnings: what this machine or this start does without.
 ///
 /// # Errors
 /// [`StartError::User`]: there is no such user; [`StartError::Thread`]: the kernel refuses it.
-pub fn enter(wanted: bool, run_as: RunAs<'_>) -> Result<Vec<String>, StartError> {
+pub fn enter(
+    wanted: Sandbox,
+    run_as: RunAs<'_>,
+    may_bind: &dyn Fn(SocketAddr) -> bool,
+) -> Result<Vec<String>, StartError> {
     syn_filter::prepare();
     let mut warnings = Vec::new();
-    let user = match wanted {
+    let user = match wanted.is_on {
         true => user_to_become(run_as, &mut warnings)?,
         false => None,
     };
     // The control thread must not ask for it later: that may ask a directory service.
     let own = user.clone().or_else(|| Account::own().ok().flatten());
     let own = own.map_or_else(|| format!("uid {}", sys::user_id()), |own| own.name);
-    let is_confined = wanted && sys::can_filter_calls();
+    let is_confined = wanted.is_on && sys::can_filter_calls();
     let entered = Entered {
         user: own,
         is_confined,
+        keeps_helper: wanted.keeps_helper,
     };
     let _ = ENTERED.set(entered);
-    if !wanted {
+    if !wanted.is_on {
         let lost = "--no-sandbox: a client that makes this process run foreign code gets all \
                     rights of the user that started it";
         return Ok(vec![lost.to_owned()]);
     }
     let kernel = |what| move |error| StartError::Thread { what, error };
     if sys::has_capability(Capability::NetBindService) {
-        sys::start_helper(user.as_ref()).map_err(kernel("start the helper process"))?;
+        sys::start_helper(user.as_ref(), may_bind).map_err(kernel("start the helper process"))?;
+        if !wanted.keeps_helper {
+            let lost = "--no-helper: a reload can't listen on another port below 1024; restart \
+                        the balancer for that";
+            warnings.push(lost.to_owned());
+        }
     }
     let mut keep = Vec::new();
     if sys::filters_need_net_admin() {
@@ -144,9 +167,12 @@ pub(super) fn user() -> String {
         .map_or_else(String::new, |entered| entered.user.clone())
 }
 
-/// Ends the helper, when no listener can be added from here on.
-pub(super) fn dismiss_helper() {
-    sys::dismiss_helper();
+/// The start has listened on all ports. Ends the helper, unless a reload may listen on more.
+pub(super) fn end_start(can_reload: bool) {
+    let keeps = ENTERED.get().is_some_and(|entered| entered.keeps_helper);
+    if !(can_reload && keeps) {
+        sys::dismiss_helper();
+    }
 }
 
 /// Confines a worker's thread once it has all that it needs.

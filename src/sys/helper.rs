@@ -1,6 +1,8 @@
 //! A small process that keeps the privilege to listen on ports below 1024, which the balancer gives
 //! up. It is forked before there are threads, rings and filters, and does one thing: it binds a
-//! socket that the balancer sends to it. To execute a program is reserved, and refused.
+//! socket that the balancer sends to it, to an address that the configuration has. It looks there
+//! itself, so that a balancer that runs foreign code gets no other one. To execute a program is
+//! reserved, and refused.
 //!
 //! A request is a message of text, `NUMBER bind ADDRESS`, with the socket; the answer is `NUMBER
 //! ERRNO`, where 0 is success. The helper reads no message longer than that, and answers none that
@@ -34,13 +36,16 @@ struct Channel {
 
 static CHANNEL: Mutex<Option<Channel>> = Mutex::new(None);
 
-/// Starts the helper as this user, or as that of the calling process. Call it once, before there is
-/// a second thread: the helper is a copy of the calling one. Children of this process leave no
-/// zombie from then on.
+/// Starts the helper as this user, or as that of the calling process. It asks `may_bind` about each
+/// address. Call it once, before there is a second thread: the helper is a copy of the calling one.
+/// Children of this process leave no zombie from then on.
 ///
 /// # Errors
 /// What fork(2) says; the helper could not give up its other privileges.
-pub fn start_helper(user: Option<&Account>) -> io::Result<()> {
+pub fn start_helper(
+    user: Option<&Account>,
+    may_bind: &dyn Fn(SocketAddr) -> bool,
+) -> io::Result<()> {
     let (near, far) = Socket::pair(Domain::UNIX, Type::SEQPACKET.cloexec(), None)?;
     // SAFETY: no handler is installed; no child's end is waited for.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -49,7 +54,7 @@ pub fn start_helper(user: Option<&Account>) -> io::Result<()> {
         -1 => return Err(io::Error::last_os_error()),
         0 => {
             drop(near);
-            help(&far.into(), user);
+            help(&far.into(), user, may_bind);
             // SAFETY: no memory is handed over. What the balancer runs at its end is not run here.
             unsafe { libc::_exit(0) }
         }
@@ -137,7 +142,7 @@ impl Channel {
 }
 
 /// The life of the helper.
-fn help(channel: &OwnedFd, user: Option<&Account>) {
+fn help(channel: &OwnedFd, user: Option<&Account>, may_bind: &dyn Fn(SocketAddr) -> bool) {
     // Those that a terminal sends to all its processes are for the balancer to answer.
     process::block_signals();
     let errno = match settle(channel, user) {
@@ -145,7 +150,7 @@ fn help(channel: &OwnedFd, user: Option<&Account>) {
         Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
     };
     reply(channel, READY, errno);
-    while errno == 0 && serve(channel) {}
+    while errno == 0 && serve(channel, may_bind) {}
 }
 
 /// Gives up what the helper does not need: descriptors and privileges.
@@ -168,7 +173,7 @@ fn settle(channel: &OwnedFd, user: Option<&Account>) -> io::Result<()> {
 }
 
 /// Answers the next request. `false`: the balancer is gone.
-fn serve(channel: &OwnedFd) -> bool {
+fn serve(channel: &OwnedFd, may_bind: &dyn Fn(SocketAddr) -> bool) -> bool {
     let mut text = [0; MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -198,7 +203,7 @@ fn serve(channel: &OwnedFd) -> bool {
     if let Some((number, what)) = text.split_once(' ')
         && let Ok(number) = number.parse()
     {
-        let errno = match fulfil(what, descriptors.pop()) {
+        let errno = match fulfil(what, descriptors.pop(), may_bind) {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(libc::EINVAL),
         };
@@ -208,7 +213,11 @@ fn serve(channel: &OwnedFd) -> bool {
 }
 
 /// Does what a request wants.
-fn fulfil(what: &str, about: Option<OwnedFd>) -> io::Result<()> {
+fn fulfil(
+    what: &str,
+    about: Option<OwnedFd>,
+    may_bind: &dyn Fn(SocketAddr) -> bool,
+) -> io::Result<()> {
     let refused = |errno| Err(io::Error::from_raw_os_error(errno));
     let Some(to) = what.strip_prefix("bind ") else {
         // `execute` is reserved for upgrades.
@@ -219,6 +228,9 @@ fn fulfil(what: &str, about: Option<OwnedFd>) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     // What the balancer may do itself, it does not need the helper for.
     if !(1..1024).contains(&to.port()) || socket.r#type()? != Type::STREAM {
+        return refused(libc::EACCES);
+    }
+    if !may_bind(to) {
         return refused(libc::EACCES);
     }
     socket.bind(&SockAddr::from(to))
@@ -255,7 +267,7 @@ mod tests {
         near.set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
         let far = OwnedFd::from(far);
-        let helper = thread::spawn(move || while serve(&far) {});
+        let helper = thread::spawn(move || while serve(&far, &|to| to.port() != 1022) {});
         let channel = Channel {
             socket: near,
             requests: 0,
@@ -264,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_helper_binds_low_ports_of_streams_only() {
+    fn the_helper_binds_low_ports_of_streams_that_it_may_bind() {
         let (mut channel, helper) = channel();
         let errno = |outcome: io::Result<()>| outcome.err().and_then(|error| error.raw_os_error());
         // Port 1023 may be in use here, or forbidden: the call was made.
@@ -272,6 +284,7 @@ mod tests {
         let made = [None, Some(libc::EADDRINUSE), Some(libc::EACCES)];
         assert!(made.contains(&low), "{low:?}");
         for (what, expected) in [
+            ("bind 127.0.0.1:1022", libc::EACCES),
             ("bind 127.0.0.1:1024", libc::EACCES),
             ("bind 127.0.0.1:0", libc::EACCES),
             ("bind [::1]:1023", libc::EAFNOSUPPORT),

@@ -25,6 +25,8 @@ enum Only {
     Value(u8, u32),
     /// The argument at this place has none of these bits.
     Without(u8, u32),
+    /// The argument at this place has all of these bits.
+    With(u8, u32),
 }
 
 /// A system call by number, and the argument that decides, if one does.
@@ -43,13 +45,23 @@ pub fn can_filter_calls() -> bool {
 /// # Errors
 /// What seccomp(2) says; `Unsupported`: there are no filters for this architecture.
 pub fn confine_process() -> io::Result<()> {
-    let deadly = calls::DEADLY.iter().map(|&call| (call, None));
-    let deadly = program(deadly, SeccompAction::Allow, SeccompAction::KillProcess)?;
-    let allowed = calls::process();
     let absent = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let allowed = program(allowed, absent, SeccompAction::Allow)?;
-    apply(&deadly)?;
-    apply(&allowed)
+    // A filter can't see the flags of clone3(2). The C library takes clone(2) where that is absent,
+    // and each balancer asks for it: no line of the kernel's log is about that.
+    let unseen = program(
+        [(libc::SYS_clone3, None)],
+        SeccompAction::Allow,
+        absent.clone(),
+    )?;
+    let deadly = program(
+        calls::deadly(),
+        SeccompAction::Allow,
+        SeccompAction::KillProcess,
+    )?;
+    let allowed = program(calls::process(), absent, SeccompAction::Allow)?;
+    apply(&unseen, 0)?;
+    apply(&deadly, libc::SECCOMP_FILTER_FLAG_LOG)?;
+    apply(&allowed, libc::SECCOMP_FILTER_FLAG_LOG)
 }
 
 /// Confines the calling thread to what a worker calls. Any other call ends the process: only code
@@ -59,11 +71,8 @@ pub fn confine_process() -> io::Result<()> {
 /// As [`confine_process`].
 pub fn confine_worker() -> io::Result<()> {
     let allowed = calls::worker();
-    apply(&program(
-        allowed,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-    )?)
+    let program = program(allowed, SeccompAction::KillProcess, SeccompAction::Allow)?;
+    apply(&program, libc::SECCOMP_FILTER_FLAG_LOG)
 }
 
 /// A filter that does `listed` on these calls, and `others` on all others.
@@ -88,15 +97,16 @@ fn rule(only: Only) -> Result<SeccompRule, seccompiler::BackendError> {
     let (place, comparison, value) = match only {
         Only::Value(place, value) => (place, SeccompCmpOp::Eq, value),
         Only::Without(place, bits) => (place, SeccompCmpOp::MaskedEq(bits.into()), 0),
+        Only::With(place, bits) => (place, SeccompCmpOp::MaskedEq(bits.into()), bits),
     };
     let length = SeccompCmpArgLen::Dword;
     let condition = SeccompCondition::new(place, length, comparison, value.into())?;
     SeccompRule::new(vec![condition])
 }
 
-/// Adds a filter to those of the calling thread, which must have no_new_privs. The kernel logs what
-/// it does not let through.
-fn apply(program: &BpfProgram) -> io::Result<()> {
+/// Adds a filter to those of the calling thread, which must have no_new_privs. With
+/// SECCOMP_FILTER_FLAG_LOG the kernel logs what it does not let through.
+fn apply(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let filter = libc::sock_fprog {
         len,
@@ -108,7 +118,7 @@ fn apply(program: &BpfProgram) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_LOG,
+            flags,
             &raw const filter,
         )
     };

@@ -1,13 +1,18 @@
 //! What the process gives up at its start.
 
+use std::collections::HashMap;
+use std::env::consts::ARCH;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::slice::from_ref;
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+
 use crate::balancer::Launch;
 use crate::peers::{Backend, exchange_all};
+use crate::process::Process;
 use crate::watchdog::{eventually, watched};
 
 #[test]
@@ -23,7 +28,9 @@ fn no_thread_keeps_a_capability_that_it_has_no_use_for() {
             for set in ["CapInh", "CapAmb"] {
                 assert_eq!(status.mask(set), 0, "{status:?}");
             }
-            for set in ["CapPrm", "CapEff", "CapBnd"] {
+            // Only who may give up capabilities for later programs can empty the bounding set.
+            let bounding = can_set_capabilities().then_some("CapBnd");
+            for set in ["CapPrm", "CapEff"].into_iter().chain(bounding) {
                 let beyond = status.mask(set) & !NET_ADMIN;
                 assert_eq!(beyond, 0, "{set} of {status:?}");
             }
@@ -54,7 +61,7 @@ fn without_the_sandbox_it_keeps_what_its_user_has() {
         let launch = Launch::to(from_ref(&backend.address)).switch("--no-sandbox");
         let balancer = launch.flag("--admin", "a.sock").start();
         exchange_all(balancer.address());
-        let own = crate::process::Process(std::process::id());
+        let own = Process(std::process::id());
         for set in ["CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp"] {
             assert_eq!(balancer.process.status(set), own.status(set), "{set}");
         }
@@ -96,6 +103,12 @@ fn a_worker_that_panics_says_so_and_aborts() {
 /// An address of this test alone, as low ports are few.
 fn own_address(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x7f80_0000 | (std::process::id() << 3 | number) & 0x7f_ffff)
+}
+
+/// Whether this process, and the balancer that it starts, has CAP_SETPCAP.
+fn can_set_capabilities() -> bool {
+    let own = Process(std::process::id()).status("CapEff");
+    u64::from_str_radix(&own, 16).unwrap() & SETPCAP != 0
 }
 
 /// These tests become another user. Without root there is nothing to become.
@@ -150,6 +163,41 @@ fn root_becomes_another_user_and_still_listens_on_low_ports() {
         let helper = *helper;
         balancer.finish();
         eventually("the helper's end", || !helper.exists());
+    });
+}
+
+#[test]
+fn without_the_helper_a_reload_listens_on_no_other_low_port() {
+    let free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if !is_root() || free.trim().parse::<u16>().unwrap() < 1024 {
+        return;
+    }
+    watched(|| {
+        let backend = Backend::echo();
+        let at = own_address(2);
+        let file = |ports: &[u16]| {
+            let listeners = ports
+                .iter()
+                .map(|port| format!("(bind: \"{at}:{port}\", pool: \"default\"),"));
+            format!(
+                "(workers: 1, user: \"root\", admin: \"a.sock\", listeners: [{}], \
+                 pools: [(name: \"default\", backends: [\"{}\"])])",
+                listeners.collect::<String>(),
+                backend.address
+            )
+        };
+        let balancer = Launch::with_config(&file(&[84]), 1)
+            .switch("--no-helper")
+            .start();
+        exchange_all(balancer.address());
+        eventually("no helper", || balancer.process.children().is_empty());
+        let lost = "--no-helper: a reload can't listen on another port below 1024";
+        assert_eq!(balancer.log().count(lost), 1);
+        fs::write(balancer.dir().join("config.ron"), file(&[84, 85])).unwrap();
+        let (code, why) = balancer.refusal(&["reload", "--admin", "a.sock"]);
+        assert!(code.is_some() && why.contains("ermission denied"), "{why}");
+        exchange_all(balancer.address());
+        balancer.finish();
     });
 }
 
@@ -212,6 +260,9 @@ fn a_start_names_each_file_that_its_user_could_not_open_again() {
                 .any(|line| line.starts_with("error: ") && line.contains(name));
             assert!(named, "{name}: {log}");
         }
+        // It is opened at SIGUSR1 only: the balancer works without it.
+        let warned = log.contains("can't write the histogram log, `mahoraga.hlog`, at SIGUSR1");
+        assert!(warned, "{log}");
     });
 }
 
@@ -228,9 +279,88 @@ fn a_user_that_does_not_exist_is_a_mistake() {
     });
 }
 
+/// The profile has other names than numbers: those of this machine, from the headers of its kernel.
+/// `None`: they are not installed.
+fn profile_for_containers() -> Option<BpfProgram> {
+    let headers = format!("/usr/include/{ARCH}-linux-gnu/asm/unistd_64.h");
+    let headers = fs::read_to_string(headers).ok()?;
+    let numbers = headers.lines().filter_map(|line| {
+        let (name, number) = line.strip_prefix("#define __NR_")?.split_once(' ')?;
+        Some((name, number.trim().parse::<i64>().ok()?))
+    });
+    let numbers: HashMap<_, _> = numbers.collect();
+    let profile = include_str!("../../scripts/seccomp.json");
+    let profile: serde_json::Value = serde_json::from_str(profile).unwrap();
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let others = profile["defaultErrnoRet"].as_u64().unwrap();
+    let mut calls = Vec::new();
+    for group in profile["syscalls"].as_array().unwrap() {
+        assert_eq!(group["action"], "SCMP_ACT_ALLOW");
+        let names = group["names"].as_array().unwrap().iter();
+        // Some are of other machines, or younger than the headers.
+        let known = names.filter_map(|name| numbers.get(name.as_str()?));
+        calls.extend(known.map(|number| (*number, Vec::new())));
+    }
+    assert!(calls.len() > 150, "{}", calls.len());
+    let others = SeccompAction::Errno(others.try_into().unwrap());
+    let machine = TargetArch::try_from(ARCH).unwrap();
+    let filter = SeccompFilter::new(
+        calls.into_iter().collect(),
+        others,
+        SeccompAction::Allow,
+        machine,
+    );
+    Some(filter.unwrap().try_into().unwrap())
+}
+
+/// As a container runtime does it: the filter is there before the program.
+#[test]
+fn it_starts_serves_and_stops_under_the_profile_for_containers() {
+    watched(|| {
+        let Some(filter) = profile_for_containers() else {
+            eprintln!("skipped: install linux-libc-dev, which numbers the system calls");
+            return;
+        };
+        let backend = Backend::echo();
+        let (user, port) = match is_root() {
+            true => ("user: \"daemon\",", 86),
+            false => ("", 0),
+        };
+        let file = format!(
+            "(workers: 2, {user} admin: \"a.sock\", access_log: \"access.log\", \
+             bans: (file: \"bans\"), \
+             listeners: [(bind: \"{}:{port}\", pool: \"default\")], \
+             pools: [(name: \"default\", backends: [\"{}\"], \
+             check: (type: \"tcp\", interval: \"100ms\"))])",
+            own_address(3),
+            backend.address
+        );
+        let launch = Launch::with_config(&file, 1).workers(2);
+        if is_root() {
+            chown(launch.dir(), Some(DAEMON), Some(DAEMON)).unwrap();
+        }
+        let apply = move || apply_filter(&filter).map_err(std::io::Error::other);
+        let balancer = launch.before_exec(apply).start();
+        exchange_all(balancer.address());
+        // Those of the profile, of the process, and of the worker.
+        let filters = balancer
+            .process
+            .thread_status("worker-0", "Seccomp_filters");
+        assert_eq!(filters, "5");
+        balancer.words(&["ban", "127.200.0.0/16", "--admin", "a.sock"]);
+        balancer.words(&["reload", "--admin", "a.sock"]);
+        let its = &balancer.ask(&["status", "--admin", "a.sock"])["privileges"];
+        assert_eq!(its["calls_filtered"], true, "{its}");
+        eventually("the ban is kept", || balancer.dir().join("bans").exists());
+        balancer.finish();
+    });
+}
+
 /// A user that every Debian has, without files of its own.
 const DAEMON: u32 = 1;
 /// CAP_NET_BIND_SERVICE of linux/capability.h, as a bit of a set.
 const NET_BIND_SERVICE: u64 = 1 << 10;
+/// CAP_SETPCAP, the same.
+const SETPCAP: u64 = 1 << 8;
 /// CAP_NET_ADMIN, the same.
 const NET_ADMIN: u64 = 1 << 12;

@@ -3,7 +3,14 @@
 use super::{Allowed, Only};
 
 /// What no thread of a balancer ever calls, but an attacker might who has taken one over.
-pub(super) const DEADLY: &[libc::c_long] = &[
+pub(super) fn deadly() -> impl Iterator<Item = Allowed> {
+    let plain = DEADLY.iter().map(|&call| (call, None));
+    // A child in a namespace of its own.
+    let namespaces = NAMESPACES.map(|flag| (libc::SYS_clone, Some(Only::With(0, flag))));
+    plain.chain(namespaces)
+}
+
+const DEADLY: &[libc::c_long] = &[
     // Programs, and other processes.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -133,6 +140,7 @@ const PROCESS: &[libc::c_long] = &[
     libc::SYS_sched_setaffinity,
     // Threads.
     libc::SYS_clone,
+    // Absent all the same, without a line in the kernel's log.
     libc::SYS_clone3,
     libc::SYS_set_tid_address,
     libc::SYS_get_robust_list,
@@ -249,5 +257,15 @@ const LEGACY_PROCESS: &[libc::c_long] = &[];
 const MAP_ELEMENTS: [u32; 4] = [1, 2, 3, 4];
 /// Of an ioctl(2) on a socket: the bytes in its send buffer.
 const TIOCOUTQ: u32 = 0x5411;
+/// Flags of clone(2) that make a namespace.
+const NAMESPACES: [u32; 7] = [
+    libc::CLONE_NEWNS.unsigned_abs(),
+    libc::CLONE_NEWCGROUP.unsigned_abs(),
+    libc::CLONE_NEWUTS.unsigned_abs(),
+    libc::CLONE_NEWIPC.unsigned_abs(),
+    libc::CLONE_NEWUSER.unsigned_abs(),
+    libc::CLONE_NEWPID.unsigned_abs(),
+    libc::CLONE_NEWNET.unsigned_abs(),
+];
 const EXECUTE: u32 = libc::PROT_EXEC.unsigned_abs();
 const ABORT: u32 = libc::SIGABRT.unsigned_abs();
