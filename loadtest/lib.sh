@@ -52,6 +52,7 @@ package_of() {
     qemu-system-x86_64) echo qemu-system-x86 ;;
     busybox) echo busybox-static ;;
     strip) echo binutils ;;
+    xz) echo xz-utils ;;
     ip | ss | nstat) echo iproute2 ;;
     *) echo "$1" ;;
     esac
@@ -396,6 +397,28 @@ start_mahoraga() {
         --admin off
     wait_port "$PORT" "mahoraga-$PORT"
 }
+
+# ---- Networks --------------------------------------------------------------------------------
+
+# make_network OURS THEIRS: a namespace for an attacker, whose process is ATTACKER_PID, and a cable
+# to it (`ours`, `theirs`) with these addresses. Call it in a namespace of the script's own.
+make_network() {
+    local i
+    ip link set lo up
+    start any attacker unshare --net sleep infinity
+    ATTACKER_PID=$STARTED
+    for ((i = 0; i < 100; i++)); do
+        [[ $(readlink "/proc/$ATTACKER_PID/ns/net") == "$(readlink /proc/self/ns/net)" ]] || break
+        sleep 0.05
+    done
+    ip link add ours type veth peer name theirs netns "$ATTACKER_PID"
+    ip addr add "$1" dev ours
+    ip link set ours up
+    attacking ip addr add "$2" dev theirs
+    attacking ip link set theirs up
+}
+
+attacking() { nsenter --net="/proc/$ATTACKER_PID/ns/net" "$@"; }
 
 # ---- Measurements ----------------------------------------------------------------------------
 

@@ -38,27 +38,6 @@ ATTACKER=10.231.0.2
 FORGED=10.232.0.0/16
 TSV=$WORK/slow.tsv
 
-# A namespace for the attacker, whose process is ATTACKER_PID, and a cable to it.
-make_network() {
-    ip link set lo up
-    start any attacker unshare --net sleep infinity
-    ATTACKER_PID=$STARTED
-    local i
-    for ((i = 0; i < 100; i++)); do
-        [[ $(readlink "/proc/$ATTACKER_PID/ns/net") == "$(readlink /proc/self/ns/net)" ]] || break
-        sleep 0.05
-    done
-    ip link add ours type veth peer name theirs netns "$ATTACKER_PID"
-    ip addr add "$OURS/24" dev ours
-    ip link set ours up
-    attacking ip addr add "$ATTACKER/24" dev theirs
-    attacking ip link set theirs up
-    ip route add "$FORGED" via "$ATTACKER"
-    echo 1 >/proc/sys/net/ipv4/tcp_syncookies
-}
-
-attacking() { nsenter --net="/proc/$ATTACKER_PID/ns/net" "$@"; }
-
 # start_balancer BACKEND_PORT [LIMITS]: sets PORT.
 start_balancer() {
     free_port
@@ -194,7 +173,9 @@ PYTHON
 
 attacks() {
     local attack backend
-    make_network
+    make_network "$OURS/24" "$ATTACKER/24"
+    ip route add "$FORGED" via "$ATTACKER"
+    echo 1 >/proc/sys/net/ipv4/tcp_syncookies
     head -c 1000000 /dev/zero >"$WORK/large.bin"
     start_http "$LOAD_CPU" "$WORK"
     backend=$PORT

@@ -111,6 +111,8 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mkdir -p /dev/shm /dev/pts
 ip link set lo up
+# Cables between networks: some tests have other machines.
+[ ! -e /veth.ko ] || insmod /veth.ko
 ulimit -n 20000
 # What a small machine lets all of TCP hold (tcp(7)) is less than some tests fill: then even those
 # that move get no memory.
@@ -127,6 +129,22 @@ poweroff -f
 INIT
     chmod 755 "$root/init"
     (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$image"
+}
+
+# Adds what is a module of the kernel in $1 to the initramfs $2; prints the path of the whole.
+add_modules() {
+    local dir=$1 image=$2 root=$WORK/modules module
+    rm -rf "$root"
+    mkdir -p "$root"
+    module=$(find "$dir" -name 'veth.ko*' -print -quit)
+    case $module in
+    *.xz) xz -dc "$module" >"$root/veth.ko" ;;
+    ?*) cp "$module" "$root/veth.ko" ;;
+    esac
+    # The kernel unpacks one archive after the other.
+    cp "$image" "$image.whole"
+    (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >>"$image.whole"
+    echo "$image.whole"
 }
 
 # Boots the kernel $1 with the initramfs $2; the tests' output goes to the standard output and to
@@ -185,7 +203,7 @@ done
 options=("$@")
 ((${#kernels[@]})) || kernels=(6.1 6.12)
 
-need_tools qemu-system-x86_64 busybox cpio strip
+need_tools qemu-system-x86_64 busybox cpio strip xz
 if [[ ${INSTALL:-0} == 1 ]] && can_install; then apt-get update -q >/dev/null; fi
 test=${TESTS:-$(build_tests)}
 [[ -x $test ]] ||
@@ -200,7 +218,8 @@ for release in "${kernels[@]}"; do
     image=$(fetch_kernel "$package")
     say "booting $package"
     output=$RESULTS/output-$release.txt
-    run_on "$image" "$WORK/initramfs" "$output" || failed+=("$release")
+    initramfs=$(add_modules "$KEEP/$package" "$WORK/initramfs")
+    run_on "$image" "$initramfs" "$output" || failed+=("$release")
     reports+=("$output")
 done
 for output in "${reports[@]}"; do

@@ -69,6 +69,8 @@ mod health;
 mod hindered;
 #[path = "proxy/loops.rs"]
 mod loops;
+#[path = "proxy/machines.rs"]
+mod machines;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
 #[path = "proxy/network.rs"]

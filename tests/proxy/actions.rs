@@ -1,7 +1,7 @@
 //! What is done with refused clients: by default they are reset; a rule may say otherwise.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use mahoraga::kernel::Socket;
 use mahoraga::sys;
 
 use crate::balancer::{Balancer, Launch};
+use crate::machines::{self, HERE};
 use crate::peers::{self, Backend, expect_broken, ping};
 use crate::watchdog::{eventually, watched};
 
@@ -90,6 +91,43 @@ fn a_dropped_client_hears_nothing_not_even_an_acknowledgement() {
         assert_eq!(backend.accepted(), 0);
         // On the same machine the end of its time shows.
         expect_broken(&client);
+        balancer.finish();
+    });
+}
+
+/// Its end stays on this side of the first router, for clients of both families.
+#[test]
+fn a_dropped_client_behind_a_router_does_not_see_the_end() {
+    watched(|| {
+        let Some(there) = machines::neighbours() else {
+            return;
+        };
+        let backend = Backend::echo();
+        let config = format!(
+            "(workers: 1, tarpit: (time: \"1s\"), \
+             access_lists: [(name: \"none\", others: \"deny\", action: \"drop\", \
+             deny: [\"0.0.0.0/0\"])], \
+             listeners: [(name: \"a\", bind: \"[::]:0\", pool: \"p\", access_list: \"none\"), \
+             (name: \"b\", bind: \"[::]:0\", pool: \"p\")], \
+             pools: [(name: \"p\", backends: [\"{}\"])])",
+            backend.address
+        );
+        let balancer = Launch::with_config(&config, 2).start();
+        let connect = |listener: usize, here: &str| {
+            let port = balancer.address_of(listener).port();
+            let to = SocketAddr::new(here.parse().unwrap(), port);
+            there.run(|| peers::connect(to))
+        };
+        // There is a way, and a way back.
+        for here in HERE {
+            ping(&mut connect(1, here), b"served");
+        }
+        let clients = HERE.map(|here| connect(0, here));
+        eventually("they were held and let go", || {
+            balancer.number("dropped") == 2 && balancer.number("held") == 0
+        });
+        clients.iter().for_each(expect_silence);
+        assert_eq!(balancer.number("closed.access_denied"), 2);
         balancer.finish();
     });
 }

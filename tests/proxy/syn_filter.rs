@@ -1,30 +1,31 @@
 //! Bans before accept: the kernel drops banned clients that keep knocking.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
 use crate::balancer::{Balancer, Launch};
-use crate::peers::{Backend, connect, ping};
+use crate::machines::{self, HERE, THERE};
+use crate::peers::{Backend, connect, expect_broken, ping};
 use crate::watchdog::{eventually, watched};
 
 /// A client of this machine: there are millions.
-fn client(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x7F0A_0000 + number)
+fn client(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x7F0A_0000 + number).into()
 }
 
 /// A connection, or `None` where nobody answers.
-fn knock(from: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+fn knock(from: IpAddr, to: SocketAddr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
     let patience = Duration::from_millis(300);
     socket.connect_timeout(&to.into(), patience).ok()?;
     Some(socket.into())
 }
 
-fn serve(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+fn serve(from: IpAddr, to: SocketAddr) -> TcpStream {
     let mut stream = knock(from, to).expect("it is not banned");
     ping(&mut stream, b"hello");
     stream
@@ -123,6 +124,96 @@ fn a_new_listener_drops_them_too_and_a_ban_that_ends_lets_them_in() {
         assert_eq!(networks(&balancer), 0);
         // As it was before: no descriptor may be left.
         reload(&text);
+        balancer.finish();
+    });
+}
+
+/// The kernel would drop the trusted one with the others.
+#[test]
+fn a_network_with_a_trusted_address_never_gets_into_the_filter() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = config(&backend, &["127.0.0.1:0"]);
+        let text = text.replacen("(", "(trusted: [\"127.10.0.9\"], ", 1);
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        let to = balancer.address();
+        balancer.words(&["ban", "127.10.0.0/24"]);
+        balancer.words(&["ban", "127.11.0.0/24"]);
+        // Both knock as often, and one of them is dropped.
+        let other = |number| client(0x1_0000 + number);
+        eventually("the other network is dropped", || {
+            let knocks = (0..20).take_while(|n| {
+                let _ = knock(client(*n), to);
+                knock(other(*n), to).is_some()
+            });
+            knocks.count() < 20 && networks(&balancer) > 0
+        });
+        assert_eq!(networks(&balancer), 1);
+        // The reset may come before the client knows that it is connected.
+        eventually("it is answered", || knock(client(1), to).is_some());
+        drop(serve(client(9), to));
+        balancer.finish();
+    });
+}
+
+fn hits_of(balancer: &Balancer, client: &str) -> u64 {
+    let bans = balancer.ask(&["bans", "--client", client]);
+    bans[0]["hits"].as_u64().unwrap()
+}
+
+/// Segments of IPv6 that come over a device: more of the kernel has looked at them than at those of
+/// loopback, and the route back is another one.
+#[test]
+fn banned_clients_behind_a_router_lose_their_syn_and_nothing_else() {
+    watched(|| {
+        let Some(remote) = machines::neighbours() else {
+            return;
+        };
+        let backend = Backend::echo();
+        let text = config(&backend, &["[::]:0"]);
+        let balancer = Launch::with_config(&text, 1).workers(2).start();
+        let to = SocketAddr::new(HERE[1].parse().unwrap(), balancer.address().port());
+        let knock = |from: &str| remote.run(|| knock(from.parse().unwrap(), to));
+        let serve = |from: &str| {
+            let mut stream = None;
+            eventually("it is served", || {
+                stream = knock(from);
+                stream.is_some()
+            });
+            let mut stream = stream.unwrap();
+            ping(&mut stream, b"hello");
+            stream
+        };
+        let [banned, other] = THERE[1];
+        let (early, mut stays) = (serve(banned), serve(other));
+        balancer.words(&["ban", banned]);
+        // Its session ends at once. It does not freeze.
+        expect_broken(&early);
+        eventually("it is dropped before accept", || {
+            let knocks = (0..15).take_while(|_| knock(banned).is_some());
+            knocks.count() < 15 && networks(&balancer) == 1
+        });
+        let (accepted, hits) = (balancer.number("accepted"), hits_of(&balancer, banned));
+        assert!(knock(banned).is_none());
+        assert_eq!(balancer.number("accepted"), accepted);
+        if balancer.ask(&["status"])["syn_filter"]["means"] == "ebpf" {
+            eventually("dropped segments are hits", || {
+                hits_of(&balancer, banned) > hits
+            });
+        }
+        // A session that begins while there is a filter keeps it. Its client is banned later.
+        let mut through_it = serve(other);
+        for stream in [&mut stays, &mut through_it] {
+            ping(stream, b"still here");
+        }
+        balancer.words(&["ban", other]);
+        expect_broken(&stays);
+        expect_broken(&through_it);
+        for client in [banned, other] {
+            balancer.words(&["unban", client]);
+            drop(serve(client));
+        }
+        assert_eq!(networks(&balancer), 0);
         balancer.finish();
     });
 }
