@@ -42,7 +42,8 @@ fn of_bans() -> Vec<Endpoint> {
             .says("Bans a client or a network, and closes its sessions.")
             .refuses(&[INVALID]),
         Endpoint::write(Method::DELETE, BAN, "unban", h::unban)
-            .says("Lifts the ban of a client or a network."),
+            .says("Lifts the ban of a client or a network.")
+            .refuses(&[INVALID]),
     ]
 }
 

@@ -15,13 +15,13 @@ use super::endpoints::ApiRequest;
 use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::model::{
     AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
-    BanStatus, Banned, Changed, ConfigText, HistogramStatus, Killed, Limits, ListenerStatus,
-    PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX, SessionFilter, SessionStatus,
-    Stage, Status, Watching,
+    BanStatus, Banned, Changed, ConfigText, HistogramStatus, Killed, Lifted, Limits,
+    ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX,
+    SessionFilter, SessionStatus, Stage, Status, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
-use super::{Call, Which};
+use super::{Call, UnbanError, Which};
 use crate::config::{
     AccessEdits, AccessListChange, Backend, Change, ChangeError, Config, Listener, NewBan, Pool,
     values,
@@ -114,14 +114,16 @@ pub(super) async fn ban(request: ApiRequest, Changes(ban): Changes<NewBan>) -> A
     banned.map(Json).map_err(refused)
 }
 
-pub(super) async fn unban(request: ApiRequest, (): ()) -> Answer<BanStatus> {
+pub(super) async fn unban(request: ApiRequest, (): ()) -> Answer<Lifted> {
     let author = request.author()?;
     let text = request.param("prefix");
     let prefix = values::prefix(&text);
     let prefix = prefix.map_err(|error| Refusal::malformed(error.about("prefix", &text)))?;
     let lifted = request.ask(|reply| Call::Unban(prefix, author, reply));
-    let refused = |why| Refusal::new(StatusCode::NOT_FOUND, why);
-    lifted.await?.map(Json).map_err(refused)
+    lifted.await?.map(Json).map_err(|error| match error {
+        UnbanError::NotBanned(why) => Refusal::new(StatusCode::NOT_FOUND, why),
+        UnbanError::Refused(why) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, why),
+    })
 }
 
 pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {

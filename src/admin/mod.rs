@@ -21,6 +21,7 @@ mod slots;
 use std::fmt;
 use std::net::IpAddr;
 
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use access::{TokenError, Tokens};
@@ -31,8 +32,19 @@ use crate::control::events::Events;
 use crate::prefix::Prefix;
 use model::{
     AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, HistogramStatus,
-    ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
+    Lifted, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
 };
+
+/// Why the ban of a network is not lifted.
+#[derive(Clone, Debug, Error)]
+pub enum UnbanError {
+    /// There is none.
+    #[error("{0}")]
+    NotBanned(String),
+    /// It would come back.
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// A request to the control thread, with the channel for its answer.
 #[derive(Debug)]
@@ -54,7 +66,7 @@ pub enum Call {
     /// Bans clients. Answers with the ban, or why none is made.
     Ban(Patch<NewBan>, Author, Reply<Result<Banned, String>>),
     /// Lifts the ban of a network. Answers with what it was, or why there is none.
-    Unban(Prefix, Author, Reply<Result<BanStatus, String>>),
+    Unban(Prefix, Author, Reply<Result<Lifted, UnbanError>>),
     /// All pools, some of them with their backends.
     Pools(Which, Reply<Vec<PoolStatus>>),
     /// Sessions that are open now; or why not all are known.

@@ -16,8 +16,8 @@ mod figures;
 
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
 pub use bans::{
-    BANS, BANS_MAX, BanFilter, BanOrder, BanStatus, Banned, BannedBy, BansStatus, SynFilterMeans,
-    SynFilterStatus,
+    BANS, BANS_MAX, BanFilter, BanImportStatus, BanOrder, BanStatus, Banned, BannedBy, BansStatus,
+    Lifted, SynFilterMeans, SynFilterStatus,
 };
 pub use figures::{
     ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,
@@ -452,6 +452,10 @@ pub enum EventKind {
     BansFull,
     /// Bans can't be kept for the next run, or those of the last run are lost.
     BansUnsaved,
+    /// The watched file of bans was read again, and what it has is banned.
+    BansImported,
+    /// The watched file of bans is wrong: the last good one stays in force.
+    BansImportFailed,
     /// A listener refuses clients by its access list.
     AccessDenied,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::SourceLimits;
 use super::access_list::prefix;
 use super::codec::{duration, number, path, required, spelled, truth};
-use super::table::{defaults, settings};
+use super::reader::{At, Reader};
+use super::table::{Shape, defaults, settings};
 use super::values;
 use crate::guard::BanRule;
 use crate::prefix::Prefix;
@@ -15,12 +16,24 @@ use crate::time::nanos;
 settings! {
     /// The table of banned clients.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct BanTable {
+    pub struct BanTable: Shape {
         /// The most bans at a time, each of an address or a prefix.
         pub max: u32 = 100_000 => number(1..=1_000_000);
         /// The file that keeps bans for the next run. It is read at a start, and written after
         /// changes. Off: bans end with the process.
         pub file: Option<PathBuf> = None => path().or("off");
+        /// A file with more bans, one on each line: a prefix, and the reason as its comment. They
+        /// come and go with its lines: it is read again when it changes.
+        pub import: Option<PathBuf> = None => path().or("off");
+    }
+}
+
+impl Shape for BanTable {
+    fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        if self.import.is_some() && self.import == self.file {
+            let why = "expected another file than `file`, which the balancer writes";
+            reader.wrong(at, "import", why);
+        }
     }
 }
 
@@ -89,16 +102,22 @@ impl NewBan {
     #[must_use]
     pub fn too_wide(&self) -> Option<String> {
         let prefix = self.prefix.filter(|_| !self.force)?;
-        let shortest = match prefix.ip().is_ipv4() {
-            true => WIDEST_V4,
-            false => WIDEST_V6,
-        };
+        let shortest = shortest_ban(prefix);
         (prefix.length() < shortest).then(|| {
             format!(
                 "invalid prefix `{prefix}`: expected /{shortest} or longer, as it bans a large \
                  part of the internet; `--force` (`force` in JSON) bans it all the same"
             )
         })
+    }
+}
+
+/// The length from which on a prefix of this kind is banned without force.
+#[must_use]
+pub fn shortest_ban(prefix: Prefix) -> u8 {
+    match prefix.ip().is_ipv4() {
+        true => WIDEST_V4,
+        false => WIDEST_V6,
     }
 }
 

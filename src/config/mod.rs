@@ -56,7 +56,7 @@ pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
 pub use bandwidth::{Bandwidth, Rates};
-pub use bans::{BanAfter, BanTable, NewBan};
+pub use bans::{BanAfter, BanTable, NewBan, shortest_ban};
 pub use change::{AccessEdits, Change, ChangeError, Topic};
 pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub use discovery::Discovery;

@@ -147,6 +147,13 @@ pub fn reason(text: &str) -> Result<String, ValueError> {
     fits.then(|| text.to_owned()).ok_or_else(expected)
 }
 
+/// The reason of a ban that others wrote, as it may be shown: the beginning of what it says.
+pub(crate) fn shown_reason(text: &str) -> String {
+    let shown = text.trim().chars().filter(|c| !is_misleading(*c));
+    let shown: String = shown.take(REASON_MAX).collect();
+    shown.trim().to_owned()
+}
+
 /// The reasons of bans that are expected, in words.
 pub(super) const REASON: &str = "1 to 200 characters on one line, and no control character";
 /// Characters of a reason.

@@ -132,6 +132,7 @@ impl Balancer {
         // The pools may have other names or files to discover by.
         self.discoveries.follow(config);
         let has_other_lists = self.access.follow(config);
+        self.bans.import.follow(config);
         let config = self.effective(&declared);
         self.declared = Arc::new(declared);
         if config == self.config && new.is_empty() && !has_other_lists {
@@ -140,6 +141,7 @@ impl Balancer {
         } else {
             self.follow(config, new);
         }
+        self.bans.import.run(self.publisher.snapshot());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Bans by operators, and reports about the ban table.
 
 mod file;
+mod import;
 mod saver;
 
 use std::collections::HashMap;
@@ -11,8 +12,10 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-use crate::admin::model::{BANS, BanFilter, BanOrder, BanStatus, Banned, EventKind};
-use crate::admin::{Author, Reply};
+use crate::admin::model::{
+    BANS, BanFilter, BanOrder, BanStatus, Banned, BansStatus, EventKind, Lifted,
+};
+use crate::admin::{Author, Reply, UnbanError};
 use crate::config::values::written;
 use crate::config::{NewBan, Patch};
 use crate::guard::{Ban, BanNews, BannedBy, Bans, RuleBan};
@@ -26,6 +29,9 @@ use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Events, Severity, Subject};
 pub(super) use file::KeptBans;
+use import::BanImport;
+pub use import::read_imported_bans;
+pub(super) use import::{BanFileNews, BansRead, KnownBans, read_import};
 use saver::Saver;
 
 impl Balancer {
@@ -111,33 +117,77 @@ impl Balancer {
     }
 
     /// Lifts the ban of a network by order of an operator, and records it.
-    pub(super) fn unban(&mut self, prefix: Prefix, author: Author) -> Result<BanStatus, String> {
-        let bans = &self.publisher.snapshot().bans;
-        self.syn_filter.lift(prefix, bans, &self.workers);
-        let lifted = bans.lift(prefix).map(|ban| Clocks::now().status(&ban));
-        let lifted = lifted.ok_or_else(|| not_banned(bans, prefix));
+    pub(super) fn unban(&mut self, prefix: Prefix, author: Author) -> Result<Lifted, UnbanError> {
+        let lifted = self.lift(prefix);
         self.audit.record(&Entry {
             author,
             action: "unban",
             target: &prefix.to_string(),
-            old: lifted.as_ref().ok().map(|ban| json!(ban)),
+            old: lifted.as_ref().ok().map(|lifted| json!(lifted.ban)),
             new: None,
             outcome: match &lifted {
                 Ok(_) => Ok(self.publisher.version()),
-                Err(why) => Err(why.clone()),
+                Err(why) => Err(why.to_string()),
             },
         });
-        if let Ok(ban) = &lifted {
-            let message = format!("{prefix} unbanned {author}; it was {}", refused(ban.hits));
+        if let Ok(Lifted { ban, notes }) = &lifted {
+            let notes = notes.iter().map(|note| format!("; {note}"));
+            let notes: String = notes.collect();
+            let refused = refused(ban.hits);
+            let message = format!("{prefix} unbanned {author}; it was {refused}{notes}");
             self.tell(EventKind::Unbanned, message);
         }
         lifted
     }
 
-    /// Goes on with bans that were kept.
-    pub(super) fn begin_bans(&mut self, kept: &KeptBans) {
-        let restored = self.publisher.snapshot().bans.len();
-        self.bans.begin((kept, restored), &self.events);
+    fn lift(&mut self, prefix: Prefix) -> Result<Lifted, UnbanError> {
+        let bans = &self.publisher.snapshot().bans;
+        let of_file = self.bans.import.has(prefix).map(|path| path.display());
+        let is_of_file = |ban: Arc<Ban>| ban.by == BannedBy::File;
+        if let Some(path) = &of_file
+            && bans.exact(prefix, sys::monotonic()).is_some_and(is_of_file)
+        {
+            return Err(UnbanError::Refused(format!(
+                "cannot unban {prefix}: {path} bans it; take it out of that file, or add it to \
+                 `trusted`"
+            )));
+        }
+        let notes = of_file.map(|path| format!("{path} bans it again"));
+        let notes = notes.into_iter().collect();
+        self.syn_filter.lift(prefix, bans, &self.workers);
+        let ban = bans.lift(prefix);
+        let ban = ban.ok_or_else(|| UnbanError::NotBanned(not_banned(bans, prefix)))?;
+        let lifted = Clocks::now().status(&ban);
+        self.bans.import.on_ended(&[ban]);
+        self.bans.import.run(self.publisher.snapshot());
+        Ok(Lifted { ban: lifted, notes })
+    }
+
+    /// Goes on with bans that were kept, and follows the file of imported ones.
+    pub(super) fn begin_bans(&mut self, mut kept: KeptBans) {
+        let bans = &self.publisher.snapshot().bans;
+        let restored = bans.all(sys::monotonic()).into_iter();
+        let restored = restored.filter(|ban| ban.by != BannedBy::File).count();
+        self.bans.import.offer(std::mem::take(&mut kept.imported));
+        self.bans.import.follow(&self.config);
+        self.bans.begin((&kept, restored), &self.events);
+    }
+
+    /// The file of imported bans has changed, or has a mistake.
+    pub(super) fn on_ban_file(&mut self, news: BanFileNews) {
+        let snapshot = self.publisher.snapshot();
+        self.bans.import.take(news, snapshot, &self.events);
+    }
+
+    /// The ban table as the API shows it.
+    pub(super) fn bans_status(&self) -> BansStatus {
+        let bans = &self.publisher.snapshot().bans;
+        BansStatus {
+            count: bans.len(),
+            max: bans.max(),
+            hits: bans.hits(),
+            import: self.bans.import.status(),
+        }
     }
 
     /// Keeps the bans for the next run, at the end of this one.
@@ -252,11 +302,12 @@ pub(super) struct BanReports {
     /// The workers were woken after so many bans.
     woken_for: u64,
     saver: Saver,
+    pub(super) import: BanImport,
 }
 
 impl BanReports {
     /// Goes on with bans that were kept, and reports them.
-    pub(super) fn begin(&mut self, (kept, restored): (&KeptBans, u32), events: &Events) {
+    pub(super) fn begin(&mut self, (kept, restored): (&KeptBans, usize), events: &Events) {
         self.saver.begin(kept);
         if restored > 0 {
             let message = format!("bans of the last run that hold: {restored}");
@@ -273,9 +324,10 @@ impl BanReports {
         }
     }
 
-    /// What is wrong with the file of bans.
-    pub(super) fn problem(&self) -> Option<&String> {
-        self.saver.error.as_ref()
+    /// What is wrong with the files of bans, a sentence each.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        let saver = self.saver.error.iter().cloned();
+        saver.chain(self.import.problems())
     }
 
     /// Keeps the bans for the next run, at the end of this one.
@@ -293,6 +345,8 @@ impl BanReports {
         if let Some(message) = ended_sentence(&ended) {
             tell(EventKind::Unbanned, message);
         }
+        self.import.on_ended(&ended);
+        self.import.tick(snapshot, events);
         let news = snapshot.bans.take_news();
         if let Some(message) = rule_sentence(&news) {
             tell(EventKind::Banned, message);

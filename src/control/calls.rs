@@ -138,7 +138,7 @@ impl Balancer {
             closed,
             access_lists: self.access.status(),
             sources: status::sources(&snapshot.sources),
-            bans: status::bans(&snapshot.bans),
+            bans: self.bans_status(),
             syn_filter: self.syn_filter.status(),
             lacks: metrics.lacks(),
             alerts: self.alerts(),
@@ -259,7 +259,7 @@ impl Balancer {
         if more > 0 {
             sentences.push(format!("{more} more problems with discovery"));
         }
-        sentences.extend(self.bans.problem().cloned());
+        sentences.extend(self.bans.problems());
         let (problems, more) = self.access.problems(ALERTS_MAX);
         sentences.extend(problems);
         if more > 0 {

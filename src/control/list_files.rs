@@ -37,11 +37,12 @@ pub(super) trait ListFile: Default + Send + 'static {
     /// Bytes that begin a comment.
     const COMMENTS: &[u8];
 
-    /// Takes a line that has more than a comment, without that and the spaces around it.
+    /// Takes a line that has more than a comment, without that and the spaces around it. Of the
+    /// comment it gets what fits into `LINE_MAX`.
     ///
     /// # Errors
     /// What is wrong with the line; its number is added.
-    fn take(&mut self, line: &str) -> Result<(), String>;
+    fn take(&mut self, line: &str, comment: &[u8]) -> Result<(), String>;
 
     /// Makes the list, after the last line.
     ///

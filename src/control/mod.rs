@@ -68,6 +68,7 @@ use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
 use balancer::Balancer;
 use bans::KeptBans;
+pub use bans::read_imported_bans;
 use discovery::Discoveries;
 use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
@@ -136,6 +137,9 @@ pub enum StartError {
     /// The file of an access list can't be read, or holds a mistake.
     #[error("access list file {0}")]
     AccessList(String),
+    /// The file of imported bans can't be read, or holds a mistake.
+    #[error("imported bans: {0}")]
+    ImportedBans(String),
     /// Probes can't use the certificates of a file.
     #[error("pool `{pool}`: check: {why}")]
     Certificates {
@@ -211,6 +215,7 @@ impl StartError {
             | Self::Admin { error, .. } => fault::is_passing_lack(error),
             Self::Ring(_)
             | Self::AccessList(_)
+            | Self::ImportedBans(_)
             | Self::Certificates { .. }
             | Self::Memory { .. }
             | Self::Token(_)
@@ -229,6 +234,7 @@ impl StartError {
             Self::User { .. } => 2,
             Self::Bind { .. }
             | Self::AccessList(_)
+            | Self::ImportedBans(_)
             | Self::Source { .. }
             | Self::SourcePorts { .. }
             | Self::AccessLog { .. }
@@ -297,8 +303,7 @@ pub fn run(
         let known = (config, discoveries, access);
         let kept = (&orders, &measurements);
         let mut balancer = Balancer::new(known, &workers, (reread, tokens, socket), events, kept)?;
-        balancer.begin_bans(&prepared.bans);
-        drop(prepared.bans);
+        balancer.begin_bans(prepared.bans);
         let listeners = listeners.serve(&handle);
         ready();
         balancer.supervise(&mut signals, calls).await;
@@ -331,7 +336,7 @@ impl Prepared {
         let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
         sink.iter().for_each(Sink::warn_if_shared);
         let access_files = access_lists::read_files(config, &access_lists::KnownPrefixes::new())?;
-        let bans = KeptBans::read(config.bans.file.as_deref());
+        let bans = KeptBans::read(config)?;
         // Before the control thread's own ring, which panics where io_uring is not available.
         let features = ring::probe()?;
         let inherited = systemd::activated(&config.listeners);

@@ -10,7 +10,9 @@ use crate::admin::Tokens;
 use crate::config::{AccessLog, Config, Discovery, LogSink, Pool, Verify};
 use crate::sys;
 
-use super::{StartError, access_lists, capacity, discovery, health, listening, sandbox, systemd};
+use super::{
+    StartError, access_lists, bans, capacity, discovery, health, listening, sandbox, systemd,
+};
 
 /// Why a start with this configuration would fail on this machine, where that shows without
 /// listening anywhere.
@@ -20,6 +22,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     found.extend(capacity::memory_of(config).err());
     found.extend(certificates(config, &HashSet::new()));
     found.extend(access_lists::mistakes(config));
+    found.extend(bans::read_import(config, &bans::KnownBans::new()).err());
     if let Some(AccessLog {
         to: LogSink::File(path),
         ..

@@ -30,7 +30,7 @@ use super::events::{Severity, Subject};
 use super::file_watch::{FileVersion, FileWatch, Look};
 use super::supervise::READY;
 use super::unix_sockets::Opened;
-use super::{access_lists, capacity, preflight, systemd};
+use super::{access_lists, bans, capacity, preflight, systemd};
 
 /// The file that the configuration came from.
 #[derive(Clone, Debug)]
@@ -70,6 +70,8 @@ impl Reread {
         }
         let access_files = access_lists::read_files(&config, &present.access_files);
         let access_files = access_files.map_err(|error| error.to_string())?;
+        let ban_files = bans::read_import(&config, &present.ban_files);
+        let ban_files = ban_files.map_err(|error| error.to_string())?;
         let tokens = present.http.as_ref().map(Tokens::read).transpose();
         let tokens = tokens.map_err(|error| error.to_string())?;
         let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
@@ -82,6 +84,7 @@ impl Reread {
             config,
             digest,
             access_files,
+            ban_files,
             log,
             tokens,
         }))
@@ -97,6 +100,8 @@ struct Present {
     certificates: HashSet<PathBuf>,
     /// Files of access lists.
     access_files: access_lists::KnownPrefixes,
+    /// The file of imported bans.
+    ban_files: bans::KnownBans,
 }
 
 /// A request to reload, and where the answer goes.
@@ -160,6 +165,8 @@ pub(super) struct Read {
     digest: u128,
     /// The files of access lists that were not followed before, or have changed.
     access_files: Vec<access_lists::PrefixesRead>,
+    /// The file of imported bans, likewise.
+    ban_files: Vec<bans::BansRead>,
     /// The new access log, if it is another one than before; `Some(None)`: none.
     log: Option<Option<Sink>>,
     /// The new tokens of the API over HTTP.
@@ -344,6 +351,7 @@ impl Balancer {
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
             certificates: preflight::certificate_files(&self.config),
             access_files: self.access.known(),
+            ban_files: self.bans.import.known(),
         };
         let admin = self.reloading.socket.as_ref().map(|its| its.place.clone());
         let sockets = self.workers.unix_sockets(admin);
@@ -510,7 +518,7 @@ impl Balancer {
         let reread = self.reloading.reread.as_mut();
         let is_same_text = reread.is_some_and(|reread| reread.digest == read.digest);
         let is_same = is_same_text && read.config == *self.declared.file();
-        if is_same && read.access_files.is_empty() {
+        if is_same && read.access_files.is_empty() && read.ban_files.is_empty() {
             self.checks.refresh();
             self.replace_tokens(read.tokens);
             return Ok(self.at_start.pending(self.declared.config()));
@@ -518,11 +526,13 @@ impl Balancer {
         let old = Arc::clone(&self.declared);
         let (declared, ended) = old.reload(read.config, is_same_text);
         self.access.offer(read.access_files);
+        self.bans.import.offer(read.ban_files);
         let (before, next) = (old.config(), declared.config());
         let kept = self.discoveries.keep_known(before, next, &self.config);
         if let Err(error) = self.apply(declared, opened) {
             self.discoveries.restore_known(kept);
             self.access.offer(Vec::new());
+            self.bans.import.offer(Vec::new());
             return Err(error.to_string());
         }
         self.replace_tokens(read.tokens);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
-    BackendStatus, BansStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus,
+    BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus,
     SourcesStatus, TrafficStatus, WorkerStatus,
 };
-use crate::guard::{Bans, Limit, Meters, Refusal, Sources};
+use crate::guard::{Limit, Meters, Refusal, Sources};
 use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{Listener, Snapshot};
@@ -112,15 +112,6 @@ pub(super) fn sources(sources: &Sources) -> SourcesStatus {
         known: sources.len() as u64,
         capacity: sources.capacity(),
         overflowed: sources.overflowed(),
-    }
-}
-
-/// The ban table.
-pub(super) fn bans(bans: &Bans) -> BansStatus {
-    BansStatus {
-        count: bans.len(),
-        max: bans.max(),
-        hits: bans.hits(),
     }
 }
 

@@ -25,7 +25,7 @@ use super::events::{Severity, Subject};
 use super::health::HealthNews;
 use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
 use super::watchdog::Watchdog;
-use super::{access_lists, pools, systemd};
+use super::{access_lists, bans, pools, systemd};
 
 /// What wakes the control thread.
 enum Wake {
@@ -45,6 +45,8 @@ enum Wake {
     HealthNews(HealthNews),
     /// The file of an access list has changed.
     AccessFile(access_lists::PrefixNews),
+    /// The file of imported bans has changed.
+    BanFile(bans::BanFileNews),
     /// Discovery found other backends or addresses.
     Discovered,
     Watchdog,
@@ -91,6 +93,7 @@ impl Balancer {
                 news = self.checks.next() => Wake::HealthNews(news),
                 () = self.discoveries.changed() => Wake::Discovered,
                 news = self.access.changed() => Wake::AccessFile(news),
+                news = self.bans.import.changed() => Wake::BanFile(news),
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
                 () = until(close_due) => Wake::CloseRemoved,
@@ -142,6 +145,7 @@ impl Balancer {
                 self.publisher.request();
             }
             Wake::AccessFile(news) => self.on_access_file(news),
+            Wake::BanFile(news) => self.on_ban_file(news),
             Wake::Discovered => self.on_discovered(),
             Wake::Watchdog => {
                 let stopping = self.stage == Stage::Stopping;

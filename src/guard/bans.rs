@@ -4,6 +4,7 @@
 //! All threads share it, and it outlives snapshots. Workers look into it for each client; those
 //! who ban change an entry, whatever the number of the others.
 
+mod imported;
 mod knocks;
 mod lengths;
 mod offences;
@@ -24,6 +25,7 @@ use super::Trusted;
 use crate::prefix::Prefix;
 use crate::time::NEVER;
 
+pub use imported::{ImportOutcome, ImportedBans};
 use knocks::{Knocking, Knocks};
 use lengths::Lengths;
 use offences::Offences;
@@ -60,13 +62,16 @@ pub enum BannedBy {
     Hand,
     /// A rule that its clients broke.
     Rule,
+    /// A line of the watched file.
+    File,
 }
 
 impl BannedBy {
     /// Each with its name.
-    pub const ALL: [(&'static str, Self); 2] = [
+    pub const ALL: [(&'static str, Self); 3] = [
         (Self::Hand.as_str(), Self::Hand),
         (Self::Rule.as_str(), Self::Rule),
+        (Self::File.as_str(), Self::File),
     ];
 
     /// Its name.
@@ -75,6 +80,25 @@ impl BannedBy {
         match self {
             Self::Hand => "hand",
             Self::Rule => "rule",
+            Self::File => "file",
+        }
+    }
+
+    /// Whether its ban takes the place of one that holds.
+    fn replaces(self, before: Self) -> bool {
+        match self {
+            Self::Hand => true,
+            Self::Rule | Self::File => self == before,
+        }
+    }
+
+    /// The most bans that there may be after one of its: what clients do fills no place of
+    /// operators, and a file leaves some to rules too.
+    fn most(self, max: u32) -> u32 {
+        match self {
+            Self::Hand => max,
+            Self::Rule => max - max / FOR_OPERATORS,
+            Self::File => max - max / FOR_OTHERS,
         }
     }
 }
@@ -243,8 +267,14 @@ impl Bans {
     /// Whether exactly this network is banned now.
     #[must_use]
     pub fn holds(&self, prefix: Prefix, now: u64) -> bool {
+        self.exact(prefix, now).is_some()
+    }
+
+    /// The ban of exactly this network now.
+    #[must_use]
+    pub fn exact(&self, prefix: Prefix, now: u64) -> Option<Arc<Ban>> {
         let bans = self.shard(prefix).read();
-        bans.get(&prefix).is_some_and(|ban| ban.holds(now))
+        bans.get(&prefix).filter(|ban| ban.holds(now)).cloned()
     }
 
     /// Counts clients of a banned network that the kernel dropped.
@@ -277,8 +307,8 @@ impl Bans {
     }
 
     /// Bans a network from now on. A ban of the same network is replaced, and what it has refused
-    /// goes on being counted; but a rule shortens no ban of an operator. Answers with the ban in
-    /// force, and the one before.
+    /// goes on being counted; but neither a rule nor a file replaces a ban of another origin.
+    /// Answers with the ban in force, and the one before.
     ///
     /// # Errors
     /// [`BansFull`]. A part of the table is for operators alone: clients can't fill it.
@@ -286,16 +316,12 @@ impl Bans {
         let mut order = self.order.lock();
         let before = order.by_prefix.get(&ban.prefix).map(Arc::clone);
         if let Some(before) = &before
-            && (ban.by, before.by) == (BannedBy::Rule, BannedBy::Hand)
+            && !ban.by.replaces(before.by)
             && before.holds(now)
         {
             return Ok((Arc::clone(before), Some(Arc::clone(before))));
         }
-        let max = self.max();
-        let max = match ban.by {
-            BannedBy::Hand => max,
-            BannedBy::Rule => max - max / FOR_OPERATORS,
-        };
+        let max = ban.by.most(self.max());
         let count = u32::try_from(order.by_prefix.len()).unwrap_or(u32::MAX);
         if before.is_none() && count >= max {
             return Err(BansFull(count));
@@ -382,6 +408,8 @@ const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 const AT_ONCE: usize = 1_000;
 /// A part of the table is for operators: one in so many places.
 const FOR_OPERATORS: u32 = 16;
+/// A part of the table is for others than the file: one in so many places.
+const FOR_OTHERS: u32 = 8;
 
 #[cfg(test)]
 mod tests;

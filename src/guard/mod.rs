@@ -25,7 +25,9 @@ mod trusted;
 pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
 pub use action::{Action, Pit};
 pub use bandwidth::{ByteRate, ListenerBandwidth, Meter, Meters};
-pub use bans::{Ban, BanNews, BanRule, BannedBy, Bans, BansFull, RuleBan};
+pub use bans::{
+    Ban, BanNews, BanRule, BannedBy, Bans, BansFull, ImportOutcome, ImportedBans, RuleBan,
+};
 pub use client_stage::{ClientStage, Denied, DeniedBy};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;

@@ -364,3 +364,97 @@ fn bans_survive_a_restart_and_a_crash() {
         fs::remove_dir_all(&dir).unwrap();
     });
 }
+
+#[test]
+fn a_watched_file_bans_what_it_has() {
+    watched(|| {
+        let backend = Backend::echo();
+        let name = format!("mahoraga-imported-bans-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("feed.txt");
+        let write = |text: &str| {
+            let new = dir.join("feed.new");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, &path).unwrap();
+        };
+        write("# a feed\n127.9.0.1 # floods\n127.9.1.0/24\n");
+        let settings = format!("bans: (import: {path:?}), trusted: [\"127.9.1.7\"],");
+        let balancer = start(&backend, &settings);
+        let to = balancer.address();
+        let events = balancer.follow();
+        // Before the first client.
+        assert!(visit(client(1), to).is_none() && visit(client(256), to).is_none());
+        assert!(visit(client(256 + 7), to).is_some());
+        let mut held = visit(client(2), to).unwrap();
+        balancer.words(&["ban", "127.9.0.3", "--reason", "ours"]);
+        let (code, why) = balancer.refusal(&["unban", "127.9.0.1"]);
+        assert!(code == Some(1) && why.contains("feed.txt bans it"), "{why}");
+        write("127.9.0.2 ; joins them\n127.9.0.3\n127.9.0.4\n");
+        let event = events.next("bans_imported");
+        let message = event["message"].as_str().unwrap();
+        assert!(
+            message.ends_with("feed.txt: 3 networks, 2 new, 2 lifted"),
+            "{message}"
+        );
+        expect_reset(&mut held);
+        assert!(visit(client(1), to).is_some() && visit(client(256), to).is_some());
+        let all = balancer.ask(&["bans"]);
+        let shown = all.as_array().unwrap().iter();
+        let shown = shown.map(|ban| {
+            let [prefix, by] = ["prefix", "by"].map(|field| ban[field].as_str().unwrap());
+            format!("{prefix} {by} {}", ban["reason"])
+        });
+        let want = [
+            "127.9.0.2 file \"joins them\"",
+            "127.9.0.3 hand \"ours\"",
+            "127.9.0.4 file null",
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), want);
+        // The file's ban holds again.
+        let lifted = balancer.ask(&["unban", "127.9.0.3"]);
+        assert!(
+            lifted["notes"][0]
+                .as_str()
+                .unwrap()
+                .ends_with("bans it again"),
+            "{lifted}"
+        );
+        eventually("it is banned", || visit(client(3), to).is_none());
+        assert_eq!(
+            balancer
+                .ask(&["bans", "--by", "file"])
+                .as_array()
+                .unwrap()
+                .len(),
+            3
+        );
+        // A mistake changes nothing.
+        write("127.9.0.9\n0.0.0.0/0\n");
+        let event = events.next("bans_import_failed");
+        let message = event["message"].as_str().unwrap();
+        assert!(
+            message.contains("feed.txt: line 2: invalid prefix `0.0.0.0/0`"),
+            "{message}"
+        );
+        assert!(visit(client(9), to).is_some() && visit(client(4), to).is_none());
+        let status = balancer.ask(&["status"]);
+        assert_eq!(status["alerts"][0], message);
+        let import = &status["bans"]["import"];
+        assert_eq!(
+            (&import["networks"], &import["trusted"]),
+            (&3.into(), &0.into())
+        );
+        let (_, why) = balancer.refusal(&["reload"]);
+        assert!(why.contains("imported bans: "), "{why}");
+        let config = balancer.dir().join("config.ron");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace(&settings, "")).unwrap();
+        assert!(balancer.words(&["reload"]).contains("is in force"));
+        eventually("none is banned", || visit(client(2), to).is_some());
+        assert_eq!(balancer.ask(&["bans"]).as_array().unwrap().len(), 0);
+        drop(events);
+        balancer.finish();
+        fs::remove_dir_all(&dir).unwrap();
+    });
+}

@@ -46,8 +46,34 @@ pub struct Banned {
     pub notes: Vec<String>,
 }
 
+/// The answer to a lifted ban.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Lifted {
+    /// The ban that was in force.
+    #[serde(flatten)]
+    pub ban: BanStatus,
+    /// What bans its clients all the same, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// The watched file of bans.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BanImportStatus {
+    /// Its path.
+    pub file: String,
+    /// Networks that it has.
+    pub networks: u64,
+    /// Those of them that are not banned, as they are trusted.
+    pub trusted: u64,
+    /// Those of them that are not banned, as the table is full.
+    pub no_room: u64,
+    /// What is wrong with it now; then the last good one is in force.
+    pub error: Option<String>,
+}
+
 /// The ban table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BansStatus {
     /// How many bans there are.
     pub count: u32,
@@ -55,6 +81,9 @@ pub struct BansStatus {
     pub max: u32,
     /// Clients that were refused as they are banned.
     pub hits: u64,
+    /// The watched file of bans; `null`: none is imported.
+    #[serde(default)]
+    pub import: Option<BanImportStatus>,
 }
 
 /// What drops banned clients that keep knocking before they are accepted.
@@ -95,7 +124,7 @@ pub struct BanFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub within: Option<Prefix>,
-    /// Only those by an operator (`hand`), or by a rule (`rule`).
+    /// Only those by an operator (`hand`), by a rule (`rule`), or of the watched file (`file`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<BannedBy>,
     /// Their order.

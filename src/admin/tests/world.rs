@@ -23,10 +23,10 @@ use tokio::task::JoinHandle;
 use crate::admin::endpoints::{Deadlines, Endpoint, ServerContext, endpoints};
 use crate::admin::model::{
     AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
-    HistogramStatus, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage, Status,
+    HistogramStatus, Lifted, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage, Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
-use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens};
+use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
 
@@ -346,7 +346,12 @@ impl Played {
                 sent(reply.send(answer));
             }
             Call::Unban(prefix, author, reply) => {
-                let answer = self.record(format!("unban {prefix} {author}"), ban());
+                let lifted = Lifted {
+                    ban: ban(),
+                    notes: Vec::new(),
+                };
+                let answer = self.record(format!("unban {prefix} {author}"), lifted);
+                let answer = answer.map_err(UnbanError::NotBanned);
                 sent(reply.send(answer));
             }
             Call::Pools(_, reply) => sent(reply.send(vec![pool("main"), pool("other")])),

@@ -13,7 +13,7 @@ use super::client::{Client, ClientError, path, query};
 use super::table::{Align, Paint, Table};
 use super::units::{count, plain, span};
 use super::{print, show};
-use crate::admin::model::{BANS, BANS_MAX, BanFilter, BanStatus, Banned};
+use crate::admin::model::{BANS, BANS_MAX, BanFilter, BanStatus, Banned, Lifted};
 use crate::config::values::{self, ValueError, written};
 use crate::prefix::Prefix;
 
@@ -79,9 +79,7 @@ pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
             &banned,
             &format!("{prefix} banned {until}{again}"),
         );
-        for note in banned.notes.iter().filter(|_| !args.options.json) {
-            crate::cli::say(&format_args!("warning: {}", plain(note)));
-        }
+        warn(&args.options, &banned.notes);
     }
     Ok(())
 }
@@ -90,8 +88,8 @@ pub(super) async fn unban(args: &UnbanArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
     for prefix in &args.prefixes {
         let of = path(&["bans", &prefix.to_string()]);
-        let lifted: BanStatus = client.delete(&of).await?;
-        let refused = match lifted.hits {
+        let lifted: Lifted = client.delete(&of).await?;
+        let refused = match lifted.ban.hits {
             1 => "1 client".to_owned(),
             hits => format!("{hits} clients"),
         };
@@ -100,6 +98,7 @@ pub(super) async fn unban(args: &UnbanArgs) -> Result<(), ClientError> {
             &lifted,
             &format!("{prefix} unbanned; {refused} refused"),
         );
+        warn(&args.options, &lifted.notes);
     }
     Ok(())
 }
@@ -123,6 +122,13 @@ fn read(path: &Path) -> Result<Vec<Prefix>, String> {
         }
     }
     Ok(prefixes)
+}
+
+/// Shows what an order does not do; in JSON the answer has it.
+fn warn(options: &ClientOptions, notes: &[String]) {
+    for note in notes.iter().filter(|_| !options.json) {
+        crate::cli::say(&format_args!("warning: {}", plain(note)));
+    }
 }
 
 /// Prints the outcome for one network, on a line.

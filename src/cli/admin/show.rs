@@ -311,11 +311,16 @@ fn syn_filter(filter: &SynFilterStatus) -> String {
 
 /// A line for the ban table, once it is in use.
 fn bans(bans: &BansStatus) -> String {
-    if bans.count == 0 && bans.hits == 0 {
+    if bans.count == 0 && bans.hits == 0 && bans.import.is_none() {
         return String::new();
     }
     let (banned, max, hits) = (bans.count, bans.max, count(bans.hits));
-    format!("bans         {banned} of at most {max}, {hits} clients refused\n")
+    let import = bans.import.iter().map(|import| {
+        let (networks, file) = (import.networks, plain(&import.file));
+        format!("             {networks} of them in {file}\n")
+    });
+    let import: String = import.collect();
+    format!("bans         {banned} of at most {max}, {hits} clients refused\n{import}")
 }
 
 /// A line for each access list, and for each file of one that is wrong.

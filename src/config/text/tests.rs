@@ -234,7 +234,8 @@ impl Chance<'_> {
             source_table: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
             bans: BanTable {
                 max: self.0.u32(1..=1_000_000),
-                file: self.maybe(Self::path),
+                file: self.maybe(Self::path).map(|path| path.join("kept")),
+                import: self.maybe(Self::path),
             },
             trusted: self.prefixes(12),
             shutdown_grace: self.ms(0, 86_400_000),

@@ -61,7 +61,7 @@ impl ListFile for PrefixFile {
     const LINE_MAX: u64 = 256;
     const COMMENTS: &[u8] = b"#;";
 
-    fn take(&mut self, line: &str) -> Result<(), String> {
+    fn take(&mut self, line: &str, _comment: &[u8]) -> Result<(), String> {
         let (access, prefix) = match line.split_once(char::is_whitespace) {
             Some(("allow", prefix)) => (Access::Allow, prefix.trim_start()),
             Some(("deny", prefix)) => (Access::Deny, prefix.trim_start()),
@@ -231,8 +231,8 @@ mod tests {
     fn a_file_is_bounded() {
         let prefix = "192.0.2.1".parse().unwrap();
         let mut full = PrefixFile(vec![(prefix, Access::Deny); PREFIXES_MAX - 1]);
-        assert_eq!(full.take("192.0.2.2"), Ok(()));
-        let error = full.take("192.0.2.3").unwrap_err();
+        assert_eq!(full.take("192.0.2.2", b""), Ok(()));
+        let error = full.take("192.0.2.3", b"").unwrap_err();
         assert_eq!(error, "expected at most 1000000 prefixes");
         let endless = parse(io::repeat(b'#')).unwrap_err();
         assert_eq!(endless, "it is larger than 64 MiB");

@@ -10,18 +10,21 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::config::values;
-use crate::guard::{Ban, BannedBy, Bans};
+use crate::config::{Config, values};
+use crate::control::StartError;
+use crate::guard::{Ban, BannedBy, Bans, Trusted};
 use crate::prefix::Prefix;
 use crate::sys;
 use crate::time::{NEVER, nanos};
 
 use super::Clocks;
+use super::import::{BansRead, KnownBans, read_import};
 
-/// The bans of a file.
+/// The bans of files: those of the last run, and imported ones.
 #[derive(Default)]
 pub(in crate::control) struct KeptBans {
     bans: Vec<KeptBan>,
+    pub(super) imported: Vec<BansRead>,
     /// What is wrong with the file.
     pub(super) problem: Option<String>,
     /// It could not be read, and is not to be replaced.
@@ -40,12 +43,19 @@ struct KeptBan {
 }
 
 impl KeptBans {
-    /// Reads a file, if there is one. One with a mistake is set aside, and its good lines hold. May
-    /// take long.
-    pub(in crate::control) fn read(path: Option<&Path>) -> Self {
-        let Some(path) = path else {
-            return Self::default();
-        };
+    /// Reads the files of a configuration. That of the last run is set aside where it has a
+    /// mistake, and its good lines hold. May take long.
+    ///
+    /// # Errors
+    /// [`StartError::ImportedBans`]
+    pub(in crate::control) fn read(config: &Config) -> Result<Self, StartError> {
+        let imported = read_import(config, &KnownBans::new())?;
+        let kept = config.bans.file.as_deref();
+        let kept = kept.map_or_else(Self::default, Self::of_last_run);
+        Ok(Self { imported, ..kept })
+    }
+
+    fn of_last_run(path: &Path) -> Self {
         let mut bans = Vec::new();
         let outcome = sys::open_regular(path).and_then(|file| parse(file, &mut bans));
         let shown = path.display();
@@ -78,17 +88,23 @@ impl KeptBans {
         };
         Self {
             bans,
+            imported: Vec::new(),
             problem,
             is_unread,
         }
     }
 
-    /// Puts those that still hold into the table. Answers how many there are.
-    pub(in crate::control) fn restore(&self, bans: &Bans) -> usize {
+    /// Puts those that still hold into the table, and then the imported ones. Answers how many of
+    /// the last run there are.
+    pub(in crate::control) fn restore(&self, bans: &Bans, trusted: &Trusted) -> usize {
         let clocks = Clocks::now();
         let hold = self.bans.iter().filter_map(|kept| kept.ban(clocks));
-        hold.filter_map(|ban| bans.add(ban, clocks.monotonic).ok())
-            .count()
+        let held = hold.filter_map(|ban| bans.add(ban, clocks.monotonic).ok());
+        let held = held.count();
+        for file in &self.imported {
+            bans.import(&file.list, trusted, clocks.monotonic);
+        }
+        held
     }
 }
 
@@ -122,8 +138,8 @@ impl KeptBan {
         let prefix = word("a prefix")?;
         let prefix = values::prefix(prefix).map_err(|error| error.about("prefix", prefix))?;
         let by = word("who banned it")?;
-        let by = BannedBy::ALL.into_iter().find(|(name, _)| *name == by);
-        let (_, by) = by.ok_or("expected `hand` or `rule`")?;
+        let by = KEPT.into_iter().find(|one| one.as_str() == by);
+        let by = by.ok_or("expected `hand` or `rule`")?;
         let time = |text: &str| {
             let time = humantime::parse_rfc3339(text);
             time.map_err(|_| format!("invalid time `{text}`: expected RFC 3339"))
@@ -202,7 +218,8 @@ pub(super) fn save(path: &Path, bans: &Bans) -> io::Result<()> {
 
 fn write(out: &mut impl Write, bans: &Bans) -> io::Result<()> {
     let clocks = Clocks::now();
-    let all = bans.all(clocks.monotonic);
+    let mut all = bans.all(clocks.monotonic);
+    all.retain(|ban| KEPT.contains(&ban.by));
     writeln!(out, "{HEAD}")?;
     for ban in &all {
         let [since, until] = clocks.times(ban).map(|time| {
@@ -223,6 +240,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
+/// Origins of bans that are kept: those of a watched file are in that file.
+const KEPT: [BannedBy; 2] = [BannedBy::Hand, BannedBy::Rule];
 /// The first line.
 const HEAD: &str = "mahoraga bans 1";
 /// What begins the last line.
@@ -257,7 +276,7 @@ mod tests {
         let dir = directory("bans");
         let path = dir.join("bans");
         assert_eq!(
-            KeptBans::read(Some(&path)).bans.len(),
+            KeptBans::of_last_run(&path).bans.len(),
             0,
             "there is no file yet"
         );
@@ -280,14 +299,17 @@ mod tests {
             "",
             now + nanos(std::time::Duration::from_secs(600)),
         );
+        // Its own file has it.
+        add("198.51.100.7", BannedBy::File, "feed", NEVER);
         save(&path, &bans).unwrap();
         // Again, over what is there.
         save(&path, &bans).unwrap();
-        let kept = KeptBans::read(Some(&path));
+        let kept = KeptBans::of_last_run(&path);
         assert_eq!(kept.problem, None);
         let again = Bans::new(100);
-        assert_eq!(kept.restore(&again), 2);
-        let before = bans.all(now);
+        assert_eq!(kept.restore(&again, &Trusted::default()), 2);
+        let mut before = bans.all(now);
+        before.retain(|ban| ban.by != BannedBy::File);
         for (ban, before) in again.all(now).iter().zip(&before) {
             assert_eq!((ban.prefix, ban.by), (before.prefix, before.by));
             assert_eq!((&ban.reason, ban.hits()), (&before.reason, 7));
@@ -303,17 +325,17 @@ mod tests {
         let path = dir.join("bans");
         let line = "192.0.2.7 hand 2026-01-01T00:00:00Z forever 0 why";
         fs::write(&path, format!("{HEAD}\n{line}\n192.0.2.8 hand")).unwrap();
-        let kept = KeptBans::read(Some(&path));
+        let kept = KeptBans::of_last_run(&path);
         let problem = kept.problem.as_ref().unwrap();
         assert!(problem.contains("line 3: it ends too soon"), "{problem}");
         assert!(
             problem.contains("bans.corrupt; bans of it that hold: 1"),
             "{problem}"
         );
-        assert_eq!(kept.restore(&Bans::new(9)), 1);
+        assert_eq!(kept.restore(&Bans::new(9), &Trusted::default()), 1);
         assert!(!path.exists() && dir.join("bans.corrupt").exists());
         // What is not a file is not touched.
-        let kept = KeptBans::read(Some(&dir));
+        let kept = KeptBans::of_last_run(&dir);
         assert!(kept.is_unread && kept.problem.is_some() && dir.exists());
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -46,7 +46,7 @@ impl ListFile for Backends {
     const LINE_MAX: u64 = 1024;
     const COMMENTS: &[u8] = b"#";
 
-    fn take(&mut self, line: &str) -> Result<(), String> {
+    fn take(&mut self, line: &str, _comment: &[u8]) -> Result<(), String> {
         let backend = backend(line)?;
         match self.0.entry(backend.address.clone()) {
             Entry::Vacant(place) => drop(place.insert(backend)),

@@ -60,9 +60,9 @@ pub(super) fn parse<F: ListFile>(file: impl Read, size: u64) -> Result<F::List, 
     };
     let mut list = F::default();
     while let Some(outcome) = lines.next::<F>()? {
-        let taken = outcome.and_then(|line| match line.is_empty() {
+        let taken = outcome.and_then(|(line, comment)| match line.is_empty() {
             true => Ok(()),
-            false => list.take(line),
+            false => list.take(line, comment),
         });
         if let Err(error) = taken {
             lines.check_end::<F>(size)?;
@@ -91,8 +91,9 @@ struct Lines<R> {
 }
 
 impl<R: Read> Lines<R> {
-    /// The next line without comment and spaces, or what is wrong with it; `None` at the end.
-    fn next<F: ListFile>(&mut self) -> io::Result<Option<Result<&str, String>>> {
+    /// The next line without comment and spaces, and its comment; or what is wrong with it. `None`
+    /// at the end.
+    fn next<F: ListFile>(&mut self) -> io::Result<Option<Result<(&str, &[u8]), String>>> {
         self.line.clear();
         let most = F::LINE_MAX;
         let read = (&mut self.from)
@@ -111,12 +112,13 @@ impl<R: Read> Lines<R> {
             }
             self.bytes += self.from.skip_until(b'\n')? as u64;
         }
-        self.line.truncate(comment.unwrap_or(self.line.len()));
-        let Ok(line) = std::str::from_utf8(&self.line) else {
+        let (line, comment) = self.line.split_at(comment.unwrap_or(self.line.len()));
+        let Ok(line) = std::str::from_utf8(line) else {
             return Ok(Some(Err("it is not UTF-8".to_owned())));
         };
         // Some editors mark UTF-8 so.
-        Ok(Some(Ok(line.trim_start_matches('\u{feff}').trim())))
+        let line = line.trim_start_matches('\u{feff}').trim();
+        Ok(Some(Ok((line, comment))))
     }
 
     /// Refuses a file that ends before its size: a file server may have truncated it.

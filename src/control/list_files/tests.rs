@@ -20,7 +20,7 @@ impl ListFile for Words {
     const LINE_MAX: u64 = 64;
     const COMMENTS: &[u8] = b"#";
 
-    fn take(&mut self, line: &str) -> Result<(), String> {
+    fn take(&mut self, line: &str, _comment: &[u8]) -> Result<(), String> {
         if line.contains(' ') {
             return Err(format!("invalid word `{line}`"));
         }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use mahoraga::guard::{Ban, BannedBy, Bans, BansFull};
+use mahoraga::guard::{Ban, BannedBy, Bans, BansFull, ImportedBans, Trusted};
 use mahoraga::prefix::Prefix;
 use mahoraga::time::NEVER;
 
 use super::input::Input;
 
-/// Any order of bans, ends of bans and clients.
+/// Any order of bans, ends of bans, files of bans and clients.
 pub fn bans(bytes: &[u8]) {
     let mut input = Input(bytes);
     let bans = Bans::new(input.byte().into());
@@ -19,7 +19,7 @@ pub fn bans(bytes: &[u8]) {
         model.now += u64::from(step >> 4);
         match step & 7 {
             0..3 => {
-                let by = [BannedBy::Hand, BannedBy::Rule][usize::from(step >> 3 & 1)];
+                let (_, by) = BannedBy::ALL[usize::from(step >> 3) % BannedBy::ALL.len()];
                 let (prefix, time) = (input.prefix(), input.byte());
                 let until = match time {
                     u8::MAX => NEVER,
@@ -46,6 +46,15 @@ pub fn bans(bytes: &[u8]) {
                 assert_eq!(ended, model.expire(at_most));
             }
             5 => bans.set_max(input.byte().into()),
+            6 => {
+                let lines = (0..input.below(4)).map(|_| input.prefix());
+                let lines: Vec<_> = lines.collect();
+                let file = lines.iter().map(|prefix| (*prefix, "".into()));
+                let file = ImportedBans::new(file.collect());
+                let outcome = bans.import(&file, &Trusted::default(), model.now);
+                let counts = (outcome.new, outcome.lifted, outcome.no_room);
+                assert_eq!(counts, model.import(bans.max(), lines), "{file:?}");
+            }
             _ => {
                 let ip = input.ip();
                 let expected = model.find(ip);
@@ -82,8 +91,9 @@ impl Model {
     ) -> Result<(u64, Option<u64>), BansFull> {
         let before = self.all.get(&prefix).copied();
         let held = before.filter(|its| its.1 > self.now);
-        if let Some((BannedBy::Hand, until, _)) = held
-            && by == BannedBy::Rule
+        if let Some((before, until, _)) = held
+            && by != before
+            && by != BannedBy::Hand
         {
             return Ok((until, Some(until)));
         }
@@ -91,6 +101,7 @@ impl Model {
         let max = match by {
             BannedBy::Hand => max,
             BannedBy::Rule => max - max / 16,
+            BannedBy::File => max - max / 8,
         };
         if before.is_none() && count >= max {
             return Err(BansFull(count));
@@ -98,6 +109,28 @@ impl Model {
         let hits = before.map_or(0, |its| its.2);
         self.all.insert(prefix, (by, until, hits));
         Ok((until, held.map(|its| its.1)))
+    }
+
+    /// How many bans are new and lifted, and for how many there is no room.
+    fn import(&mut self, max: u32, mut lines: Vec<Prefix>) -> (u64, u64, u64) {
+        lines.sort_unstable();
+        lines.dedup();
+        let (now, before) = (self.now, self.all.len());
+        self.all.retain(|prefix, (by, until, _)| {
+            *by != BannedBy::File || *until <= now || lines.contains(prefix)
+        });
+        let lifted = before - self.all.len();
+        let (mut new, mut no_room) = (0, 0);
+        for prefix in lines {
+            if self.all.get(&prefix).is_some_and(|its| its.1 > now) {
+                continue;
+            }
+            match self.add(max, prefix, (BannedBy::File, NEVER)) {
+                Ok(_) => new += 1,
+                Err(_) => no_room += 1,
+            }
+        }
+        (new, lifted as u64, no_room)
     }
 
     fn expire(&mut self, at_most: usize) -> Vec<Prefix> {

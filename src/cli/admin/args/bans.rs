@@ -21,7 +21,7 @@ pub struct BansArgs {
     /// Only those within this prefix
     #[arg(long, value_name = "CIDR", value_parser = values::prefix)]
     pub within: Option<Prefix>,
-    /// Only those by an operator (hand), or by a rule (rule)
+    /// Only those by an operator (hand), by a rule (rule), or of the watched file (file)
     #[arg(long, value_name = "WHO", value_parser = banned_by)]
     pub by: Option<BannedBy>,
     /// Sort by prefix, since, until or hits [default: prefix]
