@@ -12,8 +12,8 @@ use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config};
 use crate::guard::{
-    AccessFilter, AccessFilters, Admission, BanRule, Bans, Gate, Limit, ListenerBandwidth, Pit,
-    Rules, Sources, Trusted,
+    AccessFilter, AccessFilters, Action, Admission, BanRule, Bans, Gate, Limit, ListenerBandwidth,
+    Pit, Rules, Sources, Trusted,
 };
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub sources: Arc<Sources>,
     /// Networks whose clients are refused by every listener.
     pub bans: Arc<Bans>,
+    /// What is done with clients that are banned.
+    pub ban_action: Action,
     /// Networks that no ban concerns.
     pub trusted: Arc<Trusted>,
     /// Where refused clients are held.
@@ -149,6 +151,7 @@ impl Snapshot {
             access: filters,
             sources,
             bans,
+            ban_action: config.bans.action,
             trusted,
             pit: config.tarpit.pit(),
             admission: admission(config),

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::SourceLimits;
 use super::access_list::prefix;
-use super::codec::{duration, number, path, required, spelled, truth};
+use super::codec::{duration, named, number, path, required, spelled, truth};
 use super::reader::{At, Reader};
 use super::table::{Shape, defaults, settings};
 use super::values;
-use crate::guard::BanRule;
+use crate::guard::{Action, BanRule};
 use crate::prefix::Prefix;
 use crate::time::nanos;
 
@@ -25,6 +25,9 @@ settings! {
         /// A file with more bans, one on each line: a prefix, and the reason as its comment. They
         /// come and go with its lines: it is read again when it changes.
         pub import: Option<PathBuf> = None => path().or("off");
+        /// What is done with banned clients that connect: "reset", "drop" without a word, or
+        /// "tarpit", which lets them wait. Their open sessions are reset in any case.
+        pub action: Action = Action::Reset => named("action", &Action::ALL);
     }
 }
 

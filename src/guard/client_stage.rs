@@ -18,6 +18,8 @@ use super::{AccessFilter, Action, Bans, Gate, Pass, Refusal, Rules, Sources, Tru
 pub struct ClientStage<'a> {
     /// Networks whose clients are refused.
     pub bans: &'a Bans,
+    /// What is done with banned clients.
+    pub ban_action: Action,
     /// Networks that no ban concerns.
     pub trusted: &'a Trusted,
     /// Which clients may connect; `None`: all.
@@ -69,7 +71,7 @@ impl ClientStage<'_> {
         if client.is_some_and(|ip| self.is_banned(ip, now)) {
             return Err(Denied {
                 by: DeniedBy::Ban,
-                action: Action::Reset,
+                action: self.ban_action,
             });
         }
         if let Some(list) = self.access.filter(|list| self.is_denied(list, client)) {

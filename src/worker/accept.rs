@@ -344,7 +344,7 @@ impl<K: Kernel> Worker<K> {
                 if let Some(held) = client.pass.held {
                     port.listener.gate.release(&self.snapshot.sources, held);
                 }
-                let denial = (CloseReason::Banned, Action::Reset);
+                let denial = (CloseReason::Banned, self.snapshot.ban_action);
                 self.refuse(number, client.socket, peer, denial);
             }
         }

@@ -20,6 +20,7 @@ impl Port {
     pub(super) fn client_stage<'a>(&'a self, snapshot: &'a Snapshot) -> ClientStage<'a> {
         ClientStage {
             bans: &snapshot.bans,
+            ban_action: snapshot.ban_action,
             trusted: &snapshot.trusted,
             access: self.access.as_deref(),
             rules: &self.listener.rules,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, bounded, never};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Strategy};
-use mahoraga::guard::{Admission, Bans, Gate, Limit, Pit, Rules, Sources};
+use mahoraga::guard::{Action, Admission, Bans, Gate, Limit, Pit, Rules, Sources};
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
@@ -126,6 +126,7 @@ fn snapshot() -> Arc<Snapshot> {
         access: HashMap::new(),
         sources: Arc::new(sources),
         bans: Arc::new(Bans::new(10)),
+        ban_action: Action::Reset,
         trusted: Arc::default(),
         pit: PIT,
         admission: Admission::default(),

@@ -10,7 +10,7 @@ use mahoraga::sys;
 
 use crate::balancer::{Balancer, Launch};
 use crate::machines::{self, HERE};
-use crate::peers::{self, Backend, expect_broken, ping};
+use crate::peers::{self, Backend, expect_broken, expect_reset, ping};
 use crate::watchdog::{eventually, watched};
 
 /// One worker with a listener of these settings, and these of the whole file.
@@ -169,6 +169,26 @@ fn slots_are_bounded() {
         clients[5..].iter().for_each(expect_silence);
         assert_eq!(balancer.number("held"), 3);
         clients[5..].iter().for_each(expect_broken);
+        balancer.finish();
+    });
+}
+
+/// The action is about new connections: open sessions end by RST.
+#[test]
+fn a_banned_client_may_be_tarpitted() {
+    watched(|| {
+        let backend = Backend::echo();
+        let global = "tarpit: (time: \"2s\"), bans: (action: \"tarpit\"),";
+        let balancer = start(&backend, "", global);
+        let mut open = balancer.connect();
+        ping(&mut open, b"served");
+        balancer.words(&["ban", "127.0.0.1"]);
+        expect_reset(&mut open);
+        let client = balancer.connect();
+        eventually("it is held", || balancer.number("tarpitted") == 1);
+        expect_silence(&client);
+        assert_eq!(balancer.number("closed.banned"), 2);
+        expect_broken(&client);
         balancer.finish();
     });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use mahoraga::address::Address;
 use mahoraga::config::{self, Key, OnDown, Strategy};
-use mahoraga::guard::{Admission, Bans, Gate, Limit, Pit, Rules, Shed, Sources};
+use mahoraga::guard::{Action, Admission, Bans, Gate, Limit, Pit, Rules, Shed, Sources};
 use mahoraga::peek::Field;
 use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
@@ -164,6 +164,7 @@ fn snapshots_with(
             access: HashMap::new(),
             sources: Arc::clone(&sources),
             bans: Arc::new(Bans::new(10)),
+            ban_action: Action::Reset,
             trusted: Arc::default(),
             pit: PIT,
             admission,

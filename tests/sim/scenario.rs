@@ -336,6 +336,7 @@ impl Plan {
             access,
             sources: Arc::clone(&self.sources),
             bans: Arc::clone(&self.bans),
+            ban_action: self.rules.pick(&Action::ALL).1,
             trusted: Arc::default(),
             pit: Pit {
                 slots: self.rules.pick(&[1, 100]),

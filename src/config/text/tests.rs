@@ -236,6 +236,7 @@ impl Chance<'_> {
                 max: self.0.u32(1..=1_000_000),
                 file: self.maybe(Self::path).map(|path| path.join("kept")),
                 import: self.maybe(Self::path),
+                action: self.action(),
             },
             trusted: self.prefixes(12),
             shutdown_grace: self.ms(0, 86_400_000),

@@ -82,7 +82,7 @@ impl Chance<'_> {
         }
     }
 
-    fn action(&mut self) -> Action {
+    pub(super) fn action(&mut self) -> Action {
         self.pick(&Action::ALL).1
     }
 }
