@@ -140,6 +140,14 @@ pub enum StartError {
     /// The file of imported bans can't be read, or holds a mistake.
     #[error("imported bans: {0}")]
     ImportedBans(String),
+    /// The file that keeps bans can't be read, or can't be replaced.
+    #[error("cannot keep bans in {path}: {error}{}", remedy::of_file(error))]
+    BansFile {
+        /// As configured.
+        path: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
     /// Probes can't use the certificates of a file.
     #[error("pool `{pool}`: check: {why}")]
     Certificates {
@@ -212,6 +220,7 @@ impl StartError {
             Self::Source { .. } | Self::SourcePorts { .. } => true,
             Self::Bind { error, .. }
             | Self::AccessLog { error, .. }
+            | Self::BansFile { error, .. }
             | Self::Admin { error, .. } => fault::is_passing_lack(error),
             Self::Ring(_)
             | Self::AccessList(_)
@@ -238,6 +247,7 @@ impl StartError {
             | Self::Source { .. }
             | Self::SourcePorts { .. }
             | Self::AccessLog { .. }
+            | Self::BansFile { .. }
             | Self::Admin { .. }
             | Self::Token(_)
             | Self::Certificates { .. }

@@ -23,6 +23,12 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     found.extend(certificates(config, &HashSet::new()));
     found.extend(access_lists::mistakes(config));
     found.extend(bans::read_import(config, &bans::KnownBans::new()).err());
+    if let Some(path) = &config.bans.file
+        && let Err(error) = sys::can_replace(path)
+    {
+        let path = path.display().to_string();
+        found.push(StartError::BansFile { path, error });
+    }
     if let Some(AccessLog {
         to: LogSink::File(path),
         ..
@@ -90,8 +96,6 @@ pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
             Some(Discovery::File(path)) => Some(&**path),
             _ => None,
         });
-    let bans = config.bans.file.as_deref();
-    let bans = bans.map(|path| (path, sys::can_append_to(path)));
     let read = file.into_iter().chain(lists);
     let read = read.map(|path| (path, sys::open_regular(path).map(drop)));
     let denied = |(path, outcome): (&Path, io::Result<()>)| {
@@ -103,7 +107,7 @@ pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
             user: sandbox::user(),
         })
     };
-    read.chain(bans).filter_map(denied).collect()
+    read.filter_map(denied).collect()
 }
 
 /// Certificate files that probes can't use. Those in `used` are not looked at.

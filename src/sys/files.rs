@@ -96,6 +96,17 @@ pub fn can_append_to(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether a file can be read, if there is one, and another one can take its place.
+///
+/// # Errors
+/// What reading it, or making a file in its directory, would say.
+pub fn can_replace(path: &Path) -> io::Result<()> {
+    match open_regular(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(_) | Err(_) => can_make_in(path.parent()),
+    }
+}
+
 /// Whether a Unix socket can be made at a path. There may be one already, left behind or in use.
 ///
 /// # Errors

@@ -51,6 +51,22 @@ fn check_refuses_what_run_refuses() {
             "absent/a.log",
         ),
         (
+            "bans: (file: \"absent/bans\")".to_owned(),
+            "cannot keep bans in absent/bans",
+        ),
+        (
+            "bans: (file: \"text/bans\")".to_owned(),
+            "cannot keep bans in text/bans",
+        ),
+        (
+            "bans: (import: \"absent\")".to_owned(),
+            "imported bans: absent",
+        ),
+        (
+            "bans: (import: \"text\")".to_owned(),
+            "imported bans: text: line 1: invalid prefix `text`",
+        ),
+        (
             "admin: (socket: \"absent/a.sock\")".to_owned(),
             "absent/a.sock",
         ),

@@ -229,7 +229,7 @@ fn a_start_names_each_file_that_its_user_could_not_open_again() {
                     admin: (socket: \"run/a.sock\", \
                     audit_log: \"logs/audit.log\", http: (bind: \"127.0.0.1:0\", \
                     read_token: \"read.token\")), \
-                    bans: (file: \"run/bans\"), \
+                    bans: (file: \"run/bans\", import: \"bans.txt\"), \
                     access_lists: [(name: \"feed\", file: \"feed.txt\", others: \"allow\")], \
                     listeners: [(bind: \"127.0.0.1:0\", pool: \"web\", access_list: \"feed\")], \
                     pools: [(name: \"web\", discover: (file: \"backends.txt\"))])";
@@ -238,7 +238,14 @@ fn a_start_names_each_file_that_its_user_could_not_open_again() {
         for name in ["logs", "run"] {
             fs::create_dir(dir.join(name)).unwrap();
         }
-        for name in ["config.ron", "read.token", "feed.txt", "backends.txt"] {
+        let files = [
+            "config.ron",
+            "read.token",
+            "feed.txt",
+            "backends.txt",
+            "bans.txt",
+        ];
+        for name in files {
             fs::write(dir.join(name), "a-token-of-some-length-1234567890\n").unwrap();
             let secret = fs::Permissions::from_mode(0o600);
             fs::set_permissions(dir.join(name), secret).unwrap();
@@ -251,6 +258,7 @@ fn a_start_names_each_file_that_its_user_could_not_open_again() {
             "logs/audit.log",
             "run/a.sock",
             "run/bans",
+            "bans.txt",
             "read.token",
             "feed.txt",
             "backends.txt",

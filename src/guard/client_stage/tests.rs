@@ -61,6 +61,7 @@ impl Listener {
         let sources = Sources::new(1 << 20);
         Self {
             bans: Bans::new(100),
+            ban_action: Action::Reset,
             trusted: Trusted::default(),
             access: None,
             rules,
