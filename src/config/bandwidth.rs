@@ -102,6 +102,8 @@ fn meant(text: &str) -> Option<String> {
     Some(format!("{number}{name}"))
 }
 
+pub(super) const OF_LISTENER: &str = "(all: (down: \"10MB/s\"))";
+pub(super) const RATES: &str = "(up: \"1MB/s\", down: \"10MB/s\")";
 const EXPECTED: &str = "bytes per second such as \"10MiB/s\" or \"10MB/s\", 1KiB/s to 100GiB/s";
 const RANGE: RangeInclusive<u64> = 1 << 10..=100 << 30;
 const UNITS: Units = Units(&[

@@ -43,6 +43,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Whether values are groups of settings.
+    pub(super) fn are_groups(&self) -> bool {
+        !(self.rows)("").is_empty()
+    }
+
     /// Whether values are written without quotes, as numbers are.
     pub(super) fn are_numbers(&self) -> bool {
         let is_number = |schema: &Json| schema["type"] == "integer" || schema["type"] == "number";
@@ -79,6 +84,12 @@ impl<T: 'static> Codec<T> {
         (self.write)(value, default, around)
     }
 
+    /// This codec, with an example of its values.
+    pub(super) fn such_as(mut self, example: &str) -> Self {
+        self.facts.expected += &format!(" such as {example}");
+        self
+    }
+
     /// This codec, whose value is shown with the settings of a group.
     pub(super) fn of<G: Settings>(mut self) -> Self {
         self.facts.rows = super::reference::rows::<G>;
@@ -113,6 +124,14 @@ pub(super) fn waits<T>(codec: impl Into<Codec<T>>) -> Codec<T> {
     codec
 }
 
+/// The text of a group. Where it is the default itself, what its settings say without one.
+fn text_of<T: Settings>(group: &T, default: &T, around: &Around) -> Text {
+    match group == default {
+        true => table::text(group, &T::base(), around),
+        false => table::text(group, default, around),
+    }
+}
+
 /// A group of settings.
 pub(super) fn group<T: Settings>() -> Codec<T> {
     Codec::new(
@@ -122,7 +141,7 @@ pub(super) fn group<T: Settings>() -> Codec<T> {
         },
         table::schema::<T>(),
         |at, reader, default| reader.group(at, default),
-        table::text,
+        text_of,
     )
     .of::<T>()
 }
@@ -162,7 +181,7 @@ pub(super) fn group_or_off<T: Settings>(expected: &'static str) -> Codec<Option<
         },
         move |value, default, around| match value {
             None => Text::quoted("off"),
-            Some(value) => table::text(value, &base(default), around),
+            Some(value) => text_of(value, &base(default), around),
         },
     )
     .of::<T>()

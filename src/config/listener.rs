@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bandwidth::Bandwidth;
+use super::bandwidth::{self, Bandwidth};
 use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
 use super::limits::{self, RateLimit, SourceLimits};
@@ -44,7 +44,8 @@ settings! {
         /// When a source of its clients is banned. Off: never by itself.
         pub ban: Option<BanAfter> = None => group_or_off(BAN_AFTER);
         /// How many bytes its sessions may move in a second.
-        pub bandwidth: Bandwidth = Bandwidth::default() => group();
+        pub bandwidth: Bandwidth = Bandwidth::default()
+            => group().such_as(bandwidth::OF_LISTENER);
         /// Connect attempts for each session, each to another backend while one is left. Beyond
         /// this number a session still passes over backends that refuse at once, up to 16 attempts
         /// in all. 1: no second attempt.

@@ -146,9 +146,15 @@ impl<G: Changeable> Patch<G> {
         let Some((i, setting)) = rows.find(|(_, setting)| setting.name == name) else {
             return Err(ValueError::Refused(format!("unknown setting `{name}`")));
         };
-        let value = Value {
-            span: 0..text.len(),
-            kind: Kind::Text(text.to_owned()),
+        let value = match setting.row.facts().are_groups() && text.starts_with('(') {
+            true => {
+                let group = Value::parse(text);
+                group.map_err(|(_, sentence)| ValueError::Refused(sentence))?
+            }
+            false => Value {
+                span: 0..text.len(),
+                kind: Kind::Text(text.to_owned()),
+            },
         };
         let source = Source::new(String::new(), text.to_owned());
         let mut reader = Reader::new(&source, Around::default());
@@ -162,7 +168,7 @@ impl<G: Changeable> Patch<G> {
     /// The body of a request.
     #[must_use]
     pub fn json(&self) -> Json {
-        values_of(self.settings(), &self.values)
+        body_of(self.settings(), &self.values)
     }
 
     /// Each setting with its new value, as a file writes it.
@@ -215,10 +221,17 @@ pub struct Changing {
 
 /// The settings that a patch can change.
 pub(crate) fn changing<G: Changeable>() -> impl Iterator<Item = Changing> {
-    G::rows().settings.iter().map(|setting| Changing {
-        name: setting.name,
-        about: setting.sentence(),
-        values: placeholder(setting.name, &setting.row.facts().schema),
+    G::rows().settings.iter().map(|setting| {
+        let facts = setting.row.facts();
+        let about = setting.sentence();
+        Changing {
+            name: setting.name,
+            about: match (facts.are_groups(), about.split_once(". ")) {
+                (true, Some((first, _))) => format!("{first}: {}", facts.expected),
+                (true, None) | (false, _) => about,
+            },
+            values: placeholder(setting.name, &facts.schema),
+        }
     })
 }
 
@@ -230,6 +243,8 @@ fn placeholder(name: &str, schema: &Json) -> String {
         format!("{}|{word}", placeholder(name, other))
     } else if schema["type"] == "integer" {
         "N".to_owned()
+    } else if schema["type"] == "object" {
+        "GROUP".to_owned()
     } else if schema["pattern"].is_string() {
         "DUR".to_owned()
     } else {
@@ -260,6 +275,9 @@ fn body_schema<G>(base: &G, settings: &[Setting<G>]) -> Json {
     let fields = &mut schema["properties"];
     for setting in settings.iter().filter(|its| its.may_be_off()) {
         let field = &mut fields[setting.name];
+        if setting.row.facts().are_groups() {
+            continue;
+        }
         field["anyOf"][1]["minimum"] = 0.into();
         field["description"] = format!("{} 0 is off too.", setting.sentence()).into();
     }
@@ -288,7 +306,7 @@ impl Backend {
         let implied = table::Shape::implied(self, &Self::base());
         let differs =
             |its: &&Setting<Self>| its.row.facts().is_required || !its.row.is_same(self, &implied);
-        values_of(Self::table().iter().filter(differs), self)
+        body_of(Self::table().iter().filter(differs), self)
     }
 
     /// The names of the settings in which two differ.
@@ -310,7 +328,20 @@ pub(crate) fn changeable_values<G: Changeable>(group: &G) -> Json {
 }
 
 fn values_of<'a, G: 'a>(settings: impl Iterator<Item = &'a Setting<G>>, group: &G) -> Json {
-    let value = |setting: &Setting<G>| setting.row.text(group, &Around::default()).json();
+    object_of(settings, group, Text::json)
+}
+
+/// Settings as a request sends them.
+fn body_of<'a, G: 'a>(settings: impl Iterator<Item = &'a Setting<G>>, group: &G) -> Json {
+    object_of(settings, group, Text::body)
+}
+
+fn object_of<'a, G: 'a>(
+    settings: impl Iterator<Item = &'a Setting<G>>,
+    group: &G,
+    json: fn(&Text) -> Json,
+) -> Json {
+    let value = |setting: &Setting<G>| json(&setting.row.text(group, &Around::default()));
     let fields = settings.map(|setting| (setting.name.to_owned(), value(setting)));
     fields.collect::<Map<_, _>>().into()
 }
@@ -335,13 +366,21 @@ macro_rules! changeable {
 changeable!(
     Backend,
     "BackendChange",
-    ["weight", "max_connections", "state"].map(setting)
+    ["weight", "max_connections", "bandwidth", "state"].map(setting)
 );
 changeable!(Pool, "PoolChange", of_pool());
 changeable!(
     Listener,
     "ListenerChange",
-    ["max_connections", "access_list"].map(setting)
+    [
+        "max_connections",
+        "access_list",
+        "rate_limit",
+        "source_limits",
+        "ban",
+        "bandwidth",
+    ]
+    .map(setting)
 );
 changeable!(
     AccessListChange,
@@ -353,7 +392,11 @@ changeable!(
     "NewBan",
     ["prefix", "for", "reason", "force"].map(setting)
 );
-changeable!(Config, "GlobalChange", ["max_connections"].map(setting));
+changeable!(
+    Config,
+    "GlobalChange",
+    ["max_connections", "rate_limit"].map(setting)
+);
 
 fn of_pool() -> Vec<Setting<Pool>> {
     let mut table = TableBuilder::new(&[

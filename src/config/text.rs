@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 /// A value to write.
 #[derive(Debug)]
@@ -74,8 +74,25 @@ impl Text {
                 ron::from_str::<String>(text).unwrap_or_default().into()
             }
             Self::Leaf(text) => serde_json::from_str(text).unwrap_or_default(),
-            Self::Fields(_) => self.shown().into(),
+            Self::Fields(_) => {
+                let mut text = String::new();
+                self.flat(&mut text);
+                text.into()
+            }
             Self::List(items) => items.iter().map(Self::json).collect(),
+        }
+    }
+
+    /// As JSON of a request, where fields are an object.
+    pub(super) fn body(&self) -> Json {
+        match self {
+            Self::Leaf(_) => self.json(),
+            Self::Fields(Fields(fields)) => {
+                let fields = fields.iter();
+                let fields = fields.map(|(name, value)| ((*name).to_owned(), value.body()));
+                fields.collect::<Map<_, _>>().into()
+            }
+            Self::List(items) => items.iter().map(Self::body).collect(),
         }
     }
 

@@ -130,7 +130,7 @@ fn one_wrong_name_changes_none() {
 }
 
 /// The same for those that name none.
-const CHANGES: [(&str, &str, &str); 9] = [
+const CHANGES: [(&str, &str, &str); 12] = [
     (
         "add web 127.0.0.1:9005",
         r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005"}"#,
@@ -168,6 +168,21 @@ const CHANGES: [(&str, &str, &str); 9] = [
         "set listener front --max-connections off",
         r#"PATCH /v1/listeners/front {"max_connections":"off"}"#,
         "snapshot 19: front has max_connections off\n",
+    ),
+    (
+        "set listener front --source-limits (connections:20,rate:50) --ban off",
+        r#"PATCH /v1/listeners/front {"ban":"off","source_limits":{"connections":20,"rate":50}}"#,
+        "snapshot 19: front has source_limits (connections: 20, rate: 50), ban off\n",
+    ),
+    (
+        "set listener front --bandwidth (all:(down:\"5MB/s\"))",
+        r#"PATCH /v1/listeners/front {"bandwidth":{"all":{"down":"5MB/s"}}}"#,
+        "snapshot 19: front has bandwidth (all: (down: \"5MB/s\"))\n",
+    ),
+    (
+        "set global --rate-limit (rate:1000)",
+        r#"PATCH /v1/limits {"rate_limit":{"rate":1000}}"#,
+        "snapshot 19: global has rate_limit (rate: 1000)\n",
     ),
     (
         "set pool web --max-connections 1",

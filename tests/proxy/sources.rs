@@ -270,3 +270,48 @@ fn a_dry_run_lets_all_in_and_tells_whom_it_would_refuse() {
         balancer.finish();
     });
 }
+
+#[test]
+fn limits_change_by_command_and_hold_over_a_reload() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = start(&backend.address, "", "");
+        let to = balancer.address();
+        let held = visits(client(1), to, 5);
+        let set = |flags: &[&str]| {
+            let set = ["set", "listener", "front"];
+            balancer.words(&[&set, flags].concat());
+            balancer.until_adopted();
+        };
+        set(&[
+            "--source-limits",
+            "(connections: 3)",
+            "--ban",
+            "(after: 2, for: \"1h\")",
+        ]);
+        // Those from before are not counted.
+        let more = visits(client(1), to, 4);
+        assert_eq!((held.len(), more.len()), (5, 3));
+        let text = file(&backend.address, "", "bans: (max: 9),");
+        reload(&balancer, &text);
+        assert!(visit(client(1), to).is_none());
+        eventually("two offences ban", || {
+            balancer.ask(&["bans", "--by", "rule"])[0]["prefix"] == "127.8.0.1"
+        });
+        let (code, why) = balancer.refusal(&["set", "listener", "front", "--source-limits", "()"]);
+        assert!(
+            code == Some(1) && why.contains("expected `connections`"),
+            "{why}"
+        );
+        let config = balancer.words(&["config", "show"]);
+        assert!(
+            config.contains("source_limits: (connections: 3)"),
+            "{config}"
+        );
+        set(&["--source-limits", "off", "--ban", "off"]);
+        balancer.words(&["unban", "127.8.0.1"]);
+        assert_eq!(visits(client(1), to, 9).len(), 9);
+        drop((held, more));
+        balancer.finish();
+    });
+}

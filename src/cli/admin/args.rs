@@ -449,7 +449,7 @@ pub enum SetCommand {
         #[command(flatten)]
         how: ChangeArgs,
     },
-    /// Set the weight or the limit of backends
+    /// Set the weight, the state or the limits of backends
     #[command(after_help = "Examples:
   mahoraga set backend app-1 --weight 5
   mahoraga set backend web/app-1 web/app-2 --max-connections off")]
@@ -464,10 +464,12 @@ pub enum SetCommand {
         #[command(flatten)]
         how: ChangeArgs,
     },
-    /// Set the limit or the access list of a listener
+    /// Set the limits, the ban rule or the access list of a listener
     #[command(after_help = "Examples:
   mahoraga set listener front --max-connections 1000
-  mahoraga set listener front --access-list office")]
+  mahoraga set listener front --access-list office
+  mahoraga set listener front --source-limits '(connections: 100, rate: 50)'
+  mahoraga set listener front --bandwidth '(all: (down: \"500MB/s\"))'")]
     Listener {
         /// The listener
         listener: String,
@@ -478,7 +480,7 @@ pub enum SetCommand {
         #[command(flatten)]
         how: ChangeArgs,
     },
-    /// Set the limit of all listeners together
+    /// Set the limits of all listeners together
     #[command(after_help = "Example:
   mahoraga set global --max-connections 10000")]
     Global {

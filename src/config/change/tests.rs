@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::config::table::Settings;
-use crate::config::{AccessList, AccessListChange, AdminState, Persist, parse};
+use crate::config::{
+    AccessList, AccessListChange, AdminState, BanAfter, Persist, SourceLimits, parse,
+};
 use crate::prefix::Prefix;
 
 const TEXT: &str = r#"(
@@ -501,4 +503,73 @@ fn a_listener_takes_an_access_list_that_exists() {
     with.access_lists.push(list.into());
     let after = change("office").apply(&with).unwrap();
     assert_eq!(after.listeners[0].access_list.as_deref(), Some("office"));
+}
+
+#[test]
+fn limits_of_a_listener_change_as_in_a_file() {
+    let change = |setting: &str, text: &str| Change::SetListener {
+        listener: "front".to_owned(),
+        patch: Patch::all(&[(setting, text)]),
+    };
+    let ten = NonZeroU32::new(10);
+    let limits = SourceLimits {
+        connections: ten,
+        dry_run: true,
+        ..SourceLimits::default()
+    };
+    let change_sources = change("source_limits", "(connections: 10, dry_run: true)");
+    becomes(&change_sources, |config| {
+        config.listeners[0].source_limits = Some(limits);
+    });
+    let after = change_sources.apply(&config()).unwrap();
+    let off = change("source_limits", "off").apply(&after).unwrap();
+    assert_eq!(off.listeners[0].source_limits, None);
+    becomes(&change("ban", "(after: 10)"), |config| {
+        config.listeners[0].ban = Some(BanAfter::default());
+    });
+    let after = change("bandwidth", "(all: (down: \"5MB/s\"))").apply(&config());
+    assert!(after.unwrap().limits_bandwidth());
+    let global = Change::SetGlobal {
+        patch: Patch::all(&[("rate_limit", "(rate: 10)")]),
+    };
+    let rate = global.apply(&config()).unwrap().rate_limit.unwrap().rate;
+    assert_eq!(Some(rate), ten);
+    refused(
+        &change("source_limits", "(prefix_v4: 24)"),
+        "listener `front`: source_limits: expected `connections`, `rate` or both",
+    );
+}
+
+/// What a command sends is what the API reads.
+#[test]
+fn groups_go_over_the_wire_as_objects() {
+    let text = "(session: (up: \"1MB/s\"), all: (down: \"5MiB/s\"))";
+    let patch = Patch::<Listener>::all(&[
+        ("source_limits", "(rate: 50, burst: 200)"),
+        ("ban", "()"),
+        ("bandwidth", text),
+        ("rate_limit", "off"),
+    ]);
+    let body = serde_json::json!({
+        "source_limits": { "rate": 50, "burst": 200 },
+        "ban": {},
+        "bandwidth": { "session": { "up": "1MB/s" }, "all": { "down": "5MiB/s" } },
+        "rate_limit": "off",
+    });
+    assert_eq!(patch.json(), body);
+    assert_eq!(Patch::read(body.to_string().as_bytes()), Ok(patch.clone()));
+    let words = "rate_limit off, source_limits (rate: 50, burst: 200), ban (), bandwidth ";
+    assert_eq!(patch.to_string(), format!("{words}{text}"));
+    let error = |setting: &str, text: &str| {
+        let error = Patch::<Listener>::of(setting, text).unwrap_err();
+        error.to_string()
+    };
+    let unknown = error("source_limits", "(conections: 5)");
+    assert!(unknown.contains("did you mean `connections`"), "{unknown}");
+    let malformed = error("source_limits", "many");
+    assert!(
+        malformed.contains("\"off\" or a group such as"),
+        "{malformed}"
+    );
+    assert!(!error("source_limits", "(rate: 5").is_empty());
 }
