@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::fake::{Fake, answer};
 use super::{Running, run, stderr, stdout};
 
+mod bans;
 mod changes;
 mod refusals;
 
@@ -342,7 +343,7 @@ fn access_lists_are_edited() {
     let one = json(&[access_list("office")]);
     let two = json(&[access_list("office"), access_list("b")]);
     let changed = r#"{"snapshot": 5, "changed": true}"#;
-    let answers = [&one, changed, changed, &two, "[]"];
+    let answers = [&one, changed, changed, &one, changed, &two, "[]"];
     let fake = Fake::saying("client_access_edits", &answers);
     assert_eq!(
         succeeded(&fake.run(&["deny", "192.0.2.7", "::1"])),
@@ -351,6 +352,10 @@ fn access_lists_are_edited() {
     assert_eq!(
         succeeded(&fake.run(&["unlist", "::1", "--list", "b"])),
         "snapshot 5: b: remove ::1\n"
+    );
+    assert_eq!(
+        succeeded(&fake.run(&["allow", "10.0.0.0/8", "--json"])),
+        "{\"snapshot\":5,\"changed\":true}\n"
     );
     assert_eq!(
         failed(&fake.run(&["allow", "::1"]), 2),
@@ -366,6 +371,8 @@ fn access_lists_are_edited() {
         "GET /v1/access_lists",
         "PATCH /v1/access_lists/office {\"deny\":[\"192.0.2.7\",\"::1\"]}",
         "PATCH /v1/access_lists/b {\"remove\":[\"::1\"]}",
+        "GET /v1/access_lists",
+        "PATCH /v1/access_lists/office {\"allow\":[\"10.0.0.0/8\"]}",
         "GET /v1/access_lists",
         "GET /v1/access_lists",
     ];

@@ -1,0 +1,219 @@
+//! Commands about bans: what they send, and what they print.
+
+use std::fs;
+
+use mahoraga::admin::model::{BanStatus, Banned, BannedBy, Lifted};
+
+use super::super::fake::{Fake, answer};
+use super::super::stderr;
+use super::{failed, json, succeeded};
+
+fn ban(prefix: &str, by: BannedBy) -> BanStatus {
+    BanStatus {
+        prefix: prefix.parse().unwrap(),
+        by,
+        reason: Some("floods\u{1b}[2J".to_owned()),
+        since: "2026-01-02T03:04:05Z".to_owned(),
+        until: None,
+        left_s: None,
+        hits: 12_731,
+    }
+}
+
+fn banned(prefix: &str) -> Banned {
+    Banned {
+        ban: ban(prefix, BannedBy::Hand),
+        replaced: false,
+        notes: Vec::new(),
+    }
+}
+
+const BANS: &str = "\
+banned         by    since                 ends in  refused  reason
+192.0.2.7      hand  2026-01-02T03:04:05Z    never      13k  floods\u{fffd}[2J
+2001:db8::/48  rule  2026-01-02T03:04:05Z   1m 30s        0
+203.0.113.9    file  2026-01-02T03:04:05Z    never      13k  floods\u{fffd}[2J
+";
+
+#[test]
+fn bans_are_shown_with_their_origin() {
+    let by_rule = BanStatus {
+        reason: None,
+        until: Some("2026-01-02T03:05:35Z".to_owned()),
+        left_s: Some(90.4),
+        hits: 0,
+        ..ban("2001:db8::/48", BannedBy::Rule)
+    };
+    let all = [
+        ban("192.0.2.7", BannedBy::Hand),
+        by_rule,
+        ban("203.0.113.9", BannedBy::File),
+    ];
+    let text = json(&all);
+    let fake = Fake::saying("client_bans", &[text.as_str(); 5]);
+    assert_eq!(succeeded(&fake.run(&["bans"])), BANS);
+    let filtered = "bans --client 192.0.2.7 --within 192.0.2.0/24 --by file --sort hits --limit 3";
+    let output = fake.run(&filtered.split(' ').collect::<Vec<_>>());
+    let want = format!("{BANS}only the first 3 are shown: see --limit\n");
+    assert_eq!(succeeded(&output), want);
+    let output = fake.run(&["bans", "--json"]);
+    let again: Vec<BanStatus> = serde_json::from_str(succeeded(&output)).unwrap();
+    assert_eq!(again, all);
+    // What `ban --from` and a watched file read.
+    let lines = "192.0.2.7 # floods\u{fffd}[2J\n2001:db8::/48\n203.0.113.9 # floods\u{fffd}[2J\n";
+    assert_eq!(succeeded(&fake.run(&["bans", "--export"])), lines);
+    assert_eq!(
+        succeeded(&fake.run(&["bans", "--export", "--limit", "9"])),
+        lines
+    );
+    let want = [
+        "GET /v1/bans",
+        "GET /v1/bans?client=192.0.2.7&within=192.0.2.0%2F24&by=file&sort=hits&limit=3",
+        "GET /v1/bans",
+        "GET /v1/bans?limit=1000000",
+        "GET /v1/bans?limit=9",
+    ];
+    assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn clients_are_banned() {
+    let forever = json(&banned("192.0.2.7"));
+    let mut again = banned("10.0.0.0/7");
+    again.replaced = true;
+    again.ban.until = Some("2026-01-02T03:14:05Z".to_owned());
+    again.notes = vec!["clients of 10.1.0.0/16 still connect".to_owned()];
+    let again = json(&again);
+    let answers = [&*forever, &again, &forever, &again, &forever, &forever];
+    let fake = Fake::saying("client_ban", &answers);
+    let output = fake.run(&["ban", "192.0.2.7"]);
+    assert_eq!(succeeded(&output), "192.0.2.7 banned until it is lifted\n");
+    let wide = "ban 10.0.0.0/7 ::1 --for 10m --reason floods --force";
+    let output = fake.run(&wide.split(' ').collect::<Vec<_>>());
+    let warning = "warning: clients of 10.1.0.0/16 still connect\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), warning));
+    let lines = "10.0.0.0/7 banned until 2026-01-02T03:14:05Z, as a new ban\n\
+                 ::1 banned until it is lifted\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), lines);
+    // In JSON the answer has its notes.
+    let output = fake.run(&["ban", "10.0.0.0/7", "--json"]);
+    assert_eq!(succeeded(&output), again.clone() + "\n");
+    fs::write(
+        fake.directory.join("feed"),
+        "# two\n192.0.2.8 # why\n\n  2001:db8::/48;\n",
+    )
+    .unwrap();
+    let output = fake.run(&["ban", "--from", "feed"]);
+    assert_eq!(succeeded(&output).lines().count(), 2);
+    let (times, force) = (r#""for":"10m","force":true"#, r#""reason":"floods""#);
+    let want = [
+        r#"POST /v1/bans {"prefix":"192.0.2.7"}"#.to_owned(),
+        format!(r#"POST /v1/bans {{{times},"prefix":"10.0.0.0/7",{force}}}"#),
+        format!(r#"POST /v1/bans {{{times},"prefix":"::1",{force}}}"#),
+        r#"POST /v1/bans {"prefix":"10.0.0.0/7"}"#.to_owned(),
+        r#"POST /v1/bans {"prefix":"192.0.2.8"}"#.to_owned(),
+        r#"POST /v1/bans {"prefix":"2001:db8::/48"}"#.to_owned(),
+    ];
+    let mut asked = fake.asked();
+    for request in &mut asked {
+        *request = sorted(request);
+    }
+    assert_eq!(asked, want.map(|request| sorted(&request)));
+}
+
+/// A request whose fields are in a known order.
+fn sorted(request: &str) -> String {
+    let (line, body) = request.split_once('{').unwrap();
+    let body: serde_json::Value = serde_json::from_str(&format!("{{{body}")).unwrap();
+    format!("{line}{body}")
+}
+
+#[test]
+fn bans_are_lifted() {
+    let lifted = |hits, notes: &[&str]| {
+        let ban = BanStatus {
+            hits,
+            ..ban("192.0.2.0/24", BannedBy::Hand)
+        };
+        let notes = notes.iter().map(|note| (*note).to_owned()).collect();
+        json(&Lifted { ban, notes })
+    };
+    let answers = [
+        lifted(1, &[]),
+        lifted(2, &["/feed bans it again"]),
+        lifted(2, &["/feed bans it again"]),
+    ];
+    let fake = Fake::saying("client_unban", &answers.each_ref().map(|its| &**its));
+    let output = fake.run(&["unban", "192.0.2.0/24", "::1"]);
+    let warning = "warning: /feed bans it again\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), warning));
+    let lines = "192.0.2.0/24 unbanned; 1 client refused\n::1 unbanned; 2 clients refused\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), lines);
+    let output = fake.run(&["unban", "::1", "--json"]);
+    assert_eq!(succeeded(&output), answers[2].clone() + "\n");
+    let want = [
+        "DELETE /v1/bans/192.0.2.0%2F24",
+        "DELETE /v1/bans/%3A%3A1",
+        "DELETE /v1/bans/%3A%3A1",
+    ];
+    assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn the_balancer_may_refuse() {
+    let error = |text: &str| format!(r#"{{"error":"{text}"}}"#);
+    let unprocessable = "422 Unprocessable Entity";
+    let answers = [
+        answer("200 OK", &json(&banned("192.0.2.7"))),
+        answer(
+            unprocessable,
+            &error("cannot ban 192.0.2.8: it is `trusted`"),
+        ),
+        answer("404 Not Found", &error("192.0.2.9 is not banned")),
+        answer("403 Forbidden", &error("this token may only look")),
+    ];
+    let fake = Fake::answering("client_bans_refused", answers.into());
+    // The first one is banned, and the third is not tried.
+    let output = fake.run(&["ban", "192.0.2.7", "192.0.2.8", "192.0.2.9"]);
+    assert_eq!(output.status.code(), Some(1));
+    let line = "192.0.2.7 banned until it is lifted\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), line);
+    assert_eq!(
+        stderr(&output),
+        "error: cannot ban 192.0.2.8: it is `trusted`\n"
+    );
+    let output = fake.run(&["unban", "192.0.2.9"]);
+    assert_eq!(failed(&output, 1), "192.0.2.9 is not banned");
+    assert_eq!(failed(&fake.run(&["bans"]), 1), "this token may only look");
+}
+
+/// Nothing is sent.
+#[test]
+fn mistakes_in_arguments_are_found_before_a_request() {
+    let fake = Fake::saying("client_bans_mistakes", &["{}"]);
+    fs::write(fake.directory.join("feed"), "192.0.2.7\n192.0.2.0/8 # x\n").unwrap();
+    for (command, why) in [
+        ("ban", "required arguments"),
+        ("unban", "required arguments"),
+        ("ban 192.0.2", "expected an IP address or a prefix"),
+        ("ban 10.1.0.0/8", "write `10.0.0.0/8`"),
+        ("unban office", "expected an IP address or a prefix"),
+        ("ban ::1 --for soon", "expected"),
+        ("ban ::1 --for 0s", "expected"),
+        ("ban ::1 --reason a\u{7}b", "no control character"),
+        ("ban --from absent", "cannot read absent: No such file"),
+        ("ban --from feed", "feed: line 2: "),
+        ("bans --by me", "expected `hand`, `rule` or `file`"),
+        ("bans --sort hit", "did you mean `hits`?"),
+        ("bans --limit 0", "expected"),
+        ("bans --limit 1000001", "expected"),
+        ("bans --client 10.0.0.0/8", "expected an IP address"),
+        ("bans --export --json", "cannot be used with"),
+    ] {
+        let output = fake.run(&command.split(' ').collect::<Vec<_>>());
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{command}: {error}");
+        assert!(error.contains(why), "{command}: {error}");
+    }
+    assert!(fake.asked().is_empty());
+}
