@@ -145,7 +145,7 @@ fn wide_limits_refuse_abuse_alone() {
     let wide = all
         .iter()
         .filter(|its| its.name.starts_with("connections 1500, rate 100"));
-    assert_eq!(wide.clone().count(), 3);
+    assert_eq!(wide.clone().count(), 5);
     for limits in wide {
         let outcome = abuse::run(limits, 2);
         for crowd in outcome.crowds.iter().filter(|its| its.abuse.is_none()) {

@@ -254,9 +254,9 @@ Of the first four, which are good, the table shows which part of those that
 came within two minutes was refused at least once. They come once a minute on
 average, open six connections, and keep them for 20 s on average. Of the others
 it shows what got through: connections per second, or the most that were open.
-The code that admits is the real one. --config adds the limits of its listeners,
-as if no dry_run were set. Left out: backends, and refused clients that try
-again.
+The code that admits and bans is the real one. A ban closes the connections of
+its source. --config adds the limits and ban rules of its listeners, as if no
+dry_run were set. Left out: backends, and refused clients that try again.
 
 Which limits, when: docs/protection.md";
 

@@ -14,8 +14,10 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
-use crate::config::{Config, Listener, RateLimit, SourceLimits};
-use crate::guard::{Action, RateRule, Refusal, Rules, SourceRules};
+use crate::config::values;
+use crate::config::{BanAfter, Config, Listener, RateLimit, SourceLimits};
+use crate::guard::{Action, BanRule, RateRule, Refusal, Rules, SourceRules};
+use crate::session::CloseReason;
 
 pub use crowd::{Abuse, Crowd};
 pub use report::{json, table};
@@ -33,6 +35,8 @@ pub struct Protection {
     pub listener: Option<RateLimit>,
     /// For all listeners.
     pub global: Option<RateLimit>,
+    /// When a source that the limits refuse is banned.
+    pub ban: Option<BanAfter>,
 }
 
 /// What limits did in the simulation.
@@ -48,7 +52,7 @@ pub struct AbuseOutcome {
     pub seconds: u64,
     /// The crowds, in the order of [`Crowd::all`].
     pub crowds: Vec<CrowdOutcome>,
-    /// Connections that each limit refused, of all crowds.
+    /// Connections that each limit, and bans, refused, of all crowds.
     pub refused_by: Vec<RefusedBy>,
 }
 
@@ -91,18 +95,22 @@ pub const ABOUT: &str = "a flood, a holder of connections and rotating IPv6 addr
 /// Runs the scenario under these limits. A dry run is simulated as if it refused.
 #[must_use]
 pub fn run(limits: &Protection, seed: u64) -> AbuseOutcome {
-    let done = AbuseEngine::new(limits.rules(), seed).run();
+    let done = AbuseEngine::new((limits.rules(), limits.ban_rule()), seed).run();
     let refused_by = Refusal::ALL.map(|rule| RefusedBy {
         reason: rule.as_str(),
         connections: done.refused_by(rule),
     });
+    let banned = RefusedBy {
+        reason: CloseReason::Banned.as_str(),
+        connections: done.banned(),
+    };
     AbuseOutcome {
         scenario: NAME,
         limits: limits.name.clone(),
         seed,
         seconds: engine::MEASURED_SECONDS,
         crowds: done.crowds(),
-        refused_by: refused_by.into(),
+        refused_by: refused_by.into_iter().chain([banned]).collect(),
     }
 }
 
@@ -135,6 +143,14 @@ impl Protection {
         let of_source = per_source.into_iter().chain(by_width);
         let mut all = vec![Self::of(None, None), Self::of(None, Some(rate))];
         all.extend(of_source.map(|limits| Self::of(Some(limits), None)));
+        let banning = both.iter().flat_map(|limits| {
+            [64, 56].map(|prefix_v6| SourceLimits {
+                prefix_v6,
+                ..*limits
+            })
+        });
+        let banning = banning.map(|limits| Self::of(Some(limits), None));
+        all.extend(banning.map(|limits| limits.banning(BanAfter::default())));
         all
     }
 
@@ -146,6 +162,7 @@ impl Protection {
             source: listener.source_limits,
             listener: listener.rate_limit,
             global: config.rate_limit,
+            ban: listener.ban,
         };
         let all = config.listeners.iter().map(of);
         all.filter(|limits| !limits.rules().is_empty()).collect()
@@ -166,7 +183,27 @@ impl Protection {
             source,
             listener,
             global: None,
+            ban: None,
         }
+    }
+
+    fn banning(self, ban: BanAfter) -> Self {
+        let [within, time] = [ban.within, ban.r#for].map(values::written);
+        Self {
+            name: format!("{}, ban after {}/{within} for {time}", self.name, ban.after),
+            ban: Some(ban),
+            ..self
+        }
+    }
+
+    /// What bans a source.
+    fn ban_rule(&self) -> Option<BanRule> {
+        let limits = self.source.unwrap_or_default();
+        let rule = self.ban.map(|ban| ban.rule(&limits));
+        rule.map(|rule| BanRule {
+            dry_run: false,
+            ..rule
+        })
     }
 
     /// What a gate applies.

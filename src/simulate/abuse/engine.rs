@@ -9,7 +9,8 @@ use super::super::chance::{exponential, nanos};
 use super::super::queue::EventQueue;
 use super::CrowdOutcome;
 use super::crowd::Crowd;
-use crate::guard::{Gate, Held, Refusal, Rules, Sources};
+use crate::guard::{BanRule, Bans, Gate, Held, Refusal, Rules, Sources};
+use crate::session::CloseReason;
 use crate::time::{MS, SECOND};
 
 /// The state of the simulation.
@@ -19,11 +20,18 @@ pub(super) struct AbuseEngine {
     sources: Sources,
     gate: Gate,
     rules: Rules,
+    bans: Bans,
+    /// When sources are banned.
+    ban: Option<BanRule>,
     crowds: Vec<Members>,
     /// Connections that are open.
     open: Slab<Open>,
+    /// How many connections were open so far.
+    opened: u64,
     /// What the gate had refused when the measurement began.
     refused_before: [u64; Refusal::ALL.len()],
+    /// Clients that were refused by then as they were banned.
+    banned_before: u64,
 }
 
 /// A crowd, and what is counted of it.
@@ -49,7 +57,10 @@ enum Seen {
 
 /// An open connection.
 struct Open {
+    /// No other one has it: a key comes again.
+    number: u64,
     crowd: usize,
+    address: IpAddr,
     held: Option<Held>,
 }
 
@@ -59,14 +70,14 @@ enum Event {
     Visit(usize),
     /// A client of a crowd connects.
     Connect(usize, u32),
-    /// A connection ends.
-    Close(usize),
+    /// The connection of a key and a number ends.
+    Close(usize, u64),
     /// The measurement begins.
     Measure,
 }
 
 impl AbuseEngine {
-    pub(super) fn new(rules: Rules, seed: u64) -> Self {
+    pub(super) fn new((rules, ban): (Rules, Option<BanRule>), seed: u64) -> Self {
         let sources = Sources::new(TABLE_BYTES);
         let crowds = (1..).zip(Crowd::all()).map(|(nth, crowd)| Members {
             rng: Rng::with_seed(seed.wrapping_mul(1_000).wrapping_add(nth)),
@@ -91,9 +102,13 @@ impl AbuseEngine {
             gate: Gate::new(&sources),
             sources,
             rules,
+            bans: Bans::new(BANS_MAX),
+            ban,
             crowds: crowds.collect(),
             open: Slab::new(),
+            opened: 0,
             refused_before: Default::default(),
+            banned_before: 0,
         }
     }
 
@@ -111,9 +126,10 @@ impl AbuseEngine {
             match event {
                 Event::Visit(crowd) => self.on_visit(crowd),
                 Event::Connect(crowd, client) => self.on_connect(crowd, client),
-                Event::Close(key) => self.on_close(key),
+                Event::Close(key, number) => self.on_close(key, number),
                 Event::Measure => {
                     self.refused_before = Refusal::ALL.map(|rule| self.gate.refused(rule));
+                    self.banned_before = self.bans.hits();
                 }
             }
         }
@@ -139,6 +155,11 @@ impl AbuseEngine {
     /// Connections that this limit refused while it was measured.
     pub(super) fn refused_by(&self, rule: Refusal) -> u64 {
         self.gate.refused(rule) - self.refused_before[rule as usize]
+    }
+
+    /// Connections that bans refused while it was measured.
+    pub(super) fn banned(&self) -> u64 {
+        self.bans.hits() - self.banned_before
     }
 
     fn expect_visit(&mut self, crowd: usize) {
@@ -178,20 +199,53 @@ impl AbuseEngine {
             *client = seen.max(*client);
         }
         if let Ok(held) = admitted {
-            self.open(crowd, held, lasts);
+            self.open((crowd, address), held, lasts);
         }
     }
 
-    fn admit(&self, address: IpAddr) -> Result<Option<Held>, Refusal> {
-        let admitted = self
-            .gate
-            .admit(&self.sources, &self.rules, Some(address), self.now);
-        admitted.map(|pass| pass.held)
+    /// Asks as a worker does: the ban table, and then the limits.
+    fn admit(&mut self, address: IpAddr) -> Result<Option<Held>, CloseReason> {
+        if self.bans.is_banned(address, self.now) {
+            self.bans.count_hit(address, self.now);
+            return Err(CloseReason::Banned);
+        }
+        let (sources, rules) = (&self.sources, &self.rules);
+        let admitted = self.gate.admit(sources, rules, Some(address), self.now);
+        let refused = |limit: Refusal| {
+            let reason = CloseReason::from(limit);
+            self.note_offence(address, reason);
+            reason
+        };
+        admitted.map(|pass| pass.held).map_err(refused)
     }
 
-    fn open(&mut self, crowd: usize, held: Option<Held>, lasts: u64) {
-        let key = self.open.insert(Open { crowd, held });
-        self.queue.push(self.now + lasts, Event::Close(key));
+    /// Counts an offence, and closes the connections of a source that is banned for it.
+    fn note_offence(&mut self, address: IpAddr, reason: CloseReason) {
+        let Some(rule) = self.ban.filter(|_| reason.is_offence()) else {
+            return;
+        };
+        if self.bans.offend(address, &rule, reason.as_str(), self.now) {
+            drop(self.bans.take_news());
+            drop(self.bans.expire(self.now, usize::MAX));
+            let is_banned = |open: &Open| self.bans.is_banned(open.address, self.now);
+            let of_banned = self.open.iter().filter(|(_, open)| is_banned(open));
+            let of_banned: Vec<_> = of_banned.map(|(key, open)| (key, open.number)).collect();
+            for (key, number) in of_banned {
+                self.on_close(key, number);
+            }
+        }
+    }
+
+    fn open(&mut self, (crowd, address): (usize, IpAddr), held: Option<Held>, lasts: u64) {
+        self.opened += 1;
+        let number = self.opened;
+        let key = self.open.insert(Open {
+            number,
+            crowd,
+            address,
+            held,
+        });
+        self.queue.push(self.now + lasts, Event::Close(key, number));
         let its = &mut self.crowds[crowd];
         its.open += 1;
         if self.now >= WARM_UP {
@@ -199,8 +253,12 @@ impl AbuseEngine {
         }
     }
 
-    fn on_close(&mut self, key: usize) {
-        let Open { crowd, held } = self.open.remove(key);
+    fn on_close(&mut self, key: usize, number: u64) {
+        // A ban may have closed it before.
+        if self.open.get(key).is_none_or(|its| its.number != number) {
+            return;
+        }
+        let Open { crowd, held, .. } = self.open.remove(key);
         self.crowds[crowd].open -= 1;
         if let Some(held) = held {
             self.gate.release(&self.sources, held);
@@ -215,5 +273,7 @@ pub(super) const MEASURED_SECONDS: u64 = 120;
 /// When it begins, in ns: counts of connections are near their mean.
 const WARM_UP: u64 = 60 * SECOND;
 const END: u64 = WARM_UP + MEASURED_SECONDS * SECOND;
+/// The default of `bans.max`.
+const BANS_MAX: u32 = 100_000;
 /// The default of `source_table`. No crowd fills it, so nothing here depends on its random key.
 const TABLE_BYTES: u64 = 64 << 20;

@@ -108,3 +108,31 @@ fn a_table_marks_the_limits_of_the_configuration() {
     assert!(lines[4].contains("  100 open  "), "{text}");
     assert_eq!(lines[5], "* the limits of the configuration");
 }
+
+/// What passes is what comes before the first ban, and between two of them.
+#[test]
+fn a_source_that_keeps_breaking_limits_is_banned() {
+    let limits = Protection::of(Some(source(Some(1_500), Some((100, 500)))), None);
+    let without = run(&limits, 1);
+    let with = run(&limits.banning(BanAfter::default()), 1);
+    assert!(
+        with.limits.ends_with(", ban after 10/10s for 1m"),
+        "{}",
+        with.limits
+    );
+    let passed = |outcome: &AbuseOutcome, name: &str| {
+        let its = crowd(outcome, name);
+        its.connections - its.refused
+    };
+    let flood = [&without, &with].map(|outcome| passed(outcome, "flood"));
+    assert!(flood[1] < flood[0] / 5, "{flood:?}");
+    let holder = [&without, &with].map(|outcome| crowd(outcome, "holder").open_max);
+    assert!(holder[1] <= holder[0], "{holder:?}");
+    for good in ["homes", "nat", "homes_v6", "phones_v6"] {
+        assert_eq!(crowd(&with, good).refused, 0, "{good}");
+    }
+    let refused: u64 = with.crowds.iter().map(|its| its.refused).sum();
+    let reasons = with.refused_by.iter().map(|its| its.connections);
+    assert_eq!(reasons.sum::<u64>(), refused);
+    assert!(with.refused_by.last().unwrap().connections > 0);
+}
