@@ -348,17 +348,26 @@ impl Bans {
 
     /// Lifts the ban of exactly this network.
     pub fn lift(&self, prefix: Prefix) -> Option<Arc<Ban>> {
-        self.remove(&mut self.order.lock(), prefix)
+        let lifted = self.remove(&mut self.order.lock(), prefix);
+        self.offences.end(prefix);
+        lifted
     }
 
     /// Removes bans whose time is over, up to so many.
     pub fn expire(&self, now: u64, at_most: usize) -> Vec<Arc<Ban>> {
-        let mut order = self.order.lock();
-        let over = order.by_end.iter().take_while(|(until, _)| *until <= now);
-        let over: Vec<_> = over.take(at_most).map(|(_, prefix)| *prefix).collect();
-        let removed = over.into_iter();
-        let removed = removed.filter_map(|prefix| self.remove(&mut order, prefix));
-        removed.collect()
+        let mut removed = Vec::new();
+        loop {
+            // Workers that ban are not to wait for all of them.
+            let at_once = REMOVED_AT_ONCE.min(at_most - removed.len());
+            let mut order = self.order.lock();
+            let over = order.by_end.iter().take_while(|(until, _)| *until <= now);
+            let over: Vec<_> = over.take(at_once).map(|(_, prefix)| *prefix).collect();
+            if over.is_empty() {
+                return removed;
+            }
+            let over = over.into_iter();
+            removed.extend(over.filter_map(|prefix| self.remove(&mut order, prefix)));
+        }
     }
 
     fn remove(&self, order: &mut Order, prefix: Prefix) -> Option<Arc<Ban>> {
@@ -404,6 +413,8 @@ impl Bans {
 const SHARDS: usize = 64;
 /// Spreads networks over the shards (2^64 divided by the golden ratio).
 const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Bans that are removed while others wait.
+const REMOVED_AT_ONCE: usize = 100;
 /// Bans that are listed at once.
 const AT_ONCE: usize = 1_000;
 /// A part of the table is for operators: one in so many places.

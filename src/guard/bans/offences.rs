@@ -69,6 +69,9 @@ struct Record {
     /// When the first of the offences came that count together.
     began: u64,
     count: u32,
+    /// Until when it is banned, or would be without a dry run. Offences until then are those of
+    /// connections from before, and don't count.
+    banned_until: u64,
     /// How often it was banned.
     times: u32,
     /// When that is forgotten.
@@ -87,6 +90,9 @@ impl Default for Offences {
 impl Record {
     /// Counts an offence. Answers with the time of a ban if it is one too many.
     fn offend(&mut self, rule: &BanRule, now: u64) -> Option<u64> {
+        if now < self.banned_until {
+            return None;
+        }
         if self.count == 0 || now.saturating_sub(self.began) > rule.within {
             (self.began, self.count) = (now, 0);
         }
@@ -102,7 +108,8 @@ impl Record {
         let longest = rule.up_to.max(rule.time);
         let time = rule.time.saturating_mul(factor).min(longest);
         self.times = self.times.saturating_add(1);
-        self.forgotten_at = now.saturating_add(time).saturating_add(longest);
+        self.banned_until = now.saturating_add(time);
+        self.forgotten_at = self.banned_until.saturating_add(longest);
         Some(time)
     }
 }
@@ -125,6 +132,10 @@ impl Bans {
         let Some(prefix) = rule.source(ip) else {
             return false;
         };
+        if !rule.dry_run && self.is_banned(ip, now) {
+            // By an operator, or by a wider prefix.
+            return false;
+        }
         let Some(time) = self.offences.count(prefix, rule, now) else {
             return false;
         };
@@ -134,6 +145,9 @@ impl Bans {
         let until = now.saturating_add(time);
         let ban = Ban::new(prefix, BannedBy::Rule, Arc::clone(&reason), (since, until));
         let is_full = !rule.dry_run && self.add(ban, now).is_err();
+        if is_full {
+            self.offences.forget_last(prefix);
+        }
         let mut news = self.offences.news.lock();
         if is_full {
             news.full += 1;
@@ -167,6 +181,26 @@ impl Offences {
         let index = known.or_else(|| shard.insert(key, Record::default(), |_| false))?;
         shard.touch(index);
         shard.value_mut(index).offend(rule, now)
+    }
+
+    /// The ban of a source was lifted: its offences count again.
+    pub(super) fn end(&self, source: Prefix) {
+        self.change(source, |record| record.banned_until = 0);
+    }
+
+    /// A source was not banned after all.
+    fn forget_last(&self, source: Prefix) {
+        self.change(source, |record| {
+            (record.banned_until, record.times) = (0, record.times.saturating_sub(1));
+        });
+    }
+
+    fn change(&self, source: Prefix, change: impl FnOnce(&mut Record)) {
+        let (shard, key) = self.table.locate(source);
+        let mut shard = shard.lock();
+        if let Some(index) = shard.find(key) {
+            change(shard.value_mut(index));
+        }
     }
 }
 
@@ -291,6 +325,42 @@ mod tests {
                 .map(|worker| worker.join().unwrap())
                 .sum()
         });
-        assert_eq!(banned, 4 * 300 / 3);
+        assert_eq!(banned, 1);
+        assert_eq!(left(&bans, ip(1), SECOND), Some(60));
+    }
+
+    /// As when the deadline for first bytes ends many of its connections.
+    #[test]
+    fn offences_of_connections_from_before_a_ban_make_it_no_longer() {
+        for dry_run in [false, true] {
+            let bans = Bans::new(100);
+            let rule = BanRule { dry_run, ..RULE };
+            let banned = |seconds: u64| {
+                let times = 0..100;
+                let offend = |_: &u32| bans.offend(ip(1), &rule, "x", seconds * SECOND);
+                times.filter(offend).count()
+            };
+            assert_eq!([banned(1), banned(2), banned(60)], [1, 0, 0]);
+            let news = bans.take_news();
+            assert_eq!((news.first.len(), news.more), (1, 0));
+            assert_eq!(banned(61), 1, "its time is over");
+            assert_eq!(bans.take_news().first[0].time, 120 * SECOND);
+        }
+    }
+
+    #[test]
+    fn a_lifted_ban_counts_offences_again() {
+        let bans = Bans::new(100);
+        let offend = || bans.offend(ip(1), &RULE, "x", SECOND);
+        assert!(!offend() && !offend() && offend() && !offend());
+        bans.lift(ip(1).into());
+        assert!(!offend() && !offend() && offend());
+        // An operator's ban is not a rule's.
+        bans.lift(ip(1).into());
+        let by_hand = Ban::new(ip(1).into(), BannedBy::Hand, "".into(), (0, u64::MAX));
+        bans.add(by_hand, SECOND).unwrap();
+        drop(bans.take_news());
+        assert!((0..9).all(|_| !offend()));
+        assert!(bans.take_news().first.is_empty());
     }
 }
