@@ -2,6 +2,7 @@
 
 mod file;
 mod import;
+mod reports;
 mod saver;
 
 use std::collections::HashMap;
@@ -29,10 +30,9 @@ use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Events, Severity, Subject};
 pub(super) use file::KeptBans;
-use import::BanImport;
 pub use import::read_imported_bans;
 pub(super) use import::{BanFileNews, BansRead, KnownBans, read_import};
-use saver::Saver;
+pub(super) use reports::BanReports;
 
 impl Balancer {
     /// Lists bans, on another thread: there may be many.
@@ -204,9 +204,12 @@ impl Balancer {
     }
 
     fn tell(&self, kind: EventKind, message: String) {
-        self.events
-            .tell(Severity::Info, kind, Subject::default(), message);
+        tell(&self.events, Severity::Info, kind, message);
     }
+}
+
+fn tell(events: &Events, severity: Severity, kind: EventKind, message: String) {
+    events.tell(severity, kind, Subject::default(), message);
 }
 
 /// Why the ban of a network can't be lifted.
@@ -290,142 +293,3 @@ impl Clocks {
         }
     }
 }
-
-/// Removes bans whose time is over, and reports refused clients: at once, and then every ten
-/// seconds at most. Workers only count them.
-#[derive(Default)]
-pub(super) struct BanReports {
-    /// Banned clients that were reported, by listener.
-    reported: HashMap<String, u64>,
-    /// Seconds until the next report may come.
-    left: u32,
-    /// The workers were woken after so many bans.
-    woken_for: u64,
-    saver: Saver,
-    pub(super) import: BanImport,
-}
-
-impl BanReports {
-    /// Goes on with bans that were kept, and reports them.
-    pub(super) fn begin(&mut self, (kept, restored): (&KeptBans, usize), events: &Events) {
-        self.saver.begin(kept);
-        if restored > 0 {
-            let message = format!("bans of the last run that hold: {restored}");
-            events.tell(
-                Severity::Info,
-                EventKind::Banned,
-                Subject::default(),
-                message,
-            );
-        }
-        if let Some(problem) = &kept.problem {
-            let (kind, about) = (EventKind::BansUnsaved, Subject::default());
-            events.tell(Severity::Warn, kind, about, problem.clone());
-        }
-    }
-
-    /// What is wrong with the files of bans, a sentence each.
-    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
-        let saver = self.saver.error.iter().cloned();
-        saver.chain(self.import.problems())
-    }
-
-    /// Keeps the bans for the next run, at the end of this one.
-    pub(super) async fn end(&self, bans: &Arc<Bans>) {
-        self.saver.end(bans).await;
-    }
-
-    /// To be called each second. `file` is where bans are kept.
-    pub(super) fn tick(&mut self, file: Option<&Path>, snapshot: &Snapshot, events: &Events) {
-        self.saver.tick(file, &snapshot.bans, events);
-        let tell = |kind, message| {
-            events.tell(Severity::Info, kind, Subject::default(), message);
-        };
-        let ended = snapshot.bans.expire(sys::monotonic(), EXPIRED_AT_ONCE);
-        if let Some(message) = ended_sentence(&ended) {
-            tell(EventKind::Unbanned, message);
-        }
-        self.import.on_ended(&ended);
-        self.import.tick(snapshot, events);
-        let news = snapshot.bans.take_news();
-        if let Some(message) = rule_sentence(&news) {
-            tell(EventKind::Banned, message);
-        }
-        if news.full > 0 {
-            let (full, max) = (news.full, snapshot.bans.max());
-            let message = format!(
-                "the ban table is full: {full} sources are not banned by a rule; raise `bans: \
-                 (max: {max})`"
-            );
-            events.tell(
-                Severity::Warn,
-                EventKind::BansFull,
-                Subject::default(),
-                message,
-            );
-        }
-        self.left = self.left.saturating_sub(1);
-        if self.left > 0 {
-            return;
-        }
-        let counts = snapshot.listeners.iter();
-        let counts = counts.map(|listener| (listener.name.clone(), listener.gate.banned()));
-        let counts: HashMap<_, _> = counts.filter(|(_, count)| *count > 0).collect();
-        if let Some(message) = self.refused_sentence(&counts) {
-            tell(EventKind::BannedRefused, message);
-            self.left = PAUSE_SECONDS;
-        }
-        self.reported = counts;
-    }
-
-    fn refused_sentence(&self, counts: &HashMap<String, u64>) -> Option<String> {
-        let new = counts.iter().map(|(name, count)| {
-            let before = self.reported.get(name).copied().unwrap_or(0);
-            (count.saturating_sub(before), name)
-        });
-        let new = new.filter(|(count, _)| *count > 0);
-        let all: u64 = new.clone().map(|(count, _)| count).sum();
-        let others = match new.clone().count() {
-            0 | 1 => String::new(),
-            count => format!(" and {} more", count - 1),
-        };
-        let (_, first) = new.max()?;
-        let clients = if all == 1 { "client" } else { "clients" };
-        Some(format!(
-            "listener `{first}`{others}: {all} banned {clients} refused"
-        ))
-    }
-}
-
-/// What rules have banned.
-fn rule_sentence(news: &BanNews) -> Option<String> {
-    let one = |ban: &RuleBan| {
-        let time = humantime::format_duration(between(0, ban.time));
-        let RuleBan { prefix, reason, .. } = ban;
-        match ban.dry_run {
-            true => format!("{prefix} would be banned for {time} (dry run): {reason}"),
-            false => format!("{prefix} banned for {time} by a rule: {reason}"),
-        }
-    };
-    let first: Vec<_> = news.first.iter().map(one).collect();
-    let more = match news.more {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    (!first.is_empty()).then(|| first.join("; ") + &more)
-}
-
-fn ended_sentence(ended: &[Arc<Ban>]) -> Option<String> {
-    let (first, others) = ended.split_first()?;
-    let one = |ban: &Ban| format!("{} (it was {})", ban.prefix, refused(ban.hits()));
-    let first = one(first);
-    Some(match others {
-        [] => format!("the ban of {first} has ended"),
-        _ => format!("the bans of {first} and {} more have ended", others.len()),
-    })
-}
-
-/// From one report to the next.
-const PAUSE_SECONDS: u32 = 10;
-/// Bans that are removed in a second; look-ups skip the others.
-const EXPIRED_AT_ONCE: usize = 10_000;

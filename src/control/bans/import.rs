@@ -12,13 +12,15 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::admin::model::{BanImportStatus, EventKind};
 use crate::config::{Config, shortest_ban, values};
-use crate::control::events::{Events, Severity, Subject};
+use crate::control::events::{Events, Severity};
 use crate::control::list_files::{self, Followed, ListFile, ListFiles};
 use crate::control::{StartError, aside};
 use crate::guard::{Ban, ImportOutcome, ImportedBans, Trusted};
 use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 use crate::sys;
+
+use super::tell;
 
 /// A file that was read, and what was seen of it before.
 pub(in crate::control) type BansRead = list_files::FileRead<ImportedBans>;
@@ -307,10 +309,6 @@ fn problem(file: &Followed<ImportedBans>) -> Option<String> {
     Some(format!(
         "imported bans: {error}; the last good file stays in force, with {count} networks"
     ))
-}
-
-fn tell(events: &Events, severity: Severity, kind: EventKind, message: String) {
-    events.tell(severity, kind, Subject::default(), message);
 }
 
 /// Networks of a file: as many as the ban table may have.

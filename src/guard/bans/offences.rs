@@ -351,13 +351,14 @@ mod tests {
     #[test]
     fn a_lifted_ban_counts_offences_again() {
         let bans = Bans::new(100);
+        let source = Prefix::new(ip(1), 32).unwrap();
         let offend = || bans.offend(ip(1), &RULE, "x", SECOND);
         assert!(!offend() && !offend() && offend() && !offend());
-        bans.lift(ip(1).into());
+        bans.lift(source);
         assert!(!offend() && !offend() && offend());
         // An operator's ban is not a rule's.
-        bans.lift(ip(1).into());
-        let by_hand = Ban::new(ip(1).into(), BannedBy::Hand, "".into(), (0, u64::MAX));
+        bans.lift(source);
+        let by_hand = Ban::new(source, BannedBy::Hand, "".into(), (0, u64::MAX));
         bans.add(by_hand, SECOND).unwrap();
         drop(bans.take_news());
         assert!((0..9).all(|_| !offend()));
