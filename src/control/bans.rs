@@ -170,7 +170,8 @@ impl Balancer {
         let restored = restored.filter(|ban| ban.by != BannedBy::File).count();
         self.bans.import.offer(std::mem::take(&mut kept.imported));
         self.bans.import.follow(&self.config);
-        self.bans.begin((&kept, restored), &self.events);
+        let file = self.config.bans.file.as_deref();
+        self.bans.begin((file, &kept), restored, &self.events);
     }
 
     /// The file of imported bans has changed, or has a mistake.
@@ -191,7 +192,7 @@ impl Balancer {
     }
 
     /// Keeps the bans for the next run, at the end of this one.
-    pub(super) async fn keep_bans(&self) {
+    pub(super) async fn keep_bans(&mut self) {
         self.bans.end(&self.publisher.snapshot().bans).await;
     }
 

@@ -129,7 +129,7 @@ pub(super) async fn start(
     let plan = Plan::new(config, features)?;
     listening::probe_origins(config, None)?;
     let snapshot = first_snapshot(config, access, plan.in_all);
-    kept.restore(&snapshot.bans, &snapshot.trusted);
+    kept.fill(&snapshot.bans, &snapshot.trusted);
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
     let (mut workers, record_sender) = before_threads(config, &plan, snapshot, seed)?;

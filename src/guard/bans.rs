@@ -45,6 +45,8 @@ pub struct Ban {
     pub since: i64,
     /// Until when; [`NEVER`]: until it is lifted.
     pub until: u64,
+    /// How often a rule has banned the network, with this one; 0: it was no rule.
+    pub times: u32,
     /// Clients that it refused.
     hits: AtomicU64,
     /// Those of the present second.
@@ -114,6 +116,7 @@ impl Ban {
             reason,
             since,
             until,
+            times: 0,
             hits: AtomicU64::new(0),
             knocks: Knocks::default(),
         }
@@ -124,6 +127,12 @@ impl Ban {
     pub fn with_hits(self, hits: u64) -> Self {
         let hits = AtomicU64::new(hits);
         Self { hits, ..self }
+    }
+
+    /// The same ban, as the `times`-th one of its network by a rule.
+    #[must_use]
+    pub fn for_the(self, times: u32) -> Self {
+        Self { times, ..self }
     }
 
     /// Clients that it refused.
@@ -326,12 +335,34 @@ impl Bans {
         if before.is_none() && count >= max {
             return Err(BansFull(count));
         }
-        if let Some(before) = &before {
-            order.by_end.remove(&(before.until, before.prefix));
+        let ban = self.put(&mut order, ban);
+        Ok((ban, before.filter(|before| before.holds(now))))
+    }
+
+    /// Puts a ban of an earlier run into the table, unless its network is banned already. Those of
+    /// that run may be more than the table takes now. Answers whether it holds.
+    pub fn restore(&self, ban: Ban, now: u64) -> bool {
+        let mut order = self.order.lock();
+        let known = order.by_prefix.get(&ban.prefix);
+        if known.is_some_and(|its| its.holds(now)) {
+            return false;
+        }
+        if ban.times > 0 {
+            self.offences.remember(ban.prefix, ban.times, ban.until);
+        }
+        self.put(&mut order, ban);
+        true
+    }
+
+    /// Puts a ban into the table, in place of one of the same network.
+    fn put(&self, order: &mut Order, ban: Ban) -> Arc<Ban> {
+        if let Some(before) = order.by_prefix.get(&ban.prefix) {
+            let end = (before.until, before.prefix);
             ban.hits.fetch_add(before.hits(), Ordering::Relaxed);
+            order.by_end.remove(&end);
         } else {
             self.lengths.add(ban.prefix);
-            self.count.store(count + 1, Ordering::Relaxed);
+            self.count.fetch_add(1, Ordering::Relaxed);
         }
         let ban = Arc::new(ban);
         if ban.until < NEVER {
@@ -343,13 +374,13 @@ impl Bans {
         drop(shard);
         self.changes.fetch_add(1, Ordering::Release);
         self.added.fetch_add(1, Ordering::Release);
-        Ok((ban, before.filter(|before| before.holds(now))))
+        ban
     }
 
     /// Lifts the ban of exactly this network.
     pub fn lift(&self, prefix: Prefix) -> Option<Arc<Ban>> {
         let lifted = self.remove(&mut self.order.lock(), prefix);
-        self.offences.end(prefix);
+        self.offences.forget(prefix);
         lifted
     }
 

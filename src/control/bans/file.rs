@@ -39,6 +39,8 @@ struct KeptBan {
     since: SystemTime,
     until: Option<SystemTime>,
     hits: u64,
+    /// How often a rule has banned the network.
+    times: u32,
     reason: String,
 }
 
@@ -55,7 +57,7 @@ impl KeptBans {
         Ok(Self { imported, ..kept })
     }
 
-    fn of_last_run(path: &Path) -> Self {
+    pub(super) fn of_last_run(path: &Path) -> Self {
         let mut bans = Vec::new();
         let outcome = sys::open_regular(path).and_then(|file| parse(file, &mut bans));
         let shown = path.display();
@@ -94,17 +96,21 @@ impl KeptBans {
         }
     }
 
-    /// Puts those that still hold into the table, and then the imported ones. Answers how many of
-    /// the last run there are.
-    pub(in crate::control) fn restore(&self, bans: &Bans, trusted: &Trusted) -> usize {
+    /// Puts those of the last run that still hold into the table, beside those that it has.
+    /// Answers how many there are.
+    pub(super) fn restore(&self, bans: &Bans) -> usize {
         let clocks = Clocks::now();
         let hold = self.bans.iter().filter_map(|kept| kept.ban(clocks));
-        let held = hold.filter_map(|ban| bans.add(ban, clocks.monotonic).ok());
-        let held = held.count();
+        let restored = hold.map(|ban| bans.restore(ban, clocks.monotonic));
+        restored.filter(|holds| *holds).count()
+    }
+
+    /// Fills a new table: with the bans of the last run, and then with imported ones.
+    pub(in crate::control) fn fill(&self, bans: &Bans, trusted: &Trusted) {
+        self.restore(bans);
         for file in &self.imported {
-            bans.import(&file.list, trusted, clocks.monotonic);
+            bans.import(&file.list, trusted, sys::monotonic());
         }
-        held
     }
 }
 
@@ -128,12 +134,13 @@ impl KeptBan {
             self.reason.as_str().into(),
             (since, until),
         );
-        Some(ban.with_hits(self.hits))
+        Some(ban.with_hits(self.hits).for_the(self.times))
     }
 
-    /// Reads a line: prefix, who, since, until, refused clients, and the reason to its end.
-    fn read(line: &str) -> Result<Self, String> {
-        let mut words = line.splitn(6, ' ');
+    /// Reads a line: prefix, who, since, until, refused clients, how often a rule has banned it
+    /// (not in the first format), and the reason to its end.
+    fn read(line: &str, is_first_format: bool) -> Result<Self, String> {
+        let mut words = line.splitn(if is_first_format { 6 } else { 7 }, ' ');
         let mut word = |what: &str| words.next().ok_or_else(|| format!("expected {what}"));
         let prefix = word("a prefix")?;
         let prefix = values::prefix(prefix).map_err(|error| error.about("prefix", prefix))?;
@@ -151,6 +158,11 @@ impl KeptBan {
         };
         let hits = word("a number")?;
         let hits = hits.parse().map_err(|_| "expected a number".to_owned())?;
+        let times = match is_first_format {
+            true => "0",
+            false => word("a number")?,
+        };
+        let times = times.parse().map_err(|_| "expected a number".to_owned())?;
         let reason = words.next().unwrap_or_default();
         if !reason.is_empty() {
             values::reason(reason).map_err(|error| error.about("reason", reason))?;
@@ -161,6 +173,7 @@ impl KeptBan {
             since,
             until,
             hits,
+            times,
             reason: reason.to_owned(),
         })
     }
@@ -171,6 +184,7 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
     let mistake = |what: String| Err(io::Error::new(ErrorKind::InvalidData, what));
     let mut lines = BufReader::new(file.take(BYTES_MAX));
     let mut line = Vec::new();
+    let mut is_first_format = false;
     for number in 1u64.. {
         line.clear();
         (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line)?;
@@ -179,7 +193,7 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
             .and_then(|line| std::str::from_utf8(line).ok());
         match text {
             None => return mistake(format!("line {number}: it ends too soon, or is no text")),
-            Some(HEAD) if number == 1 => {}
+            Some(head @ (HEAD | FIRST_HEAD)) if number == 1 => is_first_format = head != HEAD,
             Some(_) if number == 1 => return mistake(format!("line 1: expected `{HEAD}`")),
             Some(text) if text.starts_with(END) => {
                 let is_whole = text[END.len()..] == bans.len().to_string();
@@ -188,7 +202,10 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
                     false => mistake(format!("line {number}: expected `{END}{}`", bans.len())),
                 };
             }
-            Some(text) => match KeptBan::read(text) {
+            Some(_) if bans.len() >= BANS_MAX => {
+                return mistake(format!("line {number}: expected at most {BANS_MAX} bans"));
+            }
+            Some(text) => match KeptBan::read(text, is_first_format) {
                 Ok(ban) => bans.push(ban),
                 Err(error) => return mistake(format!("line {number}: {error}")),
             },
@@ -227,7 +244,8 @@ fn write(out: &mut impl Write, bans: &Bans) -> io::Result<()> {
             time.map_or_else(|| FOREVER.to_owned(), shown)
         });
         let (prefix, by, hits) = (ban.prefix, ban.by.as_str(), ban.hits());
-        let line = format!("{prefix} {by} {since} {until} {hits} {}", ban.reason);
+        let (times, reason) = (ban.times, &ban.reason);
+        let line = format!("{prefix} {by} {since} {until} {hits} {times} {reason}");
         writeln!(out, "{}", line.trim_end())?;
     }
     writeln!(out, "{END}{}", all.len())
@@ -243,14 +261,18 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Origins of bans that are kept: those of a watched file are in that file.
 const KEPT: [BannedBy; 2] = [BannedBy::Hand, BannedBy::Rule];
 /// The first line.
-const HEAD: &str = "mahoraga bans 1";
+const HEAD: &str = "mahoraga bans 2";
+/// That of files of earlier versions, which can be read too.
+const FIRST_HEAD: &str = "mahoraga bans 1";
 /// What begins the last line.
 const END: &str = "end ";
 /// In place of an end.
 const FOREVER: &str = "forever";
 /// Of the file: it tells who was banned, and why.
 const MODE: u32 = 0o640;
-/// Room for a million bans with long reasons.
+/// As many as the table may have.
+const BANS_MAX: usize = 1_000_000;
+/// Room for that many with long reasons.
 const BYTES_MAX: u64 = 1 << 30;
 /// Room for a long reason.
 const LINE_MAX: u64 = 2_048;
@@ -285,7 +307,8 @@ mod tests {
         let add = |prefix: &str, by, reason: &str, until| {
             let since = i64::try_from(now).unwrap();
             let ban = Ban::new(prefix.parse().unwrap(), by, reason.into(), (since, until));
-            bans.add(ban.with_hits(7), now).unwrap();
+            let times = u32::from(by == BannedBy::Rule) * 3;
+            bans.add(ban.with_hits(7).for_the(times), now).unwrap();
         };
         add(
             "192.0.2.0/24",
@@ -307,12 +330,13 @@ mod tests {
         let kept = KeptBans::of_last_run(&path);
         assert_eq!(kept.problem, None);
         let again = Bans::new(100);
-        assert_eq!(kept.restore(&again, &Trusted::default()), 2);
+        assert_eq!(kept.restore(&again), 2);
         let mut before = bans.all(now);
         before.retain(|ban| ban.by != BannedBy::File);
         for (ban, before) in again.all(now).iter().zip(&before) {
             assert_eq!((ban.prefix, ban.by), (before.prefix, before.by));
             assert_eq!((&ban.reason, ban.hits()), (&before.reason, 7));
+            assert_eq!(ban.times, before.times);
             let difference = ban.until.abs_diff(before.until);
             assert!(difference < crate::time::SECOND, "{difference} ns");
         }
@@ -323,7 +347,7 @@ mod tests {
     fn a_file_with_a_mistake_is_set_aside_and_its_good_lines_hold() {
         let dir = directory("bad-bans");
         let path = dir.join("bans");
-        let line = "192.0.2.7 hand 2026-01-01T00:00:00Z forever 0 why";
+        let line = "192.0.2.7 hand 2026-01-01T00:00:00Z forever 0 0 why";
         fs::write(&path, format!("{HEAD}\n{line}\n192.0.2.8 hand")).unwrap();
         let kept = KeptBans::of_last_run(&path);
         let problem = kept.problem.as_ref().unwrap();
@@ -332,7 +356,7 @@ mod tests {
             problem.contains("bans.corrupt; bans of it that hold: 1"),
             "{problem}"
         );
-        assert_eq!(kept.restore(&Bans::new(9), &Trusted::default()), 1);
+        assert_eq!(kept.restore(&Bans::new(9)), 1);
         assert!(!path.exists() && dir.join("bans.corrupt").exists());
         // What is not a file is not touched.
         let kept = KeptBans::of_last_run(&dir);
@@ -343,7 +367,7 @@ mod tests {
     #[test]
     fn a_mistake_is_reported_with_its_line() {
         assert_eq!(error(""), "line 1: it ends too soon, or is no text");
-        assert_eq!(error("10.0.0.0/8\n"), "line 1: expected `mahoraga bans 1`");
+        assert_eq!(error("10.0.0.0/8\n"), "line 1: expected `mahoraga bans 2`");
         let after = |line: &str| error(&format!("{HEAD}\n{line}\n"));
         assert_eq!(after("end 1"), "line 2: expected `end 0`");
         assert_eq!(after("10.0.0.0/8"), "line 2: expected who banned it");
@@ -353,14 +377,39 @@ mod tests {
             "line 2: invalid time `now`: expected RFC 3339"
         );
         assert!(after("x hand").starts_with("line 2: invalid prefix `x`: expected"));
-        let over = format!("{HEAD}\n::1 rule 2026-01-01T00:00:00Z 2026-01-02T00:00:00Z 3\nend 1\n");
+        let over =
+            format!("{HEAD}\n::1 rule 2026-01-01T00:00:00Z 2026-01-02T00:00:00Z 3 2\nend 1\n");
         let mut bans = Vec::new();
         parse(over.as_bytes(), &mut bans).unwrap();
-        assert_eq!(bans[0].hits, 3);
+        assert_eq!((bans[0].hits, bans[0].times), (3, 2));
         let long_after = Clocks {
             monotonic: 5,
             wall: bans[0].until.unwrap(),
         };
         assert_eq!(bans[0].ban(long_after).map(|ban| ban.until), Some(5));
+    }
+
+    /// A smaller table takes all, and what was there before stays.
+    #[test]
+    fn bans_are_restored_beside_others_and_beyond_the_limit() {
+        let line = |last: u8| {
+            format!("10.0.0.{last} rule 2026-01-01T00:00:00Z forever 3 source_rate: 3 times\n")
+        };
+        let text = format!("{FIRST_HEAD}\n{}{}{}end 3\n", line(1), line(2), line(3));
+        let mut kept = KeptBans::default();
+        parse(text.as_bytes(), &mut kept.bans).unwrap();
+        let (bans, now) = (Bans::new(1), sys::monotonic());
+        let ours = Ban::new(
+            "10.0.0.2".parse().unwrap(),
+            BannedBy::Hand,
+            "".into(),
+            (0, NEVER),
+        );
+        bans.add(ours, now).unwrap();
+        assert_eq!(kept.restore(&bans), 2);
+        let all = bans.all(now);
+        let by: Vec<_> = all.iter().map(|ban| ban.by).collect();
+        assert_eq!(by, [BannedBy::Rule, BannedBy::Hand, BannedBy::Rule]);
+        assert_eq!(&*all[0].reason, "source_rate: 3 times");
     }
 }

@@ -34,35 +34,24 @@ pub(in crate::control) struct BanReports {
 }
 
 impl BanReports {
-    /// Goes on with bans that were kept, and reports them.
+    /// Goes on with bans that were kept, of which so many hold, and reports them.
     pub(in crate::control) fn begin(
         &mut self,
-        (kept, restored): (&KeptBans, usize),
+        kept: (Option<&Path>, &KeptBans),
+        restored: usize,
         events: &Events,
     ) {
-        self.saver.begin(kept);
-        if restored > 0 {
-            let message = format!("bans of the last run that hold: {restored}");
-            tell(events, Severity::Info, EventKind::Banned, message);
-        }
-        if let Some(problem) = &kept.problem {
-            tell(
-                events,
-                Severity::Warn,
-                EventKind::BansUnsaved,
-                problem.clone(),
-            );
-        }
+        self.saver.begin(kept, restored, events);
     }
 
     /// What is wrong with the files of bans, a sentence each.
     pub(in crate::control) fn problems(&self) -> impl Iterator<Item = String> {
-        let saver = self.saver.error.iter().cloned();
+        let saver = self.saver.problem().into_iter();
         saver.chain(self.import.problems())
     }
 
     /// Keeps the bans for the next run, at the end of this one.
-    pub(in crate::control) async fn end(&self, bans: &Arc<Bans>) {
+    pub(in crate::control) async fn end(&mut self, bans: &Arc<Bans>) {
         self.saver.end(bans).await;
     }
 

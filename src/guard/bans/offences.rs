@@ -74,8 +74,6 @@ struct Record {
     banned_until: u64,
     /// How often it was banned.
     times: u32,
-    /// When that is forgotten.
-    forgotten_at: u64,
 }
 
 impl Default for Offences {
@@ -101,17 +99,26 @@ impl Record {
             return None;
         }
         self.count = 0;
-        if now >= self.forgotten_at {
+        let longest = rule.up_to.max(rule.time);
+        if now >= self.banned_until.saturating_add(longest) {
             self.times = 0;
         }
         let factor = 1u64.checked_shl(self.times).unwrap_or(u64::MAX);
-        let longest = rule.up_to.max(rule.time);
         let time = rule.time.saturating_mul(factor).min(longest);
         self.times = self.times.saturating_add(1);
         self.banned_until = now.saturating_add(time);
-        self.forgotten_at = self.banned_until.saturating_add(longest);
         Some(time)
     }
+}
+
+/// An offence is one too many.
+struct Verdict {
+    /// How long the source is banned.
+    time: u64,
+    /// The how many-th ban of the source it is.
+    times: u32,
+    /// What was known before.
+    before: Record,
 }
 
 impl BanRule {
@@ -136,7 +143,12 @@ impl Bans {
             // By an operator, or by a wider prefix.
             return false;
         }
-        let Some(time) = self.offences.count(prefix, rule, now) else {
+        let Some(Verdict {
+            time,
+            times: nth,
+            before,
+        }) = self.offences.count(prefix, rule, now)
+        else {
             return false;
         };
         let within = humantime::format_duration(between(0, rule.within));
@@ -144,9 +156,9 @@ impl Bans {
         let since = i64::try_from(now).unwrap_or(i64::MAX);
         let until = now.saturating_add(time);
         let ban = Ban::new(prefix, BannedBy::Rule, Arc::clone(&reason), (since, until));
-        let is_full = !rule.dry_run && self.add(ban, now).is_err();
+        let is_full = !rule.dry_run && self.add(ban.for_the(nth), now).is_err();
         if is_full {
-            self.offences.forget_last(prefix);
+            self.offences.change(prefix, |record| *record = before);
         }
         let mut news = self.offences.news.lock();
         if is_full {
@@ -172,27 +184,41 @@ impl Bans {
 }
 
 impl Offences {
-    /// Counts an offence of a source. Answers with the time of a ban if it is one too many. The
-    /// least recent offender is forgotten where there is no room.
-    fn count(&self, source: Prefix, rule: &BanRule, now: u64) -> Option<u64> {
+    /// Counts an offence of a source. Answers with its ban if it is one too many. The least recent
+    /// offender is forgotten where there is no room.
+    fn count(&self, source: Prefix, rule: &BanRule, now: u64) -> Option<Verdict> {
         let (shard, key) = self.table.locate(source);
         let mut shard = shard.lock();
         let known = shard.find(key);
         let index = known.or_else(|| shard.insert(key, Record::default(), |_| false))?;
         shard.touch(index);
-        shard.value_mut(index).offend(rule, now)
+        let record = shard.value_mut(index);
+        let before = *record;
+        let time = record.offend(rule, now)?;
+        Some(Verdict {
+            time,
+            times: record.times,
+            before,
+        })
     }
 
-    /// The ban of a source was lifted: its offences count again.
-    pub(super) fn end(&self, source: Prefix) {
-        self.change(source, |record| record.banned_until = 0);
+    /// The ban of a source was lifted: it begins again.
+    pub(super) fn forget(&self, source: Prefix) {
+        self.change(source, |record| *record = Record::default());
     }
 
-    /// A source was not banned after all.
-    fn forget_last(&self, source: Prefix) {
-        self.change(source, |record| {
-            (record.banned_until, record.times) = (0, record.times.saturating_sub(1));
-        });
+    /// The ban of a source holds from an earlier run.
+    pub(super) fn remember(&self, source: Prefix, times: u32, banned_until: u64) {
+        let (shard, key) = self.table.locate(source);
+        let mut shard = shard.lock();
+        let record = Record {
+            times,
+            banned_until,
+            ..Record::default()
+        };
+        if shard.find(key).is_none() {
+            shard.insert(key, record, |_| false);
+        }
     }
 
     fn change(&self, source: Prefix, change: impl FnOnce(&mut Record)) {
@@ -356,6 +382,7 @@ mod tests {
         assert!(!offend() && !offend() && offend() && !offend());
         bans.lift(source);
         assert!(!offend() && !offend() && offend());
+        assert_eq!(left(&bans, ip(1), SECOND), Some(60), "it begins again");
         // An operator's ban is not a rule's.
         bans.lift(source);
         let by_hand = Ban::new(source, BannedBy::Hand, "".into(), (0, u64::MAX));
