@@ -41,6 +41,8 @@ fn of_bans() -> Vec<Endpoint> {
         Endpoint::write(Method::POST, BANS, "ban", h::ban)
             .says("Bans a client or a network, and closes its sessions.")
             .refuses(&[INVALID]),
+        Endpoint::write(Method::DELETE, BANS, "unban_those", h::unban_those)
+            .says("Lifts the bans that match."),
         Endpoint::write(Method::DELETE, BAN, "unban", h::unban)
             .says("Lifts the ban of a client or a network.")
             .refuses(&[INVALID]),

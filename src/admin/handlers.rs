@@ -15,9 +15,9 @@ use super::endpoints::ApiRequest;
 use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::model::{
     AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
-    BanStatus, Banned, Changed, ConfigText, HistogramStatus, Killed, Lifted, Limits,
-    ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX,
-    SessionFilter, SessionStatus, Stage, Status, Watching,
+    BanStatus, Banned, BannedBy, Changed, ConfigText, HistogramStatus, Killed, Lifted, LiftedBans,
+    Limits, ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX,
+    SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -124,6 +124,25 @@ pub(super) async fn unban(request: ApiRequest, (): ()) -> Answer<Lifted> {
         UnbanError::NotBanned(why) => Refusal::new(StatusCode::NOT_FOUND, why),
         UnbanError::Refused(why) => Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, why),
     })
+}
+
+pub(super) async fn unban_those(
+    request: ApiRequest,
+    Query(filter): Query<UnbanFilter>,
+) -> Answer<LiftedBans> {
+    let author = request.author()?;
+    let has_others = filter.within.is_some() || filter.by.is_some();
+    let why = match (filter.all, has_others) {
+        _ if filter.by == Some(BannedBy::File) => Some("by: bans of the file end with its lines"),
+        (true, false) | (false, true) => None,
+        (false, false) => Some("expected `within` or `by`, or `all=true` for every ban"),
+        (true, true) => Some("`all=true` goes with no other filter"),
+    };
+    if let Some(why) = why {
+        return Err(Refusal::malformed(why));
+    }
+    let lifted = request.ask(|reply| Call::UnbanAll(filter, author, reply));
+    lifted.await.map(Json)
 }
 
 pub(super) async fn limits(request: ApiRequest, (): ()) -> Answer<Limits> {

@@ -32,7 +32,8 @@ use crate::control::events::Events;
 use crate::prefix::Prefix;
 use model::{
     AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, HistogramStatus,
-    Lifted, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
+    Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
+    UnbanFilter,
 };
 
 /// Why the ban of a network is not lifted.
@@ -67,6 +68,8 @@ pub enum Call {
     Ban(Patch<NewBan>, Author, Reply<Result<Banned, String>>),
     /// Lifts the ban of a network. Answers with what it was, or why there is none.
     Unban(Prefix, Author, Reply<Result<Lifted, UnbanError>>),
+    /// Lifts the bans that match.
+    UnbanAll(UnbanFilter, Author, Reply<LiftedBans>),
     /// All pools, some of them with their backends.
     Pools(Which, Reply<Vec<PoolStatus>>),
     /// Sessions that are open now; or why not all are known.
@@ -204,6 +207,7 @@ impl Handle {
             | Call::Bans(..)
             | Call::Ban(..)
             | Call::Unban(..)
+            | Call::UnbanAll(..)
             | Call::Pools(..)
             | Call::Sessions(..)
             | Call::Kill(..)

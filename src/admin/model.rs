@@ -17,7 +17,7 @@ mod figures;
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
 pub use bans::{
     BANS, BANS_MAX, BanFilter, BanImportStatus, BanOrder, BanStatus, Banned, BannedBy, BansStatus,
-    Lifted, SynFilterMeans, SynFilterStatus,
+    Lifted, LiftedBans, SynFilterMeans, SynFilterStatus, UnbanFilter,
 };
 pub use figures::{
     ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,

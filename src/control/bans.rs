@@ -5,23 +5,23 @@ mod import;
 mod reports;
 mod saver;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use crate::admin::model::{
-    BANS, BanFilter, BanOrder, BanStatus, Banned, BansStatus, EventKind, Lifted,
+    BANS, BanFilter, BanOrder, BanStatus, Banned, BansStatus, EventKind, Lifted, LiftedBans,
+    UnbanFilter,
 };
 use crate::admin::{Author, Reply, UnbanError};
 use crate::config::values::written;
 use crate::config::{NewBan, Patch};
-use crate::guard::{Ban, BanNews, BannedBy, Bans, RuleBan};
+use crate::guard::{Ban, BannedBy, Bans};
 use crate::prefix::Prefix;
-use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::{NEVER, between, nanos, seconds};
 
@@ -140,6 +140,47 @@ impl Balancer {
         lifted
     }
 
+    /// Lifts bans by order of an operator, on another thread: there may be many. What is in the
+    /// file of imported bans stays banned.
+    pub(super) fn unban_those(
+        &mut self,
+        filter: UnbanFilter,
+        author: Author,
+        reply: Reply<LiftedBans>,
+    ) {
+        let bans = Arc::clone(&self.publisher.snapshot().bans);
+        let (events, audit) = (self.events.clone(), Rc::clone(&self.audit));
+        let version = self.publisher.version();
+        let in_file = self.bans.import.status().filter(|its| its.networks > 0);
+        let notes = in_file.map(|its| format!("bans of {} stay as long as it has them", its.file));
+        let notes: Vec<_> = notes.into_iter().collect();
+        let new = json!(filter);
+        let (done, is_done) = oneshot::channel();
+        self.bans.import.expect_lifted(is_done);
+        let lifted = aside::compute(move || {
+            let lifted = lift_those(&bans, &filter);
+            drop(done);
+            lifted
+        });
+        tokio_uring::spawn(async move {
+            // Without a thread nothing is lifted.
+            let bans = lifted.await.unwrap_or(0);
+            audit.record(&Entry {
+                author,
+                action: "unban",
+                target: "bans",
+                old: Some(json!({ "bans": bans })),
+                new: Some(new),
+                outcome: Ok(version),
+            });
+            if bans > 0 {
+                let message = format!("{bans} bans lifted {author}");
+                tell(&events, Severity::Info, EventKind::Unbanned, message);
+            }
+            drop(reply.send(LiftedBans { bans, notes }));
+        });
+    }
+
     fn lift(&mut self, prefix: Prefix) -> Result<Lifted, UnbanError> {
         let bans = &self.publisher.snapshot().bans;
         let of_file = self.bans.import.has(prefix).map(|path| path.display());
@@ -222,6 +263,18 @@ fn not_banned(bans: &Bans, prefix: Prefix) -> String {
         ),
         _ => format!("{prefix} is not banned: `mahoraga bans` shows what is"),
     }
+}
+
+/// Lifts the bans that match, and says how many. Those of the file stay.
+fn lift_those(bans: &Bans, filter: &UnbanFilter) -> u64 {
+    let mut all = bans.all(sys::monotonic());
+    all.retain(|ban| {
+        ban.by != BannedBy::File
+            && filter.within.is_none_or(|wide| wide.covers(ban.prefix))
+            && filter.by.is_none_or(|by| by == ban.by)
+    });
+    let lifted = all.iter().filter_map(|ban| bans.lift(ban.prefix));
+    lifted.count() as u64
 }
 
 fn refused(hits: u64) -> String {

@@ -54,6 +54,7 @@ impl Balancer {
             Call::Bans(filter, reply) => self.list_bans(filter, reply),
             Call::Ban(ban, author, reply) => drop(reply.send(self.ban(&ban, author))),
             Call::Unban(prefix, author, reply) => drop(reply.send(self.unban(prefix, author))),
+            Call::UnbanAll(filter, author, reply) => self.unban_those(filter, author, reply),
             Call::Pools(which, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
                 let known = self.known(&which);

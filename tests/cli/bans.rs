@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mahoraga::admin::model::{BanStatus, Banned, BannedBy, Lifted};
+use mahoraga::admin::model::{BanStatus, Banned, BannedBy, Lifted, LiftedBans};
 
 use super::super::fake::{Fake, answer};
 use super::super::stderr;
@@ -163,25 +163,29 @@ fn bans_are_lifted() {
 fn the_balancer_may_refuse() {
     let error = |text: &str| format!(r#"{{"error":"{text}"}}"#);
     let unprocessable = "422 Unprocessable Entity";
+    let one = answer("200 OK", &json(&banned("192.0.2.7")));
+    let full = error("cannot ban ::1: the ban table is full");
     let answers = [
-        answer("200 OK", &json(&banned("192.0.2.7"))),
         answer(
             unprocessable,
             &error("cannot ban 192.0.2.8: it is `trusted`"),
         ),
+        one.clone(),
+        answer(unprocessable, &full),
+        one,
         answer("404 Not Found", &error("192.0.2.9 is not banned")),
         answer("403 Forbidden", &error("this token may only look")),
     ];
     let fake = Fake::answering("client_bans_refused", answers.into());
-    // The first one is banned, and the third is not tried.
-    let output = fake.run(&["ban", "192.0.2.7", "192.0.2.8", "192.0.2.9"]);
+    // The rest is banned all the same.
+    let output = fake.run(&["ban", "192.0.2.8", "192.0.2.7", "::1", "192.0.2.7"]);
     assert_eq!(output.status.code(), Some(1));
-    let line = "192.0.2.7 banned until it is lifted\n";
+    let line = "192.0.2.7 banned until it is lifted\n".repeat(2);
     assert_eq!(String::from_utf8_lossy(&output.stdout), line);
-    assert_eq!(
-        stderr(&output),
-        "error: cannot ban 192.0.2.8: it is `trusted`\n"
-    );
+    let lines = "error: cannot ban 192.0.2.8: it is `trusted`\n\
+                 error: cannot ban ::1: the ban table is full\n\
+                 error: 2 of 4 are not banned\n";
+    assert_eq!(stderr(&output), lines);
     let output = fake.run(&["unban", "192.0.2.9"]);
     assert_eq!(failed(&output, 1), "192.0.2.9 is not banned");
     assert_eq!(failed(&fake.run(&["bans"]), 1), "this token may only look");
@@ -216,4 +220,34 @@ fn mistakes_in_arguments_are_found_before_a_request() {
         assert!(error.contains(why), "{command}: {error}");
     }
     assert!(fake.asked().is_empty());
+}
+
+#[test]
+fn bans_are_lifted_together() {
+    let lifted = json(&LiftedBans {
+        bans: 1_002,
+        notes: vec!["bans of /feed stay as long as it has them".to_owned()],
+    });
+    let fake = Fake::saying("client_unban_all", &[lifted.as_str(); 3]);
+    let output = fake.run(&["unban", "--all"]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1002 bans lifted\n"
+    );
+    let warning = "warning: bans of /feed stay as long as it has them\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), warning));
+    fake.run(&["unban", "--within", "10.0.0.0/8", "--by", "rule"]);
+    let output = fake.run(&["unban", "--by", "hand", "--json"]);
+    assert_eq!(succeeded(&output), lifted + "\n");
+    let want = [
+        "DELETE /v1/bans?all=true",
+        "DELETE /v1/bans?within=10.0.0.0%2F8&by=rule",
+        "DELETE /v1/bans?by=hand",
+    ];
+    assert_eq!(fake.asked(), want);
+    for both in [&["--all", "--by", "rule"][..], &["::1", "--all"]] {
+        let output = fake.run(&[&["unban"][..], both].concat());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("cannot be used with"));
+    }
 }

@@ -458,3 +458,34 @@ fn a_watched_file_bans_what_it_has() {
         fs::remove_dir_all(&dir).unwrap();
     });
 }
+
+#[test]
+fn a_file_that_a_reload_names_is_read_before_it_is_written() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = start(&backend, "");
+        let to = balancer.address();
+        balancer.words(&["ban", "127.9.0.1", "127.9.0.2", "--reason", "now"]);
+        let path = balancer.dir().join("kept-bans");
+        let line = "rule 2026-01-01T00:00:00Z forever 7 3 source_rate: 10 times";
+        let kept = format!("mahoraga bans 2\n127.9.0.2 {line}\n127.9.0.3 {line}\nend 2\n");
+        fs::write(&path, kept).unwrap();
+        let config = balancer.dir().join("config.ron");
+        let text = fs::read_to_string(&config).unwrap();
+        let with = format!("workers: 2, bans: (file: {path:?}),");
+        fs::write(&config, text.replace("workers: 2,", &with)).unwrap();
+        assert!(balancer.words(&["reload"]).contains("is in force"));
+        eventually("the file has all", || {
+            let text = fs::read_to_string(&path).unwrap();
+            ["127.9.0.1 hand", "127.9.0.2 hand", "127.9.0.3 rule"]
+                .iter()
+                .all(|begin| text.contains(begin))
+        });
+        assert!(visit(client(3), to).is_none() && visit(client(1), to).is_none());
+        balancer.until_logged("bans of the last run that hold: 1");
+        let lifted = balancer.words(&["unban", "--by", "rule"]);
+        assert_eq!(lifted, "1 ban lifted\n");
+        assert!(visit(client(3), to).is_some());
+        balancer.finish();
+    });
+}

@@ -57,6 +57,32 @@ pub struct Lifted {
     pub notes: Vec<String>,
 }
 
+/// Selects bans to be lifted: every field that is set must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnbanFilter {
+    /// Only those within this prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub within: Option<Prefix>,
+    /// Only those by an operator (`hand`), or by a rule (`rule`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<BannedBy>,
+    /// All of them: it goes with no other field.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+}
+
+/// The answer to lifted bans.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LiftedBans {
+    /// How many.
+    pub bans: u64,
+    /// What bans clients all the same, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
 /// The watched file of bans.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BanImportStatus {

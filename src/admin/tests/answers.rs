@@ -162,6 +162,14 @@ async fn bans_are_listed_and_changed() {
         StatusCode::OK
     );
     assert_eq!(done(), "unban 192.0.2.0/24 over the admin socket");
+    let those = unban("/v1/bans?within=10.0.0.0/8&by=rule").await;
+    assert_eq!(those.json()["bans"], 7);
+    assert!(done().contains("by: Some(Rule), all: false"));
+    for wrong in ["", "?all=true&by=rule", "?by=file", "?client=::1"] {
+        let path = format!("/v1/bans{wrong}");
+        let answer = world.ask(By::Socket, Method::DELETE, &path).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
     let malformed = unban("/v1/bans/office").await;
     assert_eq!(malformed.status, StatusCode::BAD_REQUEST);
     let refusal = ChangeError::Invalid("it is full".to_owned());

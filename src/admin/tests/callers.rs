@@ -26,7 +26,7 @@ fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
         "set_backend" => ("", r#"{"weight": 9}"#),
         "ban" => ("", r#"{"prefix": "::1"}"#),
         "edit_access_list" => ("", r#"{"deny": ["::1"]}"#),
-        "kill_sessions" => ("?all=true", ""),
+        "kill_sessions" | "unban_those" => ("?all=true", ""),
         _ => ("", ""),
     }
 }

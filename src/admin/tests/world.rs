@@ -23,7 +23,8 @@ use tokio::task::JoinHandle;
 use crate::admin::endpoints::{Deadlines, Endpoint, ServerContext, endpoints};
 use crate::admin::model::{
     AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
-    HistogramStatus, Lifted, ListenerStatus, PoolStatus, Reloaded, SessionStatus, Stage, Status,
+    HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionStatus,
+    Stage, Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
@@ -353,6 +354,13 @@ impl Played {
                 let answer = self.record(format!("unban {prefix} {author}"), lifted);
                 let answer = answer.map_err(UnbanError::NotBanned);
                 sent(reply.send(answer));
+            }
+            Call::UnbanAll(filter, author, reply) => {
+                self.done.push(format!("{filter:?} {author}"));
+                sent(reply.send(LiftedBans {
+                    bans: 7,
+                    notes: Vec::new(),
+                }));
             }
             Call::Pools(_, reply) => sent(reply.send(vec![pool("main"), pool("other")])),
             Call::Sessions(filter, reply) => {

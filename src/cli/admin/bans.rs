@@ -11,9 +11,11 @@ use serde_json::json;
 use super::args::{BanArgs, BansArgs, ClientOptions, UnbanArgs};
 use super::client::{Client, ClientError, path, query};
 use super::table::{Align, Paint, Table};
-use super::units::{count, plain, span};
+use super::units::{count, plain, plural, span};
 use super::{print, show};
-use crate::admin::model::{BANS, BANS_MAX, BanFilter, BanStatus, Banned, Lifted};
+use crate::admin::model::{
+    BANS, BANS_MAX, BanFilter, BanStatus, Banned, Lifted, LiftedBans, UnbanFilter,
+};
 use crate::config::values::{self, ValueError, written};
 use crate::prefix::Prefix;
 
@@ -53,6 +55,7 @@ pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
     if let Some(path) = &args.from {
         prefixes.extend(read(path).map_err(ClientError::Usage)?);
     }
+    let mut refused = Refused::default();
     for prefix in &prefixes {
         let mut body = json!({ "prefix": prefix });
         if let Some(time) = args.time {
@@ -64,7 +67,10 @@ pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
         if args.force {
             body["force"] = true.into();
         }
-        let banned: Banned = client.send(Method::POST, &path(&["bans"]), &body).await?;
+        let banned = client.send(Method::POST, &path(&["bans"]), &body).await;
+        let Some(banned) = refused.pass::<Banned>(banned)? else {
+            continue;
+        };
         let until = match &banned.ban.until {
             Some(until) => format!("until {until}"),
             None => "until it is lifted".to_owned(),
@@ -81,14 +87,58 @@ pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
         );
         warn(&args.options, &banned.notes);
     }
-    Ok(())
+    refused.end("banned", prefixes.len())
+}
+
+/// What the balancer refused of a list: the rest is done all the same.
+#[derive(Default)]
+struct Refused {
+    count: usize,
+    /// The last reason.
+    why: String,
+}
+
+impl Refused {
+    /// An answer; `None`: it is a refusal.
+    fn pass<T>(&mut self, answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(ClientError::Refused(why)) => {
+                self.count += 1;
+                let before = std::mem::replace(&mut self.why, why);
+                if self.count > 1 {
+                    crate::cli::say(&format_args!("error: {}", plain(&before)));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The last refusal is the error of the command.
+    fn end(self, done: &str, all: usize) -> Result<(), ClientError> {
+        let Self { count, why } = self;
+        match count {
+            0 => Ok(()),
+            _ if all == 1 => Err(ClientError::Refused(why)),
+            _ => Err(ClientError::Refused(format!(
+                "{why}\nerror: {count} of {all} are not {done}"
+            ))),
+        }
+    }
 }
 
 pub(super) async fn unban(args: &UnbanArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
+    if args.prefixes.is_empty() {
+        return unban_those(args, &client).await;
+    }
+    let mut failed = Refused::default();
     for prefix in &args.prefixes {
         let of = path(&["bans", &prefix.to_string()]);
-        let lifted: Lifted = client.delete(&of).await?;
+        let Some(lifted) = failed.pass::<Lifted>(client.delete(&of).await)? else {
+            continue;
+        };
         let refused = match lifted.ban.hits {
             1 => "1 client".to_owned(),
             hits => format!("{hits} clients"),
@@ -100,6 +150,21 @@ pub(super) async fn unban(args: &UnbanArgs) -> Result<(), ClientError> {
         );
         warn(&args.options, &lifted.notes);
     }
+    failed.end("unbanned", args.prefixes.len())
+}
+
+/// Lifts the bans that the flags select.
+async fn unban_those(args: &UnbanArgs, client: &Client) -> Result<(), ClientError> {
+    let filter = UnbanFilter {
+        within: args.within,
+        by: args.by,
+        all: args.all,
+    };
+    let of = path(&["bans"]) + &query(&filter);
+    let lifted: LiftedBans = client.delete(&of).await?;
+    let count = plural(lifted.bans, "ban");
+    report(&args.options, &lifted, &format!("{count} lifted"));
+    warn(&args.options, &lifted.notes);
     Ok(())
 }
 

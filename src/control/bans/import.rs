@@ -103,6 +103,8 @@ pub(in crate::control) struct BanImport {
     replaced: Vec<Arc<ImportedBans>>,
     trusted: Arc<Trusted>,
     running: Option<Running>,
+    /// Other threads that lift bans, until they are done.
+    lifting: Vec<oneshot::Receiver<()>>,
     /// The table is to follow.
     is_due: bool,
     /// But not before this time, in ns of the workers' clock.
@@ -112,10 +114,8 @@ pub(in crate::control) struct BanImport {
     full_at: Option<u64>,
 }
 
-struct Running {
-    outcome: oneshot::Receiver<ImportOutcome>,
-    began: u64,
-}
+/// The outcome of another thread, and how many ns it took.
+type Running = oneshot::Receiver<(ImportOutcome, u64)>;
 
 impl Default for BanImport {
     fn default() -> Self {
@@ -127,6 +127,7 @@ impl Default for BanImport {
             replaced: Vec::new(),
             trusted: Arc::default(),
             running: None,
+            lifting: Vec::new(),
             is_due: false,
             resume_at: 0,
             last: ImportOutcome::default(),
@@ -195,6 +196,11 @@ impl BanImport {
         path.filter(|_| self.list.contains(prefix))
     }
 
+    /// Another thread lifts bans, until this channel closes: the file may have them too.
+    pub(super) fn expect_lifted(&mut self, is_done: oneshot::Receiver<()>) {
+        self.lifting.push(is_done);
+    }
+
     /// These bans have ended, or were lifted: the file may have them too.
     pub(super) fn on_ended(&mut self, ended: &[Arc<Ban>]) {
         self.is_due |= ended.iter().any(|ban| self.list.contains(ban.prefix));
@@ -221,23 +227,28 @@ impl BanImport {
     /// To be called each second.
     pub(super) fn tick(&mut self, snapshot: &Snapshot, events: &Events) {
         if let Some(running) = &mut self.running {
-            let outcome = match running.outcome.try_recv() {
-                Err(TryRecvError::Empty) => return,
-                // No thread could be made: it is tried again.
-                Err(TryRecvError::Closed) => None,
-                Ok(outcome) => Some(outcome),
-            };
-            let now = sys::monotonic();
-            self.resume_at = now.saturating_add(PAUSE_FACTOR * (now - running.began));
+            let done = running.try_recv();
+            if done == Err(TryRecvError::Empty) {
+                return;
+            }
             self.running = None;
-            match outcome {
-                Some(outcome) => self.on_imported(outcome, snapshot, events),
-                None => self.is_due = true,
+            match done {
+                Ok((outcome, took)) => {
+                    let now = sys::monotonic();
+                    self.resume_at = now.saturating_add(PAUSE_FACTOR * took);
+                    self.on_imported(outcome, snapshot, events);
+                }
+                // No thread could be made: it is tried again.
+                Err(_) => self.is_due = true,
             }
         }
+        let lifting = self.lifting.len();
+        self.lifting
+            .retain_mut(|done| done.try_recv() == Err(TryRecvError::Empty));
+        let has_lifted = self.lifting.len() < lifting;
         let has_room = self.full_at.is_some_and(|at| at != snapshot.bans.changes());
         let is_trusted_new = !Arc::ptr_eq(&self.trusted, &snapshot.trusted);
-        self.is_due |= self.path.is_some() && (has_room || is_trusted_new);
+        self.is_due |= self.path.is_some() && (has_lifted || has_room || is_trusted_new);
         self.run(snapshot);
     }
 
@@ -253,12 +264,12 @@ impl BanImport {
             Arc::clone(&snapshot.bans),
             std::mem::take(&mut self.replaced),
         );
-        let outcome = aside::compute(move || {
+        self.running = Some(aside::compute(move || {
             drop(replaced);
-            bans.import(&list, &trusted, sys::monotonic())
-        });
-        let began = sys::monotonic();
-        self.running = Some(Running { outcome, began });
+            let began = sys::monotonic();
+            let outcome = bans.import(&list, &trusted, began);
+            (outcome, sys::monotonic() - began)
+        }));
     }
 
     fn on_imported(&mut self, outcome: ImportOutcome, snapshot: &Snapshot, events: &Events) {

@@ -77,8 +77,22 @@ pub struct BanArgs {
 #[derive(Args, Clone, Debug)]
 pub struct UnbanArgs {
     /// The addresses or prefixes of bans
-    #[arg(value_name = "CIDR", required = true, value_parser = values::prefix)]
+    #[arg(
+        value_name = "CIDR",
+        required_unless_present_any = ["within", "by", "all"],
+        conflicts_with_all = ["within", "by", "all"],
+        value_parser = values::prefix
+    )]
     pub prefixes: Vec<Prefix>,
+    /// All that are within this prefix
+    #[arg(long, value_name = "CIDR", value_parser = values::prefix)]
+    pub within: Option<Prefix>,
+    /// All by an operator (hand), or by a rule (rule)
+    #[arg(long, value_name = "WHO", value_parser = banned_by)]
+    pub by: Option<BannedBy>,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["within", "by"])]
+    pub all: bool,
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,
