@@ -239,9 +239,12 @@ fn settle(next: &mut Config, at: usize, changes: &[(usize, &Change)], refused: &
         return;
     }
     let guilty = rules::members_found(&next.pools[at], &found);
-    let breaks = |change: &Change| match change {
-        Change::AddBackend { backend, .. } => guilty.get(&*backend.name).copied(),
-        _ => None,
+    let breaks = |change: &Change| {
+        if let Change::AddBackend { backend, .. } = change {
+            guilty.get(&*backend.name).copied()
+        } else {
+            None
+        }
     };
     let (breaking, rest): (Vec<_>, Vec<_>) = changes
         .iter()

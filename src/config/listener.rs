@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::Config;
 use super::bandwidth::{self, Bandwidth};
 use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
@@ -14,7 +15,6 @@ use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
 use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
-use super::Config;
 use super::values::{self, HOUR, MINUTE, between};
 use crate::address::Address;
 

@@ -236,8 +236,7 @@ impl SynFilter {
             log::info!(
                 "{}",
                 match prefixes.is_empty() {
-                    true =>
-                        "banned clients no longer connect: the filter of listening sockets is removed",
+                    true => "banned clients no longer connect: the filter of listeners is removed",
                     false => "banned clients go on connecting: the kernel drops them before accept",
                 }
             );

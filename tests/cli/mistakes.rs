@@ -443,10 +443,10 @@ const SYNTAX: [(&str, &str, &str, usize); 25] = [
         1,
     ),
     (
-        "(histogram_log: 'a')",
+        "(histogram_log: 'a.log')",
         "1:17",
-        "strings stand in double quotes: \"a\"",
-        3,
+        "strings stand in double quotes: \"a.log\"",
+        7,
     ),
     ("(\n workers: 3", "1:1", "this `(` is never closed", 1),
     (

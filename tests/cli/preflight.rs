@@ -23,6 +23,7 @@ fn outcome(directory: &Path, command: &str, config: &str) -> (String, Option<i32
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn check_refuses_what_run_refuses() {
     let directory = directory("preflight");
     write(&directory.join("open"), "a-token-for-everybody", 0o644);

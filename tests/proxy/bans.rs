@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use crate::asking::Followed;
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, expect_reset, ping, try_connect_from};
 use crate::watchdog::{eventually, watched};
@@ -413,13 +414,8 @@ fn a_watched_file_bans_what_it_has() {
         assert_eq!(shown.collect::<Vec<_>>(), want);
         // The file's ban holds again.
         let lifted = balancer.ask(&["unban", "127.9.0.3"]);
-        assert!(
-            lifted["notes"][0]
-                .as_str()
-                .unwrap()
-                .ends_with("bans it again"),
-            "{lifted}"
-        );
+        let note = lifted["notes"][0].as_str().unwrap();
+        assert!(note.ends_with("bans it again"), "{lifted}");
         eventually("it is banned", || visit(client(3), to).is_none());
         assert_eq!(
             balancer
@@ -429,24 +425,7 @@ fn a_watched_file_bans_what_it_has() {
                 .len(),
             3
         );
-        // A mistake changes nothing.
-        write("127.9.0.9\n0.0.0.0/0\n");
-        let event = events.next("bans_import_failed");
-        let message = event["message"].as_str().unwrap();
-        assert!(
-            message.contains("feed.txt: line 2: invalid prefix `0.0.0.0/0`"),
-            "{message}"
-        );
-        assert!(visit(client(9), to).is_some() && visit(client(4), to).is_none());
-        let status = balancer.ask(&["status"]);
-        assert_eq!(status["alerts"][0], message);
-        let import = &status["bans"]["import"];
-        assert_eq!(
-            (&import["networks"], &import["trusted"]),
-            (&3.into(), &0.into())
-        );
-        let (_, why) = balancer.refusal(&["reload"]);
-        assert!(why.contains("imported bans: "), "{why}");
+        a_mistake_in_the_file_changes_nothing(&balancer, &events, &write);
         let config = balancer.dir().join("config.ron");
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, text.replace(&settings, "")).unwrap();
@@ -457,6 +436,31 @@ fn a_watched_file_bans_what_it_has() {
         balancer.finish();
         fs::remove_dir_all(&dir).unwrap();
     });
+}
+
+fn a_mistake_in_the_file_changes_nothing(
+    balancer: &Balancer,
+    events: &Followed,
+    write: &impl Fn(&str),
+) {
+    let to = balancer.address();
+    write("127.9.0.9\n0.0.0.0/0\n");
+    let event = events.next("bans_import_failed");
+    let message = event["message"].as_str().unwrap();
+    assert!(
+        message.contains("feed.txt: line 2: invalid prefix `0.0.0.0/0`"),
+        "{message}"
+    );
+    assert!(visit(client(9), to).is_some() && visit(client(4), to).is_none());
+    let status = balancer.ask(&["status"]);
+    assert_eq!(status["alerts"][0], message);
+    let import = &status["bans"]["import"];
+    assert_eq!(
+        (&import["networks"], &import["trusted"]),
+        (&3.into(), &0.into())
+    );
+    let (_, why) = balancer.refusal(&["reload"]);
+    assert!(why.contains("imported bans: "), "{why}");
 }
 
 #[test]

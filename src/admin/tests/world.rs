@@ -318,6 +318,7 @@ impl Played {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm for each call")]
     fn answer(&mut self, call: Call) {
         match call {
             Call::Status(reply) => sent(reply.send(Status {

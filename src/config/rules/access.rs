@@ -32,7 +32,7 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
     let trusted = config.trusted.len();
     if trusted > PREFIXES_MAX {
         let sentence = format!("{trusted} prefixes are too many: at most {PREFIXES_MAX}");
-        found.push(Finding::start("trusted", sentence));
+        found.push(Finding::at("trusted", sentence));
     }
 }
 

@@ -170,7 +170,12 @@ impl BanImport {
     }
 
     /// Takes the new networks of the file, or what is wrong with it, and reports that.
-    pub(in crate::control) fn take(&mut self, news: BanFileNews, snapshot: &Snapshot, events: &Events) {
+    pub(in crate::control) fn take(
+        &mut self,
+        news: BanFileNews,
+        snapshot: &Snapshot,
+        events: &Events,
+    ) {
         let Some(taken) = self.files.take(news) else {
             return;
         };

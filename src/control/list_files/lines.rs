@@ -90,10 +90,12 @@ struct Lines<R> {
     bytes: u64,
 }
 
+/// A line without its comment and spaces, and the comment; or what is wrong with it.
+type Line<'a> = Result<(&'a str, &'a [u8]), String>;
+
 impl<R: Read> Lines<R> {
-    /// The next line without comment and spaces, and its comment; or what is wrong with it. `None`
-    /// at the end.
-    fn next<F: ListFile>(&mut self) -> io::Result<Option<Result<(&str, &[u8]), String>>> {
+    /// The next line; `None` at the end.
+    fn next<F: ListFile>(&mut self) -> io::Result<Option<Line<'_>>> {
         self.line.clear();
         let most = F::LINE_MAX;
         let read = (&mut self.from)

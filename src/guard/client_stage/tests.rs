@@ -61,7 +61,6 @@ impl Listener {
         let sources = Sources::new(1 << 20);
         Self {
             bans: Bans::new(100),
-            ban_action: Action::Reset,
             trusted: Trusted::default(),
             access: None,
             rules,
@@ -84,6 +83,7 @@ impl Listener {
     fn stage(&self) -> ClientStage<'_> {
         ClientStage {
             bans: &self.bans,
+            ban_action: Action::Reset,
             trusted: &self.trusted,
             access: self.access.as_ref(),
             rules: &self.rules,
