@@ -1,10 +1,8 @@
 //! Reloads: the configuration file is read again after a signal, a request to the API, or a change
 //! of the file. A file with mistakes leaves the old configuration in force.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::future::pending;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use log::Level;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
-use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
+use crate::config::AdminHttp;
 use crate::operational_log;
 
 use super::access_log::{Log, Sink};
@@ -27,82 +25,16 @@ use super::audit::{Entry, RELOAD};
 use super::balancer::Balancer;
 use super::discovery::Awaited;
 use super::events::{Severity, Subject};
-use super::file_watch::{FileVersion, FileWatch, Look};
+use super::file_watch::{FileVersion, Look};
 use super::supervise::READY;
 use super::unix_sockets::Opened;
-use super::{access_lists, bans, capacity, preflight, systemd};
+use super::{preflight, systemd};
 
-/// The file that the configuration came from.
-#[derive(Clone, Debug)]
-pub struct Reread {
-    /// The file.
-    pub path: PathBuf,
-    /// The digest of the text that is in force.
-    pub digest: u128,
-    /// What was seen of the file before it was read.
-    pub seen: Seen,
-    /// Reads the file again, and answers with the digest of its text too. May take long.
-    pub read: fn(&Path) -> Result<(Config, u128), ConfigError>,
-}
+mod file;
 
-/// What was seen of a file at some moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Seen(FileVersion);
-
-impl Seen {
-    /// Looks now. Asks the file system, which may block.
-    #[must_use]
-    pub fn of(path: &Path) -> Self {
-        Self(Look::at(path).version)
-    }
-}
-
-impl Reread {
-    /// Reads the file and the tokens, and opens the log. All of it may block on a file system that
-    /// does not answer.
-    fn read(&self, present: &Present) -> Result<Box<Read>, String> {
-        let (config, digest) = (self.read)(&self.path).map_err(|error| error.to_string())?;
-        // What the next start would refuse.
-        capacity::memory_of(&config).map_err(|error| error.to_string())?;
-        let unfit = preflight::certificates(&config, &present.certificates);
-        if let Some(error) = unfit.first() {
-            return Err(error.to_string());
-        }
-        let access_files = access_lists::read_files(&config, &present.access_files);
-        let access_files = access_files.map_err(|error| error.to_string())?;
-        let ban_files = bans::read_import(&config, &present.ban_files);
-        let ban_files = ban_files.map_err(|error| error.to_string())?;
-        let tokens = present.http.as_ref().map(Tokens::read).transpose();
-        let tokens = tokens.map_err(|error| error.to_string())?;
-        let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
-        let log = if config.access_log == present.log {
-            None
-        } else {
-            Some(config.access_log.as_ref().map(open).transpose()?)
-        };
-        Ok(Box::new(Read {
-            config,
-            digest,
-            access_files,
-            ban_files,
-            log,
-            tokens,
-        }))
-    }
-}
-
-/// What is in use when a reading begins. It stays in use if the file names it again.
-struct Present {
-    log: Option<AccessLog>,
-    /// Where the tokens are.
-    http: Option<AdminHttp>,
-    /// Files of certificates.
-    certificates: HashSet<PathBuf>,
-    /// Files of access lists.
-    access_files: access_lists::KnownPrefixes,
-    /// The file of imported bans.
-    ban_files: bans::KnownBans,
-}
+use file::InUse;
+pub(super) use file::{ConfigWatch, Read};
+pub use file::{Reread, Seen};
 
 /// A request to reload, and where the answer goes.
 pub(super) struct ReloadRequest {
@@ -158,20 +90,6 @@ pub(super) type ReloadOutcome = (Option<ConfigRead>, Opened);
 
 /// The file: what was seen of it before it was read, if it was, and what was read.
 pub(super) type ConfigRead = (Option<FileVersion>, Result<Box<Read>, String>);
-
-/// What was read, and what was opened for it.
-pub(super) struct Read {
-    config: Config,
-    digest: u128,
-    /// The files of access lists that were not followed before, or have changed.
-    access_files: Vec<access_lists::PrefixesRead>,
-    /// The file of imported bans, likewise.
-    ban_files: Vec<bans::BansRead>,
-    /// The new access log, if it is another one than before; `Some(None)`: none.
-    log: Option<Option<Sink>>,
-    /// The new tokens of the API over HTTP.
-    tokens: Option<Tokens>,
-}
 
 impl Reloading {
     /// Nothing is being read. To be called inside the control thread's runtime.
@@ -237,58 +155,6 @@ impl Reloading {
     }
 }
 
-/// Watches the file by a look each second, where `reload_on_change` is set.
-#[derive(Debug)]
-pub(super) struct ConfigWatch {
-    file: RefCell<FileWatch>,
-    /// Changes are to be noticed.
-    enabled: Cell<bool>,
-    changed: Notify,
-}
-
-impl ConfigWatch {
-    /// Begins with what was seen before the file was read at the start. To be called inside the
-    /// control thread's runtime.
-    pub(super) fn begin(reread: &Reread) -> Rc<Self> {
-        let mut file = FileWatch::new(reread.path.clone());
-        file.mark_read(reread.seen.0);
-        let watch = Rc::new(Self {
-            file: RefCell::new(file),
-            enabled: Cell::new(false),
-            changed: Notify::new(),
-        });
-        tokio_uring::spawn(Rc::clone(&watch).run());
-        watch
-    }
-
-    async fn run(self: Rc<Self>) {
-        let path = self.file.borrow().path().to_owned();
-        loop {
-            tokio::time::sleep(LOOK).await;
-            if !self.enabled.get() {
-                continue;
-            }
-            let its = path.clone();
-            let look = aside::look(&path, move || Look::at(&its)).await;
-            // A reading may have begun meanwhile.
-            if let Ok(look) = look
-                && self.enabled.get()
-                && self.file.borrow_mut().consider(look).is_some()
-            {
-                self.changed.notify_one();
-            }
-        }
-    }
-
-    /// Waits for a change.
-    pub(super) async fn changed(watch: Option<Rc<Self>>) {
-        match watch {
-            Some(watch) => watch.changed.notified().await,
-            None => pending().await,
-        }
-    }
-}
-
 impl Balancer {
     /// Reads the file again and applies it. The log, the API and the counters report the outcome
     /// too. Without a file only sockets whose files are gone are opened again.
@@ -346,7 +212,7 @@ impl Balancer {
             return self.on_read(outcome);
         }
         self.watch_file(false);
-        let present = Present {
+        let present = InUse {
             log: self.config.access_log.clone(),
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
             certificates: preflight::certificate_files(&self.config),
@@ -589,5 +455,3 @@ const ANSWERS_TIME: Duration = Duration::from_secs(3);
 const ANSWERS_LOOK: Duration = Duration::from_millis(10);
 /// Readings that timed out and still hold a thread, at most.
 const HUNG_MAX: usize = 4;
-/// From one look at the file to the next.
-const LOOK: Duration = Duration::from_secs(1);
