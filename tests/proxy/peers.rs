@@ -155,6 +155,20 @@ pub(crate) fn try_connect_from(source: Ipv4Addr, to: SocketAddr) -> io::Result<T
     Ok(stream)
 }
 
+/// A connection that was served, or `None` if it was reset.
+#[track_caller]
+pub(crate) fn visit(from: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
+    let served = try_connect_from(from, to).and_then(|mut stream| {
+        stream.write_all(b"ping")?;
+        stream.read_exact(&mut [0; 4])?;
+        Ok(stream)
+    });
+    let is_reset = |kind| matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+    served
+        .inspect_err(|error| assert!(is_reset(error.kind()), "{error}"))
+        .ok()
+}
+
 /// A listener for tests that play the backend themselves, and its address for `--to`.
 pub(crate) fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,31 +1,17 @@
 //! Limits of new connections: of each source, of a listener and of all.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use crate::balancer::{Balancer, Launch};
-use crate::peers::{Backend, expect_end, listen, refusing_address, reset, try_connect_from};
+use crate::peers::{Backend, expect_end, listen, refusing_address, reset, try_connect_from, visit};
 use crate::watchdog::{eventually, watched};
 
 /// A client of this machine: there are millions.
 fn client(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x7F08_0000 + number)
-}
-
-/// A connection that was served, or `None` if it was reset.
-#[track_caller]
-fn visit(from: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
-    let served = try_connect_from(from, to).and_then(|mut stream| {
-        stream.write_all(b"ping")?;
-        stream.read_exact(&mut [0; 4])?;
-        Ok(stream)
-    });
-    let is_reset = |kind| matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
-    served
-        .inspect_err(|error| assert!(is_reset(error.kind()), "{error}"))
-        .ok()
 }
 
 fn visits(from: Ipv4Addr, to: SocketAddr, count: usize) -> Vec<TcpStream> {
