@@ -27,12 +27,12 @@ use crate::simulate::Scenario;
 pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Task,
 }
 
 /// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+pub enum Task {
     /// Run the balancer with a configuration file.
     #[command(after_help = RUN_HELP)]
     Run {
@@ -248,7 +248,7 @@ pub type Maybe<T> = Option<T>;
 /// The help with its commands in two lists: clap has one list only.
 fn help_template() -> StyledStr {
     let clients = ClientCommand::augment_subcommands(clap::Command::new(""));
-    let all = Command::augment_subcommands(clap::Command::new(""));
+    let all = Task::augment_subcommands(clap::Command::new(""));
     let is_client = |name: &str| clients.get_subcommands().any(|one| one.get_name() == name);
     let (clients, own): (Vec<_>, Vec<_>) = all
         .get_subcommands()

@@ -16,7 +16,7 @@ mod run;
 mod simulate;
 mod tips;
 
-pub use args::{Cli, Command, ConfigFile, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated};
+pub use args::{Cli, ConfigFile, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated, Task};
 pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 
 use std::env;
@@ -53,11 +53,11 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match command {
-        Command::Run { .. } | Command::Proxy(_) | Command::Demo(_) => {
+        Task::Run { .. } | Task::Proxy(_) | Task::Demo(_) => {
             sys::await_signals();
             operational_log::prepare();
         }
-        Command::Check { .. } | Command::Simulate(_) | Command::Client(_) | Command::Version => {
+        Task::Check { .. } | Task::Simulate(_) | Task::Client(_) | Task::Version => {
             sys::release_signals()
         }
     }
@@ -139,9 +139,9 @@ impl From<SandboxFlag> for Sandbox {
     }
 }
 
-fn execute(command: Command) -> ExitCode {
+fn execute(command: Task) -> ExitCode {
     match command {
-        Command::Run {
+        Task::Run {
             config,
             sandbox,
             no_helper,
@@ -152,18 +152,18 @@ fn execute(command: Command) -> ExitCode {
             };
             run_file(config.path(), sandbox)
         }
-        Command::Check {
+        Task::Check {
             config,
             deny_warnings,
         } => check::check(config.path(), deny_warnings),
-        Command::Proxy(args) => run_proxy(&args),
-        Command::Demo(sandbox) => match begin(sandbox.into(), RunAs::Unchanged, &|_| false) {
+        Task::Proxy(args) => run_proxy(&args),
+        Task::Demo(sandbox) => match begin(sandbox.into(), RunAs::Unchanged, &|_| false) {
             Ok(()) => demo::demo(),
             Err(code) => code,
         },
-        Command::Simulate(args) => simulate::simulate(&args),
-        Command::Client(command) => admin::ask(&command),
-        Command::Version => {
+        Task::Simulate(args) => simulate::simulate(&args),
+        Task::Client(command) => admin::ask(&command),
+        Task::Version => {
             // A reader that closed standard output does not need the rest.
             let _ = writeln!(io::stdout(), "mahoraga {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::*;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Task};
 use crate::config::{
     AccessLog, Admin, Backend, Check, Hash, HttpProbe, Listener, LogSink, Persist, Pool, Probe,
     SHUTDOWN_GRACE, SourceLimits, Timeouts,
@@ -18,7 +18,7 @@ fn config(flags: &str) -> Result<Config, ProxyError> {
     let arguments = ["mahoraga", "proxy"]
         .into_iter()
         .chain(flags.split_whitespace());
-    let Command::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
+    let Task::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
         panic!("another subcommand than proxy");
     };
     proxy_config(&args)
@@ -50,7 +50,7 @@ fn allow_and_deny_together_leave_a_warning_until_they_cover_all() {
     let warning = |flags: &str| {
         let arguments = format!("mahoraga proxy --from [::1]:1 --to unix:/a {flags}");
         let cli = Cli::try_parse_from(arguments.split_whitespace()).unwrap();
-        let Command::Proxy(args) = cli.command else {
+        let Task::Proxy(args) = cli.command else {
             panic!("another subcommand than proxy");
         };
         let others = proxy_config(&args).unwrap().access_lists[0].others;
@@ -187,7 +187,7 @@ fn a_check_is_a_word_or_a_group_as_in_a_file() {
     let check = |text: &str| {
         let flags = ["--from", "unix:/a", "--to", "unix:/b", "--check", text];
         let arguments = ["mahoraga", "proxy"].into_iter().chain(flags);
-        let Command::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
+        let Task::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
             panic!("another subcommand than proxy");
         };
         proxy_config(&args).unwrap().pools[0].check.clone()

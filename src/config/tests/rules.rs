@@ -5,7 +5,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::cli::{Cli, Command, proxy_config};
+use crate::cli::{Cli, Task, proxy_config};
 
 /// A configuration that a change is made to.
 const BASE: &str = r#"(
@@ -345,7 +345,7 @@ fn a_broken_rule_has_one_sentence_for_every_source() {
         if !case.flags.is_empty() {
             let arguments = ["mahoraga", "proxy"].into_iter();
             let arguments = arguments.chain(case.flags.split_whitespace());
-            let Command::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
+            let Task::Proxy(args) = Cli::try_parse_from(arguments).unwrap().command else {
                 panic!("another subcommand than proxy");
             };
             let error = proxy_config(&args).unwrap_err().to_string();
