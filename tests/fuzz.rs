@@ -119,6 +119,11 @@ fn tables_find_the_longest_prefix() {
 }
 
 #[test]
+fn bans_survive_any_number_of_restarts() {
+    fuzz(targets::kept_bans, "kept_bans", None);
+}
+
+#[test]
 fn requests_are_read_as_they_are_written() {
     fuzz(targets::requests, "requests", None);
 }

@@ -30,6 +30,7 @@ use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Events, Severity, Subject};
 pub(super) use file::KeptBans;
+pub use file::rewrite_kept_bans;
 pub use import::read_imported_bans;
 pub(super) use import::{BanFileNews, BansRead, KnownBans, read_import};
 pub(super) use reports::BanReports;

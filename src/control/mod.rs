@@ -68,7 +68,7 @@ use admin_listeners::AdminListeners;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
 use balancer::Balancer;
 use bans::KeptBans;
-pub use bans::read_imported_bans;
+pub use bans::{read_imported_bans, rewrite_kept_bans};
 use discovery::Discoveries;
 use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;

@@ -99,7 +99,10 @@ impl KeptBans {
     /// Puts those of the last run that still hold into the table, beside those that it has.
     /// Answers how many there are.
     pub(super) fn restore(&self, bans: &Bans) -> usize {
-        let clocks = Clocks::now();
+        self.restore_at(Clocks::now(), bans)
+    }
+
+    fn restore_at(&self, clocks: Clocks, bans: &Bans) -> usize {
         let hold = self.bans.iter().filter_map(|kept| kept.ban(clocks));
         let restored = hold.map(|ban| bans.restore(ban, clocks.monotonic));
         restored.filter(|holds| *holds).count()
@@ -226,15 +229,14 @@ pub(super) fn save(path: &Path, bans: &Bans) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(MODE).open(&new)?;
     let mut out = io::BufWriter::new(file);
-    write(&mut out, bans)?;
+    write(&mut out, bans, Clocks::now())?;
     out.into_inner()?.sync_all()?;
     fs::rename(&new, path)?;
     let directory = path.parent().filter(|its| !its.as_os_str().is_empty());
     File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-fn write(out: &mut impl Write, bans: &Bans) -> io::Result<()> {
-    let clocks = Clocks::now();
+fn write(out: &mut impl Write, bans: &Bans, clocks: Clocks) -> io::Result<()> {
     let mut all = bans.all(clocks.monotonic);
     all.retain(|ban| KEPT.contains(&ban.by));
     writeln!(out, "{HEAD}")?;
@@ -249,6 +251,24 @@ fn write(out: &mut impl Write, bans: &Bans) -> io::Result<()> {
         writeln!(out, "{}", line.trim_end())?;
     }
     writeln!(out, "{END}{}", all.len())
+}
+
+/// Reads the text of a file that keeps bans, up to the first mistake, and writes what holds at a
+/// time as the next run would. Answers with the mistake too.
+#[must_use]
+pub fn rewrite_kept_bans(text: &[u8], now: SystemTime) -> (Vec<u8>, Option<String>) {
+    let clocks = Clocks {
+        monotonic: 1 << 60,
+        wall: now,
+    };
+    let mut kept = KeptBans::default();
+    let outcome = parse(text, &mut kept.bans);
+    let table = Bans::new(u32::MAX);
+    kept.restore_at(clocks, &table);
+    let mut out = Vec::new();
+    let written = write(&mut out, &table, clocks);
+    let mistake = outcome.and(written).err();
+    (out, mistake.map(|error| error.to_string()))
 }
 
 /// The path of a file beside another one.
