@@ -6,9 +6,10 @@
 #
 # The balancer is in a network namespace, the attacker in another one. The kernel handles the
 # attacker's packets on the CPU of the only worker, PROXY_CPU. For each round the script prints what
-# the worker's thread took of a core, and what the kernel took of that CPU for packets (softirq),
-# without the flood and under it. Others that use the network of this machine disturb the second
-# figure. The exit code does not depend on times; it is 1 when the flood did not arrive, or when a
+# the worker's thread took of a core without the flood and under it, and what the kernel took of
+# that CPU for all that a packet meets: how much less another process gets done there in the same
+# CPU time. (What the kernel says of softirq itself is counted at ticks, which the flood is in step
+# with.) The exit code does not depend on times; it is 1 when the flood did not arrive, or when a
 # banned client was accepted. Needs root. By environment:
 #   ROUNDS=5           DURATION=10    rounds, and seconds of each figure in a round
 #   SYN_RATE=10000     SYNs a second
@@ -34,7 +35,7 @@ TSV=$WORK/banned.tsv
 start_balancer() {
     local task
     local -a as=()
-    [[ $1 == ebpf ]] || as=(setpriv --bounding-set=-bpf,-sys_admin)
+    [[ $1 == ebpf ]] || as=(setpriv "--bounding-set=-bpf,-sys_admin")
     free_port
     cat >"$WORK/balancer.ron" <<RON
 (
@@ -87,25 +88,40 @@ sys.exit("banned clients are still answered")
 PYTHON
 }
 
-# Nanoseconds that the worker's thread has run, those that PROXY_CPU has spent on packets, and
-# packets that have come.
+# Nanoseconds that the worker's thread has run, and packets that have come.
 used() {
-    local worker softirq
+    local worker
     read -r worker _ <"$WORKER/schedstat"
-    softirq=$(awk -v hz="$(getconf CLK_TCK)" -v cpu="cpu$PROXY_CPU" \
-        '$1 == cpu { printf "%.0f", $8 * 1e9 / hz }' /proc/stat)
-    echo "$worker $softirq $(nstat -asz IpInReceives | awk '$1 == "IpInReceives" { print $2 }')"
+    echo "$worker $(nstat -asz IpInReceives | awk '$1 == "IpInReceives" { print $2 }')"
 }
 
-# measured MEANS ROUND KIND: what is used in DURATION seconds.
+# Works for DURATION seconds of its own CPU time on PROXY_CPU: how often in a second of it. What
+# interrupts it is counted as its own time.
+work_done() {
+    taskset -c "$PROXY_CPU" python3 - "$DURATION" <<'PYTHON'
+import sys
+import time
+
+seconds, done = float(sys.argv[1]), 0
+begun = time.thread_time()
+while (spent := time.thread_time() - begun) < seconds:
+    for _ in range(20_000):
+        pass
+    done += 1
+print(f"{done / spent:.3f}")
+PYTHON
+}
+
+# measured MEANS ROUND KIND: what is used, and what is done.
 measured() {
-    local before after
+    local before after begun=$EPOCHREALTIME took work
     read -ra before <<<"$(used)"
-    sleep "$DURATION"
+    work=$(work_done)
     read -ra after <<<"$(used)"
-    PACKETS=$((after[2] - before[2]))
-    printf '%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" \
-        "$((after[0] - before[0]))" "$((after[1] - before[1]))" >>"$TSV"
+    took=$((${EPOCHREALTIME/./} - ${begun/./}))
+    PACKETS=$(((after[1] - before[1]) * 1000000 / took))
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" \
+        "$(((after[0] - before[0]) / (took / 1000)))" "$work" "$PACKETS" >>"$TSV"
 }
 
 measure() {
@@ -126,39 +142,40 @@ measure() {
         sleep 1
         measured "$means" "$round" flood
         stop "$STARTED"
-        ((PACKETS > SYN_RATE * DURATION / 2)) ||
-            die "$PACKETS packets came in $DURATION s: the flood did not arrive (is the CPU busy?)"
+        ((PACKETS > SYN_RATE / 2)) ||
+            die "$PACKETS packets came in a second: the flood did not arrive (is the CPU busy?)"
         [[ $(status accepted) == "$accepted" ]] || die "the balancer accepted banned clients"
-        printf '%s\t%s\tpackets\t%s\t0\n' "$means" "$round" "$PACKETS" >>"$TSV"
     done
     [[ $means == classic ]] || say "dropped, by the map: $(status syn_filter.dropped)"
     stop "$balancer"
 }
 
 print_table() {
-    python3 - "$TSV" "$DURATION" <<'PYTHON'
+    python3 - "$TSV" <<'PYTHON'
 import csv
 import sys
 from collections import defaultdict
 from statistics import median
 
-figures, seconds = defaultdict(list), float(sys.argv[2])
+figures = defaultdict(dict)
 with open(sys.argv[1], encoding="utf-8", newline="") as file:
-    for means, _, kind, worker, softirq in csv.reader(file, delimiter="\t"):
-        figures[means, kind].append((int(worker), int(softirq)))
+    for means, turn, kind, worker, work, packets in csv.reader(file, delimiter="\t"):
+        figures[means].setdefault(turn, {})[kind] = int(worker) / 10, float(work), int(packets)
 
 
-def share(means, kind, which):
-    values = [100 * its[which] / 1e9 / seconds for its in figures[means, kind]]
+def spread(values):
+    values = list(values)
     return f"{median(values):.2f} % ({min(values):.2f} to {max(values):.2f})"
 
 
-print("| means | SYNs a second | worker, quiet | worker, flood | softirq, quiet | softirq, flood |")
-print("| --- | --- | --- | --- | --- | --- |")
-for means in dict.fromkeys(means for means, _ in figures):
-    packets = median(its[0] for its in figures[means, "packets"]) / seconds
-    cells = [share(means, kind, which) for which in (0, 1) for kind in ("quiet", "flood")]
-    print("| " + " | ".join([means, f"{packets:,.0f}", *cells]) + " |")
+print("| means | SYNs a second | worker, quiet | worker, flood | kernel, flood |")
+print("| --- | --- | --- | --- | --- |")
+for means, rounds in figures.items():
+    quiet, flood = [[its[kind] for its in rounds.values()] for kind in ("quiet", "flood")]
+    packets = median(its[2] for its in flood)
+    kernel = spread(100 * (1 - two[1] / one[1]) for one, two in zip(quiet, flood))
+    workers = [spread(its[0] for its in kind) for kind in (quiet, flood)]
+    print("| " + " | ".join([means, f"{packets:,}", *workers, kernel]) + " |")
 PYTHON
 }
 

@@ -98,7 +98,7 @@ make_initramfs() {
     put_program "$root" "$test" /tests
     cp "$(command -v busybox)" "$root/bin/busybox"
     mkdir -p "$root/$PWD"
-    echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
+    printf '%s\n' 'root:x:0:0::/root:/bin/sh' 'daemon:x:1:1::/:/bin/false' >"$root/etc/passwd"
     printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
     printf '%s\n' "${groups[@]}" >"$root/groups"
     cat >"$root/init" <<INIT
