@@ -36,15 +36,23 @@ fn connect(from: &str, port: u16) -> Option<TcpStream> {
     }
 }
 
-/// Clients that wait in the backlog, which are as many as connected.
-fn accept_all(listener: &OwnedFd) -> Vec<TcpStream> {
+/// Clients that wait in the backlog, of which there will be so many: the kernel may still be busy
+/// with the last segment of a handshake when the client knows that it is connected.
+fn accept_all(listener: &OwnedFd, connected: usize) -> Vec<TcpStream> {
     let listener = TcpListener::from(listener.try_clone().unwrap());
-    std::iter::from_fn(|| listener.accept().ok())
-        .map(|(client, _)| {
-            client.set_nonblocking(false).unwrap();
-            client
-        })
-        .collect()
+    let socket = SockRef::from(&listener);
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    listener.set_nonblocking(false).unwrap();
+    let mut all: Vec<_> = (0..connected).map(|_| listener.accept().unwrap()).collect();
+    listener.set_nonblocking(true).unwrap();
+    all.extend(std::iter::from_fn(|| listener.accept().ok()));
+    let clients = all.into_iter().map(|(client, _)| {
+        client.set_nonblocking(false).unwrap();
+        client
+    });
+    clients.collect()
 }
 
 fn exchange(one: &mut TcpStream, other: &mut TcpStream) {
@@ -65,19 +73,20 @@ fn banned_clients_cost_no_accept(
 ) {
     let (listener, to) = listen(at);
     let mut before = connect(banned, to.port()).expect("nobody is banned");
-    let mut accepted = accept_all(&listener).pop().unwrap();
+    let mut accepted = accept_all(&listener, 1).pop().unwrap();
     ban(&listener);
     for _ in 0..3 {
         assert!(connect(banned, to.port()).is_none());
     }
     let reached = connect(free, to.port());
     assert_eq!(reached.is_some(), free != banned);
-    assert_eq!(accept_all(&listener).len(), usize::from(free != banned));
+    let connected = usize::from(free != banned);
+    assert_eq!(accept_all(&listener, connected).len(), connected);
     // A session that began before goes on.
     exchange(&mut before, &mut accepted);
     lift(&listener);
     let mut after = connect(banned, to.port()).expect("the ban is over");
-    let accepted = accept_all(&listener);
+    let accepted = accept_all(&listener, 1);
     assert!(!accepted.is_empty());
     drop((before, accepted));
     after.write_all(b"x").unwrap();
@@ -154,7 +163,7 @@ fn a_session_of_a_filtered_listener_outlives_a_ban_of_its_client() {
     let (listener, to) = listen("127.0.0.1:0");
     maps.attach(&listener).unwrap();
     let mut client = connect("127.7.7.7", to.port()).unwrap();
-    let mut accepted = accept_all(&listener).pop().unwrap();
+    let mut accepted = accept_all(&listener, 1).pop().unwrap();
     let host: Prefix = "127.7.7.7".parse().unwrap();
     maps.insert(host).unwrap();
     exchange(&mut client, &mut accepted);
