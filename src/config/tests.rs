@@ -225,6 +225,22 @@ fn mistakes_beyond_fifty_are_counted() {
 }
 
 #[test]
+fn trusted_networks_are_bounded() {
+    let read = |count: u16| {
+        let all = (0..count).map(|n| format!("\"10.0.{}.{}\",", n >> 8, n & 0xff));
+        let trusted = format!("(trusted: [{}], ", all.collect::<String>());
+        read(&SMALLEST.replacen("(", &trusted, 1))
+    };
+    assert_eq!(read(10_000).unwrap().0.trusted.len(), 10_000);
+    let error = read(10_001).unwrap_err().to_string();
+    let expected = "f:1:11: 10001 prefixes are too many: at most 10000";
+    assert!(
+        error.starts_with(expected) && error.len() < 1_000,
+        "{error}"
+    );
+}
+
+#[test]
 fn sentences_are_bounded_and_harmless() {
     let text = format!("(histogram_log: \"\u{1b}[31m{}/\")", "x".repeat(5000));
     let message = read(&text).unwrap_err().to_string();
