@@ -175,7 +175,8 @@ impl Balancer {
                 outcome: Ok(version),
             });
             if bans > 0 {
-                let message = format!("{bans} bans lifted {author}");
+                let s = if bans == 1 { "" } else { "s" };
+                let message = format!("{bans} ban{s} lifted {author}");
                 tell(&events, Severity::Info, EventKind::Unbanned, message);
             }
             drop(reply.send(LiftedBans { bans, notes }));

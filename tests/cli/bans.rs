@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use mahoraga::admin::model::{BanStatus, Banned, BannedBy, Lifted, LiftedBans};
+use mahoraga::admin::model::{
+    BanImportStatus, BanStatus, Banned, BannedBy, BansStatus, Lifted, LiftedBans, Status,
+};
 
 use super::super::fake::{Fake, answer};
 use super::super::stderr;
@@ -74,6 +76,39 @@ fn bans_are_shown_with_their_origin() {
         "GET /v1/bans?limit=9",
     ];
     assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn the_status_says_what_of_a_watched_file_is_not_banned() {
+    let import = |networks, trusted, no_room| {
+        let import = BanImportStatus {
+            file: "/feed".to_owned(),
+            networks,
+            trusted,
+            no_room,
+            error: None,
+        };
+        let bans = BansStatus {
+            max: 10,
+            import: Some(import),
+            ..BansStatus::default()
+        };
+        json(&Status {
+            bans,
+            ..Status::default()
+        })
+    };
+    let answers = [import(1, 0, 0), import(9, 3, 2)];
+    let fake = Fake::saying("client_bans_status", &answers.each_ref().map(|its| &**its));
+    for file in [
+        "1 network in /feed\n",
+        "9 networks in /feed, 3 trusted, 2 without room\n",
+    ] {
+        let output = fake.run(&["status"]);
+        let lines = format!("bans         0 of at most 10, 0 clients refused\n             {file}");
+        let text = succeeded(&output);
+        assert!(text.contains(&lines), "{text}");
+    }
 }
 
 #[test]

@@ -9,11 +9,11 @@ use super::args::{BackendsArgs, ClientOptions, HistogramsArgs, PoolsArgs};
 use super::client::{Client, ClientError, path};
 use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
-use super::units::{bytes, count, micros, plain, span};
+use super::units::{bytes, count, micros, plain, plural, span};
 use crate::admin::model::{
-    AccessListStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus, LatencyWindow,
-    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
-    SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
+    AccessListStatus, BanImportStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus,
+    LatencyWindow, ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage,
+    Status, SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
 use crate::config::values::written;
 use crate::session::CloseReason;
@@ -315,12 +315,18 @@ fn bans(bans: &BansStatus) -> String {
         return String::new();
     }
     let (banned, max, hits) = (bans.count, bans.max, count(bans.hits));
-    let import = bans.import.iter().map(|import| {
-        let (networks, file) = (import.networks, plain(&import.file));
-        format!("             {networks} of them in {file}\n")
-    });
-    let import: String = import.collect();
+    let import = bans.import.as_ref().map(imported).unwrap_or_default();
     format!("bans         {banned} of at most {max}, {hits} clients refused\n{import}")
+}
+
+/// A line for the watched file of bans, with what of it is not banned.
+fn imported(file: &BanImportStatus) -> String {
+    let networks = plural(file.networks, "network");
+    let others = [(file.trusted, "trusted"), (file.no_room, "without room")];
+    let others = others.into_iter().filter(|(number, _)| *number > 0);
+    let others = others.map(|(number, what)| format!(", {number} {what}"));
+    let others: String = others.collect();
+    format!("             {networks} in {}{others}\n", plain(&file.file))
 }
 
 /// A line for each access list, and for each file of one that is wrong.

@@ -299,9 +299,9 @@ impl BanImport {
         };
         match &self.path {
             Some(path) => format!(
-                "bans of {}: {} networks, {new} new, {lifted} lifted{trusted}",
+                "bans of {}: {}, {new} new, {lifted} lifted{trusted}",
                 path.display(),
-                self.list.len()
+                networks(self.list.len() as u64)
             ),
             None => format!("bans are no longer imported: {lifted} lifted"),
         }
@@ -311,8 +311,8 @@ impl BanImport {
         let (path, count) = (self.path.as_ref()?, self.last.no_room);
         (count > 0).then(|| {
             format!(
-                "the ban table is full: {count} networks of {} are not banned; raise `bans: (max: \
-                 ...)`",
+                "the ban table is full: {} of {} not banned; raise `bans: (max: ...)`",
+                networks(count),
                 path.display()
             )
         })
@@ -321,10 +321,16 @@ impl BanImport {
 
 /// What is wrong with the file, and what holds meanwhile.
 fn problem(file: &Followed<ImportedBans>) -> Option<String> {
-    let (error, count) = (file.error.as_ref()?, file.list.len());
+    let (error, count) = (file.error.as_ref()?, networks(file.list.len() as u64));
     Some(format!(
-        "imported bans: {error}; the last good file stays in force, with {count} networks"
+        "imported bans: {error}; the last good file stays in force, with {count}"
     ))
+}
+
+/// `1 network`, `2 networks`.
+fn networks(count: u64) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} network{s}")
 }
 
 /// Networks of a file: as many as the ban table may have.
@@ -338,7 +344,7 @@ mod tests {
     use super::read_imported_bans as parse;
     use super::*;
 
-    fn networks(text: &[u8]) -> Vec<(String, String)> {
+    fn read(text: &[u8]) -> Vec<(String, String)> {
         let all = parse(text).unwrap();
         let shown =
             |(prefix, reason): &(Prefix, Arc<str>)| (prefix.to_string(), reason.to_string());
@@ -355,7 +361,7 @@ mod tests {
             pair("198.51.100.0/24", "SBL1"),
             pair("2001:db8::/48", ""),
         ];
-        assert_eq!(networks(text.as_bytes()), want);
+        assert_eq!(read(text.as_bytes()), want);
         assert!(parse(&b""[..]).unwrap().is_empty());
         // Comments may have other encodings, be long, and try to draw on a terminal.
         let text = [
@@ -364,7 +370,7 @@ mod tests {
             b"\n::1\n",
         ]
         .concat();
-        let found = networks(&text);
+        let found = read(&text);
         let reason = &found[0].1;
         assert_eq!((found.len(), reason.chars().count()), (2, 200));
         assert!(reason.starts_with("[2J \u{fffd}xx"), "{reason}");
