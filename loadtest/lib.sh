@@ -398,6 +398,17 @@ start_mahoraga() {
     wait_port "$PORT" "mahoraga-$PORT"
 }
 
+# balancer_number NAME: a gauge or counter of the workers of the balancer whose admin socket is
+# $WORK/admin.sock, added up.
+balancer_number() {
+    "$MAHORAGA" status --json --admin "$WORK/admin.sock" | python3 -c '
+import json
+import sys
+
+workers = json.load(sys.stdin)["workers"]
+print(sum(worker["numbers"].get(sys.argv[1], 0) for worker in workers))' "$1"
+}
+
 # ---- Networks --------------------------------------------------------------------------------
 
 # make_network OURS THEIRS: a namespace for an attacker, whose process is ATTACKER_PID, and a cable
