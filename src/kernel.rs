@@ -35,6 +35,17 @@ pub trait Kernel {
     /// A connection that waits in the backlog, at once.
     fn accept_now(&mut self, listener: &Socket) -> Option<Socket>;
 
+    /// How many clients that have connected the kernel keeps at most until they are accepted
+    /// (listen(2)). Those that it keeps already stay. A socket that other processes listen on too
+    /// is left as it is.
+    fn set_backlog(&mut self, _listener: &Socket, _most: u32) {}
+
+    /// How many clients the kernel has dropped at a listening socket before they were connected,
+    /// for want of room or by a filter. It counts from the socket's beginning, and goes round.
+    fn dropped_clients(&self, _listener: &Socket) -> u32 {
+        0
+    }
+
     /// The listening socket that the control thread handed over for the listener of this id.
     /// The caller asks in the order of ids, which count up: sockets of lower ids that were not
     /// asked for are closed. `None`: the socket did not arrive.
@@ -64,9 +75,9 @@ pub trait Kernel {
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool);
 
     /// Waits until the socket is ready and completes with its events (poll(2)). It completes at
-    /// once when the peer has ended its direction, ready or not. [`Interest::Room`] and
-    /// [`Interest::Fault`] go on until they are cancelled: they complete at once like the others,
-    /// and then at each change.
+    /// once when the peer has ended its direction, ready or not. [`Interest::Bytes`],
+    /// [`Interest::Room`] and [`Interest::Fault`] go on until they are cancelled: they complete at
+    /// once like the others, and then at each change.
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest);
 
     /// Asks the operation of this token to end early; it completes all the same.
@@ -146,6 +157,11 @@ pub trait Kernel {
 
     /// The number of received buffers that were not given back.
     fn buffers_in_use(&self) -> u32;
+
+    /// The number of receive buffers in all.
+    fn buffers_in_all(&self) -> u32 {
+        u32::MAX
+    }
 
     /// Whether buffers are short, so that each direction should hold one at most.
     fn is_short_of_buffers(&self) -> bool;
@@ -242,6 +258,8 @@ pub const RECV_BYTES_MAX: u32 = 4 * BUFFER_BYTES;
 pub enum Interest {
     /// Bytes or the end of the stream.
     Read,
+    /// The same, reported at each arrival.
+    Bytes,
     /// Room to send.
     Write,
     /// Room to send, reported at each change.

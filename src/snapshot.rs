@@ -13,7 +13,7 @@ use crate::by_name::ByName;
 use crate::config::{self, Config};
 use crate::guard::{
     AccessFilter, AccessFilters, Action, Admission, BanRule, Bans, Gate, Limit, ListenerBandwidth,
-    Pit, Rules, Sources, Trusted,
+    Meters, Pit, Rules, Sources, Trusted,
 };
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::select::Plan;
@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub admission: Admission,
     /// How many listeners there have been; the id of the next new one.
     pub listeners_made: u64,
+    /// The bandwidth of all sessions together. It outlives snapshots.
+    pub bandwidth: Arc<Meters>,
     /// Whether bandwidth is limited anywhere.
     pub has_bandwidth_limits: bool,
 }
@@ -153,9 +155,10 @@ impl Snapshot {
             bans,
             ban_action: config.bans.action,
             trusted,
-            pit: config.tarpit.pit(),
+            pit: pit(before, config),
             admission: admission(config),
             listeners_made,
+            bandwidth: before.map_or_else(Arc::default, |before| Arc::clone(&before.bandwidth)),
             has_bandwidth_limits: config.limits_bandwidth(),
         };
         Draft {
@@ -239,6 +242,8 @@ impl Draft<'_> {
         let next = self.next;
         next.connections.set_max(self.max_connections);
         next.bans.set_max(self.config.bans.max);
+        next.pit.slots.set_max(self.config.tarpit.slots.get());
+        next.bandwidth.set(self.config.bandwidth.by_way());
         for (listener, config) in next.listeners.iter().zip(&self.config.listeners) {
             let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
             listener.connections.set_max(max);
@@ -329,6 +334,14 @@ impl Listener {
             bandwidth: old.map_or_else(Arc::default, |old| Arc::clone(&old.bandwidth)),
             plan,
         }
+    }
+}
+
+fn pit(before: Option<&Snapshot>, config: &Config) -> Pit {
+    let slots = before.map(|before| Arc::clone(&before.pit.slots));
+    Pit {
+        slots: slots.unwrap_or_else(|| Arc::new(Limit::unbounded())),
+        time: nanos(config.tarpit.time),
     }
 }
 

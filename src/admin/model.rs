@@ -65,6 +65,9 @@ pub struct Status {
     /// The table of sources.
     #[serde(default)]
     pub sources: SourcesStatus,
+    /// What waited for the limit of bandwidth of all sessions.
+    #[serde(default)]
+    pub paced: PacedStatus,
     /// The ban table.
     #[serde(default)]
     pub bans: BansStatus,
@@ -460,7 +463,9 @@ pub enum EventKind {
     AccessDenied,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.
     LimitExceeded,
-    /// Workers can't keep up: they refuse new clients that wait for too long.
+    /// Clients are reset that have not finished their first bytes in time.
+    FirstBytesTimeout,
+    /// Workers refuse new clients: they can't keep up, or have no memory for more.
     Overloaded,
     /// The table of sources has no room for new ones, which share the limits of one source.
     SourceTableFull,

@@ -41,7 +41,8 @@ impl Config {
     pub fn limits_bandwidth(&self) -> bool {
         let mut listeners = self.listeners.iter();
         let mut backends = self.pools.iter().flat_map(|pool| &pool.backends);
-        listeners.any(|listener| listener.bandwidth != Bandwidth::default())
+        self.bandwidth != Rates::default()
+            || listeners.any(|listener| listener.bandwidth != Bandwidth::default())
             || backends.any(|backend| backend.bandwidth != Rates::default())
     }
 }

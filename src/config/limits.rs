@@ -7,7 +7,7 @@ use super::Listener;
 use super::codec::{duration, named, number, required, truth};
 use super::table::settings;
 use super::values::{self, MINUTE, SECOND, between};
-use crate::guard::{Action, Pit, Rate, RateRule, Shed, SourceRules};
+use crate::guard::{Action, Rate, RateRule, Shed, SourceRules};
 use crate::time::nanos;
 
 settings! {
@@ -69,6 +69,9 @@ settings! {
         /// A worker is overloaded when each client has waited for longer than `wait` during this
         /// time. A burst that is over sooner costs no client a connection.
         pub after: Duration = Duration::from_secs(1) => duration(between(10, MINUTE));
+        /// The part of a worker's receive buffers in use, in percent, from which on new clients are
+        /// refused, once that has lasted for `after`. Up to half of them, none is missed.
+        pub memory: u8 = 95 => number(50..=100);
         /// Whether clients that wait for too long are only counted.
         pub dry_run: bool = false => truth();
     }
@@ -94,17 +97,6 @@ impl SourceLimits {
     }
 }
 
-impl Tarpit {
-    /// What workers apply.
-    #[must_use]
-    pub fn pit(&self) -> Pit {
-        Pit {
-            slots: self.slots.get(),
-            time: nanos(self.time),
-        }
-    }
-}
-
 impl Overload {
     /// What workers apply.
     #[must_use]
@@ -112,6 +104,7 @@ impl Overload {
         Shed {
             wait: nanos(self.wait),
             after: nanos(self.after),
+            memory: self.memory,
             dry_run: self.dry_run,
         }
     }

@@ -100,6 +100,8 @@ settings! {
         pub memory: Option<u64> = None => waits(memory().or("auto"));
         /// The most new connections of all listeners in a second. Off: any number.
         pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
+        /// The most bytes that all sessions together move in a second.
+        pub bandwidth: Rates = Rates::default() => group();
         /// Where refused clients are held whose rule's `action` is "drop" or "tarpit".
         pub tarpit: Tarpit = Tarpit::default() => group();
         /// Which new clients are refused while a worker can't keep up. Off: they wait.

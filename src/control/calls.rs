@@ -139,6 +139,7 @@ impl Balancer {
             closed,
             access_lists: self.access.status(),
             sources: status::sources(&snapshot.sources),
+            paced: status::paced(&snapshot.bandwidth),
             bans: self.bans_status(),
             syn_filter: self.syn_filter.status(),
             lacks: metrics.lacks(),

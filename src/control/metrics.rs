@@ -64,7 +64,7 @@ impl Metrics {
     ) {
         self.shortages
             .report(&workers.stats, snapshot, roster, events);
-        self.refusals.tick(snapshot, events);
+        self.refusals.tick(&workers.stats, snapshot, events);
         self.overloads.tick(&workers.stats, events);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);

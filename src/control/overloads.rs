@@ -1,5 +1,6 @@
-//! Reports workers that can't keep up with new clients: as an alert while it lasts, and as an event
-//! at once and then every ten seconds at most. Workers only count the clients.
+//! Reports workers that can't keep up with new clients, or have no memory for them: as an alert
+//! while it lasts, and as an event at once and then every ten seconds at most. Workers only count
+//! the clients.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::worker::Stats;
 
 use super::events::{Events, Severity, Subject};
 
-/// Clients that were refused because their worker was overloaded.
+/// Clients that were refused because their worker was overloaded, or had no memory.
 #[derive(Default)]
 pub(super) struct Overloads {
     /// Those so far, and those that a dry run would have refused, at the last call.
@@ -26,6 +27,7 @@ pub(super) struct Overloads {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     refused: u64,
+    memory: u64,
     dry_run: u64,
 }
 
@@ -35,6 +37,7 @@ impl Overloads {
         let sum = |count: fn(&Stats) -> u64| stats.iter().map(|its| count(its)).sum();
         self.update(Counts {
             refused: sum(|its| its.closed[CloseReason::Overloaded as usize].get()),
+            memory: sum(|its| its.closed[CloseReason::MemoryFull as usize].get()),
             dry_run: sum(|its| its.overloaded_dry_run.get()),
         });
         if let Some(sentence) = self.due() {
@@ -72,20 +75,33 @@ impl Overloads {
 
 fn sentence(now: Counts, before: Counts, when: &str) -> Option<String> {
     let refused = now.refused.saturating_sub(before.refused);
+    let memory = now.memory.saturating_sub(before.memory);
     let dry_run = now.dry_run.saturating_sub(before.dry_run);
-    let (count, were) = match (refused, dry_run) {
-        (0, 0) => return None,
-        (0, dry_run) => (dry_run, "would have been refused (dry_run)"),
-        (refused, _) => (refused, "were refused"),
+    let late = |count, were| {
+        format!(
+            "{count} new clients {were} {when}, as they waited for a worker for too long; \
+             sessions that are open come first; {MORE_CPUS}"
+        )
     };
-    Some(format!(
-        "overloaded: {count} new clients {were} {when}, as they waited for a worker for too long; \
-         sessions that are open come first; {REMEDY}"
-    ))
+    let full = || {
+        format!(
+            "{memory} new clients were refused {when}, as clients that read or send slowly have \
+             used up the memory for their bytes; {MORE_MEMORY}"
+        )
+    };
+    let why = match (refused, memory, dry_run) {
+        (0, 0, 0) => return None,
+        (0, 0, dry_run) => late(dry_run, "would have been refused (dry_run)"),
+        (refused, 0, _) => late(refused, "were refused"),
+        (0, ..) => full(),
+        (refused, ..) => format!("{}; {}", late(refused, "were refused"), full()),
+    };
+    Some(format!("overloaded: {why}"))
 }
 
 /// What helps.
-const REMEDY: &str = "add CPUs and workers, or another balancer";
+const MORE_CPUS: &str = "add CPUs and workers, or another balancer";
+const MORE_MEMORY: &str = "raise `memory`, or limit what one source may take (`source_limits`)";
 /// From one event to the next.
 const PAUSE_SECONDS: u32 = 10;
 
@@ -94,7 +110,11 @@ mod tests {
     use super::*;
 
     fn counts(refused: u64, dry_run: u64) -> Counts {
-        Counts { refused, dry_run }
+        Counts {
+            refused,
+            dry_run,
+            ..Counts::default()
+        }
     }
 
     #[test]
@@ -123,5 +143,28 @@ mod tests {
         overloads.update(counts(0, 2));
         let sentence = overloads.due().expect("an event");
         assert!(sentence.contains("2 new clients would have been refused (dry_run)"));
+    }
+
+    #[test]
+    fn memory_that_is_used_up_is_reported_apart() {
+        let mut overloads = Overloads::default();
+        let memory = Counts {
+            memory: 7,
+            ..Counts::default()
+        };
+        overloads.update(memory);
+        let sentence = overloads.due().expect("an event");
+        assert!(sentence.starts_with("overloaded: 7 new clients were refused since the last"));
+        assert!(sentence.contains("used up the memory") && !sentence.contains("CPUs"));
+        overloads.update(Counts {
+            refused: 3,
+            memory: 9,
+            dry_run: 0,
+        });
+        let now = overloads.now().expect("it is overloaded");
+        assert!(
+            now.contains("3 new clients") && now.contains("2 new clients"),
+            "{now}"
+        );
     }
 }

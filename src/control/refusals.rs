@@ -4,11 +4,14 @@
 //! A new kind of rule has a [`Report`], and a function that lists its [`Refuser`]s.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::admin::model::EventKind;
 use crate::guard::Refusal;
+use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
+use crate::worker::Stats;
 
 use super::events::{Events, Severity, Subject};
 
@@ -17,6 +20,7 @@ use super::events::{Events, Severity, Subject};
 pub(super) struct Refusals {
     access: Report,
     limits: Report,
+    first_bytes: Report,
     sources: Report,
 }
 
@@ -45,7 +49,7 @@ enum Mode {
 
 impl Refusals {
     /// To be called each second.
-    pub(super) fn tick(&mut self, snapshot: &Snapshot, events: &Events) {
+    pub(super) fn tick(&mut self, stats: &[Arc<Stats>], snapshot: &Snapshot, events: &Events) {
         let tell = |report: &mut Report, kind, refusers: &dyn Fn() -> Vec<Refuser>| {
             if let Some(message) = report.tick(refusers) {
                 events.tell(Severity::Info, kind, Subject::default(), message);
@@ -55,6 +59,16 @@ impl Refusals {
         tell(&mut self.access, EventKind::AccessDenied, &of_access);
         let of_limits = || by_limit(snapshot);
         tell(&mut self.limits, EventKind::LimitExceeded, &of_limits);
+        let reason = CloseReason::FirstBytesTimeout;
+        let late = stats.iter().map(|its| its.closed[reason as usize].get());
+        if let Some(new) = self.first_bytes.tick_count(late.sum()) {
+            let message = format!(
+                "{new} clients were reset, as they had begun their first bytes and not finished \
+                 them in time (`timeouts.peek`)"
+            );
+            let about = Subject::default();
+            events.tell(Severity::Info, EventKind::FirstBytesTimeout, about, message);
+        }
         let sources = &snapshot.sources;
         if let Some(new) = self.sources.tick_count(sources.overflowed()) {
             let message = format!(

@@ -96,7 +96,8 @@ fn paced_by(listener: &Listener) -> BTreeMap<String, PacedStatus> {
         .collect()
 }
 
-fn paced(meters: &Meters) -> PacedStatus {
+/// What waited for a limit of bandwidth.
+pub(super) fn paced(meters: &Meters) -> PacedStatus {
     let [up, down] = [0, 1].map(|way| meters.way(way));
     PacedStatus {
         rests_up: up.rests(),
@@ -282,6 +283,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
         ("turns_in_vain", &stats.turns_in_vain),
         ("refusals_unlogged", &stats.refusals_unlogged),
         ("overloaded_dry_run", &stats.overloaded_dry_run),
+        ("backlog_drops", &stats.backlog_drops),
         ("dropped", &stats.dropped),
         ("tarpitted", &stats.tarpitted),
         ("held_early", &stats.held_early),

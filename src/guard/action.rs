@@ -1,5 +1,9 @@
 //! What is done with clients that a rule refuses.
 
+use std::sync::Arc;
+
+use super::Limit;
+
 /// What a rule does with a client that it refuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -22,10 +26,10 @@ impl Action {
 }
 
 /// How long refused clients are held whose rule does not reset them, and how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Pit {
-    /// Over all workers.
-    pub slots: u32,
+    /// Those that are held, over all workers. It outlives snapshots.
+    pub slots: Arc<Limit>,
     /// In ns.
     pub time: u64,
 }

@@ -219,9 +219,12 @@ impl Gate {
         match admitted {
             Ok((held, pass)) => Ok(Pass { held, ..pass }),
             Err(rule) if of_source.dry_run && !by_others => {
-                let pass = self.admit_rates(sources, rules, now)?;
-                let dry_run = Some(rule);
-                Ok(Pass { dry_run, ..pass })
+                let _ = self.admit_rates(sources, rules, now)?;
+                let place = || sources.hold_beyond(source, &self.overflow);
+                Ok(Pass {
+                    held: of_source.is_paced.then(place),
+                    dry_run: Some(rule),
+                })
             }
             Err(rule) => Err(rule),
         }

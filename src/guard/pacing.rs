@@ -309,9 +309,10 @@ impl Lane {
 mod tests;
 
 /// Limits that sessions share.
-pub const SHARED: usize = 3;
+pub const SHARED: usize = 4;
 /// With that of the session.
-const BUCKETS: u8 = 4;
+const BUCKETS: u8 = 5;
+const _: () = assert!(BUCKETS as usize == SHARED + 1);
 /// A session pays what it owes in such pieces: workers write a bucket so much less often.
 const OWED_MAX: u32 = 4 << 10;
 /// A session that moved much moves little again after so long: 1 s.

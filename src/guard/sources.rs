@@ -43,6 +43,8 @@ pub(super) struct Source {
 pub(super) struct Count {
     bucket: Bucket,
     connections: u32,
+    /// Connections beyond limits in a dry run, which share the bandwidth of the others.
+    beyond: u32,
     /// Bytes of its sessions: [from clients, from backends].
     taken: [Taken; 2],
 }
@@ -72,13 +74,18 @@ pub struct SourceRules {
 #[must_use]
 pub enum Held {
     /// Among those for whose sources there was no room.
-    Overflow,
+    Overflow {
+        /// Limits count it; else it is beyond them, in a dry run.
+        counts: bool,
+    },
     /// In an entry of the table, which is pinned as long.
     Entry {
         /// The number of its shard.
         shard: u8,
         /// Its index there.
         index: u32,
+        /// As above.
+        counts: bool,
     },
 }
 
@@ -154,24 +161,55 @@ impl Sources {
                     shard.expose(index);
                 }
                 let shard = u8::try_from(key.shard).expect("few shards");
-                let held = is_counted.then_some(Held::Entry { shard, index });
+                let held = is_counted.then_some(Held::Entry {
+                    shard,
+                    index,
+                    counts: true,
+                });
                 return Ok((held, taken?));
             }
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }
         let rest = overflow.lock().take(rules, now, others)?;
-        Ok((is_counted.then_some(Held::Overflow), rest))
+        let held = Held::Overflow { counts: true };
+        Ok((is_counted.then_some(held), rest))
+    }
+
+    /// A place of a connection that is beyond the limits of its source, in a dry run: it shares the
+    /// bandwidth of the source, and no limit counts it.
+    pub(super) fn hold_beyond(&self, source: Option<Source>, overflow: &Mutex<Count>) -> Held {
+        let counts = false;
+        if let Some(source) = source {
+            let (shard, key) = self.table.locate(source);
+            let mut shard = shard.lock();
+            if let Some(index) = shard.find(key) {
+                shard.value_mut(index).beyond += 1;
+                shard.pin(index);
+                let shard = u8::try_from(key.shard).expect("few shards");
+                return Held::Entry {
+                    shard,
+                    index,
+                    counts,
+                };
+            }
+        }
+        overflow.lock().beyond += 1;
+        Held::Overflow { counts }
     }
 
     /// A counted connection has ended.
     pub(super) fn release(&self, held: Held, overflow: &Mutex<Count>) {
         match held {
-            Held::Overflow => overflow.lock().release(),
-            Held::Entry { shard, index } => {
+            Held::Overflow { counts } => overflow.lock().release(counts),
+            Held::Entry {
+                shard,
+                index,
+                counts,
+            } => {
                 let mut shard = self.table.shard(shard.into()).lock();
                 let count = shard.value_mut(index);
-                count.release();
-                if count.connections == 0 {
+                count.release(counts);
+                if count.sessions() == 0 {
                     shard.unpin(index);
                 }
             }
@@ -199,8 +237,8 @@ pub struct SourcePlace<'a> {
 
 impl SourcePlace<'_> {
     /// Sessions of the source.
-    pub(super) fn connections(&self) -> u32 {
-        self.with(|count| count.connections)
+    pub(super) fn sessions(&self) -> u32 {
+        self.with(|count| count.sessions())
     }
 
     /// Lets a direction of the source be changed.
@@ -210,8 +248,8 @@ impl SourcePlace<'_> {
 
     fn with<T>(&self, call: impl FnOnce(&mut Count) -> T) -> T {
         match *self.held {
-            Held::Overflow => call(&mut self.gate.overflow().lock()),
-            Held::Entry { shard, index } => {
+            Held::Overflow { .. } => call(&mut self.gate.overflow().lock()),
+            Held::Entry { shard, index, .. } => {
                 let mut shard = self.sources.table.shard(shard.into()).lock();
                 call(shard.value_mut(index))
             }
@@ -254,9 +292,19 @@ impl Count {
         Ok(rest)
     }
 
-    fn release(&mut self) {
-        debug_assert!(self.connections > 0, "more given back than taken");
-        self.connections -= 1;
+    fn release(&mut self, counts: bool) {
+        let taken = if counts {
+            &mut self.connections
+        } else {
+            &mut self.beyond
+        };
+        debug_assert!(*taken > 0, "more given back than taken");
+        *taken -= 1;
+    }
+
+    /// All that share its bandwidth.
+    fn sessions(&self) -> u32 {
+        self.connections + self.beyond
     }
 
     pub(super) fn connections(&self) -> u32 {
@@ -266,7 +314,7 @@ impl Count {
     /// Whether nothing would be lost with it.
     fn is_spent(&self, now: u64) -> bool {
         let is_full = self.taken.iter().all(|taken| taken.is_full(now));
-        self.connections == 0 && self.bucket.is_full(now) && is_full
+        self.sessions() == 0 && self.bucket.is_full(now) && is_full
     }
 }
 

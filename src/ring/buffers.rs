@@ -169,6 +169,11 @@ impl Buffers {
         u32::from(self.max - self.stocked) - self.free()
     }
 
+    /// Buffers in any hand, or in none.
+    pub(super) fn in_all(&self) -> u32 {
+        self.max.into()
+    }
+
     /// Buffers in no hand.
     pub(super) fn free(&self) -> u32 {
         u32::from(self.max - self.fresh) + u32::try_from(self.free.len()).unwrap_or(0)

@@ -19,6 +19,7 @@ mod pipes;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod wakes;
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -37,12 +38,13 @@ use crate::kernel::{
     Pumped, RECV_BYTES_MAX, Sleeper, Socket,
 };
 use crate::origin::Origin;
-use crate::sys::{self, Doorbell};
+use crate::sys;
 use crate::token::{Purpose, Token};
 
 use buffers::{Buffers, GROUP};
 use pipes::Pipes;
 pub use setup::{Features, SetupError, probe};
+pub use wakes::Wakes;
 
 /// How large a worker's ring is.
 #[derive(Clone, Copy, Debug)]
@@ -76,34 +78,6 @@ pub struct Ring {
     spares: Vec<OwnedFd>,
     /// A descriptor was closed since spares were last looked at.
     closed: bool,
-}
-
-/// What ends the waits of threads. Its eventfds must be in the descriptor table of each worker.
-#[derive(Clone, Debug)]
-pub struct Wakes {
-    /// The number of the ring's own worker.
-    pub worker: u32,
-    /// The eventfds that end the waits of workers, by worker.
-    pub workers: Arc<[Arc<OwnedFd>]>,
-    /// Wakes the control thread.
-    pub control: Arc<Doorbell>,
-    /// Wakes the writer of the access log.
-    pub log_writer: Arc<Doorbell>,
-}
-
-impl Wakes {
-    /// What ends the wait of the ring's own worker.
-    #[must_use]
-    pub fn own(&self) -> &Arc<OwnedFd> {
-        &self.workers[self.worker as usize]
-    }
-
-    /// The descriptors of all of them.
-    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
-        let bells = [&self.control, &self.log_writer].map(|bell| bell.eventfd());
-        let all = self.workers.iter().map(|wake| &**wake).chain(bells);
-        all.map(AsRawFd::as_raw_fd)
-    }
 }
 
 impl Ring {
@@ -360,6 +334,14 @@ impl Kernel for Ring {
         sys::accept(listener)
     }
 
+    fn set_backlog(&mut self, listener: &Socket, most: u32) {
+        sys::set_backlog(listener, most);
+    }
+
+    fn dropped_clients(&self, listener: &Socket) -> u32 {
+        sys::dropped_clients(listener)
+    }
+
     fn adopt(&mut self, listener: u64) -> Option<Socket> {
         loop {
             while let Some((id, socket)) = self.handed.pop_front() {
@@ -442,13 +424,13 @@ impl Kernel for Ring {
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
         let events = match interest {
-            Interest::Read => POLLIN | POLLRDHUP,
+            Interest::Read | Interest::Bytes => POLLIN | POLLRDHUP,
             Interest::Write | Interest::Room => POLLOUT,
             Interest::Fault => 0,
         };
         // Every poll reports POLLRDHUP, asked or not. What comes after it, room or the reset of a
         // side that had ended its own direction, is reported only by a poll that goes on.
-        let goes_on = matches!(interest, Interest::Room | Interest::Fault);
+        let goes_on = matches!(interest, Interest::Bytes | Interest::Room | Interest::Fault);
         let poll = opcode::PollAdd::new(types::Fd(socket.raw()), events);
         self.push(poll.multi(goes_on).build(), token);
     }
@@ -552,6 +534,10 @@ impl Kernel for Ring {
 
     fn buffers_in_use(&self) -> u32 {
         self.buffers.in_use()
+    }
+
+    fn buffers_in_all(&self) -> u32 {
+        self.buffers.in_all()
     }
 
     fn is_short_of_buffers(&self) -> bool {

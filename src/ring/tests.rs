@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::kernel::UNBOUNDED;
+use crate::sys::Doorbell;
 use crate::token::Side;
 
 /// Kernels before 6.17, 6.15 and 6.6 lack these; normally the probe decides, here the test does.

@@ -41,6 +41,8 @@ pub enum CloseReason {
     GlobalRate,
     /// The client waited for too long to be taken in, as the worker was overloaded.
     Overloaded,
+    /// The worker had no memory for more clients.
+    MemoryFull,
     /// The client had sent only the beginning of its first bytes when their time was over.
     FirstBytesTimeout,
     /// Every backend of the pool was full, and so was its queue.
@@ -67,7 +69,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -83,6 +85,7 @@ impl CloseReason {
         Self::ListenerRate,
         Self::GlobalRate,
         Self::Overloaded,
+        Self::MemoryFull,
         Self::FirstBytesTimeout,
         Self::PoolFull,
         Self::QueueTimeout,
@@ -152,6 +155,7 @@ impl CloseReason {
             Self::ListenerRate => Refusal::ListenerRate.as_str(),
             Self::GlobalRate => Refusal::GlobalRate.as_str(),
             Self::Overloaded => "overloaded",
+            Self::MemoryFull => "memory_full",
             Self::FirstBytesTimeout => "first_bytes_timeout",
             Self::PoolFull => "pool_full",
             Self::QueueTimeout => "queue_timeout",
@@ -184,6 +188,7 @@ impl CloseReason {
             | Self::ListenerRate
             | Self::GlobalRate
             | Self::Overloaded
+            | Self::MemoryFull
             | Self::FirstBytesTimeout
             | Self::PoolFull
             | Self::QueueTimeout

@@ -25,6 +25,11 @@ impl Session {
         if !self.half(Side::Client).is_loaded() {
             self.acknowledge(cx);
         }
+        // Bytes that found no buffer go on when the poll has ended.
+        if self.in_flight.has(Purpose::PollSource(Side::Client)) {
+            cx.ops
+                .push_back(Op::Cancel(Purpose::PollSource(Side::Client)));
+        }
         for from in Side::BOTH {
             self.advance(from, cx);
         }

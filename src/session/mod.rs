@@ -6,9 +6,9 @@
 //!
 //! | state | in flight | left by |
 //! |---|---|---|
-//! | Peeking | the client's receive | its first bytes suffice; a deadline |
-//! | Connecting | connect or a visit; the client's receive | `Connected`; the last failure |
-//! | Queued | the client's receive | `Called`; `Refused`; a deadline |
+//! | Peeking | the client's receive, or a poll | its first bytes suffice; a deadline |
+//! | Connecting | connect or a visit; the client's receive or poll | `Connected`; a last failure |
+//! | Queued | the client's receive or poll | `Called`; `Refused`; a deadline |
 //! | Open | per direction: receive, send, poll or visit | both ways shut; a fault; a deadline |
 //! | Closing | cancelled operations | nothing in flight: `Finish` |
 
@@ -35,8 +35,8 @@ pub use buffer_queue::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
+pub use op::{Arrival, Event, Look, Op, Ops, PeerState};
 use op::{CANCELLABLE, InFlight};
-pub use op::{Event, Look, Op, Ops, PeerState};
 pub use view::{SessionState, View};
 use watching::Watch;
 
@@ -222,7 +222,12 @@ impl Session {
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
             Event::PassedOn(from, moved) => self.on_passed_on(from, moved, cx),
             Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
-            Event::SourceReady(from) | Event::Starvation(from) | Event::Pace(from) => {
+            Event::SourceReady(from, arrival) if self.state != SessionState::Open => {
+                self.on_arrival(from, arrival, more, cx);
+            }
+            // It is being cancelled.
+            Event::SourceReady(..) if more => {}
+            Event::SourceReady(from, _) | Event::Starvation(from) | Event::Pace(from) => {
                 self.go_on(from, cx);
             }
             Event::SinkReady(from, room) => self.on_sink_ready(from, room, more, cx),
@@ -416,7 +421,7 @@ impl Session {
         self.in_flight.insert(purpose);
         cx.ops.push_back(match purpose {
             Purpose::Recv(side) => Op::Recv(side),
-            Purpose::PollSource(side) => Op::PollSource(side),
+            Purpose::PollSource(side) => Op::PollSource(side, self.state != SessionState::Open),
             Purpose::PollSink(side) => Op::PollSink(side, self.half(side).sink_ended),
             Purpose::Watch(side) => Op::Watch(side),
             Purpose::Accept
@@ -533,7 +538,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Spent => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(from, _) => Some(Purpose::Send(from)),
-        Event::SourceReady(from) => Some(Purpose::PollSource(from)),
+        Event::SourceReady(from, _) => Some(Purpose::PollSource(from)),
         Event::SinkReady(from, _) => Some(Purpose::PollSink(from)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
         Event::Retry => Some(Purpose::Retry),

@@ -57,8 +57,8 @@ impl Session {
             Err(Errno::CANCELED) => {}
             Err(errno) if is_short(errno) => {
                 self.half(from).starved = true;
-                if self.state == SessionState::Peeking {
-                    self.peek_ahead(cx);
+                if self.state != SessionState::Open {
+                    return self.wait_for_arrivals(from, cx);
                 }
                 if self.may_pass_on(from) {
                     return self.pass_on(from, cx);
@@ -216,7 +216,7 @@ impl Session {
         let in_flight = self.in_flight;
         let receiving = in_flight.has(Purpose::Recv(from));
         let sending = in_flight.has(Purpose::Send(from));
-        let is_visited = || in_flight.is_visited(from);
+        let is_awaited = || in_flight.is_visited(from) || in_flight.has(Purpose::PollSource(from));
         // The first bytes need only one buffer, and are received until they suffice.
         let (low, high) = if self.state == SessionState::Peeking {
             (1, 2)
@@ -231,7 +231,7 @@ impl Session {
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
-            Mode::Copy | Mode::Switching if is_visited() => {}
+            Mode::Copy | Mode::Switching if is_awaited() => {}
             Mode::Copy if !half.ended && half.buffers.len() <= low => {
                 // Without a buffer the receive ends at once, with an error.
                 half.starved = false;

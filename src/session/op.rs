@@ -23,8 +23,8 @@ pub enum Op {
     Append(Buffer, Buffer),
     /// Give this buffer back: the session does not need it any more.
     Release(BufferId),
-    /// Poll this side for bytes.
-    PollSource(Side),
+    /// Poll this side for bytes; `true`: report each arrival until cancelled.
+    PollSource(Side, bool),
     /// Poll the side opposite to this source for room; `true`: report each change until cancelled.
     PollSink(Side, bool),
     /// Poll this side for faults.
@@ -157,8 +157,8 @@ pub enum Event {
     PassedOn(Side, Pumped),
     /// So many bytes that came from this side were sent.
     Sent(Side, Result<u32, Errno>),
-    /// The spliced source of this side has bytes, or something to say about it.
-    SourceReady(Side),
+    /// The polled source of this side has bytes, or something to say about it.
+    SourceReady(Side, Arrival),
     /// The poll of this source side's sink has ended or reports a change; `false`: there is no
     /// room, the sink's peer has just ended its own direction.
     SinkReady(Side, bool),
@@ -178,6 +178,17 @@ pub enum Event {
     Unsent([u32; 2]),
     /// No pipe was free for a pump.
     Pipeless(Side),
+}
+
+/// What a poll of a source shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// There may be bytes.
+    Bytes,
+    /// The stream has ended, perhaps behind bytes.
+    End,
+    /// The connection broke.
+    Fault,
 }
 
 /// What a watch shows of a peer.

@@ -32,12 +32,12 @@ impl Session {
     }
 
     /// No buffer is left for more of them: has those that wait at the socket looked at, where they
-    /// stay.
-    pub(super) fn peek_ahead(&mut self, cx: &mut Context<'_>) {
+    /// stay; `last`: there will be no more of them.
+    pub(super) fn peek_ahead(&mut self, last: bool, cx: &mut Context<'_>) {
         self.looks += 1;
         let whole = self.half(Side::Client).buffers.front(cx.links);
-        cx.ops
-            .push_back(Op::PeekAhead(whole, self.looks >= LOOKS_MAX));
+        let last = last || self.looks >= LOOKS_MAX;
+        cx.ops.push_back(Op::PeekAhead(whole, last));
     }
 
     pub(super) fn on_peeked(&mut self, look: Look, cx: &mut Context<'_>) {
@@ -59,6 +59,8 @@ impl Session {
         let half_sent = self.half(Side::Client).is_loaded() || self.half_sent_ahead;
         if half_sent && cx.limits.ends_half_sent {
             self.close(CloseReason::FirstBytesTimeout, cx);
+        } else if self.half(Side::Client).starved {
+            self.peek_ahead(true, cx);
         } else {
             self.peek(true, cx);
         }

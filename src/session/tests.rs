@@ -245,8 +245,8 @@ fn three_full_buffers_make_a_stream() {
     script.on_event(Event::Pace(Client));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, 0], SourceState::Empty, SinkState::Ready);
-    script.asks(&[Op::PollSource(Client)]);
-    script.on_event(Event::SourceReady(Client));
+    script.asks(&[Op::PollSource(Client, false)]);
+    script.on_event(Event::SourceReady(Client, Arrival::Bytes));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
     script.asks(&[Op::PollSink(Client, false)]);

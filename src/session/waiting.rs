@@ -6,15 +6,17 @@
 //! one that ends by itself is useless, and a pause before the next poll, which grows until
 //! something moves.
 //!
-//! When no buffer is left, a direction whose own bytes are all sent passes on what its sink takes
-//! at once. So sessions that move go on, however many hold buffers that their sinks don't take.
+//! When no buffer is left, bytes of a client without a backend stay at its socket, where they are
+//! looked at as they arrive. Later a direction whose own bytes are all sent passes on what its sink
+//! takes at once. So sessions that move go on, however many hold buffers that their sinks don't
+//! take.
 
 use crate::kernel::{Pumped, SinkState, SourceState};
 use crate::time::{MS, US};
 use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{Context, Op, Session, SessionState, Side};
+use super::{Arrival, CloseReason, Context, Op, Session, SessionState, Side};
 
 impl Session {
     /// The sink has no room for all that is there.
@@ -37,6 +39,34 @@ impl Session {
         let pause = pause_after(self.half(from).waits);
         if self.begin_wait(from, cx) && !self.in_flight.is_visited(from) {
             self.visit(Purpose::Starvation(from), pause, cx);
+        }
+    }
+
+    /// There is no buffer for bytes of a client that has no backend yet. They stay at the socket,
+    /// until there is a backend: a poll that goes on reports more of them, and a break.
+    pub(super) fn wait_for_arrivals(&mut self, from: Side, cx: &mut Context<'_>) {
+        if !self.in_flight.has(Purpose::PollSource(from)) {
+            self.ask(Purpose::PollSource(from), cx);
+        }
+    }
+
+    /// The source has bytes, or has ended or broken, while the session has no backend.
+    pub(super) fn on_arrival(
+        &mut self,
+        from: Side,
+        arrival: Arrival,
+        more: bool,
+        cx: &mut Context<'_>,
+    ) {
+        if arrival == Arrival::Fault {
+            return self.close(CloseReason::reset_by(from), cx);
+        }
+        if self.state == SessionState::Peeking {
+            self.peek_ahead(arrival == Arrival::End, cx);
+        }
+        if !more {
+            // The kernel ended it: it had no room for its answers.
+            self.wait_for_memory(from, cx);
         }
     }
 

@@ -379,10 +379,38 @@ pub fn unsent(socket: &Socket) -> u32 {
     if done == 0 { bytes.unsigned_abs() } else { 0 }
 }
 
-/// About how many bytes the socket's send buffer has room for: the kernel counts its overhead too
-/// (socket(7), SO_MEMINFO).
+/// About how many bytes the socket's send buffer has room for: the kernel counts its overhead too.
 #[must_use]
 pub fn send_room(socket: &Socket) -> u32 {
+    let Some(memory) = memory_of(socket) else {
+        return u32::MAX;
+    };
+    // A Unix socket's queue is counted as allocated only.
+    let used = memory[WMEM_ALLOC].max(memory[WMEM_QUEUED]);
+    memory[SNDBUF].saturating_sub(used)
+}
+
+/// How many segments the kernel has dropped at a listening socket since it was made: of clients
+/// for which there was no room, or which a filter refused. 0 where the kernel does not tell.
+#[must_use]
+pub fn dropped_clients(listener: &Socket) -> u32 {
+    memory_of(listener).map_or(0, |memory| memory[DROPS])
+}
+
+/// How many clients the kernel connects ahead of accept at a listening socket of this process
+/// (listen(2) once more). One that was handed in stays as its owner made it, and so does a Unix
+/// socket, whose clients would fail instead of trying again.
+pub fn set_backlog(listener: &Socket, most: u32) {
+    let most = i32::try_from(most).unwrap_or(i32::MAX);
+    // What fails leaves the backlog as it was.
+    let _ = with(listener, |listener| match listener.reuse_port()? {
+        true => listener.listen(most),
+        false => Ok(()),
+    });
+}
+
+/// What the kernel counts of a socket (socket(7), SO_MEMINFO).
+fn memory_of(socket: &Socket) -> Option<[u32; MEMINFO_WORDS]> {
     let mut memory = [0u32; MEMINFO_WORDS];
     let mut len = libc::socklen_t::try_from(size_of_val(&memory)).unwrap_or(0);
     // SAFETY: the kernel writes at most `len` bytes, the size of `memory`, before the call
@@ -396,12 +424,7 @@ pub fn send_room(socket: &Socket) -> u32 {
             &raw mut len,
         )
     };
-    if done != 0 {
-        return u32::MAX;
-    }
-    // A Unix socket's queue is counted as allocated only.
-    let used = memory[WMEM_ALLOC].max(memory[WMEM_QUEUED]);
-    memory[SNDBUF].saturating_sub(used)
+    (done == 0).then_some(memory)
 }
 
 fn keepalive() -> TcpKeepalive {
@@ -432,6 +455,7 @@ const MEMINFO_WORDS: usize = 9;
 const WMEM_ALLOC: usize = 2;
 const SNDBUF: usize = 3;
 const WMEM_QUEUED: usize = 5;
+const DROPS: usize = 8;
 
 /// Connections that the kernel completes ahead of accept. net.core.somaxconn limits it further.
 pub const BACKLOG: i32 = 4_096;
@@ -478,6 +502,42 @@ mod tests {
             assert_eq!(counts.iter().sum::<usize>(), clients.len());
             assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
         }
+    }
+
+    /// Clients that do not wait for their connection.
+    fn clients(to: SocketAddr, count: usize) -> Vec<socket2::Socket> {
+        let connect = |_| {
+            let kind = Type::STREAM.nonblocking();
+            let client = socket2::Socket::new(Domain::IPV4, kind, None).unwrap();
+            let _ = client.connect(&to.into());
+            client
+        };
+        (0..count).map(connect).collect()
+    }
+
+    #[test]
+    fn a_short_backlog_drops_clients_and_counts_them() {
+        let bound = listen_all(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let Address::Tcp(to) = bound.address else {
+            unreachable!("it is one of TCP");
+        };
+        let listener = Socket::from_raw(bound.of_worker(0).as_raw_fd());
+        set_backlog(&listener, 4);
+        let _clients = clients(to, 20);
+        assert!(dropped_clients(&listener) > 0);
+        // The kernel lets one more in.
+        assert!(std::iter::from_fn(|| accept(&listener)).count() <= 5);
+    }
+
+    #[test]
+    fn a_socket_that_was_handed_in_keeps_its_backlog() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let bound = inherit(listener.into(), &to.to_string().parse().unwrap()).unwrap();
+        let listener = Socket::from_raw(bound.of_worker(0).as_raw_fd());
+        set_backlog(&listener, 4);
+        let _clients = clients(to, 20);
+        assert_eq!(dropped_clients(&listener), 0);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::snapshot::Listener;
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
+use super::backlog::Backlog;
 use super::{Stop, Worker, slot};
 
 /// A worker's part of a listener: its own listening socket, and the listener's settings.
@@ -28,7 +29,8 @@ pub(super) struct Port {
     /// Which clients may connect; `None`: all.
     pub(super) access: Option<Arc<AccessFilter>>,
     /// The listening socket; `None` after it was closed for good.
-    socket: Option<Socket>,
+    pub(super) socket: Option<Socket>,
+    pub(super) backlog: Backlog,
     accepting: bool,
     /// The accept in flight is a multishot one.
     many: bool,
@@ -71,6 +73,7 @@ impl Port {
             listener,
             selector,
             socket: Some(socket),
+            backlog: Backlog::default(),
             accepting: false,
             many: false,
             stopping: false,
@@ -182,7 +185,9 @@ impl<K: Kernel> Worker<K> {
     /// Has each port accept, pause or close, by limits, snapshot and stop.
     pub(super) fn update_ports(&mut self) {
         self.ports_changed = false;
-        self.ports_due = u64::MAX;
+        self.arrivals.room = self.room_for_arrivals();
+        let overloaded = self.arrivals.overload.until(self.now);
+        self.ports_due = overloaded.unwrap_or(u64::MAX);
         // No port is added or removed in this loop.
         for number in 0..self.ports.capacity() {
             if self.ports.contains(number) {
@@ -198,6 +203,7 @@ impl<K: Kernel> Worker<K> {
 
     fn update_port(&mut self, number: usize) {
         self.unpark(number);
+        self.update_backlog(number);
         let places = self.places(number);
         let port = &mut self.ports[number];
         let leaves = port.has_left(self.now);

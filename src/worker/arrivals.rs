@@ -4,7 +4,8 @@
 //! a dozen events of open ones, so a turn begins a few, after those events. The first that has
 //! come is the first that is taken in. While the worker is overloaded, clients that have waited for
 //! too long are refused, a few in each turn too: to refuse takes time that others are served in.
-//! What comes beyond that waits in the kernel's backlog, which refuses at the least cost.
+//! What comes beyond that waits in the kernel's backlog, which is short then (`backlog`), and
+//! refuses at the least cost.
 
 use std::collections::VecDeque;
 
@@ -18,7 +19,9 @@ use super::Worker;
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     waiting: VecDeque<Arrival>,
-    overload: OverloadDetector,
+    pub(super) overload: OverloadDetector,
+    /// How many may wait while the worker is overloaded; `None`: it is not.
+    pub(super) room: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -41,7 +44,13 @@ impl Arrivals {
     /// Whether more are accepted: they are better off in the kernel's backlog, where one that gives
     /// up costs nothing.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < WAITING_MAX
+        self.waiting.len() < self.room.map_or(WAITING_MAX, |room| room as usize)
+    }
+
+    /// Whether far more wait than may.
+    fn is_crowded(&self) -> bool {
+        let room = self.room.map_or(usize::MAX, |room| room as usize);
+        self.waiting.len() / 2 > room
     }
 }
 
@@ -58,40 +67,84 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Takes in some of the clients that wait, and refuses some of those that wait for too long
-    /// while the worker is overloaded.
+    /// while the worker is overloaded, or all while it has no memory for more.
     pub(super) fn take_arrivals(&mut self) {
+        let is_full = self.is_out_of_memory();
         if self.arrivals.is_empty() {
             return;
         }
         let admission = self.snapshot.admission;
-        let (mut takes, mut sheds) = (admission.per_turn, admission.sheds());
         let overloaded = self.is_overloaded();
+        let (mut takes, mut begun) = (admission.per_turn, 0);
+        let mut sheds = admission.sheds(self.arrivals.is_crowded());
         while takes > 0
             && let Some(client) = self.arrivals.waiting.pop_front()
         {
             self.ports[client.port].arriving -= 1;
             let waited = self.now.saturating_sub(client.at);
             let late = admission.shed.filter(|shed| waited > shed.wait);
-            match late.filter(|_| overloaded) {
-                Some(shed) if !shed.dry_run && sheds > 0 => {
+            let dry_run = admission.shed.is_some_and(|shed| shed.dry_run);
+            let reason = if is_full {
+                Some(CloseReason::MemoryFull)
+            } else {
+                late.filter(|_| overloaded).map(|_| CloseReason::Overloaded)
+            };
+            match reason.filter(|_| !dry_run) {
+                Some(CloseReason::Overloaded) if sheds > 0 => {
                     sheds -= 1;
-                    let denial = (CloseReason::Overloaded, Action::Reset);
-                    self.refuse(client.port, client.socket, None, denial);
+                    self.shed(client, CloseReason::Overloaded);
                 }
-                shed => {
-                    if shed.is_some_and(|shed| shed.dry_run) {
+                Some(CloseReason::MemoryFull) => {
+                    takes -= 1;
+                    self.shed(client, CloseReason::MemoryFull);
+                }
+                _ => {
+                    if reason.is_some() && dry_run {
                         self.stats.overloaded_dry_run.increment();
                     }
                     takes -= 1;
+                    begun += 1;
                     self.admit(client.port, client.socket);
                 }
             }
         }
+        self.measure_arrivals(begun);
+    }
+
+    /// Refuses a client for this reason, or because it is banned, which comes first.
+    fn shed(&mut self, client: Arrival, reason: CloseReason) {
+        let Arrival { port, socket, .. } = client;
+        let asks = !self.snapshot.bans.is_empty();
+        let peer = asks.then(|| self.kernel.peer(&socket)).flatten();
+        let stage = self.ports[port].client_stage(&self.snapshot);
+        let denial = match peer {
+            Some(peer) if stage.is_banned(peer.ip(), self.now) => {
+                (CloseReason::Banned, self.snapshot.ban_action)
+            }
+            _ => (reason, Action::Reset),
+        };
+        self.refuse(port, socket, peer, denial);
+    }
+
+    /// A turn has begun so many sessions. How fast it goes says how many clients may wait.
+    fn measure_arrivals(&mut self, begun: u32) {
         if self.arrivals.is_empty() {
             self.arrivals.overload.on_empty();
             // Ports may have stopped accepting because of them.
             self.ports_changed |= self.ports_due != u64::MAX;
+        } else {
+            self.arrivals.overload.on_begun(begun, self.now);
         }
+        let room = self.room_for_arrivals();
+        // The backlogs of the ports follow.
+        self.ports_changed |= room != std::mem::replace(&mut self.arrivals.room, room);
+    }
+
+    fn is_out_of_memory(&mut self) -> bool {
+        let buffers = [self.kernel.buffers_in_use(), self.kernel.buffers_in_all()];
+        let rules = self.snapshot.admission.shed;
+        let overload = &mut self.arrivals.overload;
+        rules.is_some_and(|rules| overload.is_out_of_memory(buffers, &rules, self.now))
     }
 
     fn is_overloaded(&mut self) -> bool {
@@ -115,5 +168,6 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// Clients that wait here; further ones wait in the kernel's backlog.
-const WAITING_MAX: usize = 1_024;
+/// Clients that wait here; further ones wait in the kernel's backlog. A fast worker begins them
+/// within less than 100 ms.
+const WAITING_MAX: usize = 4_096;

@@ -30,23 +30,15 @@ impl Held {
 
 impl<K: Kernel> Worker<K> {
     /// Does with a refused client what its rule says. Where all slots are taken, the client that
-    /// was held for longest is let go.
+    /// this worker has held for longest is let go.
     pub(super) fn dismiss(&mut self, socket: Socket, action: Action) {
         let silent = match action {
             Action::Drop => true,
             Action::Tarpit => false,
             Action::Reset => return self.kernel.close(socket, Manner::Reset),
         };
-        let pit = self.snapshot.pit;
-        let slots = (pit.slots / self.seat.of).max(1) as usize;
-        if self.stop != Stop::Running {
+        if self.stop != Stop::Running || !self.take_slot() {
             return self.kernel.close(socket, Manner::Reset);
-        }
-        while self.held.len() >= slots.min(self.descriptors_for_held()) {
-            if !self.let_one_go() {
-                return self.kernel.close(socket, Manner::Reset);
-            }
-            self.stats.held_early.increment();
         }
         self.kernel.hold(&socket, silent);
         if silent {
@@ -54,8 +46,20 @@ impl<K: Kernel> Worker<K> {
         } else {
             self.stats.tarpitted.increment();
         }
-        let until = self.now.saturating_add(pit.time);
+        let until = self.now.saturating_add(self.snapshot.pit.time);
         self.held.clients.push_back((socket, until));
+    }
+
+    /// Takes a slot and leaves a descriptor for it; `false`: others need them.
+    fn take_slot(&mut self) -> bool {
+        let has_descriptor = |worker: &Self| worker.held.len() < worker.descriptors_for_held();
+        while !has_descriptor(self) || !self.snapshot.pit.slots.try_acquire() {
+            if !self.let_one_go() {
+                return false;
+            }
+            self.stats.held_early.increment();
+        }
+        true
     }
 
     /// Lets those go whose time is over.
@@ -74,13 +78,16 @@ impl<K: Kernel> Worker<K> {
 
     /// Lets all go: descriptors are lacking, or the worker stops.
     pub(super) fn let_all_go(&mut self) {
-        while self.let_one_go() {}
+        while self.let_one_go() {
+            self.stats.held_early.increment();
+        }
     }
 
     fn let_one_go(&mut self) -> bool {
         let first = self.held.clients.pop_front();
         first.is_some_and(|(socket, _)| {
             self.kernel.close(socket, Manner::Reset);
+            self.snapshot.pit.slots.release();
             true
         })
     }

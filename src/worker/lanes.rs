@@ -3,7 +3,7 @@
 //! They stand apart from slots, so that a session without a limit takes no memory for them, and an
 //! event of it costs a test of a flag.
 
-use crate::guard::{Buckets, Held, Lane, Pacing, SHARED, SharedLimit, SourcePlace, Sources};
+use crate::guard::{Buckets, Held, Lane, Pacing, SHARED, SharedLimit, SourcePlace};
 use crate::kernel::{Kernel, UNBOUNDED};
 use crate::pool::Backend;
 use crate::snapshot::{Listener, Snapshot};
@@ -29,7 +29,8 @@ pub(super) struct Party<'a> {
     pub(super) backend: Option<&'a Backend>,
     /// Its place at its source, if that is counted.
     pub(super) held: Option<&'a Held>,
-    pub(super) sources: &'a Sources,
+    /// What all sessions share.
+    pub(super) snapshot: &'a Snapshot,
 }
 
 impl Lanes {
@@ -55,7 +56,7 @@ impl Lanes {
         let of_source = party.held.map(|held| SharedLimit {
             meters: &limits.source,
             buckets: Buckets::Source(SourcePlace {
-                sources: party.sources,
+                sources: &party.snapshot.sources,
                 gate: &party.listener.gate,
                 held,
             }),
@@ -68,7 +69,11 @@ impl Lanes {
             meters: &limits.all,
             buckets: Buckets::Own(&party.listener.connections),
         });
-        let shared: [_; SHARED] = [of_source, of_backend, of_listener]
+        let in_all = Some(SharedLimit {
+            meters: &party.snapshot.bandwidth,
+            buckets: Buckets::Own(&party.snapshot.connections),
+        });
+        let shared: [_; SHARED] = [of_source, of_backend, of_listener, in_all]
             .map(|limit| limit.filter(|limit| limit.meters.is_limited()));
         let is_limited = limits.session.is_limited() || shared.iter().any(Option::is_some);
         if self.lanes.len() <= key {
@@ -111,7 +116,7 @@ impl Lanes {
 impl<K: Kernel> Worker<K> {
     /// The session leaves its backend, or ends: what it has taken is paid for.
     pub(super) fn settle_bandwidth(&mut self, key: usize) {
-        let party = self.slots[key].party(&self.snapshot.sources);
+        let party = self.slots[key].party(&self.snapshot);
         if let Some(mut pacing) = self.lanes.pacing(key, party) {
             pacing.end(self.now);
         }

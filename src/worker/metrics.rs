@@ -52,6 +52,9 @@ pub struct Numbers {
     pub turns_in_vain: Number,
     /// Clients that would have been refused as `overloaded` if that were not in dry run.
     pub overloaded_dry_run: Number,
+    /// Clients that the kernel dropped before they were connected, while this worker was
+    /// overloaded.
+    pub backlog_drops: Number,
     /// Refused clients that hear nothing more.
     pub dropped: Number,
     /// Refused clients that stay connected for a while.
@@ -105,6 +108,10 @@ impl Number {
 
     pub(super) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(super) fn add(&self, more: u64) {
+        self.set(self.get().wrapping_add(more));
     }
 
     /// For the one thread that counts this.

@@ -8,6 +8,7 @@
 
 mod accept;
 mod arrivals;
+mod backlog;
 mod backoff;
 mod banned;
 mod connecting;
@@ -293,11 +294,13 @@ impl<K: Kernel> Worker<K> {
         taken.saturating_sub(self.arrivals.len() - before)
     }
 
-    /// While clients wait for their turn, takes the events of open sessions first: the kernel hands
-    /// out some 20 completions per wait. `taken` of them came last.
+    /// While clients wait for their turn or streams for their visits, takes the events of open
+    /// sessions first: the kernel hands out some 20 completions per wait. `taken` of them came
+    /// last.
     fn take_what_is_ready(&mut self, mut taken: usize) {
         let mut batches = READY_BATCHES;
-        while taken >= FULL_BATCH && batches > 0 && !self.arrivals.is_empty() {
+        let others_wait = |worker: &Self| !worker.arrivals.is_empty() || worker.has_due_visit();
+        while taken >= FULL_BATCH && batches > 0 && others_wait(self) {
             self.stall.on_wait(self.now);
             taken = self.take_events(Some(Duration::ZERO));
             batches -= 1;
@@ -360,7 +363,7 @@ impl<K: Kernel> Worker<K> {
             Purpose::Connect => return self.on_connect_completed(token, completion.outcome),
             Purpose::Recv(from) => slot::received(from, completion.outcome, ends),
             Purpose::Send(from) => slot::sent(from, completion.outcome),
-            Purpose::PollSource(from) => Event::SourceReady(from),
+            Purpose::PollSource(from) => slot::source_ready(from, completion.outcome),
             Purpose::PollSink(from) => slot::sink_ready(from, completion.outcome),
             Purpose::Watch(side) => slot::watched(side, completion.outcome),
             Purpose::Retry | Purpose::Starvation(_) | Purpose::Pace(_) => {
@@ -384,7 +387,18 @@ impl<K: Kernel> Worker<K> {
         self.with_session(key, |session, cx| session.on_event(event, more, cx));
     }
 
+    fn has_due_visit(&self) -> bool {
+        let first = self.visits.peek();
+        first.is_some_and(|Reverse((at, _))| *at <= self.now)
+    }
+
+    /// Makes the visits that are due, the first that came due first, for [`VISITS_TIME`]. One may
+    /// move a whole pipe of bytes: what a thousand streams have must not make others wait.
     fn make_visits(&mut self) {
+        if !self.has_due_visit() {
+            return;
+        }
+        let until = self.kernel.now().saturating_add(VISITS_TIME);
         while let Some(&Reverse((at, raw))) = self.visits.peek() {
             if at > self.now {
                 break;
@@ -406,6 +420,9 @@ impl<K: Kernel> Worker<K> {
                 | Purpose::Watch(_) => unreachable!("{token:?} is no visit"),
             };
             self.deliver(token, event, false);
+            if self.kernel.now() >= until {
+                return;
+            }
         }
     }
 
@@ -477,6 +494,8 @@ impl<K: Kernel> Worker<K> {
 const STALL: u64 = 20 * MS;
 /// Waits without a pause after a stall: enough for all sessions of a worker with usual limits.
 const STALL_BATCHES: usize = 1_024;
+/// Visits take so long in a turn, and the last of them longer: 1 ms.
+const VISITS_TIME: u64 = MS;
 /// Completions of a wait behind which there may be more.
 const FULL_BATCH: usize = 16;
 /// Waits without a pause before clients that wait get their turn all the same.

@@ -71,4 +71,4 @@ impl<K: Kernel> Worker<K> {
 
 /// Lines for refused clients in the access log, of a worker in a second: a flood of clients is not
 /// to be a flood of lines.
-const LINES_MAX: u32 = 100;
+pub(super) const LINES_MAX: u32 = 100;

@@ -4,20 +4,21 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::guard::{Held, Refusal, Sources};
+use crate::guard::{Held, Refusal};
 use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{
-    CloseReason, Context, Event, Look, Op, PeerState, Session, Summary, Unanswered,
+    Arrival, CloseReason, Context, Event, Look, Op, PeerState, Session, Summary, Unanswered,
 };
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, Snapshot};
 use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
 use super::lanes::Party;
 use super::queue::QueueEntry;
+use super::refuse::LINES_MAX;
 use super::{Record, Stats, Worker};
 
 /// A session's place in the slab.
@@ -81,12 +82,12 @@ impl Slot {
     }
 
     /// Whom it has limits of bandwidth from.
-    pub(super) fn party<'a>(&'a self, sources: &'a Sources) -> Party<'a> {
+    pub(super) fn party<'a>(&'a self, snapshot: &'a Snapshot) -> Party<'a> {
         Party {
             listener: &self.listener,
             backend: self.backend().map(|backend| &**backend),
             held: self.held.as_ref(),
-            sources,
+            snapshot,
         }
     }
 
@@ -117,7 +118,7 @@ impl<K: Kernel> Worker<K> {
             listener: &listener,
             backend: None,
             held: client.pass.held.as_ref(),
-            sources: &self.snapshot.sources,
+            snapshot: &self.snapshot,
         };
         let mut cx = Context {
             now: self.now,
@@ -181,7 +182,7 @@ impl<K: Kernel> Worker<K> {
             listener: &slot.listener,
             backend: slot.target.as_deref().filter(|_| slot.backend.is_some()),
             held: slot.held.as_ref(),
-            sources: &self.snapshot.sources,
+            snapshot: &self.snapshot,
         };
         let mut cx = Context {
             now: self.now,
@@ -233,9 +234,14 @@ impl<K: Kernel> Worker<K> {
                 self.visits
                     .push(Reverse((self.now.saturating_add(after), visit)));
             }
-            Op::PollSource(from) => {
+            Op::PollSource(from, goes_on) => {
                 let token = token(Purpose::PollSource(from));
-                self.kernel.poll(token, slot.socket(from), Interest::Read);
+                let interest = if goes_on {
+                    Interest::Bytes
+                } else {
+                    Interest::Read
+                };
+                self.kernel.poll(token, slot.socket(from), interest);
             }
             Op::PollSink(from, goes_on) => {
                 let token = token(Purpose::PollSink(from));
@@ -421,6 +427,11 @@ impl<K: Kernel> Worker<K> {
         if self.log.is_none() {
             return;
         }
+        let stopped_early = slot.target.is_none()
+            && matches!(reason, CloseReason::FirstBytesTimeout | CloseReason::Banned);
+        if stopped_early && !self.refusals.takes(self.now, LINES_MAX) {
+            return self.stats.refusals_unlogged.increment();
+        }
         let record = Record {
             number: slot.number,
             worker: self.id,
@@ -537,6 +548,15 @@ pub(super) fn sink_ready(from: Side, outcome: Result<Done, Errno>) -> Event {
     }
 }
 
+pub(super) fn source_ready(from: Side, outcome: Result<Done, Errno>) -> Event {
+    let arrival = match outcome {
+        Ok(Done::Count(events)) if events & FAULT != 0 => Arrival::Fault,
+        Ok(Done::Count(events)) if events & END != 0 => Arrival::End,
+        _ => Arrival::Bytes,
+    };
+    Event::SourceReady(from, arrival)
+}
+
 pub(super) fn watched(side: Side, outcome: Result<Done, Errno>) -> Event {
     match outcome {
         Ok(Done::Count(events)) if events & FAULT != 0 => Event::Watched(side, PeerState::Broken),
@@ -553,6 +573,8 @@ pub(super) fn number(key: usize) -> u32 {
 /// The bit of a poll's answer for a broken connection (poll(2)).
 const FAULT: u32 = libc::POLLERR as u32;
 const HANG_UP: u32 = libc::POLLHUP as u32;
+/// The bit of the end of what the peer sends.
+const END: u32 = libc::POLLRDHUP as u32;
 /// Bits of a poll's answer that a send has something to say about.
 const ROOM: u32 = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u32;
 /// What an idle connection takes in this process.

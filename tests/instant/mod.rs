@@ -128,9 +128,13 @@ fn snapshot() -> Arc<Snapshot> {
         bans: Arc::new(Bans::new(10)),
         ban_action: Action::Reset,
         trusted: Arc::default(),
-        pit: PIT,
+        pit: Pit {
+            slots: Arc::new(Limit::unbounded()),
+            time: 0,
+        },
         admission: Admission::default(),
         listeners_made: 1,
+        bandwidth: Arc::default(),
         has_bandwidth_limits: false,
     })
 }
@@ -149,4 +153,3 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: true,
 };
-const PIT: Pit = Pit { slots: 1, time: 0 };

@@ -15,13 +15,17 @@ use crate::watchdog::{eventually, watched};
 
 /// One worker with a listener of these settings, and these of the whole file.
 fn start(backend: &Backend, listener: &str, global: &str) -> Balancer {
+    start_workers(1, backend, listener, global)
+}
+
+fn start_workers(count: usize, backend: &Backend, listener: &str, global: &str) -> Balancer {
     let config = format!(
-        "(workers: 1, access_log: \"-\", {global}\n\
+        "(workers: {count}, access_log: \"-\", {global}\n\
          listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", {listener})],\n\
          pools: [(name: \"p\", backends: [\"{}\"])])",
         backend.address
     );
-    Launch::with_config(&config, 1).start()
+    Launch::with_config(&config, 1).workers(count).start()
 }
 
 /// Nothing comes, and no end either.
@@ -151,6 +155,22 @@ fn each_rule_has_an_action_of_its_own() {
         eventually("one is dropped", || balancer.number("dropped") >= 1);
         ping(&mut first, b"served still");
         drop((first, second, others));
+        balancer.finish();
+    });
+}
+
+/// One worker has held none when the others' clients have taken all slots: it resets its own.
+#[test]
+fn slots_are_those_of_all_workers() {
+    watched(|| {
+        let backend = Backend::echo();
+        let global = denies_all("tarpit", "(slots: 2, time: \"2s\")");
+        let balancer = start_workers(4, &backend, DENIES, &global);
+        let _clients: Vec<_> = (0..30).map(|_| balancer.connect()).collect();
+        eventually("all were refused", || {
+            balancer.number("closed.access_denied") == 30
+        });
+        assert_eq!(balancer.number("held"), 2);
         balancer.finish();
     });
 }

@@ -129,6 +129,29 @@ fn sessions_of_a_listener_share_its_rate_over_workers() {
 }
 
 #[test]
+fn sessions_of_all_listeners_share_the_rate_of_all() {
+    heavy(|| {
+        let (backend, to) = peers::listen();
+        let text = format!(
+            "(workers: 2, bandwidth: (up: \"4MB/s\", down: \"8MB/s\"),
+            listeners: [(name: \"one\", bind: \"127.0.0.1:0\", pool: \"p\"),
+            (name: \"other\", bind: \"127.0.0.1:0\", pool: \"p\")],
+            pools: [(name: \"p\", backends: [\"{to}\"])])"
+        );
+        let balancer = Launch::with_config(&text, 2).workers(2).start();
+        let sessions = [0, 1, 0, 1].map(|listener| {
+            let client = peers::connect(balancer.address_of(listener));
+            (client, backend.accept().unwrap().0)
+        });
+        both_ways(&sessions, [MB / 2, MB], [4 * MB, 8 * MB]);
+        let paced = &balancer.ask(&["status"])["paced"];
+        assert!(paced["rests_down"].as_u64().unwrap() > 0, "{paced}");
+        drop(sessions);
+        balancer.finish();
+    });
+}
+
+#[test]
 fn sessions_of_a_backend_share_its_rate() {
     heavy(|| {
         let limit = "bandwidth: (up: \"2MB/s\", down: \"4MB/s\")";

@@ -315,6 +315,7 @@ fn a_hello_that_drips_or_stops_is_reset_at_the_deadline() {
         let fleet = Fleet::of(2);
         let launch = by_name(&fleet, "timeouts: (peek: \"2s\")");
         let balancer = launch.start();
+        let events = balancer.follow();
         let mut dripping = peers::connect_from(source(1), balancer.address());
         let mut stopped = peers::connect_from(source(2), balancer.address());
         stopped.write_all(&HELLO[..200]).unwrap();
@@ -329,6 +330,10 @@ fn a_hello_that_drips_or_stops_is_reset_at_the_deadline() {
         });
         let lines = || balancer.output().lines_with("reason=first_bytes_timeout");
         eventually("both have a line", || lines().len() == 2);
+        let event = events.next("first_bytes_timeout");
+        let message = event["message"].as_str().unwrap();
+        assert!(message.contains("first bytes"), "{message}");
+        drop(events);
         assert!(lines().iter().all(|line| line.contains("backend=- ")));
         assert_eq!(fleet.accepted(), [0, 0]);
         balancer.finish();
@@ -367,6 +372,38 @@ fn thousands_of_half_sent_hellos_hold_little_and_are_gone_at_the_deadline() {
 
 const HALF_SENT: u32 = 3_000;
 
+/// More clients stop in their first bytes than there are buffers. Those without one are looked at
+/// when more of them comes, and cost nothing until then.
+#[test]
+fn half_sent_hellos_beyond_the_memory_wait_without_a_try() {
+    heavy(|| {
+        let fleet = Fleet::of(2);
+        let config = format!(
+            "(workers: 1, memory: \"4MiB\", overload: \"off\",\n\
+             listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", timeouts: (peek: \"2s\"))],\n\
+             pools: [(name: \"p\", strategy: (name: \"hash\", key: \"sni\"), backends: [{}])])",
+            fleet.ron(&[])
+        );
+        let balancer = Launch::with_config(&config, 1).start();
+        let half = |_| {
+            let mut client = balancer.connect();
+            client.write_all(&HELLO[..200]).unwrap();
+            client
+        };
+        let mut stopped: Vec<_> = (0..STOPPED).map(half).collect();
+        eventually("buffers hold bytes", || balancer.number("buffers") > 100);
+        let mut last = stopped.pop().unwrap();
+        last.write_all(&HELLO[200..]).unwrap();
+        Guest::welcome(last).leave();
+        eventually("the others are gone at the deadline", || {
+            balancer.number("closed.first_bytes_timeout") == STOPPED - 1
+        });
+        let in_vain = balancer.number("turns_in_vain");
+        assert!(in_vain < STOPPED, "{in_vain} turns in vain");
+        balancer.finish();
+    });
+}
+
 /// Readers that stop have filled the memory. Clients come byte by byte and all at once.
 #[test]
 fn without_a_buffer_clients_are_looked_at_where_their_bytes_wait() {
@@ -377,7 +414,7 @@ fn without_a_buffer_clients_are_looked_at_where_their_bytes_wait() {
         });
         let fleet = Fleet::of(3);
         let config = format!(
-            "(workers: 1, memory: \"4MiB\", listeners: [\n\
+            "(workers: 1, memory: \"4MiB\", overload: \"off\", listeners: [\n\
              (bind: \"127.0.0.1:0\", pool: \"flood\"),\n\
              (name: \"keys\", bind: \"127.0.0.1:0\", pool: \"keys\", timeouts: (peek: \"1m\"))],\n\
              pools: [(name: \"flood\", backends: [\"{}\"]),\n\
@@ -453,3 +490,5 @@ const RECORDS: &[u8] = include_bytes!("../captures/rustls_records.bin");
 /// The offset of a hello's session ID.
 const SESSION_ID: usize = 44;
 const MB: u64 = 1_000_000;
+/// Twice as many as there are buffers.
+const STOPPED: u64 = 400;

@@ -1,6 +1,7 @@
 //! A worker that can't keep up: it serves open sessions first, and refuses clients that wait for
 //! too long.
 
+use std::io::Write;
 use std::net::TcpStream;
 
 use crate::balancer::{Balancer, Launch};
@@ -46,6 +47,10 @@ fn an_overloaded_worker_refuses_new_clients_and_serves_open_sessions() {
         assert!(event["message"].as_str().unwrap().contains("were refused"));
         let line = || balancer.output().count("reason=overloaded") > 0;
         eventually("refused clients have lines", line);
+        // Further ones the kernel drops before they are connected.
+        burst_until(&balancer, "the backlog is short", || {
+            balancer.number("backlog_drops") > 0
+        });
         held.iter_mut().for_each(|client| ping(client, b"after"));
         // The load is over: clients are taken in as ever.
         eventually("a client is served", || {
@@ -71,5 +76,44 @@ fn a_dry_run_refuses_no_client_and_counts_them() {
     });
 }
 
+/// Clients that stop in their first bytes hold each buffer. Others are refused until they leave.
+#[test]
+fn a_worker_without_memory_refuses_new_clients_and_serves_open_sessions() {
+    heavy(|| {
+        let backend = Backend::echo();
+        let to = &backend.address;
+        let config = format!(
+            "(workers: 1, memory: \"4MiB\", overload: (after: \"10ms\", memory: 60),\n\
+             listeners: [(bind: \"127.0.0.1:0\", pool: \"plain\"),\n\
+             (name: \"named\", bind: \"127.0.0.1:0\", pool: \"named\",\n\
+             timeouts: (peek: \"1m\"))],\n\
+             pools: [(name: \"plain\", backends: [\"{to}\"]), (name: \"named\",\n\
+             strategy: (name: \"hash\", key: \"http_path\"), backends: [\"{to}\"])])"
+        );
+        let balancer = Launch::with_config(&config, 2).start();
+        let mut open = balancer.connect();
+        ping(&mut open, b"before");
+        let stop = |_| {
+            let mut client = peers::connect(balancer.address_of(1));
+            client.write_all(b"GET /").unwrap();
+            client
+        };
+        let stopped: Vec<_> = (0..BUFFERS).map(stop).collect();
+        eventually("clients are refused", || {
+            let _ = peers::try_connect(balancer.address());
+            ping(&mut open, b"during");
+            balancer.number("closed.memory_full") > 0
+        });
+        peers::expect_turned_away(balancer.address());
+        stopped.into_iter().for_each(peers::reset);
+        eventually("buffers come back", || balancer.number("buffers") < 50);
+        ping(&mut balancer.connect(), b"again");
+        drop(open);
+        balancer.finish();
+    });
+}
+
 /// Clients of a burst, which a worker takes in within less than a second.
 const BURST: usize = 300;
+/// As many as a worker with 4 MiB has.
+const BUFFERS: usize = 192;

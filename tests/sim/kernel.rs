@@ -407,6 +407,7 @@ impl Kernel for FakeKernel {
             Kind::Poll {
                 interest,
                 reported: 0,
+                seen: 0,
             },
         );
     }
@@ -572,6 +573,10 @@ impl Kernel for FakeKernel {
 
     fn buffers_in_use(&self) -> u32 {
         u32::try_from(self.buffers.len() - self.free.len()).expect("few buffers")
+    }
+
+    fn buffers_in_all(&self) -> u32 {
+        u32::try_from(self.buffers.len()).expect("few buffers")
     }
 
     fn is_short_of_buffers(&self) -> bool {

@@ -158,6 +158,7 @@ const INTERESTING: &[&str] = &[
     "retry with bytes of the client",
     "first bytes in several pieces",
     "first bytes looked at where they wait",
+    "bytes wait for a buffer",
     // Moving bytes.
     "a peer waits for an acknowledgement",
     "bytes and their end in one batch",

@@ -24,7 +24,7 @@ use crate::neighbour::Neighbour;
 use crate::pools::Pools;
 use crate::random::Random;
 use crate::rates::Rates;
-use crate::scenario::{Scenario, socket};
+use crate::scenario::{NEVER_FULL, Scenario, socket};
 use crate::trace::Trace;
 use crate::world::{Event, Temper, World};
 
@@ -138,7 +138,7 @@ fn snapshots_with(
     (session, admission): (SessionLimits, Admission),
     pools: Vec<Pool>,
 ) -> Vec<Arc<Snapshot>> {
-    let limits = [(); 2].map(|()| Arc::new(Limit::unbounded()));
+    let limits = [(); 3].map(|()| Arc::new(Limit::unbounded()));
     let sources = Arc::new(Sources::new(1 << 20));
     let gate = Arc::new(Gate::new(&sources));
     let snapshot = |(version, pool)| {
@@ -166,9 +166,13 @@ fn snapshots_with(
             bans: Arc::new(Bans::new(10)),
             ban_action: Action::Reset,
             trusted: Arc::default(),
-            pit: PIT,
+            pit: Pit {
+                slots: Arc::clone(&limits[2]),
+                time: 0,
+            },
             admission,
             listeners_made: 1,
+            bandwidth: Arc::default(),
             has_bandwidth_limits: false,
         })
     };
@@ -394,6 +398,7 @@ fn clients_that_wait_too_long_for_too_long_are_refused_and_others_served() {
     let shed = Shed {
         wait: 0,
         after: 0,
+        memory: NEVER_FULL,
         dry_run: false,
     };
     let refused = |seed, shed| {
@@ -508,4 +513,3 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: false,
 };
-const PIT: Pit = Pit { slots: 1, time: 0 };

@@ -194,7 +194,7 @@ impl Conn {
     /// (`tcp_poll`, and `IO_POLL_UNMASK` in io_uring).
     pub(crate) fn events(&self, interest: Interest) -> u32 {
         let asked = match interest {
-            Interest::Read => IN,
+            Interest::Read | Interest::Bytes => IN,
             Interest::Write | Interest::Room => OUT,
             Interest::Fault => 0,
         };

@@ -43,10 +43,11 @@ pub(crate) enum Kind {
         buffer: Buffer,
         more: bool,
     },
-    /// `reported`: the events so far, if it goes on.
+    /// `reported`: the events so far, if it goes on; `seen`: the bytes that had arrived then.
     Poll {
         interest: Interest,
         reported: u32,
+        seen: u64,
     },
 }
 
@@ -75,6 +76,7 @@ impl Kind {
             Self::Send { .. } => "send",
             Self::Poll { interest, .. } => match interest {
                 Interest::Read => "poll read",
+                Interest::Bytes => "poll bytes",
                 Interest::Write => "poll write",
                 Interest::Room => "poll room",
                 Interest::Fault => "poll fault",
@@ -83,7 +85,7 @@ impl Kind {
     }
 
     pub(crate) fn reads(&self) -> bool {
-        let polls = self.interest() == Some(Interest::Read);
+        let polls = matches!(self.interest(), Some(Interest::Read | Interest::Bytes));
         polls || matches!(self, Self::Recv { .. })
     }
 
@@ -101,7 +103,8 @@ impl Kind {
 
     /// Whether a poll goes on until it is cancelled.
     fn goes_on(&self) -> bool {
-        matches!(self.interest(), Some(Interest::Room | Interest::Fault))
+        let goes_on = [Interest::Bytes, Interest::Room, Interest::Fault];
+        self.interest().is_some_and(|its| goes_on.contains(&its))
     }
 
     pub(crate) fn sends(&self, id: BufferId) -> bool {
@@ -158,7 +161,10 @@ impl FakeKernel {
         let Some(op) = self.ops.get_mut(&token) else {
             return;
         };
-        if let Kind::Poll { interest, reported } = &mut op.kind {
+        if let Kind::Poll {
+            interest, reported, ..
+        } = &mut op.kind
+        {
             // An event that has passed is reported again when it comes back.
             *reported &= self.conns[index(op.fd)].events(*interest);
         }
@@ -175,8 +181,14 @@ impl FakeKernel {
             Kind::Connect(_) => false,
             Kind::Recv { .. } => self.conns[index(op.fd)].is_readable(),
             Kind::Send { .. } => true,
-            Kind::Poll { interest, reported } => {
-                self.conns[index(op.fd)].events(interest) & !reported != 0
+            Kind::Poll {
+                interest,
+                reported,
+                seen,
+            } => {
+                let conn = &self.conns[index(op.fd)];
+                let arrived = interest == Interest::Bytes && conn.inbound.written > seen;
+                arrived || conn.events(interest) & !reported != 0
             }
         }
     }
@@ -428,7 +440,11 @@ impl FakeKernel {
         let more = op.kind.goes_on() && !self.random.permille(20);
         let conn = self.conn(fd);
         let events = conn.events(interest);
-        if interest == Interest::Fault {
+        let seen = conn.inbound.written;
+        if interest == Interest::Bytes {
+            conn.fault_seen |= conn.error_pending;
+            self.trace.see("bytes wait for a buffer");
+        } else if interest == Interest::Fault {
             conn.fault_seen |= conn.error_pending;
             let what = if conn.error_pending {
                 "fault seen by a watch"
@@ -449,6 +465,7 @@ impl FakeKernel {
         op.kind = Kind::Poll {
             interest,
             reported: events,
+            seen,
         };
         self.complete(token, Ok(Done::Count(events)), more);
     }

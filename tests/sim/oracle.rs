@@ -272,6 +272,7 @@ impl FakeKernel {
             | CloseReason::ListenerRate
             | CloseReason::GlobalRate
             | CloseReason::Overloaded
+            | CloseReason::MemoryFull
             | CloseReason::FirstBytesTimeout
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
@@ -378,6 +379,7 @@ fn fits_without_backend(reason: CloseReason, is_reset: bool) -> bool {
         | CloseReason::ListenerRate
         | CloseReason::GlobalRate
         | CloseReason::Overloaded
+        | CloseReason::MemoryFull
         | CloseReason::FirstBytesTimeout
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
@@ -413,6 +415,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::ListenerRate
         | CloseReason::GlobalRate
         | CloseReason::Overloaded
+        | CloseReason::MemoryFull
         | CloseReason::PoolFull
         | CloseReason::QueueTimeout
         | CloseReason::NoResources

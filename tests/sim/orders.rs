@@ -236,6 +236,7 @@ impl FakeKernel {
             | CloseReason::ListenerRate
             | CloseReason::GlobalRate
             | CloseReason::Overloaded
+            | CloseReason::MemoryFull
             | CloseReason::FirstBytesTimeout
             | CloseReason::PoolFull
             | CloseReason::QueueTimeout
@@ -279,10 +280,8 @@ impl FakeKernel {
             let outlives = is_late && *until >= (*at).saturating_add(LATE_MAX);
             assert!(!outlives, "{} outlives its ban", record.number);
             let is_refused = (*at..*until).contains(&opened_at) && closed_at < *until;
-            // An overloaded worker refuses clients before it looks at bans.
-            let refusals = [CloseReason::Banned, CloseReason::Overloaded];
             assert!(
-                !is_refused || refusals.contains(&reason),
+                !is_refused || reason == CloseReason::Banned,
                 "{reason} of a banned client"
             );
         }

@@ -236,6 +236,8 @@ struct Plan {
     /// 0: the worker always accepts a dozen connections at once.
     backlog: u32,
     in_all: Arc<Limit>,
+    /// For clients that are held.
+    slots: Arc<Limit>,
     per_listener: Vec<Arc<Limit>>,
     sources: Arc<Sources>,
     gates: Vec<Arc<Gate>>,
@@ -258,6 +260,7 @@ impl Plan {
             capacity: random.pick(&[3usize, 8, 40]),
             backlog: random.pick(&[0, 3, 12]),
             in_all: max(random),
+            slots: Arc::new(Limit::new(rules.pick(&[1, 100]))),
             per_listener: Vec::new(),
             // With room for one source, others share one's limits.
             sources: Arc::new(Sources::new(rules.pick(&[100, 1 << 20]))),
@@ -339,11 +342,12 @@ impl Plan {
             ban_action: self.rules.pick(&Action::ALL).1,
             trusted: Arc::default(),
             pit: Pit {
-                slots: self.rules.pick(&[1, 100]),
+                slots: Arc::clone(&self.slots),
                 time: self.rules.pick(&[MS, 500 * MS]),
             },
             admission: admission(&mut self.rules),
             listeners_made: self.limits.len() as u64,
+            bandwidth: Arc::default(),
             has_bandwidth_limits: true,
         })
     }
@@ -502,6 +506,7 @@ fn admission(random: &mut Random) -> Admission {
     let shed = Shed {
         wait: 0,
         after: random.pick(&[0, 30 * US]),
+        memory: random.pick(&[100, NEVER_FULL]),
         dry_run: random.permille(300),
     };
     Admission {
@@ -548,4 +553,6 @@ fn limits(random: &mut Random) -> SessionLimits {
     }
 }
 
+/// A mark of memory that is never reached, in percent.
+pub(crate) const NEVER_FULL: u8 = 101;
 const TURNS_MAX: u64 = 2_000_000;

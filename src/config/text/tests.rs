@@ -229,6 +229,7 @@ impl Chance<'_> {
             max_connections: self.limit(),
             memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
             rate_limit: self.rate_limit(),
+            bandwidth: Rates::any(self.0),
             tarpit: self.tarpit(),
             overload: self.overload(),
             source_table: u64::from(self.0.u32(4_096..=1 << 30)) << 10,

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::guard::SourcePlace;
 
 fn number(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap()
@@ -123,6 +124,45 @@ fn a_dry_run_counts_what_it_would_refuse() {
     assert_eq!(gate.dry_run(Refusal::SourceConnections), 2);
     assert_eq!(gate.dry_run(Refusal::GlobalRate), 1);
     assert_eq!(gate.refused(Refusal::ListenerRate), 1);
+}
+
+#[test]
+fn clients_beyond_a_dry_run_share_the_bandwidth_of_their_source() {
+    let sources = Sources::new(1 << 20);
+    let gate = Gate::new(&sources);
+    let rules = Rules {
+        source: source(2, 9).map(|rules| SourceRules {
+            dry_run: true,
+            is_paced: true,
+            ..rules
+        }),
+        ..Rules::default()
+    };
+    let admit = || gate.admit(&sources, &rules, client(1), 0).unwrap();
+    let mut places: Vec<_> = (0..5).map(|_| admit().held.unwrap()).collect();
+    // The limit counts as if it had refused three of them.
+    let beyond = || gate.dry_run(Refusal::SourceConnections);
+    assert_eq!((sources.connections(), beyond()), (2, 3));
+    let sessions = |held: &Held| {
+        let (sources, gate) = (&sources, &gate);
+        SourcePlace {
+            sources,
+            gate,
+            held,
+        }
+        .sessions()
+    };
+    assert_eq!(sessions(&places[0]), 5);
+    gate.release(&sources, places.remove(0));
+    places.push(admit().held.unwrap());
+    assert_eq!((sources.connections(), beyond()), (2, 3));
+    gate.release(&sources, places.remove(2));
+    places.push(admit().held.unwrap());
+    assert_eq!((sources.connections(), beyond()), (2, 4));
+    for place in places {
+        gate.release(&sources, place);
+    }
+    assert_eq!(sources.connections(), 0);
 }
 
 #[test]

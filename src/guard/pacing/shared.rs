@@ -36,7 +36,7 @@ impl<'a> SharedLimit<'a> {
     pub(super) fn users(&self) -> u64 {
         let users = match self.buckets {
             Buckets::Own(users) => users.used(),
-            Buckets::Source(place) => place.connections(),
+            Buckets::Source(place) => place.sessions(),
         };
         users.max(1).into()
     }

@@ -53,7 +53,7 @@ impl Crowd {
         let mut pacing = Pacing {
             lanes: &mut self.lanes[number],
             session: &self.own,
-            shared: [None, Some(shared), None],
+            shared: [None, Some(shared), None, None],
             is_connected: true,
             rests: &mut self.rests,
         };

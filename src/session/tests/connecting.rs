@@ -127,17 +127,16 @@ fn a_retry_has_what_the_client_sent_before_it() {
 }
 
 #[test]
-fn a_client_without_a_buffer_and_a_backend_without_a_socket_are_visited_apart() {
+fn a_client_without_a_buffer_waits_for_its_backend_and_tries_nothing() {
     let mut script = Script::begin();
     script.on_event(Event::Lacking(Fault::Resources));
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-    assert!(matches!(
-        script.ops.pop_front(),
-        Some(Op::Visit(Purpose::Starvation(Client), _))
-    ));
-    script.on_event(Event::Starvation(Client));
-    script.asks(&[Op::Recv(Client)]);
+    script.asks(&[Op::PollSource(Client, true)]);
+    for _ in 0..3 {
+        script.told_more(Event::SourceReady(Client, Arrival::Bytes));
+        script.asks(&[]);
+    }
     script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
 }

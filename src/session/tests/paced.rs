@@ -76,8 +76,8 @@ fn a_stream_that_rests_empties_its_pipe_and_stays_one() {
         script.pumped(Client, [100_000, 100_000], source, ready);
         rest_until(&mut script, Op::Pump(Client));
         script.pumped(Client, [0, 0], SourceState::Empty, ready);
-        script.asks(&[Op::PollSource(Client)]);
-        script.on_event(Event::SourceReady(Client));
+        script.asks(&[Op::PollSource(Client, false)]);
+        script.on_event(Event::SourceReady(Client, Arrival::Bytes));
         script.asks(&[Op::Pump(Client)]);
     }
 }

@@ -172,15 +172,17 @@ fn first_bytes_that_found_no_buffer_end_at_the_deadline_too() {
     for (look, closes) in [(Look::HalfSent, true), (Look::Nothing, false)] {
         let mut script = strict();
         script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+        script.told_more(Event::SourceReady(Client, Arrival::Bytes));
         script.on_event(Event::Peeked(look));
         script.ops.clear();
         script.passes(PEEK);
         assert_eq!(script.session.reason().is_some(), closes, "{look:?}");
         if closes {
-            script.on_event(Event::Starvation(Client));
+            script.asks(&[Op::Cancel(Purpose::PollSource(Client))]);
+            script.on_event(Event::SourceReady(Client, Arrival::Bytes));
             script.ends(CloseReason::FirstBytesTimeout, Manner::Reset);
         } else {
-            script.asks(&[Op::Peek(None, true)]);
+            script.asks(&[Op::PeekAhead(None, true)]);
         }
     }
 }
@@ -219,41 +221,81 @@ fn short_buffers_do_not_keep_the_rest_from_coming() {
     script.asks(&[Op::Recv(Client)]);
 }
 
+/// A client whose first bytes found no buffer, with one that came before if `held`.
+fn starved(held: bool) -> (Script, Option<Buffer>) {
+    let mut script = peeking();
+    let first = held.then(|| script.receives(Client, 1));
+    if held {
+        script.on_event(Event::Peeked(Look::HalfSent));
+    }
+    script.ops.clear();
+    script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
+    script.asks(&[Op::PollSource(Client, true)]);
+    (script, first)
+}
+
+const ARRIVAL: Event = Event::SourceReady(Client, Arrival::Bytes);
+
 #[test]
 fn without_a_buffer_first_bytes_are_looked_at_where_they_wait() {
     for held in [false, true] {
-        let mut script = peeking();
-        let first = held.then(|| script.receives(Client, 1));
-        if held {
-            script.on_event(Event::Peeked(Look::HalfSent));
-        }
-        script.ops.clear();
+        let (mut script, first) = starved(held);
         for _ in 0..3 {
-            script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-            assert_eq!(script.ops.pop_front(), Some(Op::PeekAhead(first, false)));
-            let visit = |op: &Op| matches!(op, Op::Visit(Purpose::Starvation(Client), _));
-            assert!(script.ops.iter().any(visit), "{:?}", script.ops);
-            script.ops.clear();
+            script.told_more(ARRIVAL);
+            script.asks(&[Op::PeekAhead(first, false)]);
             script.on_event(Event::Peeked(Look::HalfSent));
-            script.on_event(Event::Starvation(Client));
-            script.asks(&[Op::Recv(Client)]);
         }
-        script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-        script.ops.clear();
+        // Nothing is tried until more of them come.
+        script.passes(PEEK - 1);
+        script.asks(&[]);
+        script.told_more(ARRIVAL);
         script.on_event(Event::Peeked(Look::Enough));
-        script.asks(&[Op::Connect]);
+        script.asks(&[Op::PeekAhead(first, false), Op::Connect]);
+        script.told_more(ARRIVAL);
+        script.asks(&[]);
         // They are received, or passed on, once the backend is there.
         script.on_event(Event::Connected);
-        let sends = |first| Op::Send(Client, first, false);
-        script.asks(&[first.map_or(Op::Acknowledge, sends), Op::Recv(Backend)]);
-        script.on_event(Event::Starvation(Client));
-        if let Some(first) = first {
-            script.sent(Client, 1);
-            assert!(script.ops.contains(&Op::Release(first.id)));
-        } else {
-            script.asks(&[Op::PassOn(Client)]);
-        }
+        let cancel = Op::Cancel(Purpose::PollSource(Client));
+        let asked = match first {
+            Some(first) => [cancel, Op::Send(Client, first, false)],
+            None => [Op::Acknowledge, cancel],
+        };
+        script.asks(&[&asked[..], &[Op::Recv(Backend)]].concat());
+        script.told_more(ARRIVAL);
+        script.asks(&[]);
+        script.on_event(ARRIVAL);
+        let goes_on = first.map_or(Op::PassOn(Client), |_| Op::Recv(Client));
+        script.asks(&[goes_on]);
     }
+}
+
+#[test]
+fn a_poll_for_first_bytes_that_the_kernel_ends_is_followed_by_a_pause() {
+    let (mut script, _) = starved(false);
+    script.on_event(ARRIVAL);
+    script.on_event(Event::Peeked(Look::HalfSent));
+    assert_eq!(script.ops.pop_front(), Some(Op::PeekAhead(None, false)));
+    let pause = script.ops.pop_front();
+    assert!(matches!(
+        pause,
+        Some(Op::Visit(Purpose::Starvation(Client), _))
+    ));
+    script.on_event(Event::Starvation(Client));
+    script.asks(&[Op::Recv(Client)]);
+}
+
+#[test]
+fn without_a_buffer_the_end_of_the_stream_and_a_break_are_noticed() {
+    let (mut script, _) = starved(false);
+    script.told_more(Event::SourceReady(Client, Arrival::End));
+    script.on_event(Event::Peeked(Look::Enough));
+    script.asks(&[Op::PeekAhead(None, true), Op::Connect]);
+    script.told_more(Event::SourceReady(Client, Arrival::Fault));
+    let poll = Purpose::PollSource(Client);
+    script.asks(&[Op::Cancel(Purpose::Connect), Op::Cancel(poll)]);
+    script.on_event(Event::SourceReady(Client, Arrival::Fault));
+    script.on_event(Event::ConnectFailed(Errno::CANCELED));
+    script.ends(CloseReason::ClientReset, Manner::Reset);
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_spliced_stream_waits_like_a_copied_one() {
     script.on_event(Event::SinkReady(Client, true));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, CHUNK], SourceState::Empty, SinkState::Ready);
-    script.asks(&[Op::PollSource(Client)]);
+    script.asks(&[Op::PollSource(Client, false)]);
 }
 
 fn pause_of(op: Op) -> Option<u64> {
@@ -65,7 +65,7 @@ fn pauses(script: &mut Script, ready: Event, mut again: impl FnMut(&mut Script))
         script.on_event(Event::Starvation(Client));
         again(script);
         let polls = script.ops.drain(..);
-        let polls = polls.filter(|op| matches!(op, Op::PollSink(..) | Op::PollSource(_)));
+        let polls = polls.filter(|op| matches!(op, Op::PollSink(..) | Op::PollSource(..)));
         assert_eq!(polls.count(), 1, "a pause is followed by a poll");
     }
     pauses
@@ -136,8 +136,8 @@ fn a_stream_that_polls_as_readable_and_is_not_is_copied_again() {
     let empty =
         |script: &mut Script| script.pumped(Client, [0, 0], SourceState::Empty, SinkState::Ready);
     empty(&mut script);
-    script.asks(&[Op::PollSource(Client)]);
-    script.on_event(Event::SourceReady(Client));
+    script.asks(&[Op::PollSource(Client, false)]);
+    script.on_event(Event::SourceReady(Client, Arrival::Bytes));
     script.asks(&[Op::Pump(Client)]);
     empty(&mut script);
     assert!(matches!(
@@ -226,8 +226,8 @@ fn a_sink_that_is_full_is_passed_nothing_until_it_has_room() {
 fn a_source_without_bytes_waits_for_them_and_for_no_buffer() {
     let mut script = starved();
     passed_on(&mut script, 0, SourceState::Empty, SinkState::Ready);
-    script.asks(&[Op::PollSource(Client)]);
-    script.on_event(Event::SourceReady(Client));
+    script.asks(&[Op::PollSource(Client, false)]);
+    script.on_event(Event::SourceReady(Client, Arrival::Bytes));
     script.asks(&[Op::Recv(Client)]);
 }
 
@@ -242,35 +242,17 @@ fn what_breaks_while_bytes_are_passed_on_is_named() {
     assert_eq!(script.deadline_in(), LINGER / 4);
 }
 
-#[test]
-fn a_client_that_waits_for_its_backend_waits_for_a_buffer_ever_longer() {
-    let mut script = Script::begin();
-    let mut waits = Vec::new();
-    for _ in 0..60 {
-        script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-        waits.extend(script.ops.iter().copied().find_map(pause_of));
-        script.ops.retain(|op| *op == Op::InVain);
-        script.on_event(Event::Starvation(Client));
-        script.asks(&[Op::Recv(Client)]);
-    }
-    assert!(waits.len() == 60 && waits.is_sorted(), "{waits:?}");
-    assert!(waits[0] < MS && waits[59] == 50 * MS, "{waits:?}");
-    assert_eq!(script.in_vain, 59);
-}
-
-/// The pause is one for a buffer, which bytes that have theirs do not need.
+/// The wait is one for a buffer, which bytes that have theirs do not need.
 #[test]
 fn bytes_that_came_before_the_backend_are_sent_as_soon_as_it_is_connected() {
     let mut script = Script::begin();
     let buffer = script.receives(Client, 10);
-    for _ in 0..2 {
-        script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-        assert!(script.ops.drain(..).find_map(pause_of).is_some());
-        script.on_event(Event::Starvation(Client));
-        script.asks(&[Op::Recv(Client)]);
-    }
     script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
-    assert!(script.ops.drain(..).find_map(pause_of).is_some());
+    script.asks(&[Op::PollSource(Client, true)]);
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, buffer, false), Op::Recv(Backend)]);
+    script.asks(&[
+        Op::Cancel(Purpose::PollSource(Client)),
+        Op::Send(Client, buffer, false),
+        Op::Recv(Backend),
+    ]);
 }

@@ -117,6 +117,8 @@ const WORKER: &[libc::c_long] = &[
     libc::SYS_bind,
     libc::SYS_connect,
     libc::SYS_accept4,
+    // The backlog of a listening socket.
+    libc::SYS_listen,
     libc::SYS_shutdown,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
@@ -187,7 +189,6 @@ const PROCESS: &[libc::c_long] = &[
     libc::SYS_sendfile,
     // Sockets.
     libc::SYS_socketpair,
-    libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_sendmmsg,
     libc::SYS_recvmmsg,
