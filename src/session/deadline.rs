@@ -6,7 +6,7 @@ use crate::time::{MS, NEVER, SECOND};
 use crate::token::Purpose;
 
 use super::half::Mode;
-use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side, Watch};
+use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side, Unsent, Watch};
 
 impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.
@@ -15,12 +15,14 @@ impl Session {
             SessionState::Peeking if cx.now >= self.peek_until(cx.limits) => {
                 self.on_first_bytes_late(cx);
             }
-            SessionState::Connecting if self.overdue || cx.now < self.attempt_until(cx.limits) => {}
-            SessionState::Connecting => self.on_late(cx),
             SessionState::Queued if cx.now >= self.queued_until => {
                 self.close(CloseReason::QueueTimeout, cx);
             }
-            SessionState::Queued if cx.now >= self.watch_at => self.watch(cx),
+            SessionState::Connecting | SessionState::Queued if cx.now >= self.watch_at => {
+                self.watch(cx);
+            }
+            SessionState::Connecting if self.overdue || cx.now < self.attempt_until(cx.limits) => {}
+            SessionState::Connecting => self.on_late(cx),
             SessionState::Open => self.look(cx),
             SessionState::Peeking | SessionState::Queued | SessionState::Closing => {}
         }
@@ -32,8 +34,8 @@ impl Session {
     pub fn deadline(&self, now: u64, limits: &SessionLimits) -> u64 {
         match self.state {
             SessionState::Peeking => self.peek_until(limits),
-            SessionState::Connecting if self.overdue => NEVER,
-            SessionState::Connecting => self.attempt_until(limits),
+            SessionState::Connecting if self.overdue => self.watch_at,
+            SessionState::Connecting => self.attempt_until(limits).min(self.watch_at),
             SessionState::Queued => self.queued_until.min(self.watch_at),
             SessionState::Open => self
                 .next_look(now, limits)
@@ -49,7 +51,7 @@ impl Session {
     pub fn is_steady(&self) -> bool {
         match self.state {
             SessionState::Open => {
-                self.watch_at == NEVER && self.broken.is_none() && !self.is_half_closed()
+                self.watch_at == NEVER && self.broken.is_none() && !self.is_ending()
             }
             SessionState::Closing => true,
             SessionState::Peeking | SessionState::Connecting | SessionState::Queued => false,
@@ -58,8 +60,8 @@ impl Session {
 
     /// The kernel was asked how many bytes the peers have not acknowledged. Another number than
     /// last time: some were acknowledged, or given, meanwhile.
-    pub(super) fn on_unsent(&mut self, to: [u32; 2], cx: &mut Context<'_>) {
-        let bytes = to[0].saturating_add(to[1]);
+    pub(super) fn on_unsent(&mut self, to: [Unsent; 2], cx: &mut Context<'_>) {
+        let bytes = to[0].bytes.saturating_add(to[1].bytes);
         let is_other = bytes != std::mem::replace(&mut self.unsent, bytes);
         if is_other || self.is_paced() && self.broken.is_none() {
             self.active_at = cx.now;
@@ -73,7 +75,7 @@ impl Session {
         if cx.now < self.quiet_until(cx.limits) {
             return self.keep_alive(cx);
         }
-        let reason = if self.is_half_closed() {
+        let reason = if self.is_ending() {
             CloseReason::HalfClosedTimeout
         } else {
             CloseReason::IdleTimeout
@@ -131,7 +133,7 @@ impl Session {
     fn quiet(&self, limits: &SessionLimits) -> u64 {
         if self.broken.is_some() {
             LINGER
-        } else if self.is_half_closed() {
+        } else if self.is_ending() {
             limits.half_closed
         } else {
             limits.idle
@@ -163,7 +165,7 @@ impl Session {
 
     /// One direction has ended and the other is to end with it: as configured, or since the peer
     /// that it leads to is gone.
-    fn ends_together(&self, limits: &SessionLimits) -> bool {
+    pub(super) fn ends_together(&self, limits: &SessionLimits) -> bool {
         let is_in_vain = |side: Side| {
             self.watches[side as usize] == Watch::Gone && self.halves[side as usize].shut
         };
@@ -171,13 +173,16 @@ impl Session {
         (ends || Side::BOTH.into_iter().any(is_in_vain)) && self.broken.is_none()
     }
 
-    /// The end that was relayed is acknowledged, and so is all before it: a close that finds bytes
-    /// unread, and so resets, destroys none of it.
-    fn has_heard_the_end(&self, unsent: [u32; 2]) -> bool {
+    /// The end that was relayed is acknowledged, and so is all before it, or it is with the peer: a
+    /// close that finds bytes unread, and so resets, destroys none of it.
+    fn has_heard_the_end(&self, unsent: [Unsent; 2]) -> bool {
         let mut ended = Side::BOTH
             .into_iter()
             .filter(|side| self.halves[*side as usize].shut);
-        ended.all(|side| unsent[side.other() as usize] == 0)
+        ended.all(|side| {
+            let sink = unsent[side.other() as usize];
+            sink.at_peer || sink.bytes == 0
+        })
     }
 
     /// Ends the other direction, once the bytes that it has received are delivered.
@@ -204,6 +209,11 @@ impl Session {
 
     fn is_half_closed(&self) -> bool {
         self.halves[0].shut | self.halves[1].shut
+    }
+
+    /// One direction has ended, or will: a peer is gone, and what it has sent is delivered yet.
+    fn is_ending(&self) -> bool {
+        self.is_half_closed() | self.watches.contains(&Watch::Gone)
     }
 }
 

@@ -35,7 +35,7 @@ pub use buffer_queue::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use half::{Half, Mode};
-pub use op::{Arrival, Event, Look, Op, Ops, PeerState};
+pub use op::{Arrival, Event, Look, Op, Ops, PeerState, Unsent};
 use op::{CANCELLABLE, InFlight};
 pub use view::{SessionState, View};
 use watching::Watch;
@@ -235,7 +235,7 @@ impl Session {
             Event::Retry => self.on_retry(cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
             Event::Unpiped(from, buffer) => self.on_unpiped(from, buffer, cx),
-            Event::Unsent(bytes) => self.on_unsent(bytes, cx),
+            Event::Unsent(to) => self.on_unsent(to, cx),
             Event::Pipeless(from) => self.demote(from, cx),
         }
         debug_assert!(self.invariants_hold(), "{self:?}");

@@ -47,11 +47,12 @@ impl Session {
             Ok(()) => {
                 self.half(from).ended = true;
                 self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
-                match self.state {
-                    SessionState::Peeking => self.peek(true, cx),
-                    // It may be gone.
-                    SessionState::Queued => self.watch_soon(cx.now),
-                    SessionState::Connecting | SessionState::Open | SessionState::Closing => {}
+                if self.state == SessionState::Peeking {
+                    self.peek(true, cx);
+                }
+                if self.state != SessionState::Open {
+                    // A client that waits for its backend may be gone.
+                    self.watch_soon(cx.now);
                 }
             }
             Err(Errno::CANCELED) => {}

@@ -174,8 +174,8 @@ pub enum Event {
     Pumped(Side, Pumped),
     /// The first bytes of a pipe are in a buffer; `None`: it can't be read.
     Unpiped(Side, Option<Buffer>),
-    /// So many bytes were given to the client, to the backend, and are not acknowledged.
-    Unsent([u32; 2]),
+    /// What was given to the client, to the backend, and is not acknowledged.
+    Unsent([Unsent; 2]),
     /// No pipe was free for a pump.
     Pipeless(Side),
 }
@@ -189,6 +189,15 @@ pub enum Arrival {
     End,
     /// The connection broke.
     Fault,
+}
+
+/// Bytes that were given to a peer and that it has not acknowledged; on a Unix socket, not read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// How many.
+    pub bytes: u32,
+    /// They are with the peer, as on a Unix socket: a close of this end destroys none of them.
+    pub at_peer: bool,
 }
 
 /// What a watch shows of a peer.

@@ -54,10 +54,20 @@ impl Session {
             () if broke || more => Watch::Set,
             () => Watch::None,
         };
-        if gone && self.state == SessionState::Queued && !self.half(side).is_loaded() {
-            // A client that has sent nothing waits for nothing. What it has sent is still for a
-            // backend.
+        let waits_for_nothing = match self.state {
+            // It reads no answer, and its place in the queue and then at a backend is for a client
+            // that does.
+            SessionState::Queued => gone,
+            // A backend is near: what the client has sent is still for it.
+            SessionState::Connecting => gone && !self.half(side).is_loaded(),
+            SessionState::Peeking | SessionState::Open | SessionState::Closing => false,
+        };
+        if waits_for_nothing {
             return self.close(CloseReason::reset_by(side), cx);
+        }
+        if gone && self.ends_together(cx.limits) {
+            // All that it had sent may have been delivered long ago.
+            cx.ops.push_back(Op::Unsent);
         }
         if more && !broke && !gone {
             cx.ops.push_back(Op::InVain);

@@ -4,12 +4,14 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::guard::{Held, Refusal};
 use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{
     Arrival, CloseReason, Context, Event, Look, Op, PeerState, Session, Summary, Unanswered,
+    Unsent,
 };
 use crate::snapshot::{Listener, Snapshot};
 use crate::time::US;
@@ -96,7 +98,15 @@ impl Slot {
         self.session.deadline(now, &self.listener.limits)
     }
 
-    fn socket(&self, side: Side) -> &Socket {
+    /// The address that the connection of this side was made to.
+    pub(super) fn address(&self, side: Side) -> Option<&Address> {
+        match side {
+            Side::Client => Some(&self.listener.bind),
+            Side::Backend => self.target.as_ref().map(|backend| &backend.address),
+        }
+    }
+
+    pub(super) fn socket(&self, side: Side) -> &Socket {
         match side {
             Side::Client => &self.client,
             Side::Backend => self
@@ -373,9 +383,12 @@ impl<K: Kernel> Worker<K> {
     }
 
     #[inline(never)]
-    fn unsent(&self, key: usize) -> [u32; 2] {
+    fn unsent(&self, key: usize) -> [Unsent; 2] {
         let slot = &self.slots[key];
-        Side::BOTH.map(|side| self.kernel.unsent(slot.socket(side)))
+        Side::BOTH.map(|side| Unsent {
+            bytes: self.kernel.unsent(slot.socket(side)),
+            at_peer: matches!(slot.address(side), Some(Address::Unix(_))),
+        })
     }
 
     /// Ends a session with nothing in flight: closes its sockets, and gives back its slot, its

@@ -2,14 +2,14 @@
 //! open. Every test plays both roles: the client is `near` once and the backend is once.
 
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
 use crate::balancer::Launch;
 use crate::bytes::Bytes;
 use crate::peers::{self, expect_end};
-use crate::watchdog::{eventually, heavy};
+use crate::watchdog::{eventually, heavy, watched};
 
 fn both_ways(test: impl Fn(TcpStream, TcpStream) + Send + 'static) {
     heavy(move || {
@@ -134,6 +134,28 @@ fn a_unix_client_that_has_closed_leaves_its_place_once_its_bytes_are_delivered()
         let mut received = Bytes::new(8);
         received.expect_to_end(&mut client);
         assert_eq!(received.count, 1_000);
+        balancer.finish();
+    });
+}
+
+/// What was sent on a Unix socket is with its peer: a close destroys none of it.
+#[test]
+fn a_unix_client_that_has_closed_does_not_wait_for_a_unix_backend_to_read() {
+    watched(|| {
+        let launch = Launch::between("unix:front.sock", &["unix:back.sock".to_owned()]);
+        let [front, back] = ["front.sock", "back.sock"].map(|name| launch.dir().join(name));
+        let backend = UnixListener::bind(back).unwrap();
+        let balancer = launch.flag("--half-closed-timeout", "10m").start();
+        let mut client = UnixStream::connect(&front).unwrap();
+        Bytes::new(9).send(&mut client, 50_000);
+        drop(client);
+        eventually("the session ends", || {
+            balancer.number("closed.client_closed") == 1
+        });
+        let (mut far, _) = backend.accept().unwrap();
+        let mut received = Bytes::new(9);
+        received.expect_to_end(&mut far);
+        assert_eq!(received.count, 50_000);
         balancer.finish();
     });
 }

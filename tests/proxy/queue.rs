@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 use crate::balancer::{Balancer, Launch};
@@ -187,6 +188,34 @@ fn a_client_that_leaves_the_queue_makes_room() {
         let counts = ["client_reset", "client_closed"].map(|why| reasons(&stage, why));
         assert_eq!(counts, [1, 3]);
         stage.finish();
+    });
+}
+
+/// Whatever it has sent: the kernel tells the close of a Unix socket from the end of a stream.
+#[test]
+fn a_unix_client_that_has_closed_leaves_the_queue() {
+    watched(|| {
+        let fleet = Fleet::of(1);
+        let backends = fleet.ron(&["max_connections: 1"]);
+        let config = format!(
+            "(workers: 1, listeners: [(bind: \"unix:front.sock\", pool: \"default\")],\n\
+             pools: [(name: \"default\", queue: (timeout: \"10m\"), backends: [{backends}])])"
+        );
+        let launch = Launch::with_config(&config, 1);
+        let front = launch.dir().join("front.sock");
+        let balancer = launch.start();
+        let mut served = UnixStream::connect(&front).unwrap();
+        served.read_exact(&mut [0]).unwrap();
+        for sent in [&b""[..], b"a request"] {
+            let mut client = UnixStream::connect(&front).unwrap();
+            client.write_all(sent).unwrap();
+            eventually("it waits", || waiting(&balancer) == 1);
+            drop(client);
+            eventually("it is gone", || waiting(&balancer) == 0);
+        }
+        assert_eq!(balancer.number("closed.client_reset"), 2);
+        drop(served);
+        balancer.finish();
     });
 }
 

@@ -91,6 +91,7 @@ impl FakeKernel {
         assert!(routed, "{to} is connected to, but not routed to");
         let backend = usize::from(port - FIRST_PORT);
         if let Address::Unix(_) = to {
+            self.conn(fd).local = true;
             let fate = Fate::draw(self.world.backends[backend], &mut self.random);
             return Some(self.connect_at_once(token, fd, fate, (listener, port)));
         }

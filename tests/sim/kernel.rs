@@ -518,6 +518,9 @@ impl Kernel for FakeKernel {
     fn unsent(&self, socket: &Socket) -> u32 {
         let conn = &self.conns[index(socket.raw())];
         assert!(conn.is_open() && conn.connected);
+        if conn.is_gone() {
+            return 0;
+        }
         u32::try_from(conn.outbound.given - conn.outbound.read).expect("a socket's room")
     }
 

@@ -12,6 +12,9 @@ use crate::vain::{TRIES, Vain};
 pub(crate) struct Conn {
     pub(crate) side: Side,
     pub(crate) peer: Peer,
+    /// A Unix socket: bytes that were given to it are with the peer, and it shows that its peer has
+    /// closed it.
+    pub(crate) local: bool,
     pub(crate) hold: Hold,
     /// An accepted client is connected from the start, a backend once its connect succeeded.
     pub(crate) connected: bool,
@@ -105,6 +108,7 @@ impl Conn {
         Self {
             side,
             peer,
+            local: false,
             hold: Hold::Backlog,
             connected: side == Side::Client,
             own: false,
@@ -185,6 +189,16 @@ impl Conn {
         self.reset_at.is_some()
     }
 
+    /// Whether it shows that its peer has closed it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.local && self.peer.closed_at.is_some()
+    }
+
+    /// Whether what is sent to it fails.
+    pub(crate) fn refuses_bytes(&self) -> bool {
+        self.is_reset() || self.is_gone()
+    }
+
     /// Whether a receive can complete.
     pub(crate) fn is_readable(&self) -> bool {
         self.unread() > 0 || self.inbound.fin || self.is_reset()
@@ -199,10 +213,13 @@ impl Conn {
             Interest::Fault => 0,
         };
         let reset = self.is_reset();
-        let over = reset || self.inbound.fin && self.outbound.fin;
+        let over = reset || self.is_gone() || self.inbound.fin && self.outbound.fin;
         [
             (IN & asked, self.is_readable()),
-            (OUT & asked, self.outbound_room() > 0 || reset),
+            (
+                OUT & asked,
+                self.outbound_room() > 0 || self.refuses_bytes(),
+            ),
             (RDHUP, self.inbound.fin || reset),
             (HUP, over),
             (ERR, self.error_pending),

@@ -402,7 +402,7 @@ impl FakeKernel {
             unreachable!("{kind:?} is no send");
         };
         let conn = self.conn(fd);
-        if conn.is_reset() {
+        if conn.refuses_bytes() {
             let errno = conn.send_error();
             self.trace.see("send to a broken connection");
             return self.complete(token, Err(errno), false);

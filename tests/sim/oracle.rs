@@ -25,6 +25,9 @@ impl FakeKernel {
     /// Only the last bytes of a stream whose sender has ended it may be held back.
     pub(crate) fn assert_end_follows(&mut self, fd: i32, bytes: u32) {
         let partner = self.conn(fd).partner.expect("bytes come from a partner");
+        if self.conn(fd).is_gone() {
+            return;
+        }
         let given = self.conn(fd).outbound.given + u64::from(bytes);
         let source = &self.conn(partner).inbound;
         assert!(
@@ -135,8 +138,18 @@ impl FakeKernel {
             };
             let listener = conn.listener.max(self.conns[index(partner)].listener);
             let limits = self.world.limits[listener];
-            let moved_at = conn.moved_at().max(self.conns[index(partner)].moved_at());
-            let quiet_max = if conn.outbound.fin {
+            let other = &self.conns[index(partner)];
+            let moved_at = conn.moved_at().max(other.moved_at());
+            let closed_at = [conn, other].map(|one| one.peer.closed_at.filter(|_| one.local));
+            let moved_at = closed_at.into_iter().flatten().fold(moved_at, u64::max);
+            let delivered = conn.is_gone() && other.outbound.fin && other.local;
+            assert!(
+                starved || !delivered || now - moved_at < GONE_MAX,
+                "the peer of {} is gone, and its session is kept: {}",
+                number(at),
+                self.dump()
+            );
+            let quiet_max = if conn.outbound.fin || conn.is_gone() || other.is_gone() {
                 limits.half_closed
             } else {
                 limits.idle.max(limits.half_closed)
@@ -240,7 +253,10 @@ impl FakeKernel {
             self.trace.see("a session that outlives its listener");
         }
         let Some(partner) = client.partner else {
-            let possible = fits_without_backend(reason, client.is_reset());
+            if reason == CloseReason::ClientReset && client.is_gone() {
+                self.trace.see("a gone client waits no longer");
+            }
+            let possible = fits_without_backend(reason, client.refuses_bytes());
             assert!(possible, "{reason} without a backend: {client:?}");
             assert_eq!(record.summary.delivered, [0, 0]);
             return;
@@ -252,8 +268,8 @@ impl FakeKernel {
             check_way(from, to, delivered, reason);
         }
         let broke = match reason {
-            CloseReason::ClientReset => client.is_reset(),
-            CloseReason::BackendReset => backend.is_reset(),
+            CloseReason::ClientReset => client.refuses_bytes(),
+            CloseReason::BackendReset => backend.refuses_bytes(),
             CloseReason::ClientClosed
             | CloseReason::BackendClosed
             | CloseReason::IdleTimeout
@@ -316,7 +332,8 @@ fn number(at: usize) -> i32 {
 /// Whether bytes, or the end, could go from one connection to the other.
 fn can_move(from: &Conn, to: &Conn) -> bool {
     let waiting = from.inbound.written > to.outbound.given || from.inbound.fin;
-    let taken = to.outbound_room() > 0 && !to.is_reset() && !to.known_broken && !to.outbound.fin;
+    let takes = to.outbound_room() > 0 && !to.refuses_bytes();
+    let taken = takes && !to.known_broken && !to.outbound.fin;
     waiting && taken && from.is_open()
 }
 
@@ -335,7 +352,7 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
         "{reason}: held back for an end that did not come: {to:?}"
     );
     if reason.is_orderly() {
-        assert!(complete, "{reason}: {from:?} to {to:?}");
+        assert!(complete || to.is_gone(), "{reason}: {from:?} to {to:?}");
         assert_eq!(delivered, given, "{reason}");
         let graceful = matches!(
             to.hold,
@@ -346,7 +363,7 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
         );
         assert!(graceful, "{reason}: {to:?}");
     }
-    if to.saw_end() && !complete {
+    if to.saw_end() && !complete && !to.is_gone() {
         // Bytes that arrived just now may not have been noticed.
         let fresh = match from.hold {
             Hold::Closed { at, unread, .. } => unread == 0 || at - from.unread_since < LATE_MAX,
@@ -361,9 +378,9 @@ fn check_way(from: &Conn, to: &Conn, delivered: u64, reason: CloseReason) {
 }
 
 /// Whether a session without a backend may end for this reason.
-fn fits_without_backend(reason: CloseReason, is_reset: bool) -> bool {
+fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
     match reason {
-        CloseReason::ClientReset => is_reset,
+        CloseReason::ClientReset => is_broken,
         CloseReason::ClientClosed
         | CloseReason::BackendClosed
         | CloseReason::BackendReset
@@ -454,6 +471,9 @@ const UNNOTICED_MAX: u64 = 300 * MS;
 /// A worker with room accepts within this time, though accepting fails every now and then.
 const UNACCEPTED_MAX: u64 = 1_000 * MS;
 /// A run is over this long after the grace of a stop.
+/// The session of a peer that is gone, whose bytes are all with the other peer, ends within this
+/// time: 50 ms until it is watched, 25 ms until the next look, and lags.
+const GONE_MAX: u64 = 500 * MS;
 const OVER_MAX: u64 = 300 * MS;
 /// A session may end this much later than its deadline: lags of the fake kernel, a tick of the
 /// timers, a visit under way.

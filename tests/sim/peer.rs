@@ -47,8 +47,8 @@ pub(crate) struct Peer {
     pub(crate) echoed: u64,
     /// It sends its next bytes only when the last ones are acknowledged (Nagle).
     pub(crate) patient: bool,
-    /// It closed both directions.
-    pub(crate) closed: bool,
+    /// When it closed both directions.
+    pub(crate) closed_at: Option<u64>,
     /// The most bytes that it reads at once, and the longest time that a read takes.
     pub(crate) read_bytes: u64,
     pub(crate) read_time: u64,
@@ -67,7 +67,7 @@ impl Peer {
             sips_until: 0,
             echoed: 0,
             patient: random.permille(300),
-            closed: false,
+            closed_at: None,
             read_bytes: random.pick(&[700, 1_448, 16_384, 65_536, 1 << 20]),
             read_time: if slow { 3 * MS } else { 30 * US },
             write_time: random.pick(&[5 * US, 50 * US, MS]),

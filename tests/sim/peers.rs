@@ -7,6 +7,7 @@ use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::net::Hold;
 use crate::ops::REACTION;
 use crate::peer::{Act, Peer};
+use crate::scenario::is_local;
 use crate::stream::{self, REQUEST};
 use crate::world::Event;
 
@@ -27,6 +28,7 @@ impl FakeKernel {
         }
         self.trace.fact("arrive", fd, 0);
         self.conn(fd).listener = listener;
+        self.conn(fd).local = is_local(listener);
         self.listeners[listener].backlog.push_back(fd);
         self.wake_ops(FIRST_LISTENER + i32::try_from(listener).expect("few"));
         self.wake_peer(fd);
@@ -126,7 +128,7 @@ impl FakeKernel {
             Act::Close if conn.waiting() > 0 => self.on_reset(fd),
             Act::Close => {
                 conn.inbound.fin = true;
-                conn.peer.closed = true;
+                conn.peer.closed_at = Some(now);
                 self.trace.fact("peer closes", fd, 0);
                 self.wake_ops(fd);
             }
@@ -176,7 +178,7 @@ impl FakeKernel {
         let now = self.now;
         let conn = self.conn(fd);
         conn.peer.reading = false;
-        if conn.is_reset() || conn.peer.closed {
+        if conn.is_reset() || conn.peer.closed_at.is_some() {
             return;
         }
         if now < conn.peer.deaf_until {
@@ -215,8 +217,8 @@ impl FakeKernel {
     pub(crate) fn on_reset(&mut self, fd: i32) {
         let now = self.now;
         let conn = self.conn(fd);
-        // After both FINs there is no connection left to reset.
-        let over = conn.inbound.fin && conn.outbound.fin;
+        // After both FINs, or a close on this machine, there is no connection left to reset.
+        let over = conn.is_gone() || conn.inbound.fin && conn.outbound.fin;
         if over || conn.is_reset() || matches!(conn.hold, Hold::Closed { .. }) {
             return;
         }
@@ -269,7 +271,7 @@ impl FakeKernel {
         if arrived == 0 {
             return;
         }
-        if self.conn(fd).peer.closed {
+        if self.conn(fd).peer.closed_at.is_some() {
             let lag = self.random.lag();
             self.after(lag, Event::Reset(fd));
         }

@@ -170,7 +170,7 @@ impl FakeKernel {
         };
         let room = self.conn(to).outbound_room();
         let unread = self.conn(from).unread();
-        if self.conn(to).is_reset() && unread > 0 {
+        if self.conn(to).refuses_bytes() && unread > 0 {
             let errno = self.conn(to).send_error();
             moved.sink = SinkState::Broken(errno);
         } else if unread == 0 {
@@ -249,7 +249,7 @@ impl FakeKernel {
             return;
         }
         let conn = self.conn(to);
-        if conn.is_reset() {
+        if conn.refuses_bytes() {
             let errno: Errno = conn.send_error();
             self.trace.see("spliced sink broke");
             return pumped.sink = SinkState::Broken(errno);

@@ -315,7 +315,7 @@ impl Plan {
             listeners.push(Arc::new(Listener {
                 id: number as u64,
                 name: format!("l{number}"),
-                bind: "127.0.0.1:80".parse().expect("an address"),
+                bind: bind(number).parse().expect("an address"),
                 plan,
                 connections: Arc::clone(&self.per_listener[number]),
                 traffic: Arc::default(),
@@ -533,6 +533,18 @@ fn refuses_one() -> Arc<AccessFilter> {
     let own = Prefixes::new(vec![(prefix, Access::Deny)]).expect("one prefix");
     let own = Arc::new(own);
     Arc::new(AccessFilter::new("a".to_owned(), own, None, Access::Allow))
+}
+
+/// Whether a listener is a Unix socket.
+pub(crate) fn is_local(listener: usize) -> bool {
+    listener % 3 == 1
+}
+
+fn bind(listener: usize) -> &'static str {
+    match is_local(listener) {
+        true => "unix:/l",
+        false => "127.0.0.1:80",
+    }
 }
 
 pub(crate) fn socket(listener: u64) -> Socket {

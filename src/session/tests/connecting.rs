@@ -211,3 +211,46 @@ fn a_list_shows_how_far_a_session_has_come() {
     };
     assert_eq!(state(&Script::begin_with(peeks)), SessionState::Peeking);
 }
+
+/// A Unix socket shows that its peer has closed it.
+#[test]
+fn a_client_that_is_gone_and_has_sent_nothing_ends_the_attempts() {
+    let gone = |mut script: Script| {
+        script.on_event(Event::RecvEnded(Client, Ok(())));
+        assert_eq!(script.deadline_in(), WATCH_AFTER);
+        script.passes(WATCH_AFTER);
+        script.asks(&[Op::Watch(Client)]);
+        assert_eq!(script.deadline_in(), LIMITS.connect - WATCH_AFTER);
+        script.told_more(Event::Watched(Client, PeerState::HungUp));
+        script
+    };
+    let mut script = gone(Script::begin());
+    let cancels = [
+        Op::Cancel(Purpose::Connect),
+        Op::Cancel(Purpose::Watch(Client)),
+    ];
+    script.asks(&cancels);
+    assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
+    // What it has sent is for its backend, which is near.
+    let mut script = Script::begin();
+    let request = script.receives(Client, 100);
+    let mut script = gone(script);
+    script.on_event(Event::Connected);
+    script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
+}
+
+/// It has sent more than is received before there is a backend.
+#[test]
+fn a_client_that_is_not_received_from_is_watched_while_connecting() {
+    let mut script = Script::begin();
+    (0..BUFFERS_HIGH).for_each(|_| {
+        script.receives(Client, 1);
+    });
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+    script.on_event(Event::Watched(Client, PeerState::Broken));
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
+    assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
+}

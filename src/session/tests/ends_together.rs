@@ -15,11 +15,10 @@ fn each_side(test: fn(Side, Side)) {
 }
 
 /// The bytes sent to this side.
-fn unsent(to: Side, bytes: u32) -> [u32; 2] {
-    match to {
-        Client => [bytes, 0],
-        Backend => [0, bytes],
-    }
+fn unsent(to: Side, bytes: u32) -> [Unsent; 2] {
+    let mut unsent = [Unsent::default(); 2];
+    unsent[to as usize].bytes = bytes;
+    unsent
 }
 
 #[test]
@@ -37,7 +36,7 @@ fn both_directions_end_when_the_end_of_one_is_acknowledged() {
             script.ops.retain(|op| !matches!(op, Op::Watch(_)));
             script.asks(&[]);
         }
-        script.unsent = [0, 0];
+        script.unsent = unsent(to, 0);
         script.passes(LIMITS.half_closed / 2);
         script
             .ops
@@ -147,17 +146,41 @@ fn a_peer_that_is_gone_ends_both_directions() {
         script.passes(WATCH_AFTER);
         script.asks(&[Op::Watch(gone)]);
         script.told_more(Event::Watched(gone, PeerState::HungUp));
+        script.asks(&[Op::Unsent]);
+        script.on_event(Event::Unsent(unsent(to, 10)));
         script.asks(&[]);
         script.unsent = unsent(to, 10);
         script.passes(END_LOOK);
         script.asks(&[]);
-        script.unsent = [0, 0];
+        script.unsent = unsent(to, 0);
         script.passes(LIMITS.half_closed / 2);
         script.asks(&[Op::Cancel(Purpose::Recv(to))]);
         script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
         script.asks(&[Op::Cancel(Purpose::Watch(gone))]);
         script.on_event(Event::Watched(gone, PeerState::Unclear));
         script.ends(CloseReason::closed_by(gone), Manner::Graceful);
+    });
+}
+
+/// Bytes that were given to a Unix socket are with its peer, whether that reads them or not.
+#[test]
+fn a_peer_that_is_gone_does_not_wait_for_a_reader_that_has_all_its_bytes() {
+    each_side(|gone, to| {
+        let mut script = Script::connected();
+        let last = script.receives_last(gone, 10);
+        script.sent(gone, 10);
+        script.ops.clear();
+        script.passes(WATCH_AFTER);
+        script.asks(&[Op::Watch(gone)]);
+        script.told_more(Event::Watched(gone, PeerState::HungUp));
+        script.asks(&[Op::Unsent]);
+        let mut unread = unsent(to, 10);
+        unread[to as usize].at_peer = true;
+        script.on_event(Event::Unsent(unread));
+        script.asks(&[Op::Cancel(Purpose::Recv(to))]);
+        script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
+        let reason = Some(CloseReason::closed_by(gone));
+        assert_eq!(script.session.reason(), reason, "{last:?}");
     });
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Script {
     pub(super) now: u64,
     next_buffer: u16,
     /// The bytes that the peers have not acknowledged.
-    pub(super) unsent: [u32; 2],
+    pub(super) unsent: [Unsent; 2],
     /// The number of `Answered` among the operations.
     pub(super) answers: usize,
     /// The number of `InVain` among them.
@@ -49,7 +49,7 @@ impl Script {
             ops: std::iter::from_fn(|| ops.pop_front()).collect(),
             now,
             next_buffer: 0,
-            unsent: [0, 0],
+            unsent: [Unsent::default(); 2],
             answers: 0,
             in_vain: 0,
             rates: Meters::default(),
