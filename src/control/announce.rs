@@ -41,7 +41,7 @@ pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster)
                 Service::Refused | Service::Panic => (Severity::Quiet, "panics no longer"),
             };
             let message = format!("pool `{}` {message}", pool.name);
-            events.tell(severity, EventKind::PanicOver, about, message);
+            events.tell_one_of_many(severity, EventKind::PanicOver, about, message);
         }
         let (severity, kind) = match (before, service) {
             (_, Service::Refused) => (Severity::Warn, EventKind::PoolDown),
@@ -49,7 +49,7 @@ pub(super) fn service(events: &Events, snapshot: &Snapshot, roster: &mut Roster)
             (Service::Refused, Service::Usable) => (Severity::Info, EventKind::PoolUp),
             (_, Service::Usable | Service::Failing) => continue,
         };
-        events.tell(severity, kind, about, sentence(pool, service));
+        events.tell_one_of_many(severity, kind, about, sentence(pool, service));
     }
 }
 
@@ -162,7 +162,7 @@ pub(super) fn differences(events: &Events, before: &Config, config: &Config) {
     ] {
         for (name, bind) in here.difference(there) {
             let message = format!("listener `{name}` on {bind} {verb}");
-            events.tell(Severity::Quiet, kind, Subject::default(), message);
+            events.tell_one_of_many(Severity::Quiet, kind, Subject::default(), message);
         }
     }
     let [old, new] = [(before, config), (config, before)].map(|(one, other)| {

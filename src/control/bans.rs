@@ -247,8 +247,10 @@ impl Balancer {
         }
     }
 
+    /// Thousands may come at once, from a list. The audit log has each.
     fn tell(&self, kind: EventKind, message: String) {
-        tell(&self.events, Severity::Info, kind, message);
+        self.events
+            .tell_one_of_many(Severity::Info, kind, Subject::default(), message);
     }
 }
 

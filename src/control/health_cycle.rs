@@ -51,8 +51,8 @@ impl HealthCycle<'_> {
                     record.start_slowly(place.1);
                 }
                 let message = format!("{called} is up");
-                self.events
-                    .tell(Severity::Info, EventKind::BackendUp, about, message);
+                let (severity, kind) = (Severity::Info, EventKind::BackendUp);
+                self.events.tell_one_of_many(severity, kind, about, message);
                 // Its sessions failed because it was going down, which is over. For a backend that
                 // was never down the probes prove nothing, and it stays ejected.
                 if backend.readmit() {
@@ -63,8 +63,8 @@ impl HealthCycle<'_> {
                 let why = turned.failure.as_ref();
                 let why = why.map_or_else(String::new, |failure| format!(": {failure}"));
                 let message = format!("{called} is down{why}");
-                self.events
-                    .tell(Severity::Warn, EventKind::BackendDown, about, message);
+                let (severity, kind) = (Severity::Warn, EventKind::BackendDown);
+                self.events.tell_one_of_many(severity, kind, about, message);
             }
         }
     }
@@ -165,20 +165,19 @@ impl HealthCycle<'_> {
         let about = Subject::backend(&pool.name, &backend.name);
         let called = format_args!("backend `{}` of pool `{}`", backend.name, pool.name);
         for change in &changes {
-            match *change {
+            let (severity, kind, message) = match *change {
                 EjectionChange::Ejected(until) => {
                     let time = written(between(now, until));
                     let why = why_ejected(backend);
                     let message = format!("{called} is ejected for {time}: {why}");
-                    self.events
-                        .tell(Severity::Warn, EventKind::BackendEjected, about, message);
+                    (Severity::Warn, EventKind::BackendEjected, message)
                 }
                 EjectionChange::Readmitted => {
                     let message = format!("{called} is tried again");
-                    self.events
-                        .tell(Severity::Info, EventKind::BackendReadmitted, about, message);
+                    (Severity::Info, EventKind::BackendReadmitted, message)
                 }
-            }
+            };
+            self.events.tell_one_of_many(severity, kind, about, message);
         }
     }
 

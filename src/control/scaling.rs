@@ -72,8 +72,9 @@ impl Scaling<'_> {
             new: Some(json!({ "backends": decision.backends, "why": decision.reason })),
             outcome: Ok(self.snapshot.version),
         });
+        let about = Subject::pool(&pool.name);
         self.events
-            .tell(Severity::Info, kind, Subject::pool(&pool.name), message);
+            .tell_one_of_many(Severity::Info, kind, about, message);
         let scaling = pool.scaling.as_ref();
         if let Some(url) = scaling.and_then(|scaling| scaling.webhook.as_ref()) {
             self.webhooks.post(url, Notice::of(&pool.name, decision));

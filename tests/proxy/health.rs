@@ -13,7 +13,7 @@ use rustls::{ServerConfig, ServerConnection};
 use crate::access_log::key_values;
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
-use crate::peers::{Backend, expect_end, ping};
+use crate::peers::{Backend, expect_end, ping, refusing_address};
 use crate::server::{Kind, Server, greeted};
 use crate::stage::{Guest, leave_all, tally};
 use crate::watchdog::{eventually, watched};
@@ -74,6 +74,27 @@ fn a_killed_server_gets_no_session_until_it_is_back() {
             eventually("traffic returns", || visit(&balancer) == Some(back));
         }
         drop(events);
+        balancer.finish();
+    });
+}
+
+/// Each of thousands may go at once, with a network.
+#[test]
+fn of_many_backends_that_go_down_at_once_twenty_have_an_event_of_their_own() {
+    watched(|| {
+        let addresses: Vec<_> = (0..30).map(|_| refusing_address()).collect();
+        let quoted = addresses.iter().map(|to| format!("\"{to}\""));
+        let backends = quoted.collect::<Vec<_>>().join(", ");
+        let check = "check: (type: \"tcp\", interval: \"200ms\", fall: 1)";
+        let balancer = probed(check, &backends).start();
+        for name in &addresses {
+            balancer.until(name, "health", "down");
+        }
+        // The others are a number, which follows.
+        let events = balancer.events("backend_down");
+        let singly = events.iter().filter(|event| !event["backend"].is_null());
+        assert_eq!(singly.count(), 20);
+        assert!(events.len() <= 21, "{events:?}");
         balancer.finish();
     });
 }

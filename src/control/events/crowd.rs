@@ -1,5 +1,6 @@
 //! Events of which thousands may come at once, as when a network with all its backends goes: the
-//! first of each kind come singly, the others as a number.
+//! first of each kind come singly, the others as a number. What is so now stands in the status and
+//! its alerts, which follow the state and not the events.
 
 use parking_lot::Mutex;
 
@@ -19,6 +20,8 @@ struct Crowd {
     /// How many were not told, and the last of them.
     more: u64,
     last: String,
+    /// The pool that all of them are about.
+    pool: Option<String>,
     /// Seconds until their number is.
     left: u32,
 }
@@ -33,7 +36,8 @@ impl Events {
         about: Subject<'_>,
         message: String,
     ) {
-        if let Some(message) = self.0.crowds.take(severity, kind, message) {
+        let told = self.0.crowds.take((severity, kind), about.pool, message);
+        if let Some(message) = told {
             self.tell(severity, kind, about, message);
         }
     }
@@ -46,18 +50,25 @@ impl Events {
                 severity,
                 more,
                 last,
+                pool,
                 ..
             } = crowd;
             let message =
                 format!("and {more} more like this within {WINDOW_SECONDS} s, the last: {last}");
-            self.tell(severity, kind, Subject::default(), message);
+            let about = pool.as_deref().map(Subject::pool).unwrap_or_default();
+            self.tell(severity, kind, about, message);
         }
     }
 }
 
 impl Crowds {
     /// The message of an event that is to be told.
-    fn take(&self, severity: Severity, kind: EventKind, message: String) -> Option<String> {
+    fn take(
+        &self,
+        (severity, kind): (Severity, EventKind),
+        pool: Option<&str>,
+        message: String,
+    ) -> Option<String> {
         let mut crowds = self.0.lock();
         let Some(crowd) = crowds.iter_mut().find(|crowd| crowd.kind == kind) else {
             crowds.push(Crowd {
@@ -66,6 +77,7 @@ impl Crowds {
                 told: 1,
                 more: 0,
                 last: String::new(),
+                pool: None,
                 left: WINDOW_SECONDS,
             });
             return Some(message);
@@ -73,6 +85,11 @@ impl Crowds {
         if crowd.told < SINGLE {
             crowd.told += 1;
             return Some(message);
+        }
+        if crowd.more == 0 {
+            crowd.pool = pool.map(str::to_owned);
+        } else if crowd.pool.as_deref() != pool {
+            crowd.pool = None;
         }
         crowd.more += 1;
         crowd.last = message;
@@ -123,11 +140,29 @@ mod tests {
             sum.message,
             "and 980 more like this within 10 s, the last: 999"
         );
+        assert_eq!(sum.pool, None);
         // The next ten seconds begin again.
         tell(EventKind::BackendResolved, 1);
         assert_eq!(watch.next().await.unwrap().message, "0");
         (0..WINDOW_SECONDS).for_each(|_| events.tick());
         tell(EventKind::BackendRefused, 1);
         assert_eq!(watch.next().await.unwrap().kind, EventKind::BackendRefused);
+    }
+
+    #[tokio::test]
+    async fn a_sum_names_the_pool_that_all_its_events_are_about() {
+        for (pools, expected) in [(["a", "a"], Some("a")), (["a", "b"], None)] {
+            let events = Events::new();
+            let kind = EventKind::BackendDown;
+            for number in 0..SINGLE + 2 {
+                let pool = pools[number.saturating_sub(SINGLE) as usize];
+                let about = Subject::backend(pool, "x");
+                events.tell_one_of_many(Severity::Quiet, kind, about, number.to_string());
+            }
+            let mut watch = events.watch(Since::Recent(0));
+            (0..WINDOW_SECONDS).for_each(|_| events.tick());
+            let sum = watch.next().await.unwrap();
+            assert_eq!((sum.pool.as_deref(), sum.backend), (expected, None));
+        }
     }
 }
