@@ -3,7 +3,7 @@
 //! each turn of the runtime: one answer, one read, and some pieces of a body.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self as tcp, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net;
 use std::pin::Pin;
@@ -23,8 +23,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -53,9 +53,12 @@ pub type Replacement = (net::UnixListener, SocketFile);
 
 #[derive(Debug)]
 enum ListeningSocket {
-    Tcp(TcpListener),
+    Tcp(Watched<tcp::TcpListener>),
     /// With the socket that it replaced, in which clients may still wait.
-    Unix(UnixListener, Option<UnixListener>),
+    Unix(
+        Watched<net::UnixListener>,
+        Option<Watched<net::UnixListener>>,
+    ),
 }
 
 impl AdminListener {
@@ -70,7 +73,7 @@ impl AdminListener {
     ) -> io::Result<(Self, mpsc::UnboundedSender<Replacement>)> {
         let (sender, replacements) = mpsc::unbounded_channel();
         let listener = Self {
-            socket: ListeningSocket::Unix(UnixListener::from_std(listener)?, None),
+            socket: ListeningSocket::Unix(Watched::new(listener)?, None),
             access: Access::Socket,
             file: Some(file),
             replacements,
@@ -90,7 +93,7 @@ impl AdminListener {
         let listener = sys::listen_alone(bind)?;
         let bound = listener.local_addr()?;
         Ok(Self {
-            socket: ListeningSocket::Tcp(TcpListener::from_std(listener)?),
+            socket: ListeningSocket::Tcp(Watched::new(listener)?),
             access: Access::Http(bound, tokens),
             file: None,
             replacements: mpsc::unbounded_channel().1,
@@ -108,7 +111,7 @@ impl AdminListener {
 
     /// Goes on with another socket, which replaces this one at its path.
     fn replace(&mut self, (socket, file): Replacement) -> io::Result<()> {
-        let socket = UnixListener::from_std(socket)?;
+        let socket = Watched::new(socket)?;
         if let ListeningSocket::Unix(now, replaced) = &mut self.socket {
             *replaced = Some(std::mem::replace(now, socket));
             let old = self.file.replace(file);
@@ -119,42 +122,80 @@ impl AdminListener {
 }
 
 impl ListeningSocket {
-    /// Whether a client that was accepted is gone. One of a Unix socket reads no answer then,
-    /// whatever it has sent; on TCP it may have ended its requests only.
-    fn has_lost(&self, client: &OwnedFd) -> bool {
+    /// The next connection whose client is not gone, with a copy of its descriptor.
+    ///
+    /// Clients that connect and close fill the backlog, where others wait behind them. So each
+    /// costs three system calls, and the runtime never hears of it.
+    async fn accept(&mut self, pace: &mut Pace) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
         match self {
-            Self::Tcp(_) => sys::is_gone(client),
-            Self::Unix(..) => sys::is_hung_up(client) || sys::is_gone(client),
-        }
-    }
-
-    /// The next connection, with a copy of its descriptor.
-    async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
-        Ok(match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+            Self::Tcp(listener) => loop {
+                let (client, _) = listener.next(tcp::TcpListener::accept).await?;
+                if sys::has_left(&client) {
+                    pace.step().await;
+                    continue;
+                }
                 // Answers are whole: there is nothing to wait for.
-                stream.set_nodelay(true)?;
-                let copy = stream.as_fd().try_clone_to_owned()?;
-                (Box::new(stream), copy)
-            }
-            Self::Unix(listener, replaced) => {
-                let (stream, _) = match replaced {
+                client.set_nodelay(true)?;
+                client.set_nonblocking(true)?;
+                let copy = client.as_fd().try_clone_to_owned()?;
+                return Ok((Box::new(TcpStream::from_std(client)?), copy));
+            },
+            Self::Unix(listener, replaced) => loop {
+                let accept = net::UnixListener::accept;
+                let (client, _) = match replaced {
                     Some(before) => tokio::select! {
                         biased;
-                        accepted = before.accept() => accepted?,
-                        accepted = listener.accept() => {
+                        accepted = before.next(accept) => accepted?,
+                        accepted = listener.next(accept) => {
                             // The old one has no client left, and no path leads to it.
                             *replaced = None;
                             accepted?
                         }
                     },
-                    None => listener.accept().await?,
+                    None => listener.next(accept).await?,
                 };
-                let copy = stream.as_fd().try_clone_to_owned()?;
-                (Box::new(stream), copy)
-            }
+                if sys::has_left(&client) {
+                    pace.step().await;
+                    continue;
+                }
+                client.set_nonblocking(true)?;
+                let copy = client.as_fd().try_clone_to_owned()?;
+                return Ok((Box::new(UnixStream::from_std(client)?), copy));
+            },
+        }
+    }
+}
+
+/// A listening socket whose readiness the runtime watches.
+#[derive(Debug)]
+struct Watched<T> {
+    socket: T,
+    /// A copy of its descriptor. The type does not matter, as nothing is read or written by it.
+    ready: UnixStream,
+}
+
+impl<T: AsFd> Watched<T> {
+    fn new(socket: T) -> io::Result<Self> {
+        let copy = socket.as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            socket,
+            ready: UnixStream::from_std(copy.into())?,
         })
+    }
+
+    /// The next connection, which the runtime does not watch.
+    async fn next<S>(&self, accept: impl Fn(&T) -> io::Result<S>) -> io::Result<S> {
+        loop {
+            let accepted = self
+                .ready
+                .try_io(Interest::READABLE, || accept(&self.socket));
+            match accepted {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ready.readable().await?;
+                }
+                accepted => return accepted,
+            }
+        }
     }
 }
 
@@ -194,9 +235,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext
                     log::error!("cannot replace the socket of the admin API: {error}");
                 }
             }
-            accepted = listener.socket.accept(), if !is_full => match accepted {
-                // Clients that connect and close fill the backlog, where others wait behind them.
-                Ok((_, copy)) if listener.socket.has_lost(&copy) => pace_of_gone.step().await,
+            accepted = listener.socket.accept(&mut pace_of_gone), if !is_full => match accepted {
                 Ok((stream, copy)) => {
                     let (router, slot) = (router.clone(), slots.take(copy));
                     let stop = stop.clone();

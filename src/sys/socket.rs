@@ -293,15 +293,19 @@ pub fn has_ended(socket: &OwnedFd) -> bool {
     poll_now(socket, libc::POLLRDHUP) & libc::POLLRDHUP != 0
 }
 
-/// Whether the other end sends no more and has sent nothing that was not read, or the connection
-/// has failed.
+/// Whether the client of a connection that was just accepted is gone: it sends no more and has sent
+/// nothing, or the connection has failed. One of a Unix socket is gone once it has closed that,
+/// whatever it has sent; on TCP that looks as if it had ended its requests only.
 #[must_use]
-pub fn is_gone(socket: &OwnedFd) -> bool {
-    let next = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
-    match next {
-        Ok(bytes) => bytes == 0,
-        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+pub fn has_left(client: &impl AsFd) -> bool {
+    let seen = poll_now(client, libc::POLLRDHUP);
+    if seen & (libc::POLLHUP | libc::POLLERR) != 0 {
+        return true;
     }
+    // It is not nonblocking yet, but where the end has come a look never waits.
+    let has_ended = seen & libc::POLLRDHUP != 0;
+    let look = || SockRef::from(client).peek(&mut [MaybeUninit::uninit()]);
+    has_ended && !look().is_ok_and(|bytes| bytes > 0)
 }
 
 /// Whether bytes of the other end, or its end, wait to be read.
@@ -311,9 +315,9 @@ pub fn has_unread(socket: &OwnedFd) -> bool {
 }
 
 /// Which of these events have happened to a socket, by poll(2), errors and hang-ups besides.
-fn poll_now(socket: &OwnedFd, events: libc::c_short) -> libc::c_short {
+fn poll_now(socket: &impl AsFd, events: libc::c_short) -> libc::c_short {
     let mut asked = libc::pollfd {
-        fd: socket.as_raw_fd(),
+        fd: socket.as_fd().as_raw_fd(),
         events,
         revents: 0,
     };
