@@ -122,6 +122,15 @@ impl Failure {
         }
     }
 
+    /// The sentence, without that no probe was made.
+    pub(super) fn reason(&self) -> String {
+        if let Self::Lacking(why) | Self::Originless(why) = self {
+            why.clone()
+        } else {
+            self.to_string()
+        }
+    }
+
     /// Whether it says something about the backend, not about this process alone.
     #[must_use]
     pub fn is_telling(&self) -> bool {

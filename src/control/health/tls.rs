@@ -19,7 +19,6 @@ use tokio::sync::Notify;
 use crate::address::Address;
 use crate::config::{CheckTls, Verify};
 use crate::control::aside;
-use crate::fault;
 use crate::sys;
 use crate::time::SECOND;
 
@@ -43,18 +42,22 @@ struct Shared {
     /// A thread loads the certificates, or looks whether their file has changed: one at a time, as
     /// files may hang.
     loading: Cell<bool>,
+    /// Why the file is not used as it is now, while what it held before is.
+    refused: RefCell<Option<Failure>>,
     /// Notified when that thread has ended.
     ended: Notify,
 }
 
 #[derive(Clone, Debug)]
 struct Loaded {
-    made: Result<Arc<ClientConfig>, Failure>,
+    made: Made,
     /// When it was made, in ns of the workers' clock.
     at: u64,
     /// The version of the file that it was made from.
     version: Option<Version>,
 }
+
+type Made = Result<Arc<ClientConfig>, Failure>;
 
 /// Tells one version of a file from another: its length, and when it was written.
 type Version = (u64, Option<SystemTime>);
@@ -69,14 +72,19 @@ impl TlsClient {
 
     /// The client's configuration. After a failure it is not loaded again for a while, so that
     /// probes cost no more when they fail.
+    ///
+    /// A file that was good stays in use as it was: while a tool replaces it, it may be away or
+    /// half written, which says nothing about the backends.
     async fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
         let shared = &self.shared;
         loop {
             let old = shared.loaded.borrow().clone();
             let recent = |its: &Loaded| sys::monotonic().saturating_sub(its.at) < RETRY;
+            let again = shared.refused.borrow().is_some() && !old.as_ref().is_some_and(recent);
+            let is_stale = shared.stale.get() || again;
             let old = old.filter(|its| its.made.is_ok() || recent(its));
             match old {
-                Some(old) if !shared.stale.get() => return old.made,
+                Some(old) if !is_stale => return old.made,
                 Some(old) if old.made.is_ok() => {
                     self.load();
                     let ended = tokio::time::timeout(LOOK_TIME, shared.ended.notified()).await;
@@ -136,10 +144,7 @@ impl TlsClient {
                 let why = "cannot read certificates: no thread can be created";
                 Some((Err(Failure::Lacking(why.to_owned())), None))
             };
-            if let Some((made, version)) = loaded.unwrap_or_else(no_thread) {
-                let at = sys::monotonic();
-                shared.loaded.replace(Some(Loaded { made, at, version }));
-            }
+            shared.take_in(loaded.unwrap_or_else(no_thread));
             shared.loading.set(false);
             shared.ended.notify_waiters();
         });
@@ -266,6 +271,28 @@ impl Secured {
     }
 }
 
+impl Shared {
+    /// Takes over what was loaded; `None`: the file is as it was.
+    fn take_in(&self, loaded: Option<(Made, Option<Version>)>) {
+        let mut kept = self.loaded.borrow_mut();
+        let good = kept.as_mut().filter(|its| its.made.is_ok());
+        let at = sys::monotonic();
+        match (loaded, good) {
+            (Some((Err(failure), _)), Some(good)) => {
+                good.at = at;
+                if self.refused.replace(Some(failure.clone())).as_ref() != Some(&failure) {
+                    let why = failure.reason();
+                    log::warn!("{why}; probes go on with the certificates that it held before");
+                }
+                return;
+            }
+            (Some((made, version)), _) => *kept = Some(Loaded { made, at, version }),
+            (None, _) => {}
+        }
+        self.refused.take();
+    }
+}
+
 fn version(settings: &CheckTls) -> Option<Version> {
     match &settings.verify {
         Verify::Off | Verify::System => None,
@@ -286,7 +313,8 @@ fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
         Verify::System => builder.with_root_certificates(system()?),
-        Verify::File(path) => builder.with_root_certificates(file(path)?),
+        // That a file can't be used says nothing about the backend.
+        Verify::File(path) => builder.with_root_certificates(file(path).map_err(Failure::Lacking)?),
     };
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = settings
@@ -309,7 +337,8 @@ fn system() -> Result<RootCertStore, Failure> {
     if added == 0 {
         let why = found.errors.first();
         let why = why.map_or_else(String::new, |error| format!(": {error}"));
-        return Err(Failure::Unfit(format!(
+        // It says nothing about the backend.
+        return Err(Failure::Lacking(format!(
             "cannot verify certificates: this machine trusts none{why}; name a file in `verify`"
         )));
     }
@@ -318,34 +347,24 @@ fn system() -> Result<RootCertStore, Failure> {
 
 /// Checks whether a file holds certificates that probes can use.
 pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
-    let found = file(path).map(drop);
-    found.map_err(|failure| failure.to_string())
+    file(path).map(drop)
 }
 
 /// The certificates of a PEM file (RFC 7468).
-fn file(path: &Path) -> Result<RootCertStore, Failure> {
-    let unfit = |why: &str| Failure::Unfit(format!("cannot use {}: {why}", path.display()));
-    let failure_of = |error: io::Error| {
-        if fault::is_passing_lack(&error) {
-            // It says nothing about the backend.
-            Failure::Lacking(error.to_string())
-        } else {
-            unfit(&error.to_string())
-        }
-    };
+fn file(path: &Path) -> Result<RootCertStore, String> {
+    let unfit = |why: String| format!("cannot use {}: {why}", path.display());
     let mut text = Vec::new();
-    let file = sys::open_regular(path).map_err(failure_of)?;
-    file.take(PEM_MAX)
-        .read_to_end(&mut text)
-        .map_err(failure_of)?;
+    let opened = sys::open_regular(path);
+    let read = opened.and_then(|file| file.take(PEM_MAX).read_to_end(&mut text));
+    read.map_err(|error| unfit(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| unfit(&error.to_string()))?;
+        let certificate = certificate.map_err(|error| unfit(error.to_string()))?;
         let added = roots.add(certificate);
-        added.map_err(|error| unfit(&error.to_string()))?;
+        added.map_err(|error| unfit(error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(unfit("it holds no certificate"));
+        return Err(unfit("it holds no certificate".to_owned()));
     }
     Ok(roots)
 }

@@ -256,7 +256,7 @@ fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
         failure.map_or_else(String::new, |failure| failure.to_string())
     };
     let path = file.0.display();
-    let empty = format!("cannot use {path}: it holds no certificate");
+    let empty = format!("not probed: cannot use {path}: it holds no certificate");
     assert_eq!(probe(), empty);
     std::fs::write(&file.0, &pem).expect("it can be written");
     assert_eq!(
@@ -270,7 +270,7 @@ fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
     let gone = by_file(std::path::Path::new("/nowhere/ca.pem"), None);
     let message = failure_text(server.address, &gone);
     assert!(
-        message.starts_with("cannot use /nowhere/ca.pem: "),
+        message.starts_with("not probed: cannot use /nowhere/ca.pem: "),
         "{message}"
     );
     let directory = by_file(&std::env::temp_dir(), None);
@@ -279,6 +279,49 @@ fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
         message.contains("expected a regular file") || message.contains("directory"),
         "{message}"
     );
+}
+
+/// As while a tool replaces it. A reload, also one without a change, has it read again.
+#[test]
+fn a_file_that_becomes_unusable_stays_in_use_as_it_was() {
+    let (server, pem) = Make::default().serve();
+    let file = Pem::new("replaced", &pem);
+    let check = by_file(&file.0, Some("db.test"));
+    let spec = Rc::new(Spec::new(&check));
+    let probe = || {
+        spec.tls.as_ref().expect("it has TLS").refresh();
+        let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
+        let outcome = tokio_uring::start(async move { prober.probe().await });
+        let failure = outcome.failure;
+        failure.map_or_else(String::new, |failure| failure.to_string())
+    };
+    assert_eq!(probe(), "");
+    let half = &pem[..pem.len() / 2];
+    for text in [Some(""), Some("nothing\n"), Some(half), None, Some(&pem)] {
+        match text {
+            Some(text) => std::fs::write(&file.0, text).expect("it can be written"),
+            None => std::fs::remove_file(&file.0).expect("it is there"),
+        }
+        assert_eq!(probe(), "", "{text:?}");
+    }
+    let (_, stranger) = Make {
+        names: vec!["other.test".to_owned()],
+        ..Make::default()
+    }
+    .serve();
+    std::fs::write(&file.0, stranger).expect("it can be written");
+    assert_eq!(probe(), UNKNOWN);
+}
+
+/// It blames no backend, whose check may decide who is served.
+#[test]
+fn a_file_that_was_never_usable_says_nothing_about_the_backend() {
+    let (server, _) = Make::default().serve();
+    let check = by_file(std::path::Path::new("/nowhere/ca.pem"), None);
+    let spec = Rc::new(Spec::new(&check));
+    let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
+    let outcome = tokio_uring::start(async move { prober.probe().await });
+    assert!(!outcome.failure.expect("no probe was made").is_telling());
 }
 
 #[test]
