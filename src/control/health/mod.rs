@@ -31,7 +31,7 @@ use crate::origin::Origins;
 use crate::pool::Health;
 use crate::shared::Shared;
 use crate::sys;
-use crate::time::between;
+use crate::time::{between, nanos};
 
 pub(super) use tls::can_use as can_use_certificates;
 
@@ -421,7 +421,9 @@ struct TargetTask {
 impl TargetTask {
     async fn run(mut self, mut wait: Duration) {
         loop {
+            let due = sys::monotonic().saturating_add(nanos(wait));
             tokio::time::sleep(wait).await;
+            let late = between(due, sys::monotonic());
             let outcome = self.prober.probe().await;
             let check = self.prober.check();
             let turn = count(&mut self.verdict, outcome.failure.as_ref(), check);
@@ -441,7 +443,7 @@ impl TargetTask {
             // The interval counts from start to start. After a longer probe the next follows at
             // once.
             let passed = between(started, sys::monotonic());
-            wait = interval.saturating_sub(passed);
+            wait = interval.saturating_sub(passed) + schedule::relief(late);
             if stalled {
                 wait = wait.min(AFTER_STALL);
             }

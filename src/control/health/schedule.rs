@@ -30,6 +30,20 @@ pub(super) fn jittered(interval: Duration, random: &mut Rng) -> Duration {
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * random.f64())
 }
 
+/// How much later a target's next probe comes, as this one began so late: the thread has more to do
+/// than it can.
+pub(super) fn relief(late: Duration) -> Duration {
+    if late < LATE {
+        return Duration::ZERO;
+    }
+    late.min(LATE_MAX) * RELIEF
+}
+
+/// Less than this is usual: 20 ms.
+const LATE: Duration = Duration::from_millis(20);
+/// More than this is a stop of the process, not load: 250 ms.
+const LATE_MAX: Duration = Duration::from_millis(250);
+const RELIEF: u32 = 8;
 /// The golden ratio's fraction.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 const JITTER: f64 = 0.05;
@@ -39,6 +53,15 @@ const SPREAD_MAX: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_late_probe_puts_off_the_next_one() {
+        let relieved = [10, 19, 20, 250, 5_000].map(|ms| relief(Duration::from_millis(ms)));
+        assert_eq!(
+            relieved.map(|time| time.as_millis()),
+            [0, 0, 160, 2_000, 2_000]
+        );
+    }
 
     #[test]
     fn a_thousand_targets_start_evenly_within_an_interval() {
