@@ -51,6 +51,8 @@ pub(super) struct Port {
     pub(super) arriving: usize,
     /// The port does not accept before this time.
     resume_at: u64,
+    /// Accepts in a row that failed by what counts as the client's fault, without a client between.
+    failed: u32,
 }
 
 /// A client that the rules of its port have let in.
@@ -84,6 +86,7 @@ impl Port {
             parked: VecDeque::new(),
             arriving: 0,
             resume_at: 0,
+            failed: 0,
         }
     }
 
@@ -108,6 +111,13 @@ impl Port {
     /// Stops accepting for a while: descriptors, memory or ports ran out.
     pub(super) fn pause(&mut self, now: u64) {
         self.resume_at = now + EXHAUSTED_PAUSE;
+    }
+
+    /// An accept failed as of one client. A security module may refuse each before it has left the
+    /// backlog, so that the next accept fails at once: from the second in a row on the port pauses.
+    fn on_client_lost(&mut self, now: u64) {
+        self.failed = self.failed.saturating_add(1);
+        self.resume_at = self.resume_at.max(now + refused_pause(self.failed));
     }
 
     /// The next snapshot does not have the listener. The port still waits for handshakes that are
@@ -150,12 +160,16 @@ impl<K: Kernel> Worker<K> {
         }
         match completion.outcome {
             Ok(Done::Accepted(socket)) => {
+                port.failed = 0;
                 self.stats.accepted.increment();
                 self.arrive(number, socket);
             }
             Err(Errno::CANCELED) => {}
             Err(errno) => match Fault::of_accept(errno) {
-                Fault::Client | Fault::Busy => {}
+                Fault::Client | Fault::Busy => {
+                    port.on_client_lost(self.now);
+                    self.stats.turns_in_vain.increment();
+                }
                 Fault::Resources
                 | Fault::Local
                 | Fault::Ports
@@ -378,6 +392,14 @@ fn put_off(gone_at: u64, by: u64, now: u64) -> Option<u64> {
     (now < due).then(|| due.min(now + HANDSHAKES))
 }
 
+/// How long a port pauses after so many accepts in a row that failed.
+fn refused_pause(failed: u32) -> u64 {
+    let again = failed.checked_sub(2);
+    again.map_or(0, |again| {
+        (REFUSED_PAUSE << again.min(16)).min(EXHAUSTED_PAUSE)
+    })
+}
+
 /// How long the listener of a removed address goes on with clients whose handshake is under way:
 /// 100 ms. Meanwhile no new handshake begins (`control::workers`).
 const HANDSHAKES: u64 = 100 * MS;
@@ -385,12 +407,20 @@ const HANDSHAKES: u64 = 100 * MS;
 const REMOVAL_MAX: u64 = SECOND;
 /// Until accepting is tried again after descriptors or memory were lacking: 100 ms.
 const EXHAUSTED_PAUSE: u64 = 100 * MS;
+/// The first pause of a port whose accepts fail one after the other: 1 ms.
+const REFUSED_PAUSE: u64 = MS;
 /// Until a full listener looks whether another worker made room: 20 ms.
 const FULL_PAUSE: u64 = 20 * MS;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accepts_that_fail_in_a_row_come_ever_more_rarely() {
+        let pauses = [0, 1, 2, 3, 4, 8, 9, u32::MAX].map(|failed| refused_pause(failed) / MS);
+        assert_eq!(pauses, [0, 0, 1, 2, 4, 64, 100, 100]);
+    }
 
     #[test]
     fn a_listener_accepts_until_its_file_has_been_gone_for_a_while() {

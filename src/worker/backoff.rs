@@ -23,20 +23,41 @@ pub(super) struct Backoff {
 struct Held {
     _tally: Arc<Tally>,
     until: u64,
+    /// When this was lacking first.
+    since: u64,
     /// What is lacking.
     fault: Fault,
 }
 
+impl Held {
+    /// Whether a connect that fails now is the next in a row.
+    fn is_recent(&self, now: u64) -> bool {
+        now < self.until.saturating_add(HOLD_MAX)
+    }
+}
+
 impl Backoff {
-    /// No connect to the backend is tried from this origin for [`HOLD`], as it lacks this.
+    /// No connect to the backend is tried from this origin for a while, as it lacks this: for a
+    /// quarter of the time that this has lasted, but [`HOLD`] at least and [`HOLD_MAX`] at most.
     pub(super) fn hold(&mut self, backend: &Backend, origin: usize, fault: Fault, now: u64) {
+        self.held.retain(|_, held| held.is_recent(now));
+        let key = (key(backend), origin);
+        let since = self.held.get(&key).map_or(now, |held| held.since);
+        let pause = (now.saturating_sub(since) / 4).clamp(HOLD, HOLD_MAX);
         let held = Held {
             _tally: Arc::clone(&backend.tally),
-            until: now.saturating_add(HOLD),
+            until: now.saturating_add(pause),
+            since,
             fault,
         };
-        self.held.retain(|_, held| held.until > now);
-        self.held.insert((key(backend), origin), held);
+        self.held.insert(key, held);
+    }
+
+    /// A connect to the backend from this origin has succeeded.
+    pub(super) fn on_connected(&mut self, backend: &Backend, origin: usize) {
+        if !self.held.is_empty() {
+            self.held.remove(&(key(backend), origin));
+        }
     }
 
     /// What is lacking for a connect to the backend, if one is tried from none of its origins:
@@ -71,8 +92,11 @@ fn key(backend: &Backend) -> usize {
     Arc::as_ptr(&backend.tally).addr()
 }
 
-/// Between two connects to a backend that can't be connected to: 20 ms.
+/// From a connect that found no port to the next: 20 ms. With the default range each costs a search
+/// of some milliseconds, during which all sessions of the worker wait.
 const HOLD: u64 = 20 * MS;
+/// The same at most: 320 ms.
+const HOLD_MAX: u64 = 16 * HOLD;
 
 #[cfg(test)]
 mod tests {
@@ -92,10 +116,32 @@ mod tests {
         assert_eq!(backoff.holds(one, 1_000 + HOLD - 1), Some(Fault::Ports));
         assert_eq!(backoff.holds(one, 1_000 + HOLD), None);
         assert_eq!(backoff.holds(other, 1_000), None);
-        // What is over is forgotten with the next.
-        backoff.hold(other, 0, Fault::Ports, 1_000 + HOLD);
+        // What is over for long is forgotten with the next.
+        backoff.hold(other, 0, Fault::Ports, 1_000 + HOLD + HOLD_MAX);
         assert_eq!(backoff.held.len(), 1);
         assert_eq!(Arc::strong_count(&one.tally), 1);
+    }
+
+    #[test]
+    fn a_lack_that_lasts_is_asked_about_ever_more_rarely() {
+        let at = config::Backend::at("127.0.0.1:1".parse().unwrap());
+        let pool = Pool::new(&config::Pool::of("p", vec![at]));
+        let backend = &pool.backends[0];
+        let mut backoff = Backoff::default();
+        let mut now = 1_000;
+        let mut fails = |backoff: &mut Backoff| {
+            backoff.hold(backend, 0, Fault::Ports, now);
+            let began = now;
+            while backoff.holds(backend, now).is_some() {
+                now += MS;
+            }
+            (now - began) / MS
+        };
+        let waits = [(); 20].map(|()| fails(&mut backoff));
+        assert_eq!(waits[..6], [20, 20, 20, 20, 20, 25]);
+        assert_eq!(waits[18..], [320, 320], "{waits:?}");
+        backoff.on_connected(backend, 0);
+        assert_eq!(fails(&mut backoff), 20);
     }
 
     #[test]

@@ -92,7 +92,13 @@ impl<K: Kernel> Worker<K> {
         let event = self.connected(token, outcome);
         self.deliver(token, event, false);
         if event == Event::Connected {
-            self.on_connected(token.slot() as usize);
+            let key = token.slot() as usize;
+            if let Some(slot) = self.slots.get(key)
+                && let Some(backend) = &slot.target
+            {
+                self.backoff.on_connected(backend, slot.origin.into());
+            }
+            self.on_connected(key);
         }
     }
 
@@ -216,6 +222,7 @@ impl<K: Kernel> Worker<K> {
         let of_origin = fault.is_of_origin();
         if of_origin {
             let origin = slot.origin.into();
+            self.stats.turns_in_vain.increment();
             self.backoff.hold(&backend, origin, fault, self.now);
         }
         let over = !of_origin || self.backoff.holds(&backend, self.now).is_some();
