@@ -91,6 +91,9 @@ pub(super) struct Orders {
     next: RefCell<Option<Log>>,
     /// Wakes the writer while it waits for a write.
     given: Notify,
+    /// Writes that were given up and have not ended. Each keeps a thread of the kernel, a
+    /// descriptor and its lines.
+    stuck: Cell<usize>,
 }
 
 /// Where the outcome of opening the file again goes.
@@ -193,6 +196,25 @@ impl Orders {
         doorbell.wake();
     }
 
+    /// Waits for a write that was given up.
+    fn give_up(self: &Rc<Self>, write: impl Future + 'static) {
+        self.stuck.set(self.stuck.get() + 1);
+        let orders = Rc::clone(self);
+        tokio_uring::spawn(async move {
+            drop(write.await);
+            orders.stuck.set(orders.stuck.get() - 1);
+        });
+    }
+
+    /// Waits until a write that takes so long may be given up, as there is a request.
+    async fn may_give_up(&self, patience: Duration) {
+        self.given().await;
+        tokio::time::sleep(patience).await;
+        while self.stuck.get() >= STUCK_MAX {
+            tokio::time::sleep(patience).await;
+        }
+    }
+
     /// Waits until there is a request to the writer.
     async fn given(&self) {
         while self.opened.borrow().is_none() && self.next.borrow().is_none() {
@@ -221,6 +243,8 @@ pub(super) struct AccessLogWriter {
     reported: u64,
     /// When they were reported, in ns of the workers' clock.
     reported_at: u64,
+    /// How long a write may take once lines are to go elsewhere.
+    patience: Duration,
 }
 
 impl AccessLogWriter {
@@ -240,6 +264,7 @@ impl AccessLogWriter {
             workers: Vec::new(),
             reported: 0,
             reported_at: 0,
+            patience: PATIENCE,
         }
     }
 
@@ -342,17 +367,14 @@ impl AccessLogWriter {
         while !bytes.is_empty() {
             let left = lines(&bytes);
             // At the file's own position, which is its end, as it is opened to append.
-            let write = file.write_at(bytes, u64::MAX).submit();
-            // The reader of the old file may never read again.
-            let patience = async {
-                self.orders.given().await;
-                tokio::time::sleep(PATIENCE).await;
-            };
+            let mut write = Box::pin(file.write_at(bytes, u64::MAX).submit());
             let (outcome, rest) = tokio::select! {
                 biased;
-                written = write => written,
-                () = patience => {
+                written = &mut write => written,
+                // The reader of the old file may never read again.
+                () = self.orders.may_give_up(self.patience) => {
                     lose(left);
+                    self.orders.give_up(write);
                     return String::new();
                 }
             };
@@ -425,3 +447,53 @@ const MODE: u32 = 0o666;
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a write may take once lines are to go elsewhere.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Writes that were given up at a time. Beyond them the file stays, and lines wait.
+const STUCK_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::config::LogFormat;
+
+    /// A log whose reader never reads is opened again and again.
+    #[test]
+    fn few_writes_are_given_up_at_a_time() {
+        tokio_uring::start(async {
+            let (mut reader, file) = io::pipe().expect("a pipe");
+            let file = fs::File::from(OwnedFd::from(file));
+            let orders = Rc::new(Orders::default());
+            let again = file.try_clone().expect("a descriptor");
+            orders.opened.replace(Some(Opened {
+                file: again,
+                asked: Vec::new(),
+            }));
+            let log = AccessLog {
+                to: LogSink::Stdout,
+                format: LogFormat::Json,
+            };
+            let sink = Some(Sink { log, file });
+            let (_sender, records) = crossbeam::channel::bounded(1);
+            let doorbell = Arc::new(Doorbell::new().expect("an eventfd"));
+            let log = Log { sink, records };
+            let mut writer = AccessLogWriter::new(log, &doorbell, &orders, Vec::new());
+            writer.patience = Duration::from_millis(2);
+            // More than a pipe takes.
+            let lines = "x".repeat(100_000);
+            for stuck in 1..=STUCK_MAX {
+                writer.write(lines.clone()).await;
+                assert_eq!(orders.stuck.get(), stuck);
+            }
+            let one_more = writer.write(lines.clone());
+            let one_more = tokio::time::timeout(Duration::from_millis(50), one_more);
+            assert!(one_more.await.is_err());
+            assert_eq!(orders.stuck.get(), STUCK_MAX);
+            // Its reader reads after all.
+            std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+            while orders.stuck.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+}
