@@ -13,6 +13,8 @@ from pathlib import Path
 
 CHUNK = b"x" * (1 << 20)
 PATIENCE_S = 5.0
+STREAM = 512 << 20
+SETTLE_S = 3.0
 MEMORY = re.compile(r"skmem:\(r(\d+),rb\d+,t\d+,tb\d+,f\d+,w(\d+)")
 
 
@@ -29,24 +31,51 @@ def flood(port: int) -> None:
         threading.Thread(target=send, args=(listener.accept()[0],), daemon=True).start()
 
 
-def read(port: int, readers: int, mib: int) -> list[socket.socket]:
-    """All connect first, and then read one after the other."""
-    clients = []
-    for _ in range(readers):
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        client.settimeout(PATIENCE_S)
-        client.connect(("127.0.0.1", port))
-        clients.append(client)
+def connect(port: int) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    client.settimeout(PATIENCE_S)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+def read_some(client: socket.socket, number: int, size: int) -> bool:
+    """Whether it gets that much, or is reset before."""
     into = bytearray(1 << 20)
-    for number, client in enumerate(clients):
-        left = mib << 20
-        while left > 0:
-            try:
-                left -= client.recv_into(into)
-            except TimeoutError:
-                sys.exit(f"reader {number} got nothing for {PATIENCE_S:.0f} s")
+    while size > 0:
+        try:
+            got = client.recv_into(into)
+        except TimeoutError:
+            sys.exit(f"reader {number} got nothing for {PATIENCE_S:.0f} s")
+        except ConnectionResetError:
+            return False
+        if got == 0:
+            return False
+        size -= got
+    return True
+
+
+def read(port: int, readers: int, mib: int) -> list[socket.socket]:
+    """All connect first, and then read one after the other. One that was closed comes again."""
+    clients = [connect(port) for _ in range(readers)]
+    closed = 0
+    for number in range(readers):
+        while not read_some(clients[number], number, mib << 20):
+            closed += 1
+            clients[number].close()
+            clients[number] = connect(port)
+    print(f"{closed} readers were closed while they waited for their turn, and came again")
     return clients
+
+
+def stream(port: int) -> None:
+    """What a client gets that reads on."""
+    client, began = connect(port), time.monotonic()
+    if not read_some(client, -1, STREAM):
+        sys.exit("a client that reads on was closed")
+    took = time.monotonic() - began
+    print(f"a client that reads on gets {STREAM / took / 1e6:.0f} MB/s")
+    client.close()
 
 
 def report(port: int, backend: int) -> None:
@@ -89,8 +118,9 @@ def main() -> None:
         flood(options.port)
         return
     clients = read(options.port, options.readers, options.mib)
-    time.sleep(1)
+    time.sleep(SETTLE_S)
     report(options.port, options.backend)
+    stream(options.port)
     for client in clients:
         client.close()
 

@@ -127,6 +127,9 @@ pub trait Kernel {
     /// that its peer has not read.
     fn unsent(&self, socket: &Socket) -> u32;
 
+    /// Bytes of the kernel's memory that the buffers of a TCP socket hold.
+    fn memory(&self, socket: &Socket) -> u32;
+
     /// Moves bytes from one socket through a pipe to another, without waiting. It receives `most`
     /// bytes at most; with 0 it only moves what is in the pipe.
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket, most: u32) -> Pumped;

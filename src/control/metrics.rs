@@ -14,6 +14,7 @@ use super::refusals::Refusals;
 use super::roster::Roster;
 use super::shortages::Shortages;
 use super::status;
+use super::tcp_pressure::TcpPressure;
 use super::workers::Workers;
 
 /// What the control thread measures, beside the counts of workers.
@@ -23,6 +24,7 @@ pub(super) struct Metrics {
     shortages: Shortages,
     refusals: Refusals,
     overloads: Overloads,
+    tcp: TcpPressure,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
     /// When rates were last updated, in ns of the workers' clock.
@@ -37,6 +39,7 @@ impl Metrics {
             shortages: Shortages::default(),
             refusals: Refusals::default(),
             overloads: Overloads::default(),
+            tcp: TcpPressure::default(),
             recent: Recent::default(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
@@ -51,7 +54,8 @@ impl Metrics {
     /// What is lacking now, a sentence each.
     pub(super) fn lacks(&self) -> Vec<String> {
         let shortages = self.shortages.now().iter();
-        shortages.chain(self.overloads.now()).cloned().collect()
+        let others = self.overloads.now().into_iter().chain(self.tcp.now());
+        shortages.chain(others).cloned().collect()
     }
 
     /// Updates rates and samples for the last second, and reports its shortages.
@@ -66,6 +70,7 @@ impl Metrics {
             .report(&workers.stats, snapshot, roster, events);
         self.refusals.tick(&workers.stats, snapshot, events);
         self.overloads.tick(&workers.stats, events);
+        self.tcp.tick(sys::tcp_memory(), workers);
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(snapshot, &workers.stats, since);

@@ -41,6 +41,7 @@ mod status;
 mod supervise;
 mod syn_filter;
 mod systemd;
+mod tcp_pressure;
 mod unix_sockets;
 mod watchdog;
 mod webhook;

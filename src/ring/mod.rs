@@ -310,10 +310,8 @@ impl Kernel for Ring {
     }
 
     fn accept(&mut self, token: Token, listener: &Socket, many: bool) {
-        let (fd, flags) = (
-            types::Fd(listener.raw()),
-            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-        );
+        let fd = types::Fd(listener.raw());
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let accept = if many {
             opcode::AcceptMulti::new(fd).flags(flags).build()
         } else {
@@ -492,6 +490,10 @@ impl Kernel for Ring {
         sys::unsent(socket)
     }
 
+    fn memory(&self, socket: &Socket) -> u32 {
+        sys::socket_memory(socket)
+    }
+
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket, most: u32) -> Pumped {
         pipes::pump(from, pipe, to, most)
     }
@@ -554,7 +556,6 @@ impl std::fmt::Debug for Ring {
         f.debug_struct("Ring")
             .field("buffers", &self.buffers)
             .field("pipes", &self.pipes)
-            .field("features", &self.features)
             .finish_non_exhaustive()
     }
 }

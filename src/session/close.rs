@@ -61,6 +61,8 @@ pub enum CloseReason {
     NoLocalPort,
     /// This machine lacked the source addresses of the pool until the connect deadline.
     NoSourceAddress,
+    /// The kernel's memory for TCP was short, and its peers took little of what waited for them.
+    Stalled,
     /// The balancer stopped and its grace was over.
     Shutdown,
     /// The operator closed it.
@@ -69,7 +71,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -95,6 +97,7 @@ impl CloseReason {
         Self::NoResources,
         Self::NoLocalPort,
         Self::NoSourceAddress,
+        Self::Stalled,
         Self::Shutdown,
         Self::Killed,
     ];
@@ -165,6 +168,7 @@ impl CloseReason {
             Self::NoResources => "no_resources",
             Self::NoLocalPort => "no_local_port",
             Self::NoSourceAddress => "no_source_address",
+            Self::Stalled => "stalled",
             Self::Shutdown => "shutdown",
             Self::Killed => "killed",
         }
@@ -198,6 +202,7 @@ impl CloseReason {
             | Self::NoResources
             | Self::NoLocalPort
             | Self::NoSourceAddress
+            | Self::Stalled
             | Self::Shutdown
             | Self::Killed => Manner::Reset,
         }

@@ -155,6 +155,13 @@ impl Session {
         }
     }
 
+    /// Whether a peer has bytes to take before more can be sent to it.
+    #[must_use]
+    pub fn is_waiting_for_room(&self) -> bool {
+        let mut both = Side::BOTH.into_iter();
+        self.state == SessionState::Open && both.any(|from| self.waits_for_room(from))
+    }
+
     /// Whether bytes wait until there is room, or until it is time to look again.
     pub(super) fn waits_for_room(&self, from: Side) -> bool {
         let half = &self.halves[from as usize];

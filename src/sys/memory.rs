@@ -1,5 +1,6 @@
-//! How much memory the process may use.
+//! How much memory the process may use, and how much the sockets of the machine hold.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 
@@ -12,6 +13,56 @@ pub fn available_memory() -> u64 {
     let limit = |path: &Path| read_limit(&fs::read_to_string(path).ok()?);
     machine.min(allowed(&own, &limit))
 }
+
+/// What the TCP sockets of the whole machine hold, and how much of that is too much, in bytes
+/// (tcp(7), `tcp_mem`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpMemory {
+    /// What they hold.
+    pub used: u64,
+    /// Below this the kernel does nothing about it.
+    pub low: u64,
+    /// Above this it saves memory, until less than `low` is used.
+    pub pressure: u64,
+    /// Beyond this it drops what arrives, for all sockets.
+    pub max: u64,
+}
+
+/// What the TCP sockets of the machine hold. `None`: it can't be known, as in a container with a
+/// network of its own, which does not have the limit.
+#[must_use]
+pub fn tcp_memory() -> Option<TcpMemory> {
+    let overridden = env::var(TCP_MEM_OF_TESTS)
+        .ok()
+        .filter(|_| cfg!(debug_assertions));
+    let limits = || fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok();
+    let limits = overridden.or_else(limits)?;
+    let used = fs::read_to_string("/proc/net/sockstat").ok()?;
+    // SAFETY: the call takes no pointer.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    tcp_memory_of(&limits, &used, u64::try_from(page).ok()?)
+}
+
+fn tcp_memory_of(limits: &str, sockstat: &str, page: u64) -> Option<TcpMemory> {
+    let mut limits = limits.split_whitespace().map(|pages| {
+        let pages: u64 = pages.parse().ok()?;
+        Some(pages.saturating_mul(page))
+    });
+    let line = sockstat
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP:"))?;
+    let mut words = line.split_whitespace().skip_while(|word| *word != "mem");
+    let used: u64 = words.nth(1)?.parse().ok()?;
+    Some(TcpMemory {
+        used: used.saturating_mul(page),
+        low: limits.next()??,
+        pressure: limits.next()??,
+        max: limits.next()??,
+    })
+}
+
+/// In the place of `tcp_mem`, in a program that is built for tests.
+const TCP_MEM_OF_TESTS: &str = "MAHORAGA_TEST_TCP_MEM";
 
 /// The least limit of a cgroup and those around it (cgroups(7); version 2, then version 1). In a
 /// container the path may be the host's, and the root of the mount its own.
@@ -69,6 +120,22 @@ mod tests {
         assert_eq!(allowed("", &files), u64::MAX);
         let first = with(&[("/sys/fs/cgroup/memory/x/memory.limit_in_bytes", "7\n")]);
         assert_eq!(allowed("3:cpu,memory:/x\n0::/\n", &first), 7);
+    }
+
+    #[test]
+    fn the_memory_of_tcp_is_read_as_the_kernel_writes_it() {
+        let limits = "287901\t383869\t575802\n";
+        let sockstat = "sockets: used 328\nTCP: inuse 244 orphan 0 tw 46 alloc 304 mem 114190\n\
+                        UDP: inuse 0 mem 256\n";
+        let memory = TcpMemory {
+            used: 114_190 << 12,
+            low: 287_901 << 12,
+            pressure: 383_869 << 12,
+            max: 575_802 << 12,
+        };
+        assert_eq!(tcp_memory_of(limits, sockstat, 1 << 12), Some(memory));
+        assert_eq!(tcp_memory_of("1 2", sockstat, 1), None);
+        assert_eq!(tcp_memory_of(limits, "UDP: inuse 0 mem 256\n", 1), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use descriptor::{
 pub use doorbell::Doorbell;
 pub use files::{can_append_to, can_listen_at, can_replace, open_regular, open_to_append};
 pub use helper::{dismiss_helper, start_helper};
-pub use memory::available_memory;
+pub use memory::{TcpMemory, available_memory, tcp_memory};
 pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
     probe_address,
@@ -47,10 +47,11 @@ pub use process::{
 };
 pub use seccomp::{can_filter_calls, confine_process, confine_worker, misbehave, settle_allocator};
 pub use socket::{
-    BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, dropped_clients, has_ended, has_left,
-    has_unread, hold, inherit, is_connected_to_itself, is_hung_up, keep_alive,
+    BACKLOG, Bound, accept, acknowledge, connect_now, drop_new_clients, dropped_clients, has_ended,
+    has_left, has_unread, hold, inherit, is_connected_to_itself, is_hung_up, keep_alive,
     let_in_new_clients, listen_all, listen_alone, listen_path, listen_port, open_socket,
-    peer_address, reset_on_close, send_room, set_backlog, shutdown, socket_address, unsent,
+    peer_address, reset_on_close, send_room, set_backlog, shutdown, socket_address, socket_memory,
+    unsent,
 };
 pub use syn_filter::{SynMaps, attach_classic, detach_filter};
 pub use unix::{SocketFile, SocketPlace, SocketTarget};

@@ -413,6 +413,14 @@ pub fn set_backlog(listener: &Socket, most: u32) {
     });
 }
 
+/// Bytes that the buffers of a TCP socket hold, the kernel's overhead included.
+#[must_use]
+pub fn socket_memory(socket: &Socket) -> u32 {
+    memory_of(socket).map_or(0, |memory| {
+        memory[RMEM_ALLOC].saturating_add(memory[WMEM_QUEUED])
+    })
+}
+
 /// What the kernel counts of a socket (socket(7), SO_MEMINFO).
 fn memory_of(socket: &Socket) -> Option<[u32; MEMINFO_WORDS]> {
     let mut memory = [0u32; MEMINFO_WORDS];
@@ -456,6 +464,7 @@ const DROPPED_AT_ONCE: usize = 64 * 1024;
 /// The option SO_MEMINFO, and the words of its answer (linux/sock_diag.h).
 const SO_MEMINFO: libc::c_int = 55;
 const MEMINFO_WORDS: usize = 9;
+const RMEM_ALLOC: usize = 0;
 const WMEM_ALLOC: usize = 2;
 const SNDBUF: usize = 3;
 const WMEM_QUEUED: usize = 5;

@@ -15,6 +15,7 @@ mod connecting;
 mod filter;
 mod follow;
 mod held;
+mod hoarders;
 mod lanes;
 mod latencies;
 mod metrics;
@@ -49,6 +50,7 @@ use backoff::Backoff;
 use banned::BanSweep;
 pub use filter::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 use held::Held;
+use hoarders::Hoarders;
 use lanes::Lanes;
 pub use latencies::{Counts, Latencies, Times};
 pub use metrics::{Histograms, Number, Numbers, Progress, Stats};
@@ -125,6 +127,7 @@ pub struct Worker<K> {
     close_at: u64,
     /// Closes the sessions of clients that are banned.
     ban_sweep: BanSweep,
+    hoarders: Hoarders,
     uncounted: Uncounted,
     mailbox: Receiver<Command>,
     inboxes: Arc<[Inbox]>,
@@ -206,6 +209,7 @@ impl<K: Kernel> Worker<K> {
             closings: Vec::new(),
             close_at: NEVER,
             ban_sweep: BanSweep::default(),
+            hoarders: Hoarders::default(),
             uncounted: Uncounted::new(now),
             snapshot: setup.snapshot,
             mailbox: setup.mailbox,
@@ -468,6 +472,7 @@ impl<K: Kernel> Worker<K> {
                     let _ = reply.try_send(self.close_matching(filter, reason, spread));
                 }
                 Command::CloseDowned(backends) => self.close_downed(backends),
+                Command::FreeMemory(bytes) => self.free_memory(bytes),
                 Command::Beat(beat) => self.stats.progress.on_beat(beat),
                 Command::Stop(grace) => {
                     self.let_all_go();

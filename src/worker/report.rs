@@ -30,6 +30,9 @@ pub enum Command {
     /// Close the sessions of these backends, which went down, each backend's evenly spread over
     /// this time. A snapshot in which one is up again ends what is left of its order.
     CloseDowned(Vec<(Arc<Tally>, Duration)>),
+    /// The kernel's memory for TCP is short: close sessions that hold so many bytes of it, if their
+    /// peers have taken little of that since the last such command.
+    FreeMemory(u64),
     /// Show this number in [`Progress`](super::Progress), as a sign of life.
     Beat(u64),
     /// Accept no more, end when the last session has; cut those that last longer than this.

@@ -10,8 +10,7 @@ use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, S
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{
-    Arrival, CloseReason, Context, Event, Look, Op, PeerState, Session, Summary, Unanswered,
-    Unsent,
+    Arrival, CloseReason, Context, Event, Look, Op, PeerState, Session, Summary, Unanswered, Unsent,
 };
 use crate::snapshot::{Listener, Snapshot};
 use crate::time::US;

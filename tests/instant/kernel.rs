@@ -250,6 +250,10 @@ impl Kernel for InstantKernel {
         0
     }
 
+    fn memory(&self, _socket: &Socket) -> u32 {
+        0
+    }
+
     fn bytes(&self, _: Buffer) -> &[u8] {
         &[]
     }

@@ -193,5 +193,34 @@ fn two_hundred_stalled_readers_delay_no_other_client() {
     });
 }
 
+/// A balancer that takes all memory of TCP for too much.
+#[test]
+fn readers_that_stop_are_closed_while_the_kernel_is_short_of_memory() {
+    heavy(|| {
+        let (backend, to) = peers::listen();
+        let launch = Launch::to(&[to]).variable("MAHORAGA_TEST_TCP_MEM", "0 0 99999999");
+        let balancer = launch.start();
+        let stalled = stall(
+            (0..3)
+                .map(|_| peers::session(&balancer, &backend))
+                .collect(),
+        );
+        // It waits for nothing that its peers could take.
+        let (mut client, accepted) = peers::session(&balancer, &backend);
+        let answers = thread::spawn(move || peers::echo(accepted));
+        eventually("the others are closed", || {
+            ping(&mut client, &[1; 16]);
+            balancer.number("closed.stalled") == 3
+        });
+        ping(&mut client, &vec![2; 300_000]);
+        drop(client);
+        answers.join().unwrap();
+        assert_eq!(balancer.number("closed.client_closed"), 1);
+        balancer.until_logged("sessions were closed in the last second whose peers take little");
+        drop(stalled);
+        balancer.finish();
+    });
+}
+
 const SESSIONS: u64 = 64;
 const BEYOND: u64 = 400;

@@ -524,6 +524,13 @@ impl Kernel for FakeKernel {
         u32::try_from(conn.outbound.given - conn.outbound.read).expect("a socket's room")
     }
 
+    fn memory(&self, socket: &Socket) -> u32 {
+        let conn = &self.conns[index(socket.raw())];
+        assert!(conn.is_open() && conn.connected && !conn.local);
+        let held = conn.unread() + conn.outbound.given - conn.outbound.read;
+        u32::try_from(held).expect("a socket's room")
+    }
+
     fn pump(&mut self, from: &Socket, pipe: &mut Pipe, to: &Socket, most: u32) -> Pumped {
         let from = self.opened(from, "splice from");
         let to = self.opened(to, "splice to");

@@ -278,6 +278,7 @@ impl FakeKernel {
             | CloseReason::Shutdown
             | CloseReason::Killed
             | CloseReason::Banned
+            | CloseReason::Stalled
             | CloseReason::BackendDown => true,
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
@@ -386,7 +387,8 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         | CloseReason::BackendReset
         | CloseReason::IdleTimeout
         | CloseReason::HalfClosedTimeout
-        | CloseReason::SessionTimeout => false,
+        | CloseReason::SessionTimeout
+        | CloseReason::Stalled => false,
         CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
@@ -438,6 +440,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::NoResources
         | CloseReason::NoLocalPort
         | CloseReason::NoSourceAddress
+        | CloseReason::Stalled
         | CloseReason::Shutdown
         | CloseReason::Killed
         | CloseReason::Banned
@@ -468,12 +471,12 @@ const ATTEMPTS_MAX: u8 = 16;
 const STILL_MAX: u64 = 500 * MS;
 /// A reset has ended its session within this time: 50 ms until an unread side is watched, and lags.
 const UNNOTICED_MAX: u64 = 300 * MS;
-/// A worker with room accepts within this time, though accepting fails every now and then.
-const UNACCEPTED_MAX: u64 = 1_000 * MS;
-/// A run is over this long after the grace of a stop.
 /// The session of a peer that is gone, whose bytes are all with the other peer, ends within this
 /// time: 50 ms until it is watched, 25 ms until the next look, and lags.
 const GONE_MAX: u64 = 500 * MS;
+/// A worker with room accepts within this time, though accepting fails every now and then.
+const UNACCEPTED_MAX: u64 = 1_000 * MS;
+/// A run is over this long after the grace of a stop.
 const OVER_MAX: u64 = 300 * MS;
 /// A session may end this much later than its deadline: lags of the fake kernel, a tick of the
 /// timers, a visit under way.

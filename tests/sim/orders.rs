@@ -72,9 +72,20 @@ pub(crate) fn mix_in(
             6 => Command::Log(random.permille(700).then(|| log.clone())),
             _ => Command::Beat(beat),
         };
-        let at = random.below(commands.len() as u64 + 1);
-        commands.insert(usize::try_from(at).expect("few"), command);
+        insert(command, commands, random);
     }
+    if random.permille(400) {
+        // One notes what waits, and a later one closes what still does.
+        for _ in 0..6 {
+            let bytes = random.pick(&[1, u64::MAX]);
+            insert(Command::FreeMemory(bytes), commands, random);
+        }
+    }
+}
+
+fn insert(command: Command, commands: &mut VecDeque<Command>, random: &mut Random) {
+    let at = random.below(commands.len() as u64 + 1);
+    commands.insert(usize::try_from(at).expect("few"), command);
 }
 
 fn filter(pools: &Pools, random: &mut Random) -> SessionFilter {
@@ -212,6 +223,7 @@ impl FakeKernel {
             Command::Publish(_)
             | Command::TakeHistograms(_)
             | Command::Log(_)
+            | Command::FreeMemory(_)
             | Command::Stop(_) => command,
         }
     }
@@ -246,6 +258,7 @@ impl FakeKernel {
             | CloseReason::NoResources
             | CloseReason::NoLocalPort
             | CloseReason::NoSourceAddress
+            | CloseReason::Stalled
             | CloseReason::Shutdown => false,
         };
         let meant = self.world.closes.iter().filter(|close| {

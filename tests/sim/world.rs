@@ -182,6 +182,7 @@ impl FakeKernel {
             | Command::Sessions(..)
             | Command::Close(..)
             | Command::CloseDowned(_)
+            | Command::FreeMemory(_)
             | Command::Beat(_) => {}
         }
         self.world.mailbox.send(command).expect("the worker reads");

@@ -188,6 +188,7 @@ impl Chance<'_> {
         self.maybe(|_| NonZeroU32::new(limit)).flatten()
     }
 
+    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     fn config(&mut self) -> Config {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
         let default = Timeouts::default();

@@ -1,0 +1,131 @@
+//! Looks at the kernel's memory for TCP once per second. While it is short, workers close sessions
+//! that hold much of it and move little (`worker/hoarders.rs`).
+//!
+//! The kernel's own marks decide, `net.ipv4.tcp_mem`: above the second it saves memory, until less
+//! than the first is used. At the third it drops what arrives for any socket of the machine.
+
+use std::sync::Arc;
+
+use crate::config::values::memory_text;
+use crate::session::CloseReason;
+use crate::sys::TcpMemory;
+use crate::worker::{Command, Stats};
+
+use super::workers::Workers;
+
+/// Whether the kernel's memory for TCP is short.
+#[derive(Debug, Default)]
+pub(super) struct TcpPressure {
+    is_short: bool,
+    /// Sessions that were closed for it, at the last call and at the last line of the log.
+    closed: u64,
+    logged: u64,
+    /// Seconds until the next line may come.
+    left: u32,
+    /// What is so now, for people.
+    now: Option<String>,
+}
+
+impl TcpPressure {
+    /// To be called each second.
+    pub(super) fn tick(&mut self, memory: Option<TcpMemory>, workers: &Workers) {
+        let closed = |its: &Arc<Stats>| its.closed[CloseReason::Stalled as usize].get();
+        let closed = workers.stats.iter().map(closed).sum();
+        let excess = self.update(memory, closed);
+        if let Some(line) = self.due() {
+            log::warn!("{line}");
+        }
+        if let Some(excess) = excess {
+            let share = excess.div_ceil(workers.stats.len().max(1) as u64);
+            workers.tell_all(|| Command::FreeMemory(share));
+        }
+    }
+
+    /// What is so now, for people.
+    pub(super) fn now(&self) -> Option<&String> {
+        self.now.as_ref()
+    }
+
+    /// How many bytes are to be freed; `None`: there are enough. `closed` are the sessions that
+    /// were closed for it so far.
+    fn update(&mut self, memory: Option<TcpMemory>, closed: u64) -> Option<u64> {
+        self.left = self.left.saturating_sub(1);
+        let more = closed - self.closed;
+        self.closed = closed;
+        let short = memory.filter(|its| match self.is_short {
+            true => its.used > its.low,
+            false => its.used > its.pressure,
+        });
+        self.is_short = short.is_some();
+        self.now = short.map(|its| sentence(its, more, "in the last second"));
+        short.map(|its| its.used.saturating_sub(its.low))
+    }
+
+    /// The line of the log that is due: at once, and then every ten seconds while it lasts.
+    fn due(&mut self) -> Option<String> {
+        let line = self.now.clone().filter(|_| self.left == 0)?;
+        self.left = PAUSE_SECONDS;
+        let more = self.closed - std::mem::replace(&mut self.logged, self.closed);
+        Some(format!("{line} ({more} since the last such line)"))
+    }
+}
+
+fn sentence(memory: TcpMemory, closed: u64, when: &str) -> String {
+    let [used, max] = [memory.used, memory.max].map(|bytes| memory_text(bytes >> 20 << 20));
+    format!(
+        "the TCP sockets of this machine hold {used} of the {max} at which the kernel drops what \
+         arrives: {closed} sessions were closed {when} whose peers take little of what waits for \
+         them; raise net.ipv4.tcp_mem, or lower the third numbers of tcp_rmem and tcp_wmem"
+    )
+}
+
+/// From one line to the next.
+const PAUSE_SECONDS: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(used: u64) -> Option<TcpMemory> {
+        Some(TcpMemory {
+            used: used << 20,
+            low: 100 << 20,
+            pressure: 150 << 20,
+            max: 200 << 20,
+        })
+    }
+
+    #[test]
+    fn memory_is_freed_from_the_mark_of_pressure_down_to_the_low_one() {
+        let mut tcp = TcpPressure::default();
+        assert_eq!(tcp.update(None, 0), None);
+        for (used, excess) in [
+            (150, None),
+            (151, Some(51 << 20)),
+            (101, Some(1 << 20)),
+            (100, None),
+            (150, None),
+        ] {
+            assert_eq!(tcp.update(memory(used), 0), excess, "{used}");
+            assert_eq!(tcp.now().is_some(), excess.is_some());
+        }
+    }
+
+    #[test]
+    fn a_line_comes_at_once_and_then_each_ten_seconds() {
+        let mut tcp = TcpPressure::default();
+        for second in 0..20 {
+            tcp.update(memory(180), 3 * second);
+            let line = tcp.due();
+            assert_eq!(line.is_some(), second % 10 == 0, "{second}");
+            if second == 10 {
+                let line = line.unwrap();
+                assert!(line.starts_with(
+                    "the TCP sockets of this machine hold 180MiB of the 200MiB at which the \
+                     kernel drops what arrives: 3 sessions were closed in the last second "
+                ));
+                assert!(line.ends_with(" (30 since the last such line)"), "{line}");
+            }
+        }
+    }
+}

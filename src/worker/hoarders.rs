@@ -1,0 +1,108 @@
+//! Closes sessions that hold much of the kernel's memory for TCP and move little, while that memory
+//! is short: beyond `net.ipv4.tcp_mem` the kernel drops what arrives for any socket of the machine.
+//!
+//! Each command of the control thread, one a second, looks at the sessions that waited for room at
+//! the last one, and notes those that do so now. A session asks and counts nothing for this.
+
+use std::cmp::Reverse;
+
+use crate::address::Address;
+use crate::kernel::Kernel;
+use crate::session::CloseReason;
+use crate::token::Side;
+
+use super::Worker;
+use super::slot::Slot;
+
+/// The sessions that waited for room at the last command.
+#[derive(Debug, Default)]
+pub(super) struct Hoarders {
+    waiting: Vec<Waiting>,
+    /// The slot that the next look begins at.
+    next: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    key: usize,
+    generation: u32,
+    /// Bytes that it had delivered by then.
+    delivered: u64,
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Has the kernel get so many bytes back from sessions that waited at the last command and have
+    /// moved little since. Those that hold the most go first.
+    pub(super) fn free_memory(&mut self, mut bytes: u64) {
+        let waited = std::mem::take(&mut self.hoarders.waiting);
+        let hoards = waited.into_iter().filter_map(|one| {
+            let held = self.hoarded(one)?;
+            Some((held, one.key))
+        });
+        let mut hoards: Vec<_> = hoards.collect();
+        hoards.sort_unstable_by_key(|(held, _)| Reverse(*held));
+        for (held, key) in hoards {
+            if bytes == 0 {
+                break;
+            }
+            bytes = bytes.saturating_sub(held);
+            self.with_session(key, |session, cx| session.close(CloseReason::Stalled, cx));
+        }
+        self.note_waiting();
+    }
+
+    /// What the session holds of the kernel's memory, if its peers need long to take it.
+    fn hoarded(&self, one: Waiting) -> Option<u64> {
+        let slot = self.slots.get(one.key)?;
+        if slot.generation != one.generation || !slot.session.is_waiting_for_room() {
+            return None;
+        }
+        let sides = Side::BOTH.into_iter();
+        let tcp = sides.filter(|side| matches!(slot.address(*side), Some(Address::Tcp(_))));
+        let held = tcp.map(|side| u64::from(self.kernel.memory(slot.socket(side))));
+        let held: u64 = held.sum();
+        let moved = delivered(slot) - one.delivered;
+        (held >= HOARD_MIN && moved.saturating_mul(LOOKS_TO_DRAIN) < held).then_some(held)
+    }
+
+    /// Notes some of the sessions that wait for room now, and goes on from there at the next
+    /// command.
+    fn note_waiting(&mut self) {
+        let slots = self.slots.capacity();
+        for _ in 0..slots.min(SLOTS_AT_ONCE) {
+            let key = if self.hoarders.next < slots {
+                self.hoarders.next
+            } else {
+                0
+            };
+            self.hoarders.next = key + 1;
+            let slot = self.slots.get(key);
+            let Some(slot) = slot.filter(|slot| slot.session.is_waiting_for_room()) else {
+                continue;
+            };
+            self.hoarders.waiting.push(Waiting {
+                key,
+                generation: slot.generation,
+                delivered: delivered(slot),
+            });
+            if self.hoarders.waiting.len() == WAITING_MAX {
+                break;
+            }
+        }
+    }
+}
+
+fn delivered(slot: &Slot) -> u64 {
+    let [up, down] = slot.session.delivered();
+    up + down
+}
+
+/// Less than this, 64 KiB, is not worth a session.
+const HOARD_MIN: u64 = 64 << 10;
+/// A session that would take more than so many commands, seconds, to pass on what it holds moves
+/// little.
+const LOOKS_TO_DRAIN: u64 = 16;
+/// Slots that one command looks at, and sessions that it notes. Each costs two system calls at the
+/// next.
+const SLOTS_AT_ONCE: usize = 16_384;
+const WAITING_MAX: usize = 4_096;
