@@ -55,7 +55,7 @@ RON
 
 # run_balancer NAME: sets BALANCER.
 run_balancer() {
-    start "$PROXY_CPU" "$1" "$MAHORAGA" run "$WORK/balancer.ron"
+    first "$PROXY_CPU" "$1" "$MAHORAGA" run "$WORK/balancer.ron"
     BALANCER=$STARTED
     wait_port "$PORT" "$1"
 }
@@ -156,11 +156,12 @@ PYTHON
 }
 
 show_logs() {
-    local lines
-    lines=$(grep -c 'reason=source_rate' "$WORK/access.log" || true)
+    # A worker writes 100 lines of refused clients in a second, those of clients that have gone too.
+    local lines refused="client=$ATTACKER:.* reason=\\(source_rate\\|banned\\)"
+    lines=$(grep -c "$refused" "$WORK/access.log" || true)
     ((lines > 0)) || die 'the access log has no line of the attacker'
     echo "logged: $lines lines of refused connections, such as"
-    grep -m 1 "reason=source_rate" "$WORK/access.log"
+    grep -m 1 "$refused" "$WORK/access.log"
     cat "$WORK/balancer.log" "$WORK/again.log" >"$WORK/all.log"
     grep -i 'ban' "$WORK/all.log" || die 'no event tells of the ban'
 }

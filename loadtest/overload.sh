@@ -30,16 +30,6 @@ OVERLOAD=${OVERLOAD:-'(wait: "50ms")'}
 TOOL=$WORK/open_loop
 TSV=$WORK/overload.tsv
 
-# first CPUS NAME COMMAND...: as `start`, before all others that want these CPUs. Sessions of
-# processes get equal parts (sched(7), autogroup), so it gets one of its own.
-first() {
-    local cpus=$1 name=$2
-    shift 2
-    start "$cpus" "$name" setsid nice -n -20 "$@"
-    sleep 0.1
-    [[ ! -e /proc/$STARTED/autogroup ]] || echo -20 >"/proc/$STARTED/autogroup"
-}
-
 # start_balancer BACKEND_PORT: sets PORT.
 start_balancer() {
     free_port
