@@ -20,6 +20,11 @@ impl Pace {
         }
     }
 
+    /// Whether the next step pauses.
+    pub(super) fn is_due(&self) -> bool {
+        self.left == 0
+    }
+
     /// To be called before each step.
     pub(super) async fn step(&mut self) {
         if self.left == 0 {

@@ -2,6 +2,7 @@
 //! connection only, and a deadline ends that. Whatever a client sends, it gets a bounded share of
 //! each turn of the runtime: one answer, one read, and some pieces of a body.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{self as tcp, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,7 +36,7 @@ use super::pace::{PAUSE, Pace};
 use super::refusal::Refusal;
 use super::slots::{ConnectionSlot, ConnectionSlots};
 use crate::control::aside;
-use crate::sys::{self, SocketFile};
+use crate::sys::{self, Presence, SocketFile};
 
 /// Where requests come in.
 #[derive(Debug)]
@@ -122,47 +123,110 @@ impl AdminListener {
 }
 
 impl ListeningSocket {
-    /// The next connection whose client is not gone, with a copy of its descriptor.
+    /// The next client to serve.
     ///
     /// Clients that connect and close fill the backlog, where others wait behind them. So each
-    /// costs three system calls, and the runtime never hears of it.
-    async fn accept(&mut self, pace: &mut Pace) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
-        match self {
-            Self::Tcp(listener) => loop {
-                let (client, _) = listener.next(tcp::TcpListener::accept).await?;
-                if sys::has_left(&client) {
-                    pace.step().await;
+    /// costs three system calls, and the runtime never hears of it. On TCP one that has sent a
+    /// request and closed looks like one that has ended its requests only: such clients wait until
+    /// the others are taken in, and beyond [`ENDED_MAX`] of them they are dropped.
+    async fn accept(
+        &mut self,
+        ended: &mut VecDeque<Client>,
+        pace: &mut Pace,
+    ) -> io::Result<Client> {
+        loop {
+            let client = match self.try_accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(client) = ended.pop_front() {
+                        return Ok(client);
+                    }
+                    self.readable().await?;
                     continue;
                 }
+                accepted => accepted?,
+            };
+            match client.presence() {
+                Presence::There => return Ok(client),
+                Presence::Ended if ended.len() < ENDED_MAX => ended.push_back(client),
+                Presence::Ended | Presence::Gone => {}
+            }
+            // The backlog may never be empty.
+            let is_due = pace.is_due();
+            pace.step().await;
+            if is_due && let Some(client) = ended.pop_front() {
+                return Ok(client);
+            }
+        }
+    }
+
+    fn try_accept(&mut self) -> io::Result<Client> {
+        match self {
+            Self::Tcp(listener) => {
+                let (client, _) = listener.try_next(tcp::TcpListener::accept)?;
+                Ok(Client::Tcp(client))
+            }
+            Self::Unix(listener, replaced) => {
+                let accept = net::UnixListener::accept;
+                let before = replaced.as_ref().map(|before| before.try_next(accept));
+                let (client, _) = match before {
+                    Some(Ok(client)) => client,
+                    Some(Err(_)) => {
+                        let client = listener.try_next(accept)?;
+                        // The old one has no client left, and no path leads to it.
+                        *replaced = None;
+                        client
+                    }
+                    None => listener.try_next(accept)?,
+                };
+                Ok(Client::Unix(client))
+            }
+        }
+    }
+
+    /// Waits until a client may have come.
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.ready.readable().await,
+            Self::Unix(listener, None) => listener.ready.readable().await,
+            Self::Unix(listener, Some(replaced)) => tokio::select! {
+                ready = listener.ready.readable() => ready,
+                ready = replaced.ready.readable() => ready,
+            },
+        }
+    }
+}
+
+/// A client that was accepted, of which the runtime knows nothing yet.
+#[derive(Debug)]
+enum Client {
+    Tcp(tcp::TcpStream),
+    Unix(net::UnixStream),
+}
+
+impl Client {
+    fn presence(&self) -> Presence {
+        match self {
+            Self::Tcp(client) => sys::presence(client),
+            Self::Unix(client) => sys::presence(client),
+        }
+    }
+
+    /// The connection, with a copy of its descriptor.
+    fn begin(self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
+        Ok(match self {
+            Self::Tcp(client) => {
                 // Answers are whole: there is nothing to wait for.
                 client.set_nodelay(true)?;
                 client.set_nonblocking(true)?;
                 let copy = client.as_fd().try_clone_to_owned()?;
-                return Ok((Box::new(TcpStream::from_std(client)?), copy));
-            },
-            Self::Unix(listener, replaced) => loop {
-                let accept = net::UnixListener::accept;
-                let (client, _) = match replaced {
-                    Some(before) => tokio::select! {
-                        biased;
-                        accepted = before.next(accept) => accepted?,
-                        accepted = listener.next(accept) => {
-                            // The old one has no client left, and no path leads to it.
-                            *replaced = None;
-                            accepted?
-                        }
-                    },
-                    None => listener.next(accept).await?,
-                };
-                if sys::has_left(&client) {
-                    pace.step().await;
-                    continue;
-                }
+                (Box::new(TcpStream::from_std(client)?), copy)
+            }
+            Self::Unix(client) => {
                 client.set_nonblocking(true)?;
                 let copy = client.as_fd().try_clone_to_owned()?;
-                return Ok((Box::new(UnixStream::from_std(client)?), copy));
-            },
-        }
+                (Box::new(UnixStream::from_std(client)?), copy)
+            }
+        })
     }
 }
 
@@ -183,19 +247,10 @@ impl<T: AsFd> Watched<T> {
         })
     }
 
-    /// The next connection, which the runtime does not watch.
-    async fn next<S>(&self, accept: impl Fn(&T) -> io::Result<S>) -> io::Result<S> {
-        loop {
-            let accepted = self
-                .ready
-                .try_io(Interest::READABLE, || accept(&self.socket));
-            match accepted {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.readable().await?;
-                }
-                accepted => return accepted,
-            }
-        }
+    /// A connection that waits, which the runtime does not watch; `WouldBlock`: there is none.
+    fn try_next<S>(&self, accept: impl Fn(&T) -> io::Result<S>) -> io::Result<S> {
+        let accept = || accept(&self.socket);
+        self.ready.try_io(Interest::READABLE, accept)
     }
 }
 
@@ -217,6 +272,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext
     // In this task, so that the turns of the control thread are measured with them.
     let mut connections = FuturesUnordered::new();
     let mut slots = ConnectionSlots::default();
+    let mut ended = VecDeque::new();
     let (mut pace, mut pace_of_gone) = (Pace::new(ACCEPTS_AT_ONCE), Pace::new(GONE_AT_ONCE));
     loop {
         // All slots are taken and one more client has come: it gets the next free slot.
@@ -235,16 +291,18 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext
                     log::error!("cannot replace the socket of the admin API: {error}");
                 }
             }
-            accepted = listener.socket.accept(&mut pace_of_gone), if !is_full => match accepted {
-                Ok((stream, copy)) => {
-                    let (router, slot) = (router.clone(), slots.take(copy));
-                    let stop = stop.clone();
-                    connections.push(serve_connection(stream, router, slot, stop, deadlines));
-                    pace.step().await;
+            accepted = listener.socket.accept(&mut ended, &mut pace_of_gone), if !is_full => {
+                match accepted.and_then(Client::begin) {
+                    Ok((stream, copy)) => {
+                        let (router, slot) = (router.clone(), slots.take(copy));
+                        let stop = stop.clone();
+                        connections.push(serve_connection(stream, router, slot, stop, deadlines));
+                        pace.step().await;
+                    }
+                    // The client is gone, or there is no descriptor: do not retry at full speed.
+                    Err(_) => sleep(ACCEPT_PAUSE).await,
                 }
-                // The client is gone, or there is no descriptor: do not retry at full speed.
-                Err(_) => sleep(ACCEPT_PAUSE).await,
-            },
+            }
         }
     }
     // The file system may not answer.
@@ -430,5 +488,7 @@ const REMOVAL_TIME: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that are accepted before everything else has its turn.
 const ACCEPTS_AT_ONCE: u32 = 16;
+/// Clients that have ended their requests, and wait until others are taken in.
+const ENDED_MAX: usize = 256;
 /// Connections whose clients are gone already: each costs a few system calls.
 const GONE_AT_ONCE: u32 = 1_024;

@@ -293,19 +293,33 @@ pub fn has_ended(socket: &OwnedFd) -> bool {
     poll_now(socket, libc::POLLRDHUP) & libc::POLLRDHUP != 0
 }
 
-/// Whether the client of a connection that was just accepted is gone: it sends no more and has sent
-/// nothing, or the connection has failed. One of a Unix socket is gone once it has closed that,
-/// whatever it has sent; on TCP that looks as if it had ended its requests only.
+/// Whether the client of a connection that was just accepted is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It may send more.
+    There,
+    /// It has sent something and sends no more. On TCP it may be gone.
+    Ended,
+    /// It is gone: it has sent nothing and sends no more, the connection has failed, or it has
+    /// closed its Unix socket, whatever it has sent.
+    Gone,
+}
+
+/// Whether a client is still there.
 #[must_use]
-pub fn has_left(client: &impl AsFd) -> bool {
+pub fn presence(client: &impl AsFd) -> Presence {
     let seen = poll_now(client, libc::POLLRDHUP);
     if seen & (libc::POLLHUP | libc::POLLERR) != 0 {
-        return true;
+        return Presence::Gone;
+    }
+    if seen & libc::POLLRDHUP == 0 {
+        return Presence::There;
     }
     // It is not nonblocking yet, but where the end has come a look never waits.
-    let has_ended = seen & libc::POLLRDHUP != 0;
-    let look = || SockRef::from(client).peek(&mut [MaybeUninit::uninit()]);
-    has_ended && !look().is_ok_and(|bytes| bytes > 0)
+    match SockRef::from(client).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(bytes) if bytes > 0 => Presence::Ended,
+        Ok(_) | Err(_) => Presence::Gone,
+    }
 }
 
 /// Whether bytes of the other end, or its end, wait to be read.

@@ -100,6 +100,31 @@ async fn clients_that_connect_and_close_delay_others_for_few_turns() {
     }
 }
 
+/// The same over TCP, where one that has closed looks as if it had ended its requests only.
+#[tokio::test]
+async fn clients_that_ask_and_close_over_tcp_delay_others_for_few_turns() {
+    let world = World::new().await;
+    for _ in 0..1_000 {
+        let mut client = std::net::TcpStream::connect(world.bound).unwrap();
+        let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+        std::io::Write::write_all(&mut client, request).unwrap();
+    }
+    let turns = Cell::new(0);
+    let counting = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            turns.set(turns.get() + 1);
+        }
+    };
+    tokio::select! {
+        () = counting => {}
+        answer = world.ask(By::Http(None), Method::GET, "/healthz") => {
+            assert_eq!(answer.status, StatusCode::OK);
+        }
+    }
+    assert!(turns.get() < 30, "{} turns", turns.get());
+}
+
 /// `false`: too many wait already. The server is on this thread, so that nothing here may wait.
 fn connect_and_close(socket: &Path, bytes: &[u8]) -> bool {
     let client = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
