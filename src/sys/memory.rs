@@ -32,12 +32,17 @@ pub struct TcpMemory {
 /// network of its own, which does not have the limit.
 #[must_use]
 pub fn tcp_memory() -> Option<TcpMemory> {
-    let overridden = env::var(TCP_MEM_OF_TESTS)
-        .ok()
-        .filter(|_| cfg!(debug_assertions));
-    let limits = || fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok();
-    let limits = overridden.or_else(limits)?;
-    let used = fs::read_to_string("/proc/net/sockstat").ok()?;
+    let overridden = env::var(TCP_MEM_OF_TESTS).ok();
+    let (used, limits) = match overridden.filter(|_| cfg!(debug_assertions)) {
+        Some(all) => {
+            let (used, limits) = all.split_once(' ')?;
+            (format!("TCP: mem {used}"), limits.to_owned())
+        }
+        None => (
+            fs::read_to_string("/proc/net/sockstat").ok()?,
+            fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?,
+        ),
+    };
     // SAFETY: the call takes no pointer.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     tcp_memory_of(&limits, &used, u64::try_from(page).ok()?)
@@ -61,7 +66,7 @@ fn tcp_memory_of(limits: &str, sockstat: &str, page: u64) -> Option<TcpMemory> {
     })
 }
 
-/// In the place of `tcp_mem`, in a program that is built for tests.
+/// In a program that is built for tests: the pages in use, and what stands for `tcp_mem`.
 const TCP_MEM_OF_TESTS: &str = "MAHORAGA_TEST_TCP_MEM";
 
 /// The least limit of a cgroup and those around it (cgroups(7); version 2, then version 1). In a

@@ -32,7 +32,8 @@ struct Waiting {
 
 impl<K: Kernel> Worker<K> {
     /// Has the kernel get so many bytes back from sessions that waited at the last command and have
-    /// moved little since. Those that hold the most go first.
+    /// moved little since. Those that hold the most go first. Where all of them together hold next
+    /// to nothing of that, others than this worker do, and none is closed.
     pub(super) fn free_memory(&mut self, mut bytes: u64) {
         let waited = std::mem::take(&mut self.hoarders.waiting);
         let hoards = waited.into_iter().filter_map(|one| {
@@ -41,6 +42,9 @@ impl<K: Kernel> Worker<K> {
         });
         let mut hoards: Vec<_> = hoards.collect();
         hoards.sort_unstable_by_key(|(held, _)| Reverse(*held));
+        if hoards.iter().map(|(held, _)| held).sum::<u64>() < bytes / SHARE_MIN {
+            hoards.clear();
+        }
         for (held, key) in hoards {
             if bytes == 0 {
                 break;
@@ -99,6 +103,8 @@ fn delivered(slot: &Slot) -> u64 {
 
 /// Less than this, 64 KiB, is not worth a session.
 const HOARD_MIN: u64 = 64 << 10;
+/// A sixteenth of what is wanted is worth closing sessions for.
+const SHARE_MIN: u64 = 16;
 /// A session that would take more than so many commands, seconds, to pass on what it holds moves
 /// little.
 const LOOKS_TO_DRAIN: u64 = 16;

@@ -77,7 +77,7 @@ pub(crate) fn mix_in(
     if random.permille(400) {
         // One notes what waits, and a later one closes what still does.
         for _ in 0..6 {
-            let bytes = random.pick(&[1, u64::MAX]);
+            let bytes = random.pick(&[1, 1 << 20]);
             insert(Command::FreeMemory(bytes), commands, random);
         }
     }
