@@ -1,8 +1,9 @@
 //! Looks at the kernel's memory for TCP once per second. While it is short, workers close sessions
 //! that hold much of it and move little (`worker/hoarders.rs`).
 //!
-//! The kernel's own marks decide, `net.ipv4.tcp_mem`: above the second it saves memory, until less
-//! than the first is used. At the third it drops what arrives for any socket of the machine.
+//! The kernel's own marks decide, `net.ipv4.tcp_mem`: at the third it drops what arrives for any
+//! socket of the machine. A little below that sessions are closed, until less than the second is in
+//! use, above which the kernel itself begins to save.
 
 use std::sync::Arc;
 
@@ -53,12 +54,12 @@ impl TcpPressure {
         let more = closed - self.closed;
         self.closed = closed;
         let short = memory.filter(|its| match self.is_short {
-            true => its.used > its.low,
-            false => its.used > its.pressure,
+            true => its.used > its.pressure,
+            false => its.used > its.max - its.max / MARGIN,
         });
         self.is_short = short.is_some();
         self.now = short.map(|its| sentence(its, more, "in the last second"));
-        short.map(|its| its.used.saturating_sub(its.low))
+        short.map(|its| its.used.saturating_sub(its.pressure))
     }
 
     /// The line of the log that is due: at once, and then every ten seconds while it lasts.
@@ -79,6 +80,8 @@ fn sentence(memory: TcpMemory, closed: u64, when: &str) -> String {
     )
 }
 
+/// Memory is short from a sixteenth below the limit on: the look at it comes once per second.
+const MARGIN: u64 = 16;
 /// From one line to the next.
 const PAUSE_SECONDS: u32 = 10;
 
@@ -89,22 +92,21 @@ mod tests {
     fn memory(used: u64) -> Option<TcpMemory> {
         Some(TcpMemory {
             used: used << 20,
-            low: 100 << 20,
             pressure: 150 << 20,
             max: 200 << 20,
         })
     }
 
     #[test]
-    fn memory_is_freed_from_the_mark_of_pressure_down_to_the_low_one() {
+    fn memory_is_freed_from_below_the_limit_down_to_the_mark_of_pressure() {
         let mut tcp = TcpPressure::default();
         assert_eq!(tcp.update(None, 0), None);
         for (used, excess) in [
+            (187, None),
+            (188, Some(38 << 20)),
+            (151, Some(1 << 20)),
             (150, None),
-            (151, Some(51 << 20)),
-            (101, Some(1 << 20)),
-            (100, None),
-            (150, None),
+            (187, None),
         ] {
             assert_eq!(tcp.update(memory(used), 0), excess, "{used}");
             assert_eq!(tcp.now().is_some(), excess.is_some());
@@ -115,13 +117,13 @@ mod tests {
     fn a_line_comes_at_once_and_then_each_ten_seconds() {
         let mut tcp = TcpPressure::default();
         for second in 0..20 {
-            tcp.update(memory(180), 3 * second);
+            tcp.update(memory(190), 3 * second);
             let line = tcp.due();
             assert_eq!(line.is_some(), second % 10 == 0, "{second}");
             if second == 10 {
                 let line = line.unwrap();
                 assert!(line.starts_with(
-                    "the TCP sockets of this machine hold 180MiB of the 200MiB at which the \
+                    "the TCP sockets of this machine hold 190MiB of the 200MiB at which the \
                      kernel drops what arrives: 3 sessions were closed in the last second "
                 ));
                 assert!(line.ends_with(" (30 since the last such line)"), "{line}");

@@ -20,9 +20,7 @@ pub fn available_memory() -> u64 {
 pub struct TcpMemory {
     /// What they hold.
     pub used: u64,
-    /// Below this the kernel does nothing about it.
-    pub low: u64,
-    /// Above this it saves memory, until less than `low` is used.
+    /// Above this the kernel saves memory.
     pub pressure: u64,
     /// Beyond this it drops what arrives, for all sockets.
     pub max: u64,
@@ -58,10 +56,10 @@ fn tcp_memory_of(limits: &str, sockstat: &str, page: u64) -> Option<TcpMemory> {
         .find_map(|line| line.strip_prefix("TCP:"))?;
     let mut words = line.split_whitespace().skip_while(|word| *word != "mem");
     let used: u64 = words.nth(1)?.parse().ok()?;
+    // The first is where the kernel ends to save memory.
     Some(TcpMemory {
         used: used.saturating_mul(page),
-        low: limits.next()??,
-        pressure: limits.next()??,
+        pressure: limits.nth(1)??,
         max: limits.next()??,
     })
 }
@@ -134,7 +132,6 @@ mod tests {
                         UDP: inuse 0 mem 256\n";
         let memory = TcpMemory {
             used: 114_190 << 12,
-            low: 287_901 << 12,
             pressure: 383_869 << 12,
             max: 575_802 << 12,
         };

@@ -103,7 +103,7 @@ fn delivered(slot: &Slot) -> u64 {
 
 /// Less than this, 64 KiB, is not worth a session.
 const HOARD_MIN: u64 = 64 << 10;
-/// A sixteenth of what is wanted is worth closing sessions for.
+/// A sixteenth of what is to be freed is worth closing sessions for.
 const SHARE_MIN: u64 = 16;
 /// A session that would take more than so many commands, seconds, to pass on what it holds moves
 /// little.

@@ -193,12 +193,12 @@ fn two_hundred_stalled_readers_delay_no_other_client() {
     });
 }
 
-/// A balancer that takes 40 MB of TCP for too much.
+/// A balancer that takes 80 MB of TCP for too much.
 #[test]
 fn readers_that_stop_are_closed_while_the_kernel_is_short_of_memory() {
     heavy(|| {
         let (backend, to) = peers::listen();
-        let launch = Launch::to(&[to]).variable("MAHORAGA_TEST_TCP_MEM", "10000 0 0 20000");
+        let launch = Launch::to(&[to]).variable("MAHORAGA_TEST_TCP_MEM", "20000 0 0 20000");
         let balancer = launch.start();
         let stalled = stall(
             (0..3)
