@@ -9,7 +9,9 @@ use super::super::chance::{exponential, nanos};
 use super::super::queue::EventQueue;
 use super::CrowdOutcome;
 use super::crowd::Crowd;
-use crate::guard::{BanRule, Bans, Gate, Held, Refusal, Rules, Sources};
+use crate::guard::{
+    Action, BanRule, Bans, ClientStage, Gate, Held, Refusal, Rules, Sources, Trusted,
+};
 use crate::session::CloseReason;
 use crate::time::{MS, SECOND};
 
@@ -21,6 +23,7 @@ pub(super) struct AbuseEngine {
     gate: Gate,
     rules: Rules,
     bans: Bans,
+    trusted: Trusted,
     /// When sources are banned.
     ban: Option<BanRule>,
     crowds: Vec<Members>,
@@ -103,6 +106,7 @@ impl AbuseEngine {
             sources,
             rules,
             bans: Bans::new(BANS_MAX),
+            trusted: Trusted::default(),
             ban,
             crowds: crowds.collect(),
             open: Slab::new(),
@@ -203,20 +207,25 @@ impl AbuseEngine {
         }
     }
 
-    /// Asks as a worker does: the ban table, and then the limits.
+    /// Asks what a worker asks.
     fn admit(&mut self, address: IpAddr) -> Result<Option<Held>, CloseReason> {
-        if self.bans.is_banned(address, self.now) {
-            self.bans.count_hit(address, self.now);
-            return Err(CloseReason::Banned);
-        }
-        let (sources, rules) = (&self.sources, &self.rules);
-        let admitted = self.gate.admit(sources, rules, Some(address), self.now);
-        let refused = |limit: Refusal| {
-            let reason = CloseReason::from(limit);
-            self.note_offence(address, reason);
-            reason
+        let stage = ClientStage {
+            bans: &self.bans,
+            ban_action: Action::Reset,
+            trusted: &self.trusted,
+            access: None,
+            rules: &self.rules,
+            gate: &self.gate,
+            sources: &self.sources,
         };
-        admitted.map(|pass| pass.held).map_err(refused)
+        match stage.admit(Some(address), self.now) {
+            Ok(pass) => Ok(pass.held),
+            Err(denied) => {
+                let reason = denied.by.into();
+                self.note_offence(address, reason);
+                Err(reason)
+            }
+        }
     }
 
     /// Counts an offence, and closes the connections of a source that is banned for it.
