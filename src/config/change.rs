@@ -246,14 +246,13 @@ fn settle(next: &mut Config, at: usize, changes: &[(usize, &Change)], refused: &
             None
         }
     };
-    let (breaking, rest): (Vec<_>, Vec<_>) = changes
-        .iter()
-        .partition(|(_, change)| breaks(change).is_some());
-    let breaking = breaking.iter().filter_map(|(place, change)| {
-        let why = breaks(change)?;
-        Some((*place, invalid(why)))
-    });
-    refused.extend(breaking);
+    let mut rest = Vec::new();
+    for (place, change) in changes {
+        match breaks(change) {
+            Some(why) => refused.push((*place, invalid(why))),
+            None => rest.push((*place, *change)),
+        }
+    }
     next.pools[at] = before;
     if rest.len() < changes.len() {
         settle(next, at, &rest, refused);
