@@ -112,7 +112,7 @@ fn cable(ends: [&Machine; 2], number: u32, addresses: [Addresses<'_>; 2]) -> io:
     ends[0].run(|| ask(libc::RTM_NEWLINK, &both))?;
     for (machine, addresses) in ends.into_iter().zip(addresses) {
         machine.run(|| {
-            // An address counts at once: nobody else has it.
+            // An address counts at once: no other machine has it.
             fs::write("/proc/sys/net/ipv6/conf/all/accept_dad", "0")?;
             fs::write(
                 format!("/proc/sys/net/ipv6/conf/cable{number}/accept_dad"),
