@@ -44,6 +44,6 @@ pub mod snapshot;
 pub mod sys;
 pub mod time;
 pub mod token;
-mod visible;
+mod wording;
 pub mod worker;
 pub mod writer;

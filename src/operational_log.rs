@@ -25,7 +25,7 @@ use crate::config::{RecordFormat, values};
 use crate::control::{self, sandbox};
 use crate::sys;
 use crate::time::SECOND;
-use crate::visible::is_misleading;
+use crate::wording::is_misleading;
 use crate::writer::{Outlet, Writer};
 
 /// Writes lines in the format that the environment names. Until [`start`] the caller's thread

@@ -20,8 +20,7 @@ settings! {
         /// Addresses and prefixes whose clients are refused.
         pub deny: Vec<Prefix> = Vec::new() => list(prefix());
         /// A file of more prefixes, one on each line: a bare prefix is denied, `allow PREFIX` is
-        /// allowed.
-        /// It is read again when it changes.
+        /// allowed. It is read again when it changes.
         pub file: Option<PathBuf> = None => path().given();
         /// What holds for addresses in no prefix: "allow" or "deny". It may be left out only where
         /// the list has no file, and either `allow` or `deny`: with `allow` others are denied, with

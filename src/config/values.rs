@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{AdminState, Backend, Key, LogSink, RecordFormat, Strategy, codec, foreign};
 use crate::address::{Address, AddressError, kind_of_no_server};
-use crate::visible::is_misleading;
+use crate::wording::is_misleading;
 
 mod backend;
 mod check;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::Author;
 use crate::sys;
-use crate::visible::is_misleading;
+use crate::wording::is_misleading;
 use crate::writer::{Outlet, Writer};
 
 /// Where the lines go. Drop waits for up to a second until all lines are written.

@@ -24,6 +24,7 @@ use crate::guard::{Ban, BannedBy, Bans};
 use crate::prefix::Prefix;
 use crate::sys;
 use crate::time::{NEVER, between, nanos, seconds};
+use crate::wording::plural;
 
 use super::aside;
 use super::audit::Entry;
@@ -175,8 +176,7 @@ impl Balancer {
                 outcome: Ok(version),
             });
             if bans > 0 {
-                let s = if bans == 1 { "" } else { "s" };
-                let message = format!("{bans} ban{s} lifted {author}");
+                let message = format!("{} lifted {author}", plural(bans, "ban"));
                 tell(&events, Severity::Info, EventKind::Unbanned, message);
             }
             drop(reply.send(LiftedBans { bans, notes }));

@@ -11,6 +11,7 @@ use crate::admin::model::EventKind;
 use crate::guard::Refusal;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
+use crate::wording::plural;
 use crate::worker::Stats;
 
 use super::events::{Events, Severity, Subject};
@@ -177,7 +178,7 @@ impl Report {
         let new: Vec<_> = new.filter(|(_, new, _)| *new > 0).collect();
         let sum: u64 = new.iter().map(|(_, new, _)| new).sum();
         let all: u64 = new.iter().map(|(.., all)| all).sum();
-        let clients = if sum == 1 { "client" } else { "clients" };
+        let clients = plural(sum, "client");
         let refused = match mode {
             Mode::On => "refused",
             Mode::DryRun => "would be refused (dry_run)",
@@ -193,9 +194,7 @@ impl Report {
                 format!(": {}", Vec::from_iter(words).join(", "))
             }
         };
-        Some(format!(
-            "{name}: {sum} {clients} {refused}{by}, {all} in all"
-        ))
+        Some(format!("{name}: {clients} {refused}{by}, {all} in all"))
     }
 }
 

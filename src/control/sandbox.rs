@@ -21,7 +21,7 @@ pub enum RunAs<'a> {
     Configured(Option<&'a str>),
 }
 
-/// What the operator wants of the sandbox.
+/// What the operator asks of the sandbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Sandbox {
     /// Off: the process keeps all that its user has.
@@ -52,27 +52,27 @@ struct Entered {
 /// # Errors
 /// [`StartError::User`]: there is no such user; [`StartError::Thread`]: the kernel refuses it.
 pub fn enter(
-    wanted: Sandbox,
+    asked: Sandbox,
     run_as: RunAs<'_>,
     may_bind: &dyn Fn(SocketAddr) -> bool,
 ) -> Result<Vec<String>, StartError> {
     syn_filter::prepare();
     let mut warnings = Vec::new();
-    let user = match wanted.is_on {
+    let user = match asked.is_on {
         true => user_to_become(run_as, &mut warnings)?,
         false => None,
     };
     // The control thread must not ask for it later: that may ask a directory service.
     let own = user.clone().or_else(|| Account::own().ok().flatten());
     let own = own.map_or_else(|| format!("uid {}", sys::user_id()), |own| own.name);
-    let is_confined = wanted.is_on && sys::can_filter_calls();
+    let is_confined = asked.is_on && sys::can_filter_calls();
     let entered = Entered {
         user: own,
         is_confined,
-        keeps_helper: wanted.keeps_helper,
+        keeps_helper: asked.keeps_helper,
     };
     let _ = ENTERED.set(entered);
-    if !wanted.is_on {
+    if !asked.is_on {
         let lost = "--no-sandbox: a client that makes this process run foreign code gets all \
                     rights of the user that started it";
         return Ok(vec![lost.to_owned()]);
@@ -80,7 +80,7 @@ pub fn enter(
     let kernel = |what| move |error| StartError::Thread { what, error };
     if sys::has_capability(Capability::NetBindService) {
         sys::start_helper(user.as_ref(), may_bind).map_err(kernel("start the helper process"))?;
-        if !wanted.keeps_helper {
+        if !asked.keeps_helper {
             let lost = "--no-helper: a reload can't listen on another port below 1024; restart \
                         the balancer for that";
             warnings.push(lost.to_owned());

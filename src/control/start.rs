@@ -18,6 +18,7 @@ use crate::ring::{Features, Ring, SetupError, Size, Wakes};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell};
+use crate::wording::plural;
 use crate::worker::{Command, Inbox, Record, Setup, Stats, Worker};
 
 use super::bans::KeptBans;
@@ -77,8 +78,8 @@ impl Plan {
             );
         }
         log::info!(
-            "{count} {} on {}: {sessions} sessions each, {in_all} connections in all",
-            if count == 1 { "worker" } else { "workers" },
+            "{} on {}: {sessions} sessions each, {in_all} connections in all",
+            plural(count.into(), "worker"),
             on_cpus(&cpus)
         );
         for sentence in features.lacking() {

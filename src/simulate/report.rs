@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Outcome, Scaled, Scenario};
+use crate::wording::plural;
 
 /// A table for each scenario, with its strategies in the order of the outcomes. `own` is the name
 /// of the configured strategy, which is marked.
@@ -38,9 +39,9 @@ fn write_scenario(text: &mut String, outcomes: &[Outcome], own: Option<&str>) {
         text,
         "{}: {about}\n{}, {}, {} in {:.0} s, seed {}",
         first.scenario,
-        count(first.backends.len() as u64, "backend"),
-        count(first.workers.into(), "worker"),
-        count(first.connections, "connection"),
+        plural(first.backends.len() as u64, "backend"),
+        plural(first.workers.into(), "worker"),
+        plural(first.connections, "connection"),
         first.seconds,
         first.seed,
     );
@@ -135,10 +136,6 @@ fn ms(ms: f64) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
-}
-
-fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn of_scaled(outcome: &Outcome, cell: impl Fn(&Scaled) -> String) -> String {

@@ -29,13 +29,13 @@ impl<K: Kernel> Worker<K> {
     /// Makes a port's backlog as long as it is to be, and counts what the kernel has dropped while
     /// it was short.
     pub(super) fn update_backlog(&mut self, number: usize) {
-        let wanted = self.arrivals.room.map(length);
+        let due = self.arrivals.room.map(length);
         let port = &mut self.ports[number];
         let Some(socket) = port.socket.as_ref() else {
             return;
         };
         let backlog = &mut port.backlog;
-        if wanted.is_none() && backlog.short.is_none() {
+        if due.is_none() && backlog.short.is_none() {
             return;
         }
         let dropped = self.kernel.dropped_clients(socket);
@@ -44,9 +44,9 @@ impl<K: Kernel> Worker<K> {
             let more = dropped.wrapping_sub(before);
             self.stats.backlog_drops.add(u64::from(more));
         }
-        if backlog.short != wanted {
-            backlog.short = wanted;
-            let length = wanted.unwrap_or(self.backlog);
+        if backlog.short != due {
+            backlog.short = due;
+            let length = due.unwrap_or(self.backlog);
             self.kernel.set_backlog(socket, length);
         }
     }

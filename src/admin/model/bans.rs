@@ -76,7 +76,7 @@ pub struct UnbanFilter {
 /// The answer to lifted bans.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LiftedBans {
-    /// How many.
+    /// The number of bans that were lifted.
     pub bans: u64,
     /// What bans clients all the same, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -90,9 +90,9 @@ pub struct BanImportStatus {
     pub file: String,
     /// Networks that it has.
     pub networks: u64,
-    /// Those of them that are not banned, as they are trusted.
+    /// Networks of it that are not banned, as they are trusted.
     pub trusted: u64,
-    /// Those of them that are not banned, as the table is full.
+    /// Networks of it that are not banned, as the table is full.
     pub no_room: u64,
     /// What is wrong with it now; then the last good one is in force.
     pub error: Option<String>,

@@ -11,13 +11,14 @@ use serde_json::json;
 use super::args::{BanArgs, BansArgs, ClientOptions, UnbanArgs};
 use super::client::{Client, ClientError, path, query};
 use super::table::{Align, Paint, Table};
-use super::units::{count, plain, plural, span};
+use super::units::{count, plain, span};
 use super::{print, show};
 use crate::admin::model::{
     BANS, BANS_MAX, BanFilter, BanStatus, Banned, Lifted, LiftedBans, UnbanFilter,
 };
 use crate::config::values::{self, ValueError, written};
 use crate::prefix::Prefix;
+use crate::wording::plural;
 
 pub(super) async fn bans(args: &BansArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
@@ -139,10 +140,7 @@ pub(super) async fn unban(args: &UnbanArgs) -> Result<(), ClientError> {
         let Some(lifted) = failed.pass::<Lifted>(client.delete(&of).await)? else {
             continue;
         };
-        let refused = match lifted.ban.hits {
-            1 => "1 client".to_owned(),
-            hits => format!("{hits} clients"),
-        };
+        let refused = plural(lifted.ban.hits, "client");
         report(
             &args.options,
             &lifted,

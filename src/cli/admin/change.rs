@@ -12,7 +12,7 @@ use super::args::{
 use super::client::{Client, ClientError, path};
 use super::find::{BackendName, find_all};
 use super::settings::SettingFlags;
-use super::units::{plain, plural};
+use super::units::plain;
 use super::{print, show};
 use crate::admin::model::{Changed, PoolStatus, Reloaded, Reopened};
 use crate::cli::args::Maybe;
@@ -20,6 +20,7 @@ use crate::config::values::written;
 use crate::config::{AdminState, Backend, Changeable, Patch};
 use crate::sys;
 use crate::time::between;
+use crate::wording::plural;
 
 pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.how.options)?;

@@ -5,8 +5,9 @@ use super::client::{Client, ClientError, path, query};
 use super::find::find_serving;
 use super::show;
 use super::table::{Align, Paint, Table};
-use super::units::{bytes, plural, span};
+use super::units::{bytes, span};
 use crate::admin::model::{Killed, Limits, SESSIONS, SessionFilter, SessionStatus};
+use crate::wording::plural;
 
 pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;

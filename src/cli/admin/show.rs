@@ -9,7 +9,7 @@ use super::args::{BackendsArgs, ClientOptions, HistogramsArgs, PoolsArgs};
 use super::client::{Client, ClientError, path};
 use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
-use super::units::{bytes, count, micros, plain, plural, span};
+use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
     AccessListStatus, BanImportStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus,
     LatencyWindow, ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage,
@@ -17,6 +17,7 @@ use crate::admin::model::{
 };
 use crate::config::values::written;
 use crate::session::CloseReason;
+use crate::wording::plural;
 
 mod backends;
 

@@ -41,12 +41,6 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
-/// `1 session`, `2 sessions`.
-pub(super) fn plural(number: u64, of: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{number} {of}{s}")
-}
-
 /// A text from elsewhere without control characters, so that it is safe on a terminal.
 pub(super) fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
@@ -90,10 +84,6 @@ mod tests {
         assert_eq!(
             spans.map(span),
             ["0s", "23s", "2m 5s", "3h 4m", "12d 1h", "0s"]
-        );
-        assert_eq!(
-            [1, 2].map(|n| plural(n, "session")),
-            ["1 session", "2 sessions"]
         );
         assert_eq!(plain("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
     }

@@ -19,6 +19,7 @@ use crate::guard::{Ban, ImportOutcome, ImportedBans, Trusted};
 use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 use crate::sys;
+use crate::wording::plural;
 
 use super::tell;
 
@@ -301,7 +302,7 @@ impl BanImport {
             Some(path) => format!(
                 "bans of {}: {}, {new} new, {lifted} lifted{trusted}",
                 path.display(),
-                networks(self.list.len() as u64)
+                plural(self.list.len() as u64, "network")
             ),
             None => format!("bans are no longer imported: {lifted} lifted"),
         }
@@ -312,7 +313,7 @@ impl BanImport {
         (count > 0).then(|| {
             format!(
                 "the ban table is full: {} of {} not banned; raise `bans: (max: ...)`",
-                networks(count),
+                plural(count, "network"),
                 path.display()
             )
         })
@@ -321,16 +322,13 @@ impl BanImport {
 
 /// What is wrong with the file, and what holds meanwhile.
 fn problem(file: &Followed<ImportedBans>) -> Option<String> {
-    let (error, count) = (file.error.as_ref()?, networks(file.list.len() as u64));
+    let (error, count) = (
+        file.error.as_ref()?,
+        plural(file.list.len() as u64, "network"),
+    );
     Some(format!(
         "imported bans: {error}; the last good file stays in force, with {count}"
     ))
-}
-
-/// `1 network`, `2 networks`.
-fn networks(count: u64) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} network{s}")
 }
 
 /// Networks of a file: as many as the ban table may have.

@@ -10,6 +10,7 @@ use crate::guard::{Ban, BanNews, Bans, RuleBan};
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::between;
+use crate::wording::plural;
 
 use super::file::KeptBans;
 use super::import::BanImport;
@@ -132,10 +133,8 @@ impl BanReports {
             count => format!(" and {} more", count - 1),
         };
         let (_, first) = new.max()?;
-        let clients = if all == 1 { "client" } else { "clients" };
-        Some(format!(
-            "listener `{first}`{others}: {all} banned {clients} refused"
-        ))
+        let clients = plural(all, "banned client");
+        Some(format!("listener `{first}`{others}: {clients} refused"))
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::address::Address;
 use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
+use crate::wording::plural;
 
 use super::Discoveries;
 
@@ -20,12 +21,8 @@ impl Staying {
     pub(super) fn messages(&self) -> impl Iterator<Item = String> {
         let pools = self.0.iter();
         pools.map(|(pool, kept)| {
-            let count = kept.len();
-            let backends = if count == 1 { "backend" } else { "backends" };
-            format!(
-                "pool `{pool}`: no name has an address yet; keeping the last {count} known \
-                 {backends}"
-            )
+            let backends = plural(kept.len() as u64, "known backend");
+            format!("pool `{pool}`: no name has an address yet; keeping the last {backends}")
         })
     }
 }
