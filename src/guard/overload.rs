@@ -140,8 +140,9 @@ impl OverloadDetector {
     }
 }
 
-/// How long sessions are counted for a measure of their rate: 100 ms.
-const MEASURE: u64 = 100 * MS;
+/// How long sessions are counted for a measure of their rate: some turns of a slow worker, and less
+/// than a fast one takes for a burst.
+const MEASURE: u64 = 20 * MS;
 /// Clients that may wait in any case: those of some turns.
 const ROOM_MIN: u32 = 64;
 /// Those that may at most.

@@ -19,11 +19,15 @@ fn start(backend: &Backend, overload: &str) -> Balancer {
     Launch::with_config(&config, 1).start()
 }
 
-/// Clients come in bursts until this holds. They leave by RST.
+/// Clients come in bursts until this holds: all of one are there before the worker takes any in, and
+/// further ones come while it does. They leave by RST.
 fn burst_until(balancer: &Balancer, what: &str, holds: impl Fn() -> bool) {
     eventually(what, || {
-        let come = |_| peers::try_connect(balancer.address()).ok();
-        let clients: Vec<TcpStream> = (0..BURST).filter_map(come).collect();
+        let come = |_| peers::begin_to_connect(balancer.address());
+        balancer.process.signal(libc::SIGSTOP);
+        let mut clients: Vec<TcpStream> = (0..GATHERED).map(come).collect();
+        balancer.process.signal(libc::SIGCONT);
+        clients.extend((0..BURST).map(come));
         clients.into_iter().for_each(peers::reset);
         holds()
     });
@@ -113,7 +117,10 @@ fn a_worker_without_memory_refuses_new_clients_and_serves_open_sessions() {
     });
 }
 
-/// Clients of a burst, which a worker takes in within less than a second.
+/// Clients that gather while the balancer is stopped. A worker is busy with them for tens of
+/// milliseconds at least.
+const GATHERED: usize = 1_000;
+/// Clients that come after them.
 const BURST: usize = 300;
 /// As many as a worker with 4 MiB has.
 const BUFFERS: usize = 192;

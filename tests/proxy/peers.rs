@@ -139,6 +139,15 @@ pub(crate) fn try_connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// A client that does not wait until it is connected, which a full backlog keeps it from.
+pub(crate) fn begin_to_connect(to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    // On loopback it is connected when this returns, or its SYN was dropped.
+    let _ = socket.connect(&to.into());
+    TcpStream::from(socket)
+}
+
 /// A client of this address.
 pub(crate) fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
     try_connect_from(source, to).unwrap()
