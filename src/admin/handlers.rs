@@ -23,8 +23,7 @@ use super::openapi;
 use super::refusal::Refusal;
 use super::{Call, UnbanError, Which};
 use crate::config::{
-    AccessEdits, AccessListChange, Backend, Change, ChangeError, Config, Listener, NewBan, Pool,
-    values,
+    AccessEdits, Backend, Change, ChangeError, Config, Listener, NewBan, Pool, values,
 };
 use crate::control::events::{EventWatch, Since};
 
@@ -85,10 +84,10 @@ pub(super) async fn access_list(
 
 pub(super) async fn edit_access_list(
     request: ApiRequest,
-    Changes(patch): Changes<AccessListChange>,
+    Changes(patch): Changes<AccessEdits>,
 ) -> Answer<Changed> {
     let list = request.param("list");
-    let edits = AccessEdits::new(patch.values()).map_err(ChangeError::Invalid)?;
+    let edits = patch.values().checked().map_err(ChangeError::Invalid)?;
     apply(&request, Change::EditAccessList { list, edits }).await
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::codec::{Leaf, list, name, named, parsed, path, required, truth};
-use super::table::{defaults, settings};
+use super::table::settings;
 use super::values;
 use crate::guard::{Access, Action};
 use crate::prefix::Prefix;
@@ -48,21 +48,6 @@ impl AccessList {
         };
     }
 }
-
-settings! {
-    /// A change of a list while the balancer runs.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct AccessListChange {
-        /// Addresses and prefixes whose clients may connect from now on.
-        pub allow: Vec<Prefix> = Vec::new() => list(prefix());
-        /// Addresses and prefixes whose clients are refused from now on.
-        pub deny: Vec<Prefix> = Vec::new() => list(prefix());
-        /// Addresses and prefixes that leave the list. Those of its file stay.
-        pub remove: Vec<Prefix> = Vec::new() => list(prefix());
-    }
-}
-
-defaults!(AccessListChange);
 
 /// A prefix, in a file and in a flag.
 pub(super) fn prefix() -> Leaf<Prefix> {

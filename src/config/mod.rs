@@ -50,7 +50,7 @@ mod tree;
 pub mod values;
 mod warnings;
 
-pub use access_list::{AccessList, AccessListChange};
+pub use access_list::AccessList;
 pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
 pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;

@@ -18,7 +18,7 @@ use super::table::{self, Setting, Settings, TableBuilder, setting};
 use super::text::Text;
 use super::tree::{Kind, Value};
 use super::values::{self, ValueError};
-use super::{AccessListChange, Backend, Config, Listener, NewBan, Pool, Queue};
+use super::{AccessEdits, Backend, Config, Listener, NewBan, Pool, Queue};
 
 /// A group of which some settings can change while the balancer runs.
 pub trait Changeable: Sized + Clone + Send + Sync + 'static {
@@ -383,7 +383,7 @@ changeable!(
     .map(setting)
 );
 changeable!(
-    AccessListChange,
+    AccessEdits,
     "AccessListChange",
     ["allow", "deny", "remove"].map(setting)
 );

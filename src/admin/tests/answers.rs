@@ -8,9 +8,7 @@ use serde_json::json;
 
 use super::world::{By, READ, World, file, listener, temporary};
 use crate::admin::{AdminListener, Author, Handle, Tokens, serve};
-use crate::config::{
-    AccessEdits, AccessListChange, AdminHttp, AdminState, Backend, Change, ChangeError, Patch,
-};
+use crate::config::{AccessEdits, AdminHttp, AdminState, Backend, Change, ChangeError, Patch};
 
 #[tokio::test]
 async fn names_may_hold_any_character() {
@@ -198,12 +196,12 @@ async fn access_lists_are_shown_and_edited() {
     let answer = world.tell(Method::PATCH, path, body).await;
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
     let (change, _) = world.played.lock().changes.pop().unwrap();
-    let edits = AccessListChange {
+    let edits = AccessEdits {
         deny: vec!["192.0.2.0/24".parse().unwrap()],
         remove: vec!["::1".parse().unwrap()],
-        ..AccessListChange::default()
+        ..AccessEdits::default()
     };
-    let edits = AccessEdits::new(&edits).unwrap();
+    let edits = edits.checked().unwrap();
     let list = "office".to_owned();
     assert_eq!(change, Change::EditAccessList { list, edits });
     for (body, status) in [

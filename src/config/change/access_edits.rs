@@ -3,58 +3,76 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use crate::config::access_list::{AccessList, AccessListChange};
+use crate::config::access_list::{AccessList, prefix};
+use crate::config::codec::list;
+use crate::config::table::{defaults, settings};
 use crate::guard::Access;
 use crate::prefix::Prefix;
 
-/// What each of some prefixes becomes in a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AccessEdits(BTreeMap<Prefix, Option<Access>>);
+settings! {
+    /// A change of an access list while the balancer runs.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AccessEdits {
+        /// Addresses and prefixes whose clients may connect from now on.
+        pub allow: Vec<Prefix> = Vec::new() => list(prefix());
+        /// Addresses and prefixes whose clients are refused from now on.
+        pub deny: Vec<Prefix> = Vec::new() => list(prefix());
+        /// Addresses and prefixes that leave the list. Those of its file stay.
+        pub remove: Vec<Prefix> = Vec::new() => list(prefix());
+    }
+}
+
+defaults!(AccessEdits);
+
+/// What each of some prefixes becomes in a list; `None`: it leaves the list.
+type Becomes = BTreeMap<Prefix, Option<Access>>;
 
 impl AccessEdits {
-    /// The edits of a request.
+    /// The edits of a request, each prefix once and in order.
     ///
     /// # Errors
     /// A prefix has two edits that differ, or there are too many.
-    pub fn new(change: &AccessListChange) -> Result<Self, String> {
-        let all = [
-            (&change.allow, Some(Access::Allow)),
-            (&change.deny, Some(Access::Deny)),
-            (&change.remove, None),
-        ];
-        let mut edits = BTreeMap::new();
-        for (prefixes, access) in all {
-            for prefix in prefixes {
-                if edits
-                    .insert(*prefix, access)
-                    .is_some_and(|before| before != access)
-                {
-                    return Err(format!(
-                        "`{prefix}` is listed twice: expected it in one of `allow`, `deny` and \
-                         `remove`"
-                    ));
-                }
+    pub fn checked(&self) -> Result<Self, String> {
+        let mut becomes = Becomes::new();
+        for (prefix, access) in self.listed() {
+            if becomes
+                .insert(prefix, access)
+                .is_some_and(|before| before != access)
+            {
+                return Err(format!(
+                    "`{prefix}` is listed twice: expected it in one of `allow`, `deny` and `remove`"
+                ));
             }
         }
-        if edits.len() > EDITS_MAX {
+        if becomes.len() > EDITS_MAX {
             return Err(format!(
                 "{} prefixes are too many for one change: expected at most {EDITS_MAX}; put more \
                  into the `file` of the list",
-                edits.len()
+                becomes.len()
             ));
         }
-        Ok(Self(edits))
+        Ok(becomes.into())
     }
 
     /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.listed().next().is_none()
     }
 
-    /// The prefixes, each with what it becomes; `None`: it leaves the list.
-    pub fn iter(&self) -> impl Iterator<Item = (Prefix, Option<Access>)> {
-        self.0.iter().map(|(prefix, access)| (*prefix, *access))
+    fn listed(&self) -> impl Iterator<Item = (Prefix, Option<Access>)> {
+        let all = [
+            (&self.allow, Some(Access::Allow)),
+            (&self.deny, Some(Access::Deny)),
+            (&self.remove, None),
+        ];
+        let each = all.into_iter();
+        each.flat_map(|(prefixes, access)| prefixes.iter().map(move |prefix| (*prefix, access)))
+    }
+
+    /// The prefixes in order, each with what it becomes; `None`: it leaves the list.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Prefix, Option<Access>)> {
+        self.listed().collect::<Becomes>().into_iter()
     }
 
     /// Edits a list. Prefixes that are as they should be keep their places.
@@ -78,29 +96,44 @@ impl AccessEdits {
 
     /// These after earlier ones, as one.
     pub(crate) fn after(&self, earlier: &Self) -> Self {
-        let mut both = earlier.clone();
-        both.0.extend(&self.0);
-        both
+        earlier
+            .iter()
+            .chain(self.iter())
+            .collect::<Becomes>()
+            .into()
     }
 
     /// The edits of prefixes in which two lists differ, and the rest.
     pub(crate) fn split(&self, one: &AccessList, other: &AccessList) -> [Self; 2] {
         let (one, other) = (entries(one), entries(other));
-        let both = self
-            .iter()
-            .partition(|(prefix, _)| one.get(prefix) != other.get(prefix));
-        let (differing, rest) = both;
-        [Self(differing), Self(rest)]
+        let differs = |prefix: &Prefix| one.get(prefix) != other.get(prefix);
+        let (differing, rest): (Becomes, Becomes) =
+            self.iter().partition(|(prefix, _)| differs(prefix));
+        [differing, rest].map(Self::from)
     }
 
     /// What the list has of each of these prefixes.
     pub(crate) fn now(&self, list: &AccessList) -> Self {
         let now = entries(list);
-        Self(
-            self.iter()
-                .map(|(prefix, _)| (prefix, now.get(&prefix).copied()))
-                .collect(),
-        )
+        let now = self
+            .iter()
+            .map(|(prefix, _)| (prefix, now.get(&prefix).copied()));
+        now.collect::<Becomes>().into()
+    }
+}
+
+impl From<Becomes> for AccessEdits {
+    fn from(becomes: Becomes) -> Self {
+        let mut edits = Self::default();
+        for (prefix, access) in becomes {
+            let to = match access {
+                Some(Access::Allow) => &mut edits.allow,
+                Some(Access::Deny) => &mut edits.deny,
+                None => &mut edits.remove,
+            };
+            to.push(prefix);
+        }
+        edits
     }
 }
 
@@ -111,7 +144,7 @@ impl fmt::Display for AccessEdits {
             let verb = access.map_or("remove", Access::as_str);
             write!(f, "{}{verb} {prefix}", if i == 0 { "" } else { ", " })?;
         }
-        match self.0.len().saturating_sub(SHOWN_MAX) {
+        match self.iter().len().saturating_sub(SHOWN_MAX) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }

@@ -4,9 +4,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::config::table::Settings;
-use crate::config::{
-    AccessList, AccessListChange, AdminState, BanAfter, Persist, SourceLimits, parse,
-};
+use crate::config::{AccessEdits, AccessList, AdminState, BanAfter, Persist, SourceLimits, parse};
 use crate::prefix::Prefix;
 
 const TEXT: &str = r#"(
@@ -417,10 +415,10 @@ fn single_values_are_read_as_in_a_file() {
     assert_eq!(values::admin_state("maint"), Ok(AdminState::Maint));
 }
 
-fn edit(list: &str, change: &AccessListChange) -> Change {
+fn edit(list: &str, change: &AccessEdits) -> Change {
     Change::EditAccessList {
         list: list.to_owned(),
-        edits: AccessEdits::new(change).unwrap(),
+        edits: change.checked().unwrap(),
     }
 }
 
@@ -439,7 +437,7 @@ fn prefixes_join_and_leave_an_access_list() {
     let before = parse(String::new(), text.into()).unwrap().0;
     let after = |allow: &[&str], deny: &[&str], remove: &[&str]| {
         let [allow, deny, remove] = [allow, deny, remove].map(prefixes);
-        let change = AccessListChange {
+        let change = AccessEdits {
             allow,
             deny,
             remove,
@@ -458,25 +456,25 @@ fn prefixes_join_and_leave_an_access_list() {
         ["10.0.0.0/8", "10.6.0.0/16 10.7.0.0/16"]
     );
     let many = (0..1_001u32).map(|n| Prefix::new(std::net::Ipv4Addr::from(n).into(), 32).unwrap());
-    let many = AccessListChange {
+    let many = AccessEdits {
         deny: many.collect(),
-        ..AccessListChange::default()
+        ..AccessEdits::default()
     };
-    let error = AccessEdits::new(&many).unwrap_err();
+    let error = many.checked().unwrap_err();
     assert!(
         error.starts_with("1001 prefixes are too many for one change"),
         "{error}"
     );
-    let twice = AccessListChange {
+    let twice = AccessEdits {
         deny: prefixes(&["::1"]),
         remove: prefixes(&["::1"]),
-        ..AccessListChange::default()
+        ..AccessEdits::default()
     };
     assert_eq!(
-        AccessEdits::new(&twice).unwrap_err(),
+        twice.checked().unwrap_err(),
         "`::1` is listed twice: expected it in one of `allow`, `deny` and `remove`"
     );
-    let nothing = AccessListChange::default();
+    let nothing = AccessEdits::default();
     let unknown = edit("ofice", &nothing).apply(&before).unwrap_err();
     assert_eq!(
         unknown.to_string(),

@@ -1,9 +1,7 @@
 //! Queries and bodies of the admin API.
 
 use mahoraga::admin::model::{AccessQuestion, BanFilter, Removal, Watching};
-use mahoraga::config::{
-    AccessListChange, Backend, Changeable, Config, Listener, NewBan, Patch, Pool,
-};
+use mahoraga::config::{AccessEdits, Backend, Changeable, Config, Listener, NewBan, Patch, Pool};
 use mahoraga::worker::SessionFilter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,7 +16,7 @@ pub fn requests(bytes: &[u8]) {
         1 => patch::<Pool>(bytes),
         2 => patch::<Listener>(bytes),
         3 => patch::<Config>(bytes),
-        4 => patch::<AccessListChange>(bytes),
+        4 => patch::<AccessEdits>(bytes),
         5 => backend(bytes),
         6 => query::<SessionFilter>(bytes),
         7 => query::<AccessQuestion>(bytes),

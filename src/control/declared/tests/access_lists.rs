@@ -1,19 +1,19 @@
 //! Edits of access lists after any reloads and changes.
 
 use super::*;
-use crate::config::{AccessEdits, AccessListChange};
+use crate::config::AccessEdits;
 use crate::guard::Access;
 
 fn edit(allow: &[&str], deny: &[&str], remove: &[&str]) -> Change {
     let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-    let change = AccessListChange {
+    let change = AccessEdits {
         allow: prefixes(allow),
         deny: prefixes(deny),
         remove: prefixes(remove),
     };
     Change::EditAccessList {
         list: "office".to_owned(),
-        edits: AccessEdits::new(&change).unwrap(),
+        edits: change.checked().unwrap(),
     }
 }
 
