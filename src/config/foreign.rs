@@ -434,24 +434,24 @@ mod tests {
             ),
             (
                 backends("[(address: \"b:1\", weight: \"2\")]"),
-                "invalid weight `\"2\"`: expected a whole number, 0 to 256: write 2",
+                "invalid `weight` `\"2\"`: expected a whole number, 0 to 256: write 2",
             ),
             (
                 backends("[(address: \"b:1\", weight: \"999\")]"),
-                "invalid weight `\"999\"`: expected a whole number, 0 to 256",
+                "invalid `weight` `\"999\"`: expected a whole number, 0 to 256",
             ),
             (
                 backends("[(address: \"b:1\", backup: \"yes\")]"),
-                "invalid backup `\"yes\"`: expected true or false: write true",
+                "invalid `backup` `\"yes\"`: expected true or false: write true",
             ),
             (
                 pool("panic_below: \"50%\""),
-                "invalid panic_below `\"50%\"`: expected a whole number, 0 to 100, or \"auto\": \
+                "invalid `panic_below` `\"50%\"`: expected a whole number, 0 to 100, or \"auto\": \
                  write 50",
             ),
             (
                 listener("max_connections: \"10k\""),
-                "invalid max_connections `\"10k\"`: expected a whole number, 1 to 16777216, \
+                "invalid `max_connections` `\"10k\"`: expected a whole number, 1 to 16777216, \
                  or \"off\": write 10000",
             ),
             (

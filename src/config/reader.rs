@@ -154,9 +154,7 @@ impl<'a> Reader<'a> {
     /// The value, or the mistake if it is invalid.
     pub(super) fn take<T>(&mut self, at: At<'_>, read: Result<T, ValueError>) -> Option<T> {
         read.inspect_err(|error| {
-            let of_list = if at.is_item { "item of " } else { "" };
-            let name = format!("{of_list}{}", at.name);
-            self.mistake(&at.value.span, error.about(&name, at.written));
+            self.mistake(&at.value.span, error.about_setting(at));
         })
         .ok()
     }

@@ -140,7 +140,8 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     }
     if let Some(ejection) = pool.ejection.filter(|its| its.max < its.base) {
         let (max, base) = (written(ejection.max), written(ejection.base));
-        let sentence = format!("invalid max `{max}`: expected at least the first ejection, {base}");
+        let sentence =
+            format!("invalid `max` `{max}`: expected at least the first ejection, {base}");
         found.push(Finding::at(format!("{path}.ejection.max"), sentence));
     }
     if let Some(check) = &pool.check
@@ -148,14 +149,14 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     {
         let (timeout, shortest) = (written(check.timeout), written(check.shortest_interval()));
         let sentence = format!(
-            "invalid timeout `{timeout}`: expected at most the shortest interval of probes, \
+            "invalid `timeout` `{timeout}`: expected at most the shortest interval of probes, \
              {shortest}: lower `timeout`, or raise the interval"
         );
         found.push(Finding::at(format!("{path}.check.timeout"), sentence));
     }
     if let Some(scaling) = pool.scaling.as_ref().filter(|its| its.low > its.high / 2) {
         let sentence = format!(
-            "invalid low `{}`: expected at most half of `high`, {}: the pool would grow and \
+            "invalid `low` `{}`: expected at most half of `high`, {}: the pool would grow and \
              shrink in turn",
             scaling.low,
             scaling.high / 2

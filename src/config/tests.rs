@@ -435,7 +435,7 @@ fn of_many_mistakes_the_first_are_shown() {
         (
             "",
             many(&|i| format!("(name: \"a\", address: \"unix:/{i}\", weight: 999),\n")),
-            "invalid weight `999`: expected a whole number, 0 to 256",
+            "invalid `weight` `999`: expected a whole number, 0 to 256",
             39_949,
         ),
         (

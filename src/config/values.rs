@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use thiserror::Error;
 
+use super::reader::At;
 use super::{AdminState, Backend, Key, LogSink, RecordFormat, Strategy, codec, foreign};
 use crate::address::{Address, AddressError, kind_of_no_server};
 use crate::wording::is_misleading;
@@ -90,6 +91,18 @@ impl ValueError {
         } else {
             format!("{name}: {self}")
         }
+    }
+
+    /// The sentence about a value of a configuration. The name of its setting stands in quotes:
+    /// `for` and `down` would read as words of the sentence.
+    pub(super) fn about_setting(&self, at: At<'_>) -> String {
+        let is_label = !matches!(self, Self::Unexpected(_) | Self::Unknown { .. });
+        let name = match at.name {
+            name if name.is_empty() || is_label => name.to_owned(),
+            name if at.is_item => format!("item of `{name}`"),
+            name => format!("`{name}`"),
+        };
+        self.about(&name, at.written)
     }
 
     /// This error, with `ours` as what an unknown name may have meant.

@@ -55,7 +55,7 @@ fn a_configuration_comes_from_standard_input() {
     }
     for subcommand in ["check", "run"] {
         let output = judge(&[subcommand, "-"], "(\n  workers: 0,\n)");
-        assert!(stderr(&output).contains("standard input:2:12: invalid workers `0`: "));
+        assert!(stderr(&output).contains("standard input:2:12: invalid `workers` `0`: "));
         assert_eq!(output.status.code(), Some(2));
     }
 }

@@ -74,7 +74,7 @@ fn an_unknown_strategy() {
     refused(
         "unknown_strategy",
         &SMALLEST.replace("name: \"web\",", "name: \"web\", strategy: \"roundrobin\","),
-        "config.ron:3:37: invalid strategy `roundrobin`, did you mean `round_robin`?
+        "config.ron:3:37: invalid `strategy` `roundrobin`, did you mean `round_robin`?
   |     pools: [(name: \"web\", strategy: \"roundrobin\", backends: [\"127.0.0.1:9001\"])],
   |                                     ^^^^^^^^^^^^",
     );
@@ -187,13 +187,13 @@ fn weights() {
         "config.ron:4:34: backends: every weight is 0, so that none is ever selected
   |         (name: \"none\", backends: [(address: \"127.0.0.1:2\", weight: 0)]),
   |                                  ^
-config.ron:5:68: invalid weight `257`: expected a whole number, 0 to 256
+config.ron:5:68: invalid `weight` `257`: expected a whole number, 0 to 256
   |         (name: \"much\", backends: [(address: \"127.0.0.1:2\", weight: 257)]),
   |                                                                    ^^^
-config.ron:6:68: invalid weight `-1`: expected a whole number, 0 to 256
+config.ron:6:68: invalid `weight` `-1`: expected a whole number, 0 to 256
   |         (name: \"less\", backends: [(address: \"127.0.0.1:2\", weight: -1)]),
   |                                                                    ^^
-config.ron:7:68: invalid weight `0.5`: expected a whole number, 0 to 256
+config.ron:7:68: invalid `weight` `0.5`: expected a whole number, 0 to 256
   |         (name: \"half\", backends: [(address: \"127.0.0.1:2\", weight: 0.5)]),
   |                                                                    ^^^",
     );
@@ -231,7 +231,7 @@ fn addresses() {
         "config.ron:3:28: bind: `127.0.0.1` has no port: write host:port, [IPv6]:port or unix:/path
   |         (name: \"é日\", bind: \"127.0.0.1\", pool: \"web\"),
   |                             ^^^^^^^^^^^
-config.ron:4:16: invalid bind `8080`: expected an address: host:port, [IPv6]:port or \
+config.ron:4:16: invalid `bind` `8080`: expected an address: host:port, [IPv6]:port or \
 unix:/path, in double quotes
   |         (bind: 8080, pool: \"web\"),
   |                ^^^^
@@ -271,26 +271,26 @@ fn durations() {
 ",
             1,
         ),
-        "config.ron:2:21: invalid shutdown_grace `30`: expected a duration, 0s to 1d: \
+        "config.ron:2:21: invalid `shutdown_grace` `30`: expected a duration, 0s to 1d: \
 write \"30ms\", \"30s\" or \"30m\"
   |     shutdown_grace: 30,
   |                     ^^
-config.ron:4:18: invalid connect `\"0s\"`: expected a duration, 1ms to 1h
+config.ron:4:18: invalid `connect` `\"0s\"`: expected a duration, 1ms to 1h
   |         connect: \"0s\",
   |                  ^^^^
-config.ron:5:15: invalid idle `\"10\"`: expected a duration, 1ms to 30d, or \"off\": \
+config.ron:5:15: invalid `idle` `\"10\"`: expected a duration, 1ms to 30d, or \"off\": \
 write \"10ms\", \"10s\", \"10m\" or \"10h\"
   |         idle: \"10\",
   |               ^^^^
-config.ron:6:22: invalid half_closed `\"5 sec\"`: expected a duration, 1ms to 30d: \
+config.ron:6:22: invalid `half_closed` `\"5 sec\"`: expected a duration, 1ms to 30d: \
 write a whole number with ms, s, m, h or d, such as \"5s\"
   |         half_closed: \"5 sec\",
   |                      ^^^^^^^
-config.ron:7:18: invalid session `None`: expected a duration, 1ms to 30d, or \"off\": \
+config.ron:7:18: invalid `session` `None`: expected a duration, 1ms to 30d, or \"off\": \
 write a whole number with ms, s, m, h or d, such as \"5s\"
   |         session: None,
   |                  ^^^^
-config.ron:8:15: invalid peek `\"2m\"`: expected a duration, 1ms to 1m
+config.ron:8:15: invalid `peek` `\"2m\"`: expected a duration, 1ms to 1m
   |         peek: \"2m\",
   |               ^^^^",
     );
@@ -318,26 +318,26 @@ fn numbers_and_words_that_make_no_sense() {
 ",
             1,
         ),
-        "config.ron:2:14: invalid workers `0`: expected a whole number, 1 to 1024, or \"auto\"
+        "config.ron:2:14: invalid `workers` `0`: expected a whole number, 1 to 1024, or \"auto\"
   |     workers: 0,
   |              ^
-config.ron:3:22: invalid max_connections `99999999999999999999999`: expected a whole number, 1 \
+config.ron:3:22: invalid `max_connections` `99999999999999999999999`: expected a whole number, 1 \
 to 16777216, or \"auto\"
   |     max_connections: 99999999999999999999999,
   |                      ^^^^^^^^^^^^^^^^^^^^^^^
-config.ron:4:22: invalid to `\"\"`: expected \"-\", \"off\" or the path of a file
+config.ron:4:22: invalid `to` `\"\"`: expected \"-\", \"off\" or the path of a file
   |     access_log: (to: \"\", format: \"jsn\"),
   |                      ^^
-config.ron:4:34: invalid format `jsn`, did you mean `json`?
+config.ron:4:34: invalid `format` `jsn`, did you mean `json`?
   |     access_log: (to: \"\", format: \"jsn\"),
   |                                  ^^^^^
 config.ron:5:20: histogram_log: off must be written in double quotes: \"off\"
   |     histogram_log: off,
   |                    ^^^
-config.ron:6:26: invalid attempts `17`: expected a whole number, 1 to 16
+config.ron:6:26: invalid `attempts` `17`: expected a whole number, 1 to 16
   |     defaults: (attempts: 17, timeouts: (idle: \"31d\")),
   |                          ^^
-config.ron:6:47: invalid idle `\"31d\"`: expected a duration, 1ms to 30d, or \"off\"
+config.ron:6:47: invalid `idle` `\"31d\"`: expected a duration, 1ms to 30d, or \"off\"
   |     defaults: (attempts: 17, timeouts: (idle: \"31d\")),
   |                                               ^^^^^",
     );
@@ -364,7 +364,7 @@ config.ron:1:24: pools: expected at least one
 config.ron:2:15: missing field `pool`
   |   listeners: [(name: \"\")],
   |               ^
-config.ron:2:22: invalid name `\"\"`: \
+config.ron:2:22: invalid `name` `\"\"`: \
 expected 1 to 64 characters, and no control character
   |   listeners: [(name: \"\")],
   |                      ^^

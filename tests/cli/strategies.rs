@@ -25,41 +25,41 @@ fn settings_that_make_no_sense() {
             strategy: (name: \"two_tier\", then: \"least_tyme\")),
     ],
 )",
-        "config.ron:5:43: invalid key `sourceip`, did you mean `source_ip`?
+        "config.ron:5:43: invalid `key` `sourceip`, did you mean `source_ip`?
   |             strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
   |                                           ^^^^^^^^^^
-config.ron:5:65: invalid max_load `1`: expected a number with at most two decimals, 1.01 to 10, \
+config.ron:5:65: invalid `max_load` `1`: expected a number with at most two decimals, 1.01 to 10, \
 or \"off\"
   |             strategy: (name: \"hash\", key: \"sourceip\", max_load: 1)),
   |                                                                 ^
-config.ron:7:43: invalid key `1`: expected a key such as \"source_ip\", in double quotes
+config.ron:7:43: invalid `key` `1`: expected a key such as \"source_ip\", in double quotes
   |             strategy: (name: \"hash\", key: 1, max_load: 1.255)),
   |                                           ^
-config.ron:7:56: invalid max_load `1.255`: expected a number with at most two decimals, 1.01 to \
+config.ron:7:56: invalid `max_load` `1.255`: expected a number with at most two decimals, 1.01 to \
 10, or \"off\"
   |             strategy: (name: \"hash\", key: 1, max_load: 1.255)),
   |                                                        ^^^^^
-config.ron:9:48: invalid max_load `\"1.25\"`: expected a number with at most two decimals, 1.01 \
+config.ron:9:48: invalid `max_load` `\"1.25\"`: expected a number with at most two decimals, 1.01 \
 to 10, or \"off\": write 1.25
   |             strategy: (name: \"hash\", max_load: \"1.25\")),
   |                                                ^^^^^^
-config.ron:11:51: invalid decay `\"10ms\"`: expected a duration, 100ms to 1h
+config.ron:11:51: invalid `decay` `\"10ms\"`: expected a duration, 100ms to 1h
   |             strategy: (name: \"least_time\", decay: \"10ms\")),
   |                                                   ^^^^^^
-config.ron:13:53: invalid horizon `10`: expected a duration, 1s to 10m, in whole seconds: write \
+config.ron:13:53: invalid `horizon` `10`: expected a duration, 1s to 10m, in whole seconds: write \
 \"10s\" or \"10m\"
   |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
   |                                                     ^^
-config.ron:13:65: invalid season `\"1m\"`: expected a duration, 10m to 30d, or \"off\"
+config.ron:13:65: invalid `season` `\"1m\"`: expected a duration, 10m to 30d, or \"off\"
   |             strategy: (name: \"predictive\", horizon: 10, season: \"1m\")),
   |                                                                 ^^^^
-config.ron:15:49: invalid first `prio`: expected `hash`, `weight` or `priority`
+config.ron:15:49: invalid `first` `prio`: expected `hash`, `weight` or `priority`
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                 ^^^^^^
-config.ron:15:65: invalid subset `0`: expected a whole number, 1 to 16
+config.ron:15:65: invalid `subset` `0`: expected a whole number, 1 to 16
   |             strategy: (name: \"two_tier\", first: \"prio\", subset: 0)),
   |                                                                 ^
-config.ron:17:48: invalid then `least_tyme`, did you mean `least_time`?
+config.ron:17:48: invalid `then` `least_tyme`, did you mean `least_time`?
   |             strategy: (name: \"two_tier\", then: \"least_tyme\")),
   |                                                ^^^^^^^^^^^^",
     );
@@ -80,14 +80,14 @@ fn settings_that_would_not_be_kept() {
             strategy: (name: \"two_tier\", subset: 17)),
     ],
 )",
-        "config.ron:5:53: invalid horizon `\"500ms\"`: expected a duration, 1s to 10m, in whole \
+        "config.ron:5:53: invalid `horizon` `\"500ms\"`: expected a duration, 1s to 10m, in whole \
 seconds
   |             strategy: (name: \"predictive\", horizon: \"500ms\")),
   |                                                     ^^^^^^^
-config.ron:7:53: invalid horizon `\"1500ms\"`: expected a duration, 1s to 10m, in whole seconds
+config.ron:7:53: invalid `horizon` `\"1500ms\"`: expected a duration, 1s to 10m, in whole seconds
   |             strategy: (name: \"predictive\", horizon: \"1500ms\")),
   |                                                     ^^^^^^^^
-config.ron:9:50: invalid subset `17`: expected a whole number, 1 to 16
+config.ron:9:50: invalid `subset` `17`: expected a whole number, 1 to 16
   |             strategy: (name: \"two_tier\", subset: 17)),
   |                                                  ^^",
     );
@@ -146,10 +146,10 @@ config.ron:12:42: decay: the second tier `power_of_two` has no such setting: it 
 config.ron:13:54: missing field `name`
   |         (name: \"e\", backends: [\"unix:/a\"], strategy: (key: \"sni\")),
   |                                                      ^
-config.ron:15:30: invalid name `hahs`, did you mean `hash`?
+config.ron:15:30: invalid `name` `hahs`, did you mean `hash`?
   |             strategy: (name: \"hahs\", max_load: 1.5)),
   |                              ^^^^^^
-config.ron:16:54: invalid strategy `3`: expected a name or a group such as (name: \"hash\", \
+config.ron:16:54: invalid `strategy` `3`: expected a name or a group such as (name: \"hash\", \
 key: \"sni\")
   |         (name: \"g\", backends: [\"unix:/a\"], strategy: 3),
   |                                                      ^",
@@ -196,7 +196,7 @@ config.ron:8:53: persist: invalid key `http_cookie(a b)`: expected http_cookie(N
 of up to 128 letters, digits and !#$%&'*+-.^_`|~
   |         (name: \"c\", backends: [\"unix:/a\"], persist: \"http_cookie(a b)\"),
   |                                                     ^^^^^^^^^^^^^^^^^^
-config.ron:9:59: invalid key `on`: expected `source_ip`, `source_ip_port`, `sni`, \
+config.ron:9:59: invalid `key` `on`: expected `source_ip`, `source_ip_port`, `sni`, \
 `tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie`
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
   |                                                           ^^^^
@@ -238,33 +238,33 @@ config.ron:6:54: persist: `sticky_round_robin` persists already: use `round_robi
 config.ron:8:54: persist: `sticky_round_robin` persists already: use `round_robin` with persist
   |             strategy: \"sticky_round_robin\", persist: \"off\"),
   |                                                      ^^^^^
-config.ron:9:59: invalid ttl `\"10ms\"`: expected a duration, 1s to 30d
+config.ron:9:59: invalid `ttl` `\"10ms\"`: expected a duration, 1s to 30d
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (ttl: \"10ms\", clients_max: 0)),
   |                                                           ^^^^^^
-config.ron:9:80: invalid clients_max `0`: expected a whole number, 1 to 16777216
+config.ron:9:80: invalid `clients_max` `0`: expected a whole number, 1 to 16777216
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (ttl: \"10ms\", clients_max: 0)),
   |                                                                                ^
 config.ron:11:46: key: `source_ip_port` is another with each connection: no client would be known \
 again
   |             name: \"sticky_round_robin\", key: \"source_ip_port\",
   |                                              ^^^^^^^^^^^^^^^^
-config.ron:12:18: invalid ttl `30`: expected a duration, 1s to 30d: write \"30s\", \"30m\" \
+config.ron:12:18: invalid `ttl` `30`: expected a duration, 1s to 30d: write \"30s\", \"30m\" \
 or \"30h\"
   |             ttl: 30, clients_max: \"all\")),
   |                  ^^
-config.ron:12:35: invalid clients_max `\"all\"`: expected a whole number, 1 to 16777216
+config.ron:12:35: invalid `clients_max` `\"all\"`: expected a whole number, 1 to 16777216
   |             ttl: 30, clients_max: \"all\")),
   |                                   ^^^^^
-config.ron:13:53: invalid persist `true`: expected \"off\", a key or a group such as (key: \
+config.ron:13:53: invalid `persist` `true`: expected \"off\", a key or a group such as (key: \
 \"sni\", ttl: \"1h\")
   |         (name: \"f\", backends: [\"unix:/a\"], persist: true),
   |                                                     ^^^^
-config.ron:14:53: invalid persist `(\"http_cookie(S)\", \"30m\")`: expected \"off\", a key or a \
+config.ron:14:53: invalid `persist` `(\"http_cookie(S)\", \"30m\")`: expected \"off\", a key or a \
 group such as \
 (key: \"sni\", ttl: \"1h\")
   |         (name: \"g\", backends: [\"unix:/a\"], persist: (\"http_cookie(S)\", \"30m\")),
   |                                                     ^^^^^^^^^^^^^^^^^^^^^^^^^
-config.ron:15:59: invalid key `1`: expected a key such as \"source_ip\", in double quotes
+config.ron:15:59: invalid `key` `1`: expected a key such as \"source_ip\", in double quotes
   |         (name: \"h\", backends: [\"unix:/a\"], persist: (key: 1)),
   |                                                           ^",
     );
@@ -284,21 +284,21 @@ fn backends() {
         (address: \"unix:/e\", group: \"\"),
     ])],
 )",
-        "config.ron:4:47: invalid max_connections `0`: expected a whole number, 1 to 16777216, \
+        "config.ron:4:47: invalid `max_connections` `0`: expected a whole number, 1 to 16777216, \
 or \"off\"
   |         (address: \"unix:/a\", max_connections: 0),
   |                                               ^
-config.ron:5:47: invalid max_connections `\"none\"`: expected a whole number, 1 to 16777216, or \
+config.ron:5:47: invalid `max_connections` `\"none\"`: expected a whole number, 1 to 16777216, or \
 \"off\"
   |         (address: \"unix:/b\", max_connections: \"none\"),
   |                                               ^^^^^^
-config.ron:6:38: invalid backup `\"yes\"`: expected true or false: write true
+config.ron:6:38: invalid `backup` `\"yes\"`: expected true or false: write true
   |         (address: \"unix:/c\", backup: \"yes\"),
   |                                      ^^^^^
-config.ron:7:38: invalid backup `1`: expected true or false
+config.ron:7:38: invalid `backup` `1`: expected true or false
   |         (address: \"unix:/d\", backup: 1),
   |                                      ^
-config.ron:8:37: invalid group `\"\"`: expected 1 to 64 characters, and no control character
+config.ron:8:37: invalid `group` `\"\"`: expected 1 to 64 characters, and no control character
   |         (address: \"unix:/e\", group: \"\"),
   |                                     ^^",
     );
@@ -324,7 +324,7 @@ fn groups() {
         (name: \"e\", strategy: (name: \"two_tier\", groups: []), backends: [\"unix:/a\"]),
     ],
 )",
-        "config.ron:5:72: invalid weight `0`: expected a whole number, 1 to 65536
+        "config.ron:5:72: invalid `weight` `0`: expected a whole number, 1 to 65536
   |             name: \"two_tier\", groups: [\"green\", (name: \"blue\", weight: 0)]),
   |                                                                        ^
 config.ron:6:52: group: there is no group called `gren`, did you mean `green`?

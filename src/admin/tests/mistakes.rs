@@ -50,11 +50,11 @@ async fn malformed_bodies_are_refused() {
         ),
         (
             r#"{"state": "ready", "weight": [null]}"#,
-            "invalid weight `[null]`: expected a whole number, 0 to 256",
+            "invalid `weight` `[null]`: expected a whole number, 0 to 256",
         ),
         (
             r#"{"weight": {"null": {}}}"#,
-            "invalid weight `{\"null\": {}}`: expected a whole number, 0 to 256",
+            "invalid `weight` `{\"null\": {}}`: expected a whole number, 0 to 256",
         ),
         ("", "invalid body: it is empty: expected a JSON object"),
     ] {
@@ -121,20 +121,20 @@ async fn wrong_values_get_the_sentences_of_a_file() {
             Method::PATCH,
             ALPHA,
             r#"{"state": "redy", "weight": 257}"#,
-            "invalid state `redy`, did you mean `ready`?; \
-             invalid weight `257`: expected a whole number, 0 to 256",
+            "invalid `state` `redy`, did you mean `ready`?; \
+             invalid `weight` `257`: expected a whole number, 0 to 256",
         ),
         (
             Method::PATCH,
             ALPHA,
             r#"{"weight": "9"}"#,
-            "invalid weight `\"9\"`: expected a whole number, 0 to 256: write 9",
+            "invalid `weight` `\"9\"`: expected a whole number, 0 to 256: write 9",
         ),
         (
             Method::PATCH,
             ALPHA,
             r#"{"max_connections": 4000000000}"#,
-            "invalid max_connections `4000000000`: \
+            "invalid `max_connections` `4000000000`: \
              expected a whole number, 1 to 16777216, or \"off\"",
         ),
         (

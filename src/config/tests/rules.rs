@@ -254,19 +254,19 @@ fn of_pools() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "invalid max `1s`: expected at least the first ejection, 2s",
+            sentence: "invalid `max` `1s`: expected at least the first ejection, 2s",
             pool: r#"ejection: (base: "2s", max: "1s"), backends: ["unix:/a"]"#,
             ..Case::default()
         },
         Case {
-            sentence: "invalid timeout `2s`: expected at most the shortest interval of probes, \
+            sentence: "invalid `timeout` `2s`: expected at most the shortest interval of probes, \
                        1s: lower `timeout`, or raise the interval",
             pool: r#"check: (type: "tcp", interval: "1s", timeout: "2s"), backends: ["unix:/a"]"#,
             flags: r#"--from unix:/l --to unix:/a --check (type:"tcp",interval:"1s",timeout:"2s")"#,
             ..Case::default()
         },
         Case {
-            sentence: "invalid low `6`: expected at most half of `high`, 5: the pool would grow \
+            sentence: "invalid `low` `6`: expected at most half of `high`, 5: the pool would grow \
                        and shrink in turn",
             pool: r#"scaling: (high: 10, low: 6), backends: ["unix:/a"], reserve: ["unix:/b"]"#,
             ..Case::default()
