@@ -22,8 +22,8 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    // A start looks at files as the user that it becomes.
-    if let Err(error) = sandbox::become_user(RunAs::Configured(config.user.as_deref())) {
+    // A start looks at files as the user that it becomes, with the rights that it keeps.
+    if let Err(error) = sandbox::take_rights(RunAs::Configured(config.user.as_deref())) {
         super::say(&format_args!("error: {error}"));
         return ExitCode::from(error.exit_code());
     }

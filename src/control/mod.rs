@@ -185,7 +185,8 @@ pub enum StartError {
     /// The user to run as can't open a file that is opened again while the balancer runs.
     #[error(
         "cannot open {path} as user `{user}`: permission denied; the balancer opens it again while \
-         it runs: allow that by chown or chmod, or name another user by `user`"
+         it runs: {}",
+        remedy::of_unreadable()
     )]
     Unreadable {
         /// The file.

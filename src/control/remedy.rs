@@ -2,6 +2,10 @@
 
 use std::io;
 
+use crate::sys;
+
+use super::sandbox;
+
 /// A listener can't listen on its address.
 pub(super) fn of_bind(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -18,11 +22,38 @@ pub(super) fn of_bind(error: &io::Error) -> &'static str {
     }
 }
 
-/// A log can't be opened.
-pub(super) fn of_file(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOENT) => "; create the directory first",
-        Some(libc::EACCES) => "; allow the balancer's user to write to it and its directory",
-        _ => "",
+/// A log, a socket or the like can't be opened.
+pub(super) fn of_file(error: &io::Error) -> String {
+    let kind = error.kind();
+    if kind == io::ErrorKind::PermissionDenied {
+        return format!("; {}", of_denial("it and its directory"));
+    }
+    let is_missing = kind == io::ErrorKind::NotFound;
+    let remedy = if is_missing {
+        "; create the directory first"
+    } else {
+        ""
+    };
+    remedy.to_owned()
+}
+
+/// The balancer's user may not write something.
+fn of_denial(what: &str) -> String {
+    match sandbox::user() {
+        _ if sys::user_id() == 0 => format!("{AS_ROOT}: `chown root` {what}, {OTHER}"),
+        user if user.is_empty() => format!("allow this user to write to {what}"),
+        user => format!("allow user `{user}` to write to {what}"),
     }
 }
+
+/// The balancer's user may not read a file.
+pub(super) fn of_unreadable() -> String {
+    if sys::user_id() == 0 {
+        return format!("{AS_ROOT}: `chown root` it, {OTHER}");
+    }
+    format!("allow that by chown or chmod, {OTHER}")
+}
+
+const AS_ROOT: &str = "the balancer stays root, but without the right to open all files \
+                       (CAP_DAC_OVERRIDE)";
+const OTHER: &str = "or name another user by `user`";

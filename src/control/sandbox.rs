@@ -62,12 +62,9 @@ pub fn enter(
         true => user_to_become(run_as, &mut warnings)?,
         false => None,
     };
-    // The control thread must not ask for it later: that may ask a directory service.
-    let own = user.clone().or_else(|| Account::own().ok().flatten());
-    let own = own.map_or_else(|| format!("uid {}", sys::user_id()), |own| own.name);
     let is_confined = asked.is_on && sys::can_filter_calls();
     let entered = Entered {
-        user: own,
+        user: name_of(user.as_ref()),
         is_confined,
         keeps_helper: asked.keeps_helper,
     };
@@ -104,19 +101,31 @@ pub fn enter(
     Ok(warnings)
 }
 
-/// As [`enter`], but only becomes the other user: for a look at the files that a start would open.
+/// As [`enter`] with a sandbox, but only takes the rights that the balancer would have: for a look
+/// at the files that a start would open.
 ///
 /// # Errors
 /// As [`enter`].
-pub fn become_user(run_as: RunAs<'_>) -> Result<(), StartError> {
+pub fn take_rights(run_as: RunAs<'_>) -> Result<(), StartError> {
     let user = user_to_become(run_as, &mut Vec::new())?;
-    let error = |error| StartError::Thread {
-        what: "become another user",
-        error,
+    let entered = Entered {
+        user: name_of(user.as_ref()),
+        is_confined: false,
+        keeps_helper: false,
     };
-    user.map_or(Ok(()), |user| {
-        sys::drop_privileges(Some(&user), &[]).map_err(error)
+    let _ = ENTERED.set(entered);
+    // Where it stays root it opens files by their permissions, as a start does.
+    sys::drop_privileges(user.as_ref(), &[]).map_err(|error| StartError::Thread {
+        what: "take the rights of the balancer's user",
+        error,
     })
+}
+
+/// The name of the user that the process becomes, or of its own. The control thread must not ask
+/// for it later: that may ask a directory service.
+fn name_of(user: Option<&Account>) -> String {
+    let own = user.cloned().or_else(|| Account::own().ok().flatten());
+    own.map_or_else(|| format!("uid {}", sys::user_id()), |own| own.name)
 }
 
 /// The user to become; `None`: the process stays what it is.

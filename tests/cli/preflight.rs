@@ -1,7 +1,7 @@
 //! `check` reports every error that a start would report, in the same words.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use super::{directory, mahoraga, stderr};
@@ -108,6 +108,38 @@ fn check_refuses_what_run_refuses() {
         assert_eq!(found, Some(2));
     }
 }
+
+/// A balancer that stays root opens files by their permissions, and so does the look of `check`.
+#[test]
+fn check_and_run_agree_about_files_that_root_may_open_by_a_privilege_only() {
+    if mahoraga::sys::user_id() != 0 {
+        return;
+    }
+    let directory = directory("preflight_root");
+    let log = directory.join("a.log");
+    write(&log, "", 0o600);
+    chown(&log, Some(DAEMON), Some(DAEMON)).unwrap();
+    let pools = "pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])]";
+    let listeners = "listeners: [(bind: \"127.0.0.1:0\", pool: \"web\")]";
+    let config = format!("(user: \"root\", access_log: (to: \"a.log\"), {listeners}, {pools})");
+    for command in ["check", "run"] {
+        let (message, code) = outcome(&directory, command, &config);
+        assert!(message.contains("access log a.log"), "{message}");
+        assert!(message.contains("`chown root` it"), "{message}");
+        assert_eq!(code, Some(2));
+    }
+    // The user that it becomes is named.
+    let config = format!("(user: \"daemon\", {listeners}, {pools})");
+    write(&directory.join("config.ron"), &config, 0o600);
+    for command in ["check", "run"] {
+        let (message, code) = outcome(&directory, command, &config);
+        let named = "cannot open config.ron as user `daemon`: ";
+        assert!(message.contains(named), "{command}: {message}");
+        assert_eq!(code, Some(2));
+    }
+}
+
+const DAEMON: u32 = 1;
 
 #[test]
 fn certificates_of_checks_are_looked_at() {
