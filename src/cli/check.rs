@@ -29,15 +29,16 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     }
     let mut warnings = super::warn(&config, Some(&source));
     // A start reports them in the log, once it accepts clients.
-    for warning in config::warnings_at(control::discovery_warnings(&config), &source) {
+    let can_reread = path != Path::new(config::STANDARD_INPUT);
+    let file = can_reread.then_some(path);
+    for warning in config::warnings_at(control::start_warnings(&config, file), &source) {
         super::say(&warning);
         warnings += 1;
     }
     if let Err(code) = run::check_environment() {
         return code;
     }
-    let can_reread = path != Path::new(config::STANDARD_INPUT);
-    if let Err(code) = run::preflight(&config, can_reread.then_some(path)) {
+    if let Err(code) = run::preflight(&config, file) {
         return code;
     }
     if deny_warnings && warnings > 0 {

@@ -66,21 +66,34 @@ fn with_default<T>(
     admin: &Admin,
     path: &Path,
 ) -> Result<Option<T>, StartError> {
-    let at = path.display();
     match outcome {
         Ok(one) => Ok(Some(one)),
         Err(error) if admin.required => {
-            let at = at.to_string();
+            let at = path.display().to_string();
             Err(StartError::Admin { at, error })
         }
         Err(error) => {
-            log::warn!(
-                "no admin API: {at}: {error}; to give this balancer a socket of its own, write \
-                 admin: (socket: \"PATH\") in its file, or --admin PATH"
-            );
+            log::warn!("{}", absent(path, &error));
             Ok(None)
         }
     }
+}
+
+/// Why there is no default socket, and what helps.
+pub(super) fn absent(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    let forbidden = [
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::ReadOnlyFilesystem,
+    ];
+    let place = match forbidden.contains(&error.kind()) {
+        true => " where its user may make one",
+        false => " of its own",
+    };
+    format!(
+        "no admin API: {path}: {error}; to give this balancer a socket{place}, write \
+         admin: (socket: \"PATH\") in its file (`run`) or --admin PATH (`proxy`)"
+    )
 }
 
 impl AdminListeners {
@@ -151,7 +164,7 @@ impl AdminListeners {
 
 /// The default socket is in the directory that the service manager made for such files, if it did
 /// (RuntimeDirectory=, systemd.exec(5)).
-fn socket_path(path: &Path, is_named: bool) -> PathBuf {
+pub(super) fn socket_path(path: &Path, is_named: bool) -> PathBuf {
     let directories = env::var_os("RUNTIME_DIRECTORY").filter(|_| !is_named);
     let first = directories.and_then(|all| env::split_paths(&all).next());
     first.map_or_else(|| path.to_owned(), |directory| directory.join(path))

@@ -75,7 +75,7 @@ use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use listening::Inherited;
 use listening::Patience;
-pub use preflight::{discovery_warnings, preflight, unreadable};
+pub use preflight::{preflight, start_warnings, unreadable};
 pub use reload::{Reread, Seen};
 use supervise::Signals;
 
@@ -173,6 +173,18 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// The user to run as can't make the default socket of the admin API.
+    #[error(
+        "admin: cannot make {at}: {error}; {}, name a socket where it may by \
+         admin: (socket: \"PATH\"), or do without by admin: \"off\"",
+        remedy::of_denial("its directory")
+    )]
+    DefaultAdmin {
+        /// The socket.
+        at: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
     /// A token of the admin API can't be read.
     #[error("admin: {0}")]
     Token(#[from] TokenError),
@@ -223,7 +235,8 @@ impl StartError {
             Self::Bind { error, .. }
             | Self::AccessLog { error, .. }
             | Self::BansFile { error, .. }
-            | Self::Admin { error, .. } => fault::is_passing_lack(error),
+            | Self::Admin { error, .. }
+            | Self::DefaultAdmin { error, .. } => fault::is_passing_lack(error),
             Self::Ring(_)
             | Self::AccessList(_)
             | Self::ImportedBans(_)
@@ -251,6 +264,7 @@ impl StartError {
             | Self::AccessLog { .. }
             | Self::BansFile { .. }
             | Self::Admin { .. }
+            | Self::DefaultAdmin { .. }
             | Self::Token(_)
             | Self::Certificates { .. }
             | Self::Memory { .. }

@@ -11,7 +11,8 @@ use crate::config::{AccessLog, Config, Discovery, LogSink, Pool, Verify};
 use crate::sys;
 
 use super::{
-    StartError, access_lists, bans, capacity, discovery, health, listening, sandbox, systemd,
+    StartError, access_lists, admin_listeners, bans, capacity, discovery, health, listening,
+    sandbox, systemd,
 };
 
 /// Why a start with this configuration would fail on this machine, where that shows without
@@ -70,23 +71,37 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     found
 }
 
-/// What is wrong with the files of backends: the path of a setting, and a sentence about it. A
-/// start goes on without them, and takes them when they are right.
+/// What a start goes on without: the path of a setting, and a sentence about it. It takes files of
+/// backends when they are right. `file` is that of the configuration.
 #[must_use]
-pub fn discovery_warnings(config: &Config) -> Vec<(String, String)> {
+pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, String)> {
     let pools = config.pools.iter().enumerate();
-    let found = pools.filter_map(|(i, pool)| match &pool.discovery {
+    let files = pools.filter_map(|(i, pool)| match &pool.discovery {
         Some(Discovery::File(path)) => {
             let sentence = discovery::mistake_in(path)?;
             Some((format!("pools[{i}].discover.file"), sentence))
         }
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => None,
     });
-    found.collect()
+    let is_refused = forbidden_socket(config, file).is_some();
+    let socket = default_socket(config).filter(|_| !is_refused);
+    let socket = socket.and_then(|path| {
+        let error = sys::can_listen_at(&path).err()?;
+        let sentence = admin_listeners::absent(&path, &error);
+        Some(("admin".to_owned(), sentence))
+    });
+    files.chain(socket).collect()
 }
 
-/// Files that are opened again while the balancer runs, and that the user of this process can't
-/// open: [`preflight`] looks at the others. `file` is that of the configuration.
+/// The socket of the admin API, where the configuration names none.
+fn default_socket(config: &Config) -> Option<PathBuf> {
+    let admin = config.admin.as_ref().filter(|admin| !admin.required)?;
+    let path = admin.socket.as_ref()?;
+    Some(admin_listeners::socket_path(path, admin.required))
+}
+
+/// What is opened again while the balancer runs, and the user of this process can't open:
+/// [`preflight`] looks at the others. `file` is that of the configuration.
 #[must_use]
 pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
     let lists = config
@@ -98,16 +113,28 @@ pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
         });
     let read = file.into_iter().chain(lists);
     let read = read.map(|path| (path, sys::open_regular(path).map(drop)));
-    let denied = |(path, outcome): (&Path, io::Result<()>)| {
-        let error = outcome.err()?;
+    // A file that is not there may come.
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let denied = read.filter_map(|(path, outcome)| {
         let path = path.display().to_string();
-        // A file that is not there may come.
-        (error.kind() == io::ErrorKind::PermissionDenied).then(|| StartError::Unreadable {
-            path,
-            user: sandbox::user(),
+        outcome.err().filter(is_denied).map(|_| {
+            let user = sandbox::user();
+            StartError::Unreadable { path, user }
         })
-    };
-    read.filter_map(denied).collect()
+    });
+    denied.chain(forbidden_socket(config, file)).collect()
+}
+
+/// A default socket that this user may never make. `proxy` and `demo` have no file of their
+/// operator's that could name another one: they do without.
+fn forbidden_socket(config: &Config, file: Option<&Path>) -> Option<StartError> {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let path = default_socket(config).filter(|_| file.is_some())?;
+    // Another balancer's lock is no reason to refuse.
+    sys::can_listen_at(&path).err().filter(is_denied)?;
+    let error = sys::can_make(&path).err().filter(is_denied)?;
+    let at = path.display().to_string();
+    Some(StartError::DefaultAdmin { at, error })
 }
 
 /// Certificate files that probes can't use. Those in `used` are not looked at.

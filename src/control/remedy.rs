@@ -38,7 +38,7 @@ pub(super) fn of_file(error: &io::Error) -> String {
 }
 
 /// The balancer's user may not write something.
-fn of_denial(what: &str) -> String {
+pub(super) fn of_denial(what: &str) -> String {
     match sandbox::user() {
         _ if sys::user_id() == 0 => format!("{AS_ROOT}: `chown root` {what}, {OTHER}"),
         user if user.is_empty() => format!("allow this user to write to {what}"),

@@ -125,6 +125,14 @@ pub fn can_listen_at(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether a file can be made at a path, if there is none.
+///
+/// # Errors
+/// What making it would say.
+pub fn can_make(path: &Path) -> io::Result<()> {
+    can_make_in(path.parent())
+}
+
 /// Whether files can be made in a directory (access(2), by the effective user).
 fn can_make_in(directory: Option<&Path>) -> io::Result<()> {
     // The parent of a bare file name.

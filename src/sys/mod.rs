@@ -26,7 +26,9 @@ pub use descriptor::{
     pipe,
 };
 pub use doorbell::Doorbell;
-pub use files::{can_append_to, can_listen_at, can_replace, open_regular, open_to_append};
+pub use files::{
+    can_append_to, can_listen_at, can_make, can_replace, open_regular, open_to_append,
+};
 pub use helper::{dismiss_helper, start_helper};
 pub use memory::{TcpMemory, available_memory, tcp_memory};
 pub use origin::{

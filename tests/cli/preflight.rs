@@ -129,7 +129,7 @@ fn check_and_run_agree_about_files_that_root_may_open_by_a_privilege_only() {
         assert_eq!(code, Some(2));
     }
     // The user that it becomes is named.
-    let config = format!("(user: \"daemon\", {listeners}, {pools})");
+    let config = format!("(user: \"daemon\", admin: \"off\", {listeners}, {pools})");
     write(&directory.join("config.ron"), &config, 0o600);
     for command in ["check", "run"] {
         let (message, code) = outcome(&directory, command, &config);

@@ -274,6 +274,27 @@ fn a_start_names_each_file_that_its_user_could_not_open_again() {
     });
 }
 
+/// It would serve, and no command could reach it until its next start.
+#[test]
+fn a_start_without_a_place_for_the_default_admin_socket_is_refused() {
+    if !is_root() {
+        return;
+    }
+    watched(|| {
+        let launch = Launch::with_pool("backends: [\"127.0.0.1:1\"]");
+        let launch = launch.settings("user: \"daemon\"");
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(launch.dir(), open).unwrap();
+        let (status, log) = launch.run();
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(
+            log.contains("allow user `daemon` to write to its directory"),
+            "{log}"
+        );
+        assert!(log.contains("admin: \"off\""), "{log}");
+    });
+}
+
 #[test]
 fn a_user_that_does_not_exist_is_a_mistake() {
     if !is_root() {
