@@ -1,12 +1,18 @@
 //! What an answer must be, checked as its bytes arrive.
 
+use std::cell::RefCell;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use regex::bytes::Regex;
+use regex_automata::Input;
+use regex_automata::hybrid::dfa::{Cache, DFA};
+use regex_automata::nfa::thompson;
+use regex_automata::util::syntax;
 
 use crate::config::{self, Probe, values};
 
-use super::failure::{Closed, Failure, excerpt};
+use super::failure::{Closed, Failure, excerpt, excerpt_of_text};
 
 /// What a probe expects.
 #[derive(Debug)]
@@ -16,7 +22,7 @@ pub(super) enum Expectation {
     /// These bytes, anywhere in the answer; any byte at all where there are none.
     Bytes(Vec<u8>),
     /// A match.
-    Match(Regex),
+    Match(Box<Pattern>),
     /// The status code of an HTTP/1 answer.
     Status(RangeInclusive<u16>),
 }
@@ -29,8 +35,9 @@ impl Expectation {
             Probe::SendExpect { expect, .. } => match expect {
                 config::Expect::Bytes(bytes) => Self::Bytes(bytes.clone()),
                 config::Expect::Regex(pattern) => {
-                    let regex = values::expect_regex(pattern);
-                    Self::Match(regex.map_err(|error| Failure::Unfit(error.to_string()))?)
+                    let pattern = Pattern::new(pattern);
+                    let pattern = pattern.map_err(|error| Failure::Unfit(error.to_string()));
+                    Self::Match(Box::new(pattern?))
                 }
             },
             Probe::Http(request) => Self::Status(request.status.clone()),
@@ -43,11 +50,14 @@ impl Expectation {
         let is_met = match self {
             Self::Nothing => true,
             Self::Bytes(bytes) => contains(answer, bytes),
-            Self::Match(regex) => !answer.is_empty() && regex.is_match(answer),
+            Self::Match(pattern) => match pattern.search(answer) {
+                Search::Found => true,
+                Search::Impossible => return Some(Err(self.unexpected(answer, None))),
+                Search::More => false,
+            },
             Self::Status(good) => match status(answer) {
                 Status::Is(code) if good.contains(&code) => true,
-                Status::Is(code) => return Some(Err(Failure::Status(code))),
-                Status::None => return Some(Err(Failure::NotHttp(excerpt(answer)))),
+                Status::Is(_) | Status::None => return Some(Err(self.unexpected(answer, None))),
                 Status::More => false,
             },
         };
@@ -61,11 +71,117 @@ impl Expectation {
         match self {
             _ if answer.is_empty() => Failure::Closed(Closed::Unanswered),
             Self::Status(_) if answer.len() < ANSWER_MAX => Failure::Closed(Closed::Early),
-            Self::Status(_) => Failure::NotHttp(excerpt(answer)),
-            Self::Nothing | Self::Bytes(_) | Self::Match(_) => Failure::Unexpected(excerpt(answer)),
+            Self::Nothing | Self::Bytes(_) | Self::Match(_) | Self::Status(_) => {
+                self.unexpected(answer, None)
+            }
+        }
+    }
+
+    /// The failure for an answer that is not as expected. `within`: the timeout, where it expired
+    /// before that was sure.
+    pub(super) fn unexpected(&self, answer: &[u8], within: Option<Duration>) -> Failure {
+        let quoted = |bytes: &[u8]| format!("\"{}\"", excerpt(bytes));
+        let (answer, expected) = match self {
+            Self::Nothing => (quoted(answer), "no answer".to_owned()),
+            Self::Bytes(bytes) => (quoted(answer), quoted(bytes)),
+            Self::Match(pattern) => {
+                let pattern = excerpt_of_text(pattern.regex.as_str());
+                (quoted(answer), format!("a match of `{pattern}`"))
+            }
+            Self::Status(good) => {
+                let answer = match status(answer) {
+                    Status::Is(code) => format!("status {code}"),
+                    Status::None | Status::More => quoted(answer),
+                };
+                let expected = match (good.start(), good.end()) {
+                    (from, to) if from == to => format!("status {from}"),
+                    (from, to) => format!("status {from}-{to}"),
+                };
+                (answer, expected)
+            }
+        };
+        Failure::Unexpected {
+            answer,
+            expected,
+            within,
         }
     }
 }
+
+/// A regular expression for a whole answer, which comes in pieces.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    regex: Regex,
+    /// Finds out that no bytes to come can make a match, where the expression begins with `^`: any
+    /// other may match further on.
+    automaton: Option<(DFA, RefCell<Cache>)>,
+}
+
+/// What is known of a match before an answer has ended.
+enum Search {
+    Found,
+    /// Whatever comes, it does not match.
+    Impossible,
+    More,
+}
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Self, values::ValueError> {
+        let regex = values::expect_regex(pattern)?;
+        Ok(Self {
+            regex,
+            automaton: automaton(pattern),
+        })
+    }
+
+    fn search(&self, answer: &[u8]) -> Search {
+        if answer.is_empty() {
+            return Search::More;
+        }
+        if self.regex.is_match(answer) {
+            return Search::Found;
+        }
+        if self.is_impossible(answer) == Some(true) {
+            return Search::Impossible;
+        }
+        Search::More
+    }
+
+    /// Whether no match begins like this. `None`: that can't be found out.
+    fn is_impossible(&self, answer: &[u8]) -> Option<bool> {
+        let (automaton, cache) = self.automaton.as_ref()?;
+        let mut cache = cache.borrow_mut();
+        let input = Input::new(answer);
+        let mut state = automaton.start_state_forward(&mut cache, &input).ok()?;
+        for byte in answer {
+            state = automaton.next_state(&mut cache, state, *byte).ok()?;
+            if state.is_dead() {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+}
+
+/// The states that lead to a match. `None`: there are too many, or none is ever without hope.
+fn automaton(pattern: &str) -> Option<(DFA, RefCell<Cache>)> {
+    // As `values::expect_regex` reads it.
+    let syntax = syntax::Config::new().unicode(false).utf8(false);
+    let nfa = thompson::Compiler::new()
+        .syntax(syntax)
+        .configure(thompson::Config::new().nfa_size_limit(Some(AUTOMATON_BYTES_MAX)))
+        .build(pattern)
+        .ok()?;
+    if !nfa.is_always_start_anchored() {
+        return None;
+    }
+    let config = DFA::config().cache_capacity(AUTOMATON_BYTES_MAX);
+    let automaton = DFA::builder().configure(config).build_from_nfa(nfa).ok()?;
+    let cache = RefCell::new(automaton.create_cache());
+    Some((automaton, cache))
+}
+
+const AUTOMATON_BYTES_MAX: usize = 1 << 20;
 
 fn contains(answer: &[u8], wanted: &[u8]) -> bool {
     if wanted.is_empty() {
@@ -131,6 +247,11 @@ mod tests {
         Expectation::Status(200..=399).verdict(answer, false)
     }
 
+    fn sentence(verdict: Option<Result<(), Failure>>) -> String {
+        let failure = verdict.and_then(Result::err);
+        failure.map_or_else(String::new, |failure| failure.to_string())
+    }
+
     #[test]
     fn a_status_decides_as_soon_as_it_is_complete() {
         let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
@@ -140,7 +261,8 @@ mod tests {
         assert_eq!(http(&answer[..13]), Some(Ok(())));
         assert_eq!(http(b"HTTP/1.0 301\r\n"), Some(Ok(())));
         let failed = http(b"HTTP/1.1 503 Service Unavailable\r\n");
-        assert_eq!(failed, Some(Err(Failure::Status(503))));
+        let wrong = "answered status 503, expected status 200-399";
+        assert_eq!(sentence(failed), wrong);
     }
 
     #[test]
@@ -148,11 +270,10 @@ mod tests {
         let interim = b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n";
         assert_eq!(http(interim), None);
         let both = [&interim[..], &interim[..], b"HTTP/1.1 500 \r\n"].concat();
-        assert_eq!(http(&both), Some(Err(Failure::Status(500))));
-        assert_eq!(
-            http(b"HTTP/1.1 101 Switching\r\n\r\n"),
-            Some(Err(Failure::Status(101)))
-        );
+        let wrong = |code| format!("answered status {code}, expected status 200-399");
+        assert_eq!(sentence(http(&both)), wrong(500));
+        let switches = http(b"HTTP/1.1 101 Switching\r\n\r\n");
+        assert_eq!(sentence(switches), wrong(101));
     }
 
     #[test]
@@ -164,11 +285,9 @@ mod tests {
             b"HTTP/1.1 2000 ",
             b"\0",
         ] {
-            let judged = http(answer);
-            assert!(
-                matches!(judged, Some(Err(Failure::NotHttp(_)))),
-                "{answer:?}: {judged:?}"
-            );
+            let quoted = format!("answered \"{}\", ", answer.escape_ascii());
+            let said = sentence(http(answer));
+            assert!(said.starts_with(&quoted), "{said}");
         }
     }
 
@@ -181,9 +300,32 @@ mod tests {
         let bytes = Expectation::Bytes(b"PONG".to_vec());
         assert_eq!(bytes.verdict(b"-LOADING\r\n", false), None);
         assert_eq!(
-            bytes.verdict(b"-LOADING\r\n", true),
-            Some(Err(Failure::Unexpected("-LOADING\\r\\n".to_owned())))
+            sentence(bytes.verdict(b"-LOADING\r\n", true)),
+            r#"answered "-LOADING\r\n", expected "PONG""#
         );
+    }
+
+    #[test]
+    fn an_expression_fails_as_soon_as_no_bytes_to_come_can_help() {
+        let verdict = |pattern: &str, answer: &[u8]| {
+            let pattern = Pattern::new(pattern).expect("it compiles");
+            Expectation::Match(Box::new(pattern)).verdict(answer, false)
+        };
+        assert_eq!(
+            sentence(verdict(r"^\+PONG", b"-NOAUTH ")),
+            r#"answered "-NOAUTH ", expected a match of `^\+PONG`"#
+        );
+        assert_eq!(verdict(r"^\+PONG", b"+PO"), None);
+        assert_eq!(verdict("^220 .*ready", b"220 mail"), None);
+        // `.` is no line feed.
+        assert_ne!(verdict("^220 .*ready", b"220 mail\n"), None);
+        assert_eq!(verdict("(?s)^220 .*ready", b"220 mail\n"), None);
+        assert_ne!(verdict("^(?:a|b)c$", b"bcd"), None);
+        // Each of these may match further on.
+        for pattern in [r"\+PONG", "(?m)^PONG", "^a|b"] {
+            assert_eq!(verdict(pattern, b"x"), None, "{pattern}");
+        }
+        assert_eq!(verdict("^a", b""), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::origin::Origin;
 use crate::sys;
+use crate::wording::is_misleading;
 
 /// Why a probe failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Failure {
     /// This process did not run meanwhile: that says nothing about the backend.
     #[error("not probed: this process was stopped, or its machine overloaded")]
     Stalled,
-    /// The timeout expired.
+    /// The timeout expired, and not a byte of an answer had come.
     #[error("no {stage} within {}", humantime::format_duration(*.after))]
     Late {
         /// What was waited for.
@@ -40,15 +41,16 @@ pub enum Failure {
     /// The backend closed the connection.
     #[error("it closed the connection {0}")]
     Closed(Closed),
-    /// The answer does not match; its first bytes.
-    #[error("unexpected answer `{0}`")]
-    Unexpected(String),
-    /// The status code is not one of those that the check accepts.
-    #[error("status {0}")]
-    Status(u16),
-    /// The answer is not HTTP/1; its first bytes.
-    #[error("no HTTP answer: `{0}`")]
-    NotHttp(String),
+    /// The answer is not the expected one.
+    #[error("answered {answer}, expected {expected}{}", in_time(*.within))]
+    Unexpected {
+        /// Its first bytes, or its status code.
+        answer: String,
+        /// What the check expects.
+        expected: String,
+        /// The timeout, where it expired before it was sure that the answer is another.
+        within: Option<Duration>,
+    },
     /// The handshake failed, or its certificate is not trusted.
     #[error("TLS: {0}")]
     Tls(String),
@@ -61,9 +63,10 @@ pub enum Failure {
 }
 
 /// What a probe waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProbeStage {
     /// The connection.
+    #[default]
     Connecting,
     /// The TLS handshake.
     Handshake,
@@ -159,6 +162,11 @@ impl fmt::Display for Closed {
     }
 }
 
+fn in_time(within: Option<Duration>) -> String {
+    let within = within.map(humantime::format_duration);
+    within.map_or_else(String::new, |within| format!(" within {within}"))
+}
+
 fn errno(error: &io::Error) -> Errno {
     Errno(error.raw_os_error().unwrap_or(libc::EIO))
 }
@@ -177,6 +185,14 @@ pub(super) fn excerpt(answer: &[u8]) -> String {
     let shown = answer.get(..EXCERPT).unwrap_or(answer);
     let more = if answer.len() > EXCERPT { "..." } else { "" };
     format!("{}{more}", shown.escape_ascii())
+}
+
+/// The beginning of what the operator wrote, fit for a line.
+pub(super) fn excerpt_of_text(text: &str) -> String {
+    let shown: String = text.chars().take(EXCERPT).collect();
+    let more = if shown.len() < text.len() { "..." } else { "" };
+    let shown = shown.replace(is_misleading, "\u{fffd}");
+    format!("{shown}{more}")
 }
 
 const EXCERPT: usize = 40;
@@ -240,5 +256,8 @@ mod tests {
     fn an_excerpt_is_one_short_line() {
         assert_eq!(excerpt(b"-ERR\r\n\xff"), "-ERR\\r\\n\\xff");
         assert_eq!(excerpt(&[b'x'; 100]).len(), EXCERPT + 3);
+        assert_eq!(excerpt_of_text("^a\\d\n"), "^a\\d\u{fffd}");
+        let long = excerpt_of_text(&"ä".repeat(100));
+        assert_eq!(long.chars().count(), EXCERPT + 3);
     }
 }

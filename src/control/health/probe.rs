@@ -1,7 +1,8 @@
 //! One probe: connects, sends the request and checks the answer.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::config::{Check, HttpProbe, Probe, ProxyHeader, Target};
@@ -78,7 +79,7 @@ impl Prober {
 
     /// Probes once, within the check's timeout. Nothing of the probe outlives it.
     pub(super) async fn probe(&self) -> ProbeOutcome {
-        let stage = Cell::new(ProbeStage::Connecting);
+        let progress = Progress::default();
         let after = self.check().timeout;
         let prepared = match &self.spec.tls {
             Some(client) => client.prepare(after).await,
@@ -86,15 +87,12 @@ impl Prober {
         };
         let started = sys::monotonic();
         let (done, stalled) = match prepared {
-            Ok(()) => running::within(after, self.converse(&stage)).await,
+            Ok(()) => running::within(after, self.converse(&progress)).await,
             Err(failure) => (Some(Err(failure)), false),
         };
         let failure = match done {
             // The whole time passed while this process ran.
-            None => Some(Failure::Late {
-                stage: stage.get(),
-                after,
-            }),
+            None => Some(self.late(&progress, after)),
             // The backend may have waited for this process and closed the connection.
             Some(Err(_)) if stalled => Some(Failure::Stalled),
             Some(outcome) => outcome.err(),
@@ -106,21 +104,33 @@ impl Prober {
         }
     }
 
-    async fn converse(&self, stage: &Cell<ProbeStage>) -> Result<(), Failure> {
+    /// The failure where the timeout expired.
+    fn late(&self, progress: &Progress, after: Duration) -> Failure {
+        let answer = progress.answer.take();
+        match &self.spec.expectation {
+            Ok(expectation) if !answer.is_empty() => expectation.unexpected(&answer, Some(after)),
+            _ => Failure::Late {
+                stage: progress.stage.get(),
+                after,
+            },
+        }
+    }
+
+    async fn converse(&self, progress: &Progress) -> Result<(), Failure> {
         let expectation = self.spec.expectation.as_ref().map_err(Clone::clone)?;
         let mut stream = self.connect().await?;
         if self.talks() {
             stream.talk();
         }
         if let Some(header) = self.check().proxy_header {
-            stage.set(ProbeStage::Sending);
+            progress.stage.set(ProbeStage::Sending);
             let sent = stream.write_all(proxy_header(header)).await;
             sent.map_err(|error| Failure::broken(&error))?;
         }
         let mut channel = match &self.spec.tls {
             None => Channel::Plain(stream),
             Some(client) => {
-                stage.set(ProbeStage::Handshake);
+                progress.stage.set(ProbeStage::Handshake);
                 Channel::Secured(
                     client
                         .secure(stream, &self.to, self.host.as_deref())
@@ -131,10 +141,10 @@ impl Prober {
         if matches!(expectation, Expectation::Nothing) {
             return Ok(());
         }
-        stage.set(ProbeStage::Sending);
+        progress.stage.set(ProbeStage::Sending);
         channel.write_all(&self.request).await?;
-        stage.set(ProbeStage::Answer);
-        listen(&mut channel, expectation).await
+        progress.stage.set(ProbeStage::Answer);
+        listen(&mut channel, expectation, &progress.answer).await
     }
 
     /// Connects from each origin in turn. One that this machine does not have, or that has no port,
@@ -159,7 +169,19 @@ impl Prober {
     }
 }
 
-async fn listen(channel: &mut Channel, expectation: &Expectation) -> Result<(), Failure> {
+/// How far a probe has come, for the time when its timeout expires.
+#[derive(Default)]
+struct Progress {
+    stage: Cell<ProbeStage>,
+    /// What has arrived of the answer.
+    answer: RefCell<Vec<u8>>,
+}
+
+async fn listen(
+    channel: &mut Channel,
+    expectation: &Expectation,
+    arrived: &RefCell<Vec<u8>>,
+) -> Result<(), Failure> {
     let mut answer = vec![0; ANSWER_MAX];
     let mut length = 0;
     loop {
@@ -171,6 +193,9 @@ async fn listen(channel: &mut Channel, expectation: &Expectation) -> Result<(), 
         if let Some(verdict) = expectation.verdict(so_far, ended) {
             return verdict;
         }
+        let mut arrived = arrived.borrow_mut();
+        let known = arrived.len();
+        arrived.extend_from_slice(so_far.get(known..).unwrap_or_default());
     }
 }
 

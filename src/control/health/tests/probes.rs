@@ -97,7 +97,8 @@ fn send_expect_finds_what_it_looks_for() {
     let pattern = |pattern: &str| expecting(b"x", Expect::Regex(pattern.to_owned()));
     assert_eq!(failure_text(redis.address, &pattern(r"^\+PONG\r\n$")), "");
     let late = failure_text(redis.address, &pattern("LOADING"));
-    assert_eq!(late, "no answer within 1s");
+    let unmet = r#"answered "+PONG\r\n", expected a match of `LOADING` within 1s"#;
+    assert_eq!(late, unmet);
     let bad = failure_text(redis.address, &pattern("("));
     assert!(bad.starts_with("invalid regular expression `(`"), "{bad}");
 }
@@ -118,7 +119,7 @@ fn a_server_that_closes_is_distinguished_from_a_silent_one() {
         let _ = stream.read(&mut [0; 64]);
         let _ = stream.write_all(b"-LOADING\r\n");
     });
-    let unexpected = r"unexpected answer `-LOADING\r\n`";
+    let unexpected = r#"answered "-LOADING\r\n", expected "PONG""#;
     assert_eq!(failure_text(other.address, &bytes(b"PONG")), unexpected);
 }
 
@@ -145,10 +146,11 @@ fn a_long_answer_is_looked_at_to_its_sixteenth_kilobyte() {
     });
     assert_eq!(failure_text(server.address, &bytes(b"PONG")), "");
     let beyond = failure_text(server.address, &bytes(b"PANG"));
-    assert!(beyond.starts_with("unexpected answer `xxxx"), "{beyond}");
+    assert!(beyond.starts_with("answered \"xxxx"), "{beyond}");
+    assert!(beyond.ends_with("...\", expected \"PANG\""), "{beyond}");
     let endless = Server::of(|mut stream| while stream.write_all(&[b'y'; 65_536]).is_ok() {});
     let beyond = failure_text(endless.address, &bytes(b"PONG"));
-    assert!(beyond.starts_with("unexpected answer `yyyy"), "{beyond}");
+    assert!(beyond.starts_with("answered \"yyyy"), "{beyond}");
 }
 
 #[test]
@@ -195,15 +197,17 @@ fn http_asks_and_looks_at_the_status() {
 #[test]
 fn http_says_what_is_wrong() {
     let said_of = |answer| failure_text(Server::answering(answer).address, &http());
-    assert_eq!(said_of(b"HTTP/1.1 503 Busy\r\n\r\n"), "status 503");
-    assert_eq!(said_of(b"220 mail\r\n"), r"no HTTP answer: `220 mail\r\n`");
+    let wrong = "answered status 503, expected status 200-299";
+    assert_eq!(said_of(b"HTTP/1.1 503 Busy\r\n\r\n"), wrong);
+    let wrong = r#"answered "220 mail\r\n", expected status 200-299"#;
+    assert_eq!(said_of(b"220 mail\r\n"), wrong);
     let endless = Server::of(|mut stream| {
         let _ = stream.read(&mut [0; 4_096]);
         let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n");
         while stream.write_all(b"Link: </style.css>\r\n").is_ok() {}
     });
     let said = failure_text(endless.address, &http());
-    assert!(said.starts_with("no HTTP answer: `HTTP/1.1 103"), "{said}");
+    assert!(said.starts_with("answered \"HTTP/1.1 103"), "{said}");
 }
 
 #[test]
