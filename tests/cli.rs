@@ -72,16 +72,20 @@ const SMALLEST: &str = "\
 ";
 
 #[test]
-fn a_valid_file_prints_nothing_for_a_script() {
-    let output = check("smallest", SMALLEST.as_bytes(), &["--deny-warnings"]);
-    assert_eq!((stdout(&output), stderr(&output)), ("", ""));
-    assert_eq!(output.status.code(), Some(0));
+fn a_script_is_told_what_was_not_checked_unless_it_asks_for_quiet() {
+    let told = "config.ron is valid\nnot checked: whether 127.0.0.1:8080 can be listened on, \
+                backends answer, and io_uring is allowed\n";
+    for (flags, said) in [(&[][..], told), (&["-q"][..], ""), (&["--quiet"][..], "")] {
+        let output = check("smallest", SMALLEST.as_bytes(), flags);
+        assert_eq!((stdout(&output), stderr(&output)), ("", said));
+        assert_eq!(output.status.code(), Some(0));
+    }
 }
 
 #[test]
 fn the_example_passes() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.ron");
-    let output = run(&["check", "--deny-warnings", "--config", example]);
+    let output = run(&["check", "-q", "--deny-warnings", "--config", example]);
     assert_eq!((stdout(&output), stderr(&output)), ("", ""));
     assert_eq!(output.status.code(), Some(0));
 }
@@ -95,7 +99,8 @@ fn the_recipes_of_the_documents_pass() {
         assert!(!recipes.is_empty(), "{name}");
         for (number, recipe) in recipes.iter().enumerate() {
             let recipe = recipe.split("```").next().unwrap();
-            let output = check("recipe", recipe.as_bytes(), &["--deny-warnings"]);
+            let flags = ["-q", "--deny-warnings"];
+            let output = check("recipe", recipe.as_bytes(), &flags);
             assert_eq!(stderr(&output), "", "{name}, recipe {number}");
             assert_eq!(output.status.code(), Some(0));
         }
@@ -146,7 +151,7 @@ a peer that vanishes holds its session
   |     listeners: [(timeouts: (idle: \"off\"), bind: \"127.0.0.1:8080\", pool: \"web\")],
   |                                   ^^^^^
 ";
-    let output = check("warnings", text.as_bytes(), &[]);
+    let output = check("warnings", text.as_bytes(), &["--quiet"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
     let output = check("warnings", text.as_bytes(), &["--deny-warnings"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(2), want));
@@ -194,7 +199,7 @@ fn the_descriptor_limit_of_the_process_counts() {
     let directory = directory("descriptors");
     let text = SMALLEST.replacen('(', "( workers: 1, max_connections: 500,", 1);
     fs::write(directory.join("config.ron"), text).unwrap();
-    let script = "ulimit -n 1255 && exec \"$0\" check";
+    let script = "ulimit -n 1255 && exec \"$0\" check -q";
     let output = Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_mahoraga")])
         .current_dir(directory)
@@ -533,7 +538,7 @@ fn a_pipe_is_a_file_too() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(SMALLEST.as_bytes()).unwrap();
     drop(writer);
-    let arguments = ["check", "--config", "/dev/stdin"];
+    let arguments = ["check", "-q", "--config", "/dev/stdin"];
     let output = mahoraga().args(arguments).stdin(reader).output().unwrap();
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
 }

@@ -56,9 +56,9 @@ pub enum Task {
   mahoraga check && mahoraga reload
 
 Exit codes: 0 for a valid file, 2 for one with mistakes, 1 if only this machine
-refuses a start. Mistakes and warnings go to standard error. For a valid file
-without warnings, a script sees nothing; a terminal shows that the file is
-valid, and what only a start can find out."
+refuses a start. All lines go to standard error: mistakes, warnings, and for a
+valid file that it is valid, and what only a start can find out. With --quiet
+only mistakes and warnings do."
     )]
     Check {
         /// The configuration.
@@ -67,6 +67,9 @@ valid, and what only a start can find out."
         /// Exit with code 2 on warnings too.
         #[arg(long)]
         deny_warnings: bool,
+        /// Print mistakes and warnings only.
+        #[arg(short, long)]
+        quiet: bool,
     },
     /// Run the balancer with flags, without a configuration file.
     #[command(after_help = "Examples:

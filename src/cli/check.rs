@@ -2,7 +2,6 @@
 //! does not listen, creates no file, and connects to nothing.
 
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::num::NonZeroU32;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -15,9 +14,9 @@ use crate::control;
 use crate::control::sandbox::{self, RunAs};
 use crate::sys;
 
-/// A script sees the exit code, and what is wrong. A terminal also shows that the file is valid,
-/// and what was not checked.
-pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
+/// Says what is wrong, or that the file is valid and what was not checked: a log of a script has to
+/// show that as a terminal does.
+pub(super) fn check(path: &Path, deny_warnings: bool, quiet: bool) -> ExitCode {
     let (config, source) = match super::load(path) {
         Ok(loaded) => loaded,
         Err(code) => return code,
@@ -44,7 +43,7 @@ pub(super) fn check(path: &Path, deny_warnings: bool) -> ExitCode {
     if deny_warnings && warnings > 0 {
         return ExitCode::from(super::USAGE);
     }
-    if io::stderr().is_terminal() {
+    if !quiet {
         super::say(&format_args!("{} is valid", config::name_of(path)));
         super::say(&not_checked(&config));
     }

@@ -155,7 +155,8 @@ fn execute(command: Task) -> ExitCode {
         Task::Check {
             config,
             deny_warnings,
-        } => check::check(config.path(), deny_warnings),
+            quiet,
+        } => check::check(config.path(), deny_warnings, quiet),
         Task::Proxy(args) => run_proxy(&args),
         Task::Demo(sandbox) => match begin(sandbox.into(), RunAs::Unchanged, &|_| false) {
             Ok(()) => demo::demo(),

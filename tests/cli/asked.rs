@@ -1,9 +1,7 @@
 //! The ways to name a configuration, and terms of other programs.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::FromRawFd;
-use std::path::Path;
+use std::fs;
+use std::io::Write;
 use std::process::Stdio;
 
 use super::{SMALLEST, directory, mahoraga, misused, run, stderr, stdout};
@@ -13,10 +11,10 @@ fn a_file_is_named_with_or_without_the_flag() {
     let directory = directory("named");
     fs::write(directory.join("other.ron"), SMALLEST).unwrap();
     for arguments in [
-        &["check", "other.ron"][..],
-        &["check", "-c", "other.ron"],
-        &["check", "--config", "other.ron"],
-        &["validate", "other.ron"],
+        &["check", "-q", "other.ron"][..],
+        &["check", "-q", "-c", "other.ron"],
+        &["check", "-q", "--config", "other.ron"],
+        &["validate", "--quiet", "other.ron"],
     ] {
         let output = mahoraga()
             .args(arguments)
@@ -48,7 +46,7 @@ fn a_configuration_comes_from_standard_input() {
         drop(input);
         child.wait_with_output().unwrap()
     };
-    for arguments in [&["check", "-"][..], &["check", "-c", "-"]] {
+    for arguments in [&["check", "-q", "-"][..], &["check", "-q", "-c", "-"]] {
         let output = judge(arguments, SMALLEST);
         assert_eq!((stdout(&output), stderr(&output)), ("", ""));
         assert_eq!(output.status.code(), Some(0));
@@ -58,50 +56,6 @@ fn a_configuration_comes_from_standard_input() {
         assert!(stderr(&output).contains("standard input:2:12: invalid `workers` `0`: "));
         assert_eq!(output.status.code(), Some(2));
     }
-}
-
-#[test]
-fn a_person_reads_that_the_file_is_valid() {
-    let directory = directory("valid");
-    fs::write(directory.join("config.ron"), SMALLEST).unwrap();
-    let want = "config.ron is valid\r\nnot checked: whether 127.0.0.1:8080 can be listened on, \
-                backends answer, and io_uring is allowed\r\n";
-    assert_eq!(check_at_terminal(&directory), want);
-}
-
-/// What a terminal shows of `mahoraga check` in a directory, without standard output.
-pub(super) fn check_at_terminal(directory: &Path) -> String {
-    let (mut terminal, end) = terminal();
-    let mut command = mahoraga();
-    let status = command
-        .arg("check")
-        .current_dir(directory)
-        .stdout(Stdio::null())
-        .stderr(end)
-        .status();
-    assert_eq!(status.unwrap().code(), Some(0));
-    // The terminal ends only when this is closed.
-    drop(command);
-    let mut seen = Vec::new();
-    let mut chunk = [0; 256];
-    // At its end a terminal fails, with EIO.
-    while let Ok(read @ 1..) = terminal.read(&mut chunk) {
-        seen.extend_from_slice(&chunk[..read]);
-    }
-    String::from_utf8(seen).unwrap()
-}
-
-/// Both ends of a new terminal: the reader's, and the program's.
-#[expect(unsafe_code, reason = "std has no openpty(3)")]
-fn terminal() -> (File, File) {
-    let (mut reader, mut program) = (-1, -1);
-    let none = std::ptr::null_mut();
-    // SAFETY: both numbers outlive the call, which writes nothing else.
-    let made = unsafe { libc::openpty(&mut reader, &mut program, none, none.cast(), none.cast()) };
-    assert_eq!(made, 0);
-    // SAFETY: openpty made the descriptor, and no one else has it.
-    let own = |descriptor| unsafe { File::from_raw_fd(descriptor) };
-    (own(reader), own(program))
 }
 
 #[test]
