@@ -32,24 +32,14 @@ struct Waiting {
 
 impl<K: Kernel> Worker<K> {
     /// Has the kernel get so many bytes back from sessions that waited at the last command and have
-    /// moved little since. Those that hold the most go first. Where all of them together hold next
-    /// to nothing of that, others than this worker do, and none is closed.
-    pub(super) fn free_memory(&mut self, mut bytes: u64) {
+    /// moved little since.
+    pub(super) fn free_memory(&mut self, bytes: u64) {
         let waited = std::mem::take(&mut self.hoarders.waiting);
         let hoards = waited.into_iter().filter_map(|one| {
             let held = self.hoarded(one)?;
             Some((held, one.key))
         });
-        let mut hoards: Vec<_> = hoards.collect();
-        hoards.sort_unstable_by_key(|(held, _)| Reverse(*held));
-        if hoards.iter().map(|(held, _)| held).sum::<u64>() < bytes / SHARE_MIN {
-            hoards.clear();
-        }
-        for (held, key) in hoards {
-            if bytes == 0 {
-                break;
-            }
-            bytes = bytes.saturating_sub(held);
+        for key in chosen(hoards.collect(), bytes) {
             self.with_session(key, |session, cx| session.close(CloseReason::Stalled, cx));
         }
         self.note_waiting();
@@ -96,6 +86,25 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
+/// The keys of the sessions to close to get so many bytes back, of what each holds: those that hold
+/// the most. Where all of them together hold next to nothing of that, others than this worker do,
+/// and none is closed.
+fn chosen(mut hoards: Vec<(u64, usize)>, mut bytes: u64) -> Vec<usize> {
+    if hoards.iter().map(|(held, _)| held).sum::<u64>() < bytes / SHARE_MIN {
+        return Vec::new();
+    }
+    hoards.sort_unstable_by_key(|(held, _)| Reverse(*held));
+    let mut keys = Vec::new();
+    for (held, key) in hoards {
+        if bytes == 0 {
+            break;
+        }
+        bytes = bytes.saturating_sub(held);
+        keys.push(key);
+    }
+    keys
+}
+
 fn delivered(slot: &Slot) -> u64 {
     let [up, down] = slot.session.delivered();
     up + down
@@ -112,3 +121,25 @@ const LOOKS_TO_DRAIN: u64 = 16;
 /// next.
 const SLOTS_AT_ONCE: usize = 16_384;
 const WAITING_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_hoards_go_first_until_enough_is_free() {
+        let hoards = vec![(100, 0), (400, 1), (200, 2), (300, 3)];
+        assert_eq!(chosen(hoards.clone(), 500), [1, 3]);
+        assert_eq!(chosen(hoards.clone(), 400), [1]);
+        assert_eq!(chosen(hoards, 5_000), [1, 3, 2, 0]);
+    }
+
+    /// What others hold is not got back by closing sessions that hold a little.
+    #[test]
+    fn none_is_closed_for_less_than_a_sixteenth_of_what_is_to_be_freed() {
+        let hoards = vec![(60, 0), (40, 1)];
+        assert_eq!(chosen(hoards.clone(), 1_600), [0, 1]);
+        assert_eq!(chosen(hoards, 1_616), [0; 0]);
+        assert_eq!(chosen(Vec::new(), 1_600), [0; 0]);
+    }
+}
