@@ -5,14 +5,17 @@
 //! have, as the one that two machines share (VRRP), is none: the file is as good as on another
 //! machine. Such a backend is left out while the machine has its address.
 
-use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Finding, members};
 use crate::address::Address;
 use crate::config::{Backend, Config};
 use crate::sys;
+
+mod components;
+
+use components::Components;
 
 /// What tells where a connection ends.
 #[derive(Clone, Copy)]
@@ -25,10 +28,10 @@ enum Known<'a> {
 
 /// Finds them in every pool, by the configuration alone.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
-    let listeners = Listeners::of(config, Known::ByText);
+    let loops = Loops::of_all(config, Known::ByText);
     for (i, pool) in config.pools.iter().enumerate() {
         for (at, backend) in members(&format!("pools[{i}]"), pool) {
-            if let Some(sentence) = listeners.sentence(backend, i) {
+            if let Some(sentence) = loops.sentence(backend, i) {
                 found.push(Finding::at(format!("{at}.address"), sentence));
             }
         }
@@ -38,21 +41,23 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
 /// What is wrong with the first backend of a pool that leads back to it, by the configuration
 /// alone.
 pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String> {
-    let listeners = Listeners::of(config, Known::ByText);
+    let loops = Loops::through(config, Known::ByText, pool);
     let mut backends = config.pools[pool].backends.iter();
-    backends.find_map(|backend| listeners.sentence(backend, pool))
+    backends.find_map(|backend| loops.sentence(backend, pool))
 }
 
 /// What is wrong with a backend that would lead back to its pool, as this machine has its address.
 pub(crate) fn leads_back(config: &Config, pool: &str, backend: &Backend) -> Option<String> {
-    let pool = config.pools.iter().position(|its| its.name == pool)?;
-    Listeners::of(config, Known::ByMachine(&sys::is_own_address)).sentence(backend, pool)
+    let at = config.pools.iter().position(|its| its.name == pool)?;
+    let mut config = config.clone();
+    config.pools[at].backends.push(backend.clone());
+    Loops::through(&config, Known::ByMachine(&sys::is_own_address), at).sentence(backend, at)
 }
 
 /// The backends that lead back only as this machine has their addresses: path and sentence of each.
 pub(in crate::config) fn by_machine(config: &Config) -> Vec<(String, String)> {
-    let text = Listeners::of(config, Known::ByText);
-    let machine = Listeners::of(config, Known::ByMachine(&sys::is_own_address));
+    let text = Loops::of_all(config, Known::ByText);
+    let machine = Loops::of_all(config, Known::ByMachine(&sys::is_own_address));
     let mut found = Vec::new();
     for (i, pool) in config.pools.iter().enumerate() {
         for (at, backend) in members(&format!("pools[{i}]"), pool) {
@@ -74,7 +79,7 @@ pub(crate) fn found_loops<'a>(
     declared: &Config,
     is_own: &'a dyn Fn(&SocketAddr) -> bool,
 ) -> Vec<(&'a str, &'a Backend, String)> {
-    let listeners = Listeners::of(config, Known::ByMachine(is_own));
+    let loops = Loops::of_all(config, Known::ByMachine(is_own));
     let mut found = Vec::new();
     for (place, pool) in config.pools.iter().enumerate() {
         let declared = declared.pools.get(place);
@@ -83,7 +88,7 @@ pub(crate) fn found_loops<'a>(
             if matches!(backend.address, Address::Unix(_)) && is_declared() {
                 continue;
             }
-            if let Some(sentence) = listeners.sentence(backend, place) {
+            if let Some(sentence) = loops.sentence(backend, place) {
                 found.push((&*pool.name, backend, sentence));
             }
         }
@@ -91,113 +96,186 @@ pub(crate) fn found_loops<'a>(
     found
 }
 
-/// The listeners.
-struct Listeners<'a> {
+/// Which pools and listeners form loops. A pool leads to the points that its backends are at, and
+/// a point to the pools of its listeners: so a point that thousands of backends and of listeners
+/// share costs one step for each of them, not for each pair.
+struct Loops<'a> {
     config: &'a Config,
-    known: Known<'a>,
-    by_port: HashMap<u16, Vec<usize>>,
-    /// Those on Unix sockets, once a backend is one: a path may be written in many ways.
-    by_target: OnceCell<HashMap<sys::SocketTarget, Vec<usize>>>,
+    points: Points<'a>,
+    /// Of the pools, by their place, and behind them of the points.
+    components: Components,
+    /// The first listener of each point that leads back to it.
+    back: Vec<Option<usize>>,
 }
 
-impl<'a> Listeners<'a> {
-    fn of(config: &'a Config, known: Known<'a>) -> Self {
-        let mut by_port: HashMap<_, Vec<_>> = HashMap::new();
-        for (i, listener) in config.listeners.iter().enumerate() {
-            if let Address::Tcp(bind) = &listener.bind {
-                by_port.entry(bind.port()).or_default().push(i);
+impl<'a> Loops<'a> {
+    fn of_all(config: &'a Config, known: Known<'a>) -> Self {
+        Self::from(config, known, 0..config.pools.len())
+    }
+
+    /// Those that a pool is part of; the others are not looked at.
+    fn through(config: &'a Config, known: Known<'a>, pool: usize) -> Self {
+        Self::from(config, known, pool..pool + 1)
+    }
+
+    fn from(config: &'a Config, known: Known<'a>, pools: std::ops::Range<usize>) -> Self {
+        let points = Points::of(config, known);
+        let first = config.pools.len();
+        let components = Components::reached_from(pools, |node| match node.checked_sub(first) {
+            None => {
+                let backends = config.pools[node].backends.iter();
+                let reached = backends.flat_map(|backend| points.reached(backend));
+                reached.map(|point| first + point).collect()
             }
-        }
+            Some(point) => {
+                let listeners = points.listeners[point].iter();
+                let pools = listeners.map(|listener| config.listeners[*listener].pool);
+                pools.filter(|pool| *pool < first).collect()
+            }
+        });
+        let back = points.listeners.iter().enumerate();
+        let back = back.map(|(point, listeners)| {
+            let pool = |listener: usize| config.listeners[listener].pool;
+            let mut listeners = listeners.iter().copied();
+            listeners.find(|its| components.are_one(first + point, pool(*its)))
+        });
         Self {
             config,
-            known,
-            by_port,
-            by_target: OnceCell::new(),
+            back: back.collect(),
+            points,
+            components,
         }
     }
 
-    fn sentence(&self, backend: &'a Backend, pool: usize) -> Option<String> {
-        let listener = self.reached(backend).find(|listener| {
-            let leads_to = self.config.listeners[*listener].pool;
-            leads_to == pool || self.leads(leads_to, pool)
-        })?;
+    fn sentence(&self, backend: &Backend, pool: usize) -> Option<String> {
+        // Most pools are in no loop.
+        if !self.components.is_in_loop(pool) {
+            return None;
+        }
+        let first = self.config.pools.len();
+        let reached = self.points.reached(backend);
+        let round = reached.filter(|point| self.components.are_one(pool, first + point));
+        let listener = round.filter_map(|point| self.back[point]).min()?;
         Some(format!(
             "backend `{}` leads back to its own pool by the listener on `{}`, so that a \
              connection would go round without end: expected the address of a server",
             backend.name, self.config.listeners[listener].bind
         ))
     }
+}
 
-    /// Whether a connection to one pool can come to another, or back.
-    fn leads(&self, from: usize, to: usize) -> bool {
-        let mut seen = HashSet::from([from]);
-        let mut next = vec![from];
-        while let Some(pool) = next.pop() {
-            let backends = self.config.pools.get(pool).into_iter();
-            let backends = backends.flat_map(|pool| &pool.backends);
-            for listener in backends.flat_map(|backend| self.reached(backend)) {
-                let pool = self.config.listeners[listener].pool;
-                if pool == to {
-                    return true;
+/// Where connections end at listeners: their addresses and sockets.
+struct Points<'a> {
+    known: Known<'a>,
+    /// The points of a port.
+    by_port: HashMap<u16, HashMap<Ip, usize>>,
+    /// A path may be written in many ways.
+    by_target: HashMap<sys::SocketTarget, usize>,
+    /// The listeners of each point, in their order.
+    listeners: Vec<Vec<usize>>,
+}
+
+/// A canonical address, with its zone.
+type Ip = (IpAddr, u32);
+
+impl<'a> Points<'a> {
+    fn of(config: &Config, known: Known<'a>) -> Self {
+        let mut points = Self {
+            known,
+            by_port: HashMap::new(),
+            by_target: HashMap::new(),
+            listeners: Vec::new(),
+        };
+        let leads_to_socket = |backend: &Backend| matches!(backend.address, Address::Unix(_));
+        // Without such backends the file system is not asked.
+        let mut backends = config.pools.iter().flat_map(|pool| &pool.backends);
+        let has_sockets = backends.any(leads_to_socket);
+        for (i, listener) in config.listeners.iter().enumerate() {
+            let next = points.listeners.len();
+            let point = match &listener.bind {
+                // A free port each time.
+                Address::Tcp(bind) if bind.port() == 0 => continue,
+                Address::Tcp(bind) => {
+                    let of_port = points.by_port.entry(bind.port()).or_default();
+                    *of_port.entry(ip(bind)).or_insert(next)
                 }
-                if seen.insert(pool) {
-                    next.push(pool);
+                Address::Unix(_) if !has_sockets => continue,
+                Address::Unix(path) => {
+                    let target = sys::SocketTarget::of(path);
+                    *points.by_target.entry(target).or_insert(next)
                 }
+            };
+            if point == next {
+                points.listeners.push(Vec::new());
             }
+            points.listeners[point].push(i);
         }
-        false
+        points
     }
 
-    /// The listeners that take a connection to this backend.
-    fn reached(&self, backend: &'a Backend) -> impl Iterator<Item = usize> {
-        let near = match &backend.address {
-            Address::Tcp(to) => self.by_port.get(&to.port()),
+    /// The points that a connection to this backend may end at.
+    fn reached(&self, backend: &Backend) -> impl Iterator<Item = usize> {
+        let reached = match &backend.address {
+            Address::Tcp(_) => self.reached_by_tcp(backend),
+            // Without such listeners the file system is not asked.
+            Address::Unix(_) if self.by_target.is_empty() => [None; 3],
             Address::Unix(path) => {
-                let all = self.by_target.get_or_init(|| self.by_target());
-                // Without such listeners the file system is not asked.
-                let target = (!all.is_empty()).then(|| sys::SocketTarget::of(path));
-                target.and_then(|target| all.get(&target))
+                let target = sys::SocketTarget::of(path);
+                [self.by_target.get(&target).copied(), None, None]
             }
         };
-        let near = near.into_iter().flatten().copied();
-        near.filter(|listener| reaches(backend, &self.config.listeners[*listener].bind, self.known))
+        reached.into_iter().flatten()
     }
 
-    fn by_target(&self) -> HashMap<sys::SocketTarget, Vec<usize>> {
-        let mut all: HashMap<_, Vec<_>> = HashMap::new();
-        for (i, listener) in self.config.listeners.iter().enumerate() {
-            if let Address::Unix(path) = &listener.bind {
-                all.entry(sys::SocketTarget::of(path)).or_default().push(i);
+    fn reached_by_tcp(&self, backend: &Backend) -> [Option<usize>; 3] {
+        let Address::Tcp(address) = &backend.address else {
+            return [None; 3];
+        };
+        let Some(of_port) = self.by_port.get(&address.port()) else {
+            return [None; 3];
+        };
+        let to = match backend.host.as_deref() {
+            _ if backend.is_resolved() => *address,
+            Some(host) if host.eq_ignore_ascii_case("localhost") => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()))
             }
-        }
-        all
+            // Other names are not resolved here.
+            _ => return [None; 3],
+        };
+        let at = |ip: Ip| of_port.get(&ip).copied();
+        let its = ip(&to);
+        // A listener on `[::]` takes connections of IPv4 too.
+        let any_v4 = its.0.is_ipv4().then_some((Ipv4Addr::UNSPECIFIED.into(), 0));
+        let any = [any_v4.and_then(at), at((Ipv6Addr::UNSPECIFIED.into(), 0))];
+        let is_here = any != [None; 2] && self.is_here(&to);
+        let [v4, v6] = any.map(|point| point.filter(|_| is_here));
+        [at(its), v4, v6]
+    }
+
+    /// Whether a listener on all addresses has this one.
+    fn is_here(&self, to: &SocketAddr) -> bool {
+        let (ip, _) = ip(to);
+        ip.is_loopback()
+            || match self.known {
+                Known::ByText => false,
+                Known::ByMachine(is_own) if ip.is_ipv4() => is_own(&SocketAddr::new(ip, to.port())),
+                Known::ByMachine(is_own) => is_own(to),
+            }
     }
 }
 
-/// Whether a connection to the backend ends at a listener that has its port, or its socket.
-fn reaches(backend: &Backend, bind: &Address, known: Known<'_>) -> bool {
-    let (Address::Tcp(to), Address::Tcp(bind)) = (&backend.address, bind) else {
-        return true;
-    };
-    let to = match backend.host.as_deref() {
-        _ if backend.is_resolved() => SocketAddr::new(to.ip().to_canonical(), to.port()),
-        Some(host) if host.eq_ignore_ascii_case("localhost") => {
-            SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()))
-        }
-        // Other names are not resolved here.
-        _ => return false,
-    };
-    let any = bind.ip().is_unspecified();
-    let overlap = Address::Tcp(*bind).overlap(&Address::Tcp(to)).is_some();
-    let is_own = || match known {
-        Known::ByText => false,
-        Known::ByMachine(is_own) => is_own(&to),
-    };
-    overlap && (!any || to.ip().is_loopback() || is_own())
+fn ip(address: &SocketAddr) -> Ip {
+    match (address.ip().to_canonical(), address) {
+        (ip @ IpAddr::V6(_), SocketAddr::V6(address)) => (ip, address.scope_id()),
+        (ip, _) => (ip, 0),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use super::*;
     use crate::config::{Change, parse};
 
     fn refused(listeners: &str, pools: &[(&str, &str)]) -> Option<String> {
@@ -222,6 +300,8 @@ mod tests {
             ("0.0.0.0:8080", "[::1]:8080", false),
             ("[::]:8080", "127.0.0.1:8080", true),
             ("[::]:8080", "app:8080", false),
+            ("[fe80::1%1]:8080", "[fe80::1%1]:8080", true),
+            ("[fe80::1%1]:8080", "[fe80::1%2]:8080", false),
             ("unix:/a", "unix:/a", true),
             ("unix:/a", "unix:/b", false),
             ("unix:/a", "unix:/../a", true),
@@ -254,12 +334,7 @@ mod tests {
         let (config, _) = parse("f".to_owned(), text.into()).unwrap();
         let add = |backend: &str| Change::AddBackend {
             pool: "a".to_owned(),
-            backend: Box::new(
-                backend
-                    .parse()
-                    .map(crate::config::Backend::written)
-                    .unwrap(),
-            ),
+            backend: Box::new(backend.parse().map(Backend::written).unwrap()),
         };
         assert!(add("unix:/c").apply(&config).is_ok());
         let error = add("unix:/a").apply(&config).unwrap_err().to_string();
@@ -270,4 +345,35 @@ mod tests {
         let (after, refused) = Change::apply_all(&[add("unix:/a"), add("unix:/c")], &config);
         assert_eq!((after.pools[0].backends.len(), refused.len()), (2, 1));
     }
+
+    /// Each looks once whether its address is this machine's, however many listeners have its port,
+    /// and again for the sentence about it.
+    #[test]
+    fn thousands_of_backends_and_listeners_are_not_compared_in_pairs() {
+        let text = "(listeners: [(bind: \"0.0.0.0:80\", pool: \"a\")],
+                     pools: [(name: \"a\", backends: [\"192.0.2.1:80\"])])";
+        let (mut config, _) = parse("f".to_owned(), text.into()).unwrap();
+        let (listener, pool) = (config.listeners[0].clone(), config.pools[0].clone());
+        // Each pool leads to all pools but the first.
+        config.listeners = vec![listener; LISTENERS];
+        for (i, listener) in config.listeners.iter_mut().enumerate() {
+            listener.pool = i.max(1);
+        }
+        config.pools = vec![pool; LISTENERS];
+        for pool in &mut config.pools {
+            let backend = pool.backends[0].clone();
+            pool.backends = vec![backend; BACKENDS / LISTENERS];
+        }
+        let asked = Cell::new(0);
+        let is_own = |_: &SocketAddr| {
+            asked.set(asked.get() + 1);
+            true
+        };
+        let found = found_loops(&config, &config, &is_own);
+        assert_eq!(found.len(), BACKENDS - BACKENDS / LISTENERS);
+        assert!(asked.get() <= 2 * BACKENDS, "{}", asked.get());
+    }
+
+    const LISTENERS: usize = 1_000;
+    const BACKENDS: usize = 10_000;
 }
