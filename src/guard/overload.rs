@@ -32,14 +32,15 @@ pub struct Shed {
 
 impl Admission {
     /// Clients that are refused in a turn at most. To accept and reset one takes a sixth of what a
-    /// session takes, which is not to be taken from sessions. Where many more wait than may, as
-    /// when overload begins, most have given up by the time that their session would begin.
+    /// session takes, which is not to be taken from sessions: the kernel's short backlog refuses
+    /// the others at less. Where many more wait than may, as when overload begins, most have given
+    /// up by the time that their session would begin.
     #[must_use]
     pub fn sheds(&self, crowded: bool) -> u32 {
         if crowded {
             self.per_turn.saturating_mul(2)
         } else {
-            self.per_turn.div_ceil(4)
+            self.per_turn.div_ceil(16)
         }
     }
 }
