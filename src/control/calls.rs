@@ -30,6 +30,7 @@ use super::balancer::Balancer;
 use super::declared::EndedOrder;
 use super::events::{Severity, Subject};
 use super::reload::ReloadRequest;
+use super::replies::Answers;
 use super::roster::Member;
 use super::sandbox;
 use super::status::{self, MemberStatus};
@@ -422,20 +423,16 @@ fn values(change: &Change, config: &Config) -> Option<Value> {
 async fn list(workers: &Workers, mut filter: SessionFilter) -> Result<Vec<SessionStatus>, String> {
     let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX);
     filter.limit = Some(limit);
-    let lists = workers.gather(&workers.list(&filter)).await;
-    let sessions = all_of(lists, limit as usize, workers.len())?;
+    let lists = workers.list(&filter).gather().await;
+    let sessions = all_of(lists, limit as usize)?;
     let now = sys::monotonic();
     Ok(sessions.iter().map(|info| session(info, now)).collect())
 }
 
 /// The sessions of all workers, up to a limit: fewer only if each worker has answered.
-fn all_of(
-    lists: Vec<Vec<SessionInfo>>,
-    limit: usize,
-    workers: usize,
-) -> Result<Vec<SessionInfo>, String> {
-    let silent = silent(lists.len(), workers);
-    let sessions: Vec<_> = lists.into_iter().flatten().take(limit).collect();
+fn all_of(lists: Answers<Vec<SessionInfo>>, limit: usize) -> Result<Vec<SessionInfo>, String> {
+    let silent = silent(&lists);
+    let sessions: Vec<_> = lists.all.into_iter().flatten().take(limit).collect();
     match silent.filter(|_| sessions.len() < limit) {
         Some(why) => Err(format!("cannot list all sessions: {why}: try again")),
         None => Ok(sessions),
@@ -443,22 +440,22 @@ fn all_of(
 }
 
 /// That some workers did not answer in time, if so.
-fn silent(answers: usize, workers: usize) -> Option<String> {
-    let silent = workers - answers;
-    (silent > 0).then(|| format!("{silent} of {workers} workers did not answer in time"))
+fn silent<T>(answers: &Answers<T>) -> Option<String> {
+    let Answers { asked, silent, .. } = answers;
+    (*silent > 0).then(|| format!("{silent} of {asked} workers did not answer in time"))
 }
 
 async fn kill(workers: &Workers, filter: &SessionFilter) -> Result<u64, String> {
     let counts = workers.close(filter, CloseReason::Killed, Duration::ZERO);
-    closed_in_all(&workers.gather(&counts).await, workers.len())
+    closed_in_all(&counts.gather().await)
 }
 
 /// The sum of what the workers closed, if each of them has answered and refused nothing.
-fn closed_in_all(counts: &[Option<u64>], workers: usize) -> Result<u64, String> {
-    let closed: u64 = counts.iter().flatten().sum();
-    let why = if let Some(why) = silent(counts.len(), workers) {
+fn closed_in_all(counts: &Answers<Option<u64>>) -> Result<u64, String> {
+    let closed: u64 = counts.all.iter().flatten().sum();
+    let why = if let Some(why) = silent(counts) {
         why + ": look at `sessions`, and try again"
-    } else if counts.contains(&None) {
+    } else if counts.all.contains(&None) {
         "a worker is still closing those of earlier requests: try again in a moment".to_owned()
     } else {
         return Ok(closed);
@@ -488,26 +485,36 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
 mod tests {
     use super::*;
 
+    /// Answers of these workers, of two that run.
+    fn answers<T>(all: Vec<T>) -> Answers<T> {
+        let silent = 2 - all.len();
+        Answers {
+            all,
+            asked: 2,
+            silent,
+        }
+    }
+
     #[test]
     fn sessions_are_listed_only_if_every_worker_has_answered() {
-        assert_eq!(all_of(vec![vec![], vec![]], 9, 2).unwrap().len(), 0);
-        let late = all_of(vec![vec![]], 9, 2).unwrap_err();
+        assert_eq!(all_of(answers(vec![vec![], vec![]]), 9).unwrap().len(), 0);
+        let late = all_of(answers(vec![vec![]]), 9).unwrap_err();
         let want = "cannot list all sessions: 1 of 2 workers did not answer in time: try again";
         assert_eq!(late, want);
         // The limit leaves out those of the others anyway.
-        assert!(all_of(vec![vec![]], 0, 2).is_ok());
+        assert!(all_of(answers(vec![vec![]]), 0).is_ok());
     }
 
     #[test]
     fn sessions_count_as_closed_only_if_every_worker_has_answered() {
-        assert_eq!(closed_in_all(&[Some(3), Some(4)], 2), Ok(7));
-        let late = closed_in_all(&[Some(3)], 2).unwrap_err();
+        assert_eq!(closed_in_all(&answers(vec![Some(3), Some(4)])), Ok(7));
+        let late = closed_in_all(&answers(vec![Some(3)])).unwrap_err();
         let begin = "cannot close all sessions (3 closed): ";
         assert_eq!(
             late.strip_prefix(begin),
             Some("1 of 2 workers did not answer in time: look at `sessions`, and try again")
         );
-        let refused = closed_in_all(&[Some(3), None], 2).unwrap_err();
+        let refused = closed_in_all(&answers(vec![Some(3), None])).unwrap_err();
         assert_eq!(
             refused.strip_prefix(begin),
             Some("a worker is still closing those of earlier requests: try again in a moment")

@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crossbeam::channel;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{
@@ -271,12 +270,11 @@ fn summary(worker: Option<u32>, name: &str, unit: &str, its: &Histogram<u64>) ->
 
 /// The histograms of all workers. Those of workers that do not answer in time are lost.
 async fn take(workers: &Workers) -> Vec<(u32, Box<Histograms>)> {
-    let (reply, replies) = channel::bounded(workers.len());
-    workers.tell_all(|| Command::TakeHistograms(reply.clone()));
-    drop(reply);
-    let taken = workers.gather(&replies).await;
+    let taken = workers.ask(Command::TakeHistograms).gather().await.all;
     let has = |worker: usize| taken.iter().any(|(taken, _)| *taken as usize == worker);
-    for worker in (0..workers.len()).filter(|worker| !has(*worker)) {
+    let running = workers.handles.iter().enumerate();
+    let running = running.filter(|(_, handle)| !handle.has_ended());
+    for (worker, _) in running.filter(|(worker, _)| !has(*worker)) {
         log::warn!("worker {worker} did not answer in time: its histograms are lost");
     }
     taken

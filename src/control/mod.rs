@@ -32,6 +32,7 @@ mod recent;
 mod refusals;
 mod reload;
 mod remedy;
+mod replies;
 pub mod roster;
 pub mod sandbox;
 mod scaling;

@@ -24,6 +24,7 @@ use crate::time::{MS, NEVER, SECOND};
 use crate::worker::{Command, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
+use super::replies::Replies;
 use super::syn_filter::Attachment;
 use super::unix_sockets::Present;
 
@@ -119,6 +120,12 @@ impl WorkerHandle {
         !is_lost
     }
 
+    /// Whether its thread has come to its end, as without a session while the balancer stops.
+    pub(super) fn has_ended(&self) -> bool {
+        let thread = self.thread.lock();
+        thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Has it close the sessions of these backends, and of those that it was too busy for before.
     /// By a snapshot that it has missed, new sessions of them would follow: that comes first.
     fn close_downed(&self, downed: &[Downed]) {
@@ -141,7 +148,7 @@ impl Workers {
     pub(super) fn tell_all(&self, command: impl Fn() -> Command) {
         for worker in &self.handles {
             if !worker.tell(command()) {
-                log::warn!("a worker takes no commands: it is stuck, or has too much to do");
+                warn_of_lost();
             }
         }
     }
@@ -170,18 +177,19 @@ impl Workers {
         }
     }
 
-    /// The answers of the workers that answer in time. Workers must not touch this thread's wakers,
-    /// so it polls for them.
-    pub(super) async fn gather<T>(&self, replies: &Receiver<T>) -> Vec<T> {
-        let mut answers = Vec::new();
-        for _ in 0..ANSWER_POLLS {
-            answers.extend(replies.try_iter());
-            if answers.len() == self.len() {
-                break;
+    /// Asks every worker that still runs: one that has ended has nothing to tell. One that takes no
+    /// commands will not answer.
+    pub(super) fn ask<T>(&self, command: impl Fn(Sender<T>) -> Command) -> Replies<T> {
+        let (reply, receiver) = channel::bounded(self.len());
+        let (mut asked, mut lost) = (0, 0);
+        for worker in self.handles.iter().filter(|worker| !worker.has_ended()) {
+            asked += 1;
+            if !worker.tell(command(reply.clone())) {
+                lost += 1;
+                warn_of_lost();
             }
-            tokio::time::sleep(ANSWER_POLL).await;
         }
-        answers
+        Replies::new(receiver, asked, lost)
     }
 
     /// How many workers there are.
@@ -378,6 +386,10 @@ impl Workers {
     }
 }
 
+fn warn_of_lost() {
+    log::warn!("a worker takes no commands: it is stuck, or has too much to do");
+}
+
 impl Removed {
     /// Keeps the sockets of a removed listener, or returns those that are to be closed.
     fn add(&mut self, its: Listening) -> Option<Listening> {
@@ -452,10 +464,8 @@ impl Workers {
     }
 
     /// Lists the matching sessions: one list arrives from each worker.
-    pub(super) fn list(&self, filter: &SessionFilter) -> Receiver<Vec<SessionInfo>> {
-        let (reply, replies) = channel::bounded(self.len());
-        self.tell_all(|| Command::Sessions(filter.clone(), reply.clone()));
-        replies
+    pub(super) fn list(&self, filter: &SessionFilter) -> Replies<Vec<SessionInfo>> {
+        self.ask(|reply| Command::Sessions(filter.clone(), reply))
     }
 
     /// Closes the matching sessions, each worker's evenly spread over this time. How many there are
@@ -465,10 +475,8 @@ impl Workers {
         filter: &SessionFilter,
         reason: CloseReason,
         spread: Duration,
-    ) -> Receiver<Option<u64>> {
-        let (reply, replies) = channel::bounded(self.len());
-        self.tell_all(|| Command::Close(filter.clone(), reason, spread, reply.clone()));
-        replies
+    ) -> Replies<Option<u64>> {
+        self.ask(|reply| Command::Close(filter.clone(), reason, spread, reply))
     }
 
     /// When the last worker began to route by this version or a later one, in ns of the workers'
@@ -492,9 +500,6 @@ const REMOVAL_TIME: Duration = Duration::from_secs(1);
 pub(super) const LOG_QUEUE_LINES: usize = 16_384;
 /// Commands that a worker may be behind with.
 const MAILBOX_COMMANDS: usize = 64;
-const ANSWER_POLL: Duration = Duration::from_millis(1);
-/// Half a second: a worker that takes longer has a loop turn that long.
-const ANSWER_POLLS: u32 = 500;
 /// How long the sockets of a removed listener stay: 200 ms, twice as long as workers accept from
 /// them.
 const OPEN_FOR: u64 = 200 * MS;

@@ -197,6 +197,29 @@ fn sigint_lets_sessions_end_on_all_workers() {
     stops_gracefully(libc::SIGINT, 2);
 }
 
+/// A worker without sessions ends, and can't answer.
+#[test]
+fn sessions_that_hold_up_the_stop_are_listed_and_closed() {
+    watched(|| {
+        let launch = |launch: Launch| launch.workers(2).flag("--admin", "a.sock");
+        let (mut balancer, _backend, mut client, _accepted) = open(launch);
+        balancer.process.signal(libc::SIGTERM);
+        let workers = || {
+            let threads = balancer.process.all_threads();
+            let names = threads.iter().map(|its| its.value("Name"));
+            names.filter(|name| name.starts_with("worker-")).count()
+        };
+        eventually("one worker has ended", || workers() == 1);
+        let listed = balancer.ask(&["sessions", "--admin", "a.sock"]);
+        assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+        // The answer comes although the last worker and the balancer end.
+        let killed = balancer.ask(&["sessions", "--kill", "--all", "--admin", "a.sock"]);
+        assert_eq!(killed["sessions"], 1);
+        expect_reset(&mut client);
+        assert_eq!(balancer.wait().code(), Some(0));
+    });
+}
+
 #[test]
 fn an_idle_balancer_ends_at_once() {
     watched(|| {
