@@ -90,7 +90,9 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
         let sentence = admin_listeners::absent(&path, &error);
         Some(("admin".to_owned(), sentence))
     });
-    files.chain(socket).collect()
+    let kept = config.bans.file.as_deref().and_then(bans::mistake_in_kept);
+    let kept = kept.map(|sentence| ("bans.file".to_owned(), sentence));
+    files.chain(kept).chain(socket).collect()
 }
 
 /// The socket of the admin API, where the configuration names none.

@@ -345,7 +345,13 @@ fn bans_survive_a_restart_and_a_crash() {
         assert!(visit(client(2), balancer.address()).is_none());
         assert!(visit(client(1), balancer.address()).is_some());
         balancer.until_logged("it is set aside as");
-        assert!(dir.join("bans.corrupt").exists());
+        // Also once the file is written again, until the operator has seen to it.
+        let alerts = || balancer.ask(&["status"])["alerts"].to_string();
+        balancer.words(&["ban", "127.9.0.3"]);
+        eventually("the file has it", || kept("127.9.0.3 "));
+        assert!(alerts().contains("set aside as"), "{}", alerts());
+        fs::remove_file(dir.join("bans.corrupt")).unwrap();
+        eventually("the alert has ended", || alerts() == "[]");
         balancer.finish();
         fs::remove_dir_all(&dir).unwrap();
     });

@@ -25,10 +25,21 @@ use super::import::{BansRead, KnownBans, read_import};
 pub(in crate::control) struct KeptBans {
     bans: Vec<KeptBan>,
     pub(super) imported: Vec<BansRead>,
-    /// What is wrong with the file.
+    /// Why the file could not be read.
     pub(super) problem: Option<String>,
+    /// The file had a mistake, and stands aside.
+    pub(super) damage: Option<Damage>,
     /// It could not be read, and is not to be replaced.
     pub(super) is_unread: bool,
+}
+
+/// A file with a mistake: bans beyond that do not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Where the file is now.
+    pub(super) aside: PathBuf,
+    /// What is wrong with it.
+    pub(super) sentence: String,
 }
 
 /// A ban with its times as people know them.
@@ -61,39 +72,44 @@ impl KeptBans {
         let mut bans = Vec::new();
         let outcome = sys::open_regular(path).and_then(|file| parse(file, &mut bans));
         let shown = path.display();
-        let (problem, is_unread) = match outcome {
-            Ok(()) => (None, false),
-            Err(error) if error.kind() == ErrorKind::NotFound => (None, false),
+        let mut kept = Self {
+            bans,
+            ..Self::default()
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 let aside = beside(path, ".corrupt");
-                let count = bans.len();
                 match fs::rename(path, &aside) {
                     Ok(()) => {
-                        let aside = aside.display();
-                        let problem = format!(
-                            "bans file {shown}: {error}: it is set aside as {aside}; bans of it \
-                             that hold: {count}"
+                        let sentence = format!(
+                            "bans file {shown}: {error}: it is set aside as {}, look at it and \
+                             remove it; bans of it that hold: {}",
+                            aside.display(),
+                            kept.bans.len()
                         );
-                        (Some(problem), false)
+                        kept.damage = Some(Damage { aside, sentence });
                     }
                     Err(why) => {
                         let problem =
                             format!("bans file {shown}: {error}; cannot set it aside: {why}");
-                        (Some(problem), true)
+                        kept.refuse(problem);
                     }
                 }
             }
             Err(error) => {
-                let problem = format!("cannot read the bans file {shown}: {error}; bans are lost");
-                (Some(problem), true)
+                kept.refuse(format!(
+                    "cannot read the bans file {shown}: {error}; bans are lost"
+                ));
             }
-        };
-        Self {
-            bans,
-            imported: Vec::new(),
-            problem,
-            is_unread,
         }
+        kept
+    }
+
+    /// Leaves the file as it is.
+    fn refuse(&mut self, problem: String) {
+        (self.problem, self.is_unread) = (Some(problem), true);
     }
 
     /// Puts those of the last run that still hold into the table, beside those that it has.
@@ -199,10 +215,12 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
             Some(head @ (HEAD | FIRST_HEAD)) if number == 1 => is_first_format = head != HEAD,
             Some(_) if number == 1 => return mistake(format!("line 1: expected `{HEAD}`")),
             Some(text) if text.starts_with(END) => {
-                let is_whole = text[END.len()..] == bans.len().to_string();
-                return match is_whole {
+                if text[END.len()..] != bans.len().to_string() {
+                    return mistake(format!("line {number}: expected `{END}{}`", bans.len()));
+                }
+                return match lines.fill_buf()?.is_empty() {
                     true => Ok(()),
-                    false => mistake(format!("line {number}: expected `{END}{}`", bans.len())),
+                    false => mistake(format!("line {}: expected the end of the file", number + 1)),
                 };
             }
             Some(_) if bans.len() >= BANS_MAX => {
@@ -215,6 +233,21 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is wrong with a file that keeps bans, for a look before a start that sets it aside. May
+/// take long.
+pub(in crate::control) fn mistake_in_kept(path: &Path) -> Option<String> {
+    let outcome = sys::open_regular(path).and_then(|file| parse(file, &mut Vec::new()));
+    let error = outcome.err()?;
+    (error.kind() == ErrorKind::InvalidData).then(|| {
+        let (shown, aside) = (path.display(), beside(path, ".corrupt"));
+        format!(
+            "bans file {shown}: {error}: a start sets it aside as {}, and only the bans before \
+             that line hold",
+            aside.display()
+        )
+    })
 }
 
 /// Writes the bans that hold now to a file, in place of what it had. Waits for the disk.
@@ -369,13 +402,16 @@ mod tests {
         let path = dir.join("bans");
         let line = "192.0.2.7 hand 2026-01-01T00:00:00Z forever 0 0 why";
         fs::write(&path, format!("{HEAD}\n{line}\n192.0.2.8 hand")).unwrap();
+        // A look changes nothing.
+        let found = mistake_in_kept(&path).unwrap();
+        assert!(found.contains("line 3: it ends too soon"), "{found}");
+        assert_eq!(mistake_in_kept(&dir.join("none")), None);
         let kept = KeptBans::of_last_run(&path);
-        let problem = kept.problem.as_ref().unwrap();
+        let damage = kept.damage.as_ref().unwrap();
+        let problem = &damage.sentence;
         assert!(problem.contains("line 3: it ends too soon"), "{problem}");
-        assert!(
-            problem.contains("bans.corrupt; bans of it that hold: 1"),
-            "{problem}"
-        );
+        assert!(problem.ends_with("bans of it that hold: 1"), "{problem}");
+        assert_eq!(damage.aside, dir.join("bans.corrupt"));
         assert_eq!(kept.restore(&Bans::new(9)), 1);
         assert!(!path.exists() && dir.join("bans.corrupt").exists());
         // What is not a file is not touched.
@@ -390,6 +426,7 @@ mod tests {
         assert_eq!(error("10.0.0.0/8\n"), "line 1: expected `mahoraga bans 2`");
         let after = |line: &str| error(&format!("{HEAD}\n{line}\n"));
         assert_eq!(after("end 1"), "line 2: expected `end 0`");
+        assert_eq!(after("end 0\nx"), "line 3: expected the end of the file");
         assert_eq!(after("10.0.0.0/8"), "line 2: expected who banned it");
         assert_eq!(after("10.0.0.0/8 me"), "line 2: expected `hand` or `rule`");
         assert_eq!(

@@ -48,7 +48,8 @@ impl BanReports {
     /// What is wrong with the files of bans, a sentence each.
     pub(in crate::control) fn problems(&self) -> impl Iterator<Item = String> {
         let saver = self.saver.problem().into_iter();
-        saver.chain(self.import.problems())
+        let damage = self.saver.damage().map(str::to_owned);
+        saver.chain(damage).chain(self.import.problems())
     }
 
     /// Keeps the bans for the next run, at the end of this one.

@@ -1,5 +1,6 @@
 //! Keeps the file of bans up to date.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::guard::Bans;
 use crate::sys;
 use crate::time::SECOND;
 
-use super::file::{KeptBans, save};
+use super::file::{Damage, KeptBans, save};
 use super::tell;
 
 /// Has another thread write the file after changes: one at a time. A file that a reload names is
@@ -31,6 +32,8 @@ pub(super) struct Saver {
     changes: u64,
     /// Not before this time, in ns of the workers' clock.
     resume_at: u64,
+    /// A look whether a file that was set aside is still there.
+    looking: Option<Running<bool>>,
 }
 
 /// A file, and what is known of it.
@@ -42,6 +45,8 @@ struct KeptFile {
     is_unread: bool,
     /// Why it could not be read or written at last.
     error: Option<String>,
+    /// A mistake for which it was set aside: reported until that file is gone.
+    damage: Option<Damage>,
     /// Bans of it that hold.
     restored: usize,
 }
@@ -77,6 +82,7 @@ impl KeptFile {
             saved: None,
             is_unread: kept.is_unread,
             error: kept.problem.clone(),
+            damage: kept.damage.clone(),
             restored,
         }
     }
@@ -115,12 +121,47 @@ impl Saver {
         reading.or(writing).or(error)
     }
 
+    /// What was wrong with the file that was read, until it is removed.
+    pub(super) fn damage(&self) -> Option<&str> {
+        let damage = self.file.as_ref()?.damage.as_ref();
+        damage.map(|damage| &*damage.sentence)
+    }
+
+    /// Looks from time to time whether the file that was set aside is still there.
+    fn look_aside(&mut self) {
+        let Some(damage) = self.file.as_mut().map(|file| &mut file.damage) else {
+            return;
+        };
+        let Some(Damage { aside, .. }) = damage else {
+            return;
+        };
+        let Some(looking) = &mut self.looking else {
+            let look = |path: PathBuf| {
+                fs::symlink_metadata(path)
+                    .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            };
+            self.looking = Some(Running::begin(aside, look));
+            return;
+        };
+        // Another file may have been set aside meanwhile.
+        let is_it = looking.path == *aside;
+        let outcome = looking.outcome.try_recv();
+        if is_it && outcome == Ok(true) {
+            *damage = None;
+        }
+        let is_over = outcome != Err(TryRecvError::Empty);
+        if !is_it || is_over && sys::monotonic() - looking.began > LOOK_PAUSE {
+            self.looking = None;
+        }
+    }
+
     /// To be called each second. `path` is where bans are kept.
     pub(super) fn tick(&mut self, path: Option<&Path>, bans: &Arc<Bans>, events: &Events) {
         if self.file.as_ref().map(|file| &*file.path) != path {
             self.file = None;
             self.read(path, bans, events);
         }
+        self.look_aside();
         if let Some(writing) = &mut self.writing {
             let (outcome, took) = match writing.outcome.try_recv() {
                 Err(TryRecvError::Empty) => return,
@@ -222,7 +263,8 @@ fn report(file: &KeptFile, events: &Events) {
         let message = format!("bans of the last run that hold: {restored}");
         tell(events, Severity::Info, EventKind::Banned, message);
     }
-    if let Some(problem) = &file.error {
+    let damage = file.damage.as_ref().map(|damage| &damage.sentence);
+    for problem in file.error.iter().chain(damage) {
         let kind = EventKind::BansUnsaved;
         tell(events, Severity::Warn, kind, problem.clone());
     }
@@ -233,5 +275,7 @@ fn report(file: &KeptFile, events: &Events) {
 const PAUSE_FACTOR: u64 = 9;
 /// How long the end waits for the disk.
 const END_TIME: Duration = Duration::from_secs(2);
+/// From one look for a file that was set aside to the next one.
+const LOOK_PAUSE: u64 = 2 * SECOND;
 /// A disk that has not answered for so long is reported.
 const HANGS_AFTER: u64 = 10 * SECOND;
