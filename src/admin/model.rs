@@ -179,10 +179,11 @@ pub struct ListenerStatus {
     /// Clients refused since it listens.
     #[serde(default)]
     pub refused: u64,
-    /// Those that were banned, and those that limits of new connections refused, by limit.
+    /// The same by rule: those that were banned, those that the access list refused, and those that
+    /// limits of new connections refused, by limit. Their sum is `refused`.
     #[serde(default)]
     pub refused_by: BTreeMap<String, u64>,
-    /// Clients that such a limit would have refused if it were not in a dry run, by limit.
+    /// Clients that such a rule would have refused if it were not in a dry run, by rule.
     #[serde(default)]
     pub dry_run: BTreeMap<String, u64>,
     /// What waited for its limits of bandwidth, by limit: `session`, `source` or `all`.

@@ -8,7 +8,7 @@ use crate::admin::model::{
     BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus,
     SourcesStatus, TrafficStatus, WorkerStatus,
 };
-use crate::guard::{Limit, Meters, Refusal, Sources};
+use crate::guard::{DeniedBy, Limit, Meters, Refusal, Sources};
 use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{Listener, Snapshot};
@@ -48,37 +48,44 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
             .access
             .get(&listener.id)
             .map(|list| list.name.clone()),
-        refused: refused(listener),
+        refused: refused_by(listener).values().sum(),
         refused_by: refused_by(listener),
-        dry_run: by_rule(|rule| listener.gate.dry_run(rule)),
+        dry_run: dry_run(listener),
         paced: paced_by(listener),
         traffic: traffic([&*listener.traffic]),
     });
     listeners.collect()
 }
 
-/// Clients that any rule of a listener refused.
-fn refused(listener: &Listener) -> u64 {
-    let by_rules = Refusal::ALL.map(|rule| listener.gate.refused(rule));
-    let others = listener.gate.access_denied() + listener.gate.banned();
-    others + by_rules.iter().sum::<u64>()
+/// Clients that each rule of a listener refused.
+fn refused_by(listener: &Listener) -> BTreeMap<String, u64> {
+    let gate = &listener.gate;
+    by_rule(|rule| match rule {
+        DeniedBy::Ban => gate.banned(),
+        DeniedBy::AccessList => gate.access_denied(),
+        DeniedBy::Limit(limit) => gate.refused(limit),
+    })
 }
 
-/// Clients that were banned, and those that each limit refused.
-fn refused_by(listener: &Listener) -> BTreeMap<String, u64> {
-    let mut by = by_rule(|rule| listener.gate.refused(rule));
-    let banned = (
-        CloseReason::Banned.as_str().to_owned(),
-        listener.gate.banned(),
-    );
-    by.extend(Some(banned).filter(|(_, count)| *count > 0));
-    by
+/// Clients that each rule of a listener would have refused. A ban in a dry run is none.
+fn dry_run(listener: &Listener) -> BTreeMap<String, u64> {
+    let gate = &listener.gate;
+    by_rule(|rule| match rule {
+        DeniedBy::Ban => 0,
+        DeniedBy::AccessList => gate.access_dry_run(),
+        DeniedBy::Limit(limit) => gate.dry_run(limit),
+    })
 }
 
 /// The counts of rules that are above 0.
-fn by_rule(count: impl Fn(Refusal) -> u64) -> BTreeMap<String, u64> {
-    let counts = Refusal::ALL.map(|rule| (rule.as_str().to_owned(), count(rule)));
-    counts.into_iter().filter(|(_, count)| *count > 0).collect()
+fn by_rule(count: impl Fn(DeniedBy) -> u64) -> BTreeMap<String, u64> {
+    let limits = Refusal::ALL.into_iter().map(DeniedBy::Limit);
+    let rules = [DeniedBy::Ban, DeniedBy::AccessList].into_iter();
+    let counts = rules.chain(limits).map(|rule| {
+        let name = CloseReason::from(rule).as_str().to_owned();
+        (name, count(rule))
+    });
+    counts.filter(|(_, count)| *count > 0).collect()
 }
 
 /// What waited for the limits of bandwidth that had any wait.

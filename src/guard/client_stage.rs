@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use super::{AccessFilter, Action, Bans, Gate, Pass, Refusal, Rules, Sources, Trusted};
+use super::{AccessFilter, Action, Bans, Gate, Held, Refusal, Rules, Sources, Trusted};
 
 /// The rules of a listener about its clients, at one moment.
 ///
@@ -41,6 +41,16 @@ pub struct Denied {
     pub action: Action,
 }
 
+/// What an admitted client has.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct ClientPass {
+    /// Its place at its source, if that is counted.
+    pub held: Option<Held>,
+    /// The first rule that would have refused it if it were not in dry run.
+    pub dry_run: Option<DeniedBy>,
+}
+
 /// A rule that refuses clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeniedBy {
@@ -67,27 +77,36 @@ impl ClientStage<'_> {
     /// # Errors
     /// The first rule that refuses it.
     #[inline]
-    pub fn admit(&self, client: Option<IpAddr>, now: u64) -> Result<Pass, Denied> {
+    pub fn admit(&self, client: Option<IpAddr>, now: u64) -> Result<ClientPass, Denied> {
         if client.is_some_and(|ip| self.is_banned(ip, now)) {
             return Err(Denied {
                 by: DeniedBy::Ban,
                 action: self.ban_action,
             });
         }
+        let mut dry_run = None;
         if let Some(list) = self.access.filter(|list| self.is_denied(list, client)) {
-            return Err(Denied {
-                by: DeniedBy::AccessList,
-                action: list.action,
-            });
+            if !list.dry_run {
+                return Err(Denied {
+                    by: DeniedBy::AccessList,
+                    action: list.action,
+                });
+            }
+            dry_run = Some(DeniedBy::AccessList);
         }
         if self.rules.is_empty() {
-            return Ok(Pass::default());
+            let held = None;
+            return Ok(ClientPass { held, dry_run });
         }
         let admitted = self.gate.admit(self.sources, self.rules, client, now);
-        admitted.map_err(|limit| Denied {
+        let pass = admitted.map_err(|limit| Denied {
             by: DeniedBy::Limit(limit),
             action: self.rules.action(limit),
-        })
+        })?;
+        // The first rule that would have refused it counts, as it does where it refuses.
+        let dry_run = dry_run.or(pass.dry_run.map(DeniedBy::Limit));
+        let held = pass.held;
+        Ok(ClientPass { held, dry_run })
     }
 
     /// Whether a client is banned at `now`, which is counted.
@@ -101,16 +120,16 @@ impl ClientStage<'_> {
         is_banned
     }
 
-    /// Whether a list refuses a client. It counts those that it would refuse in a dry run, too.
+    /// Whether a list refuses a client, or would in a dry run, which is counted.
     fn is_denied(&self, list: &AccessFilter, client: Option<IpAddr>) -> bool {
         if client.is_some_and(|ip| list.allows(ip)) {
             return false;
         }
         list.refused.fetch_add(1, Ordering::Relaxed);
-        if list.dry_run {
-            return false;
+        match list.dry_run {
+            true => self.gate.count_access_dry_run(),
+            false => self.gate.count_access_denied(),
         }
-        self.gate.count_access_denied();
         true
     }
 }

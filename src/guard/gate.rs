@@ -22,6 +22,8 @@ pub struct Gate {
     banned: AtomicU64,
     /// Clients that its access list refused.
     access_denied: AtomicU64,
+    /// Those that it would have refused.
+    access_dry_run: AtomicU64,
     /// Clients that would have been refused.
     dry_run: [AtomicU64; Refusal::ALL.len()],
 }
@@ -124,6 +126,7 @@ impl Gate {
             refused: Default::default(),
             banned: AtomicU64::new(0),
             access_denied: AtomicU64::new(0),
+            access_dry_run: AtomicU64::new(0),
             dry_run: Default::default(),
         }
     }
@@ -177,6 +180,17 @@ impl Gate {
     #[must_use]
     pub fn access_denied(&self) -> u64 {
         self.access_denied.load(Ordering::Relaxed)
+    }
+
+    /// Counts a client that the access list would have refused if it were not in dry run.
+    pub fn count_access_dry_run(&self) {
+        self.access_dry_run.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that the access list would have refused.
+    #[must_use]
+    pub fn access_dry_run(&self) -> u64 {
+        self.access_dry_run.load(Ordering::Relaxed)
     }
 
     /// Clients that this limit has refused.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use crate::address::Address;
 use crate::fault::Fault;
-use crate::guard::{AccessFilter, Action, Pass};
+use crate::guard::{AccessFilter, Action, ClientPass};
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::session::CloseReason;
@@ -61,7 +61,7 @@ pub(super) struct Admitted {
     pub(super) socket: Socket,
     /// Its address, if a rule needed it.
     pub(super) peer: Option<SocketAddr>,
-    pub(super) pass: Pass,
+    pub(super) pass: ClientPass,
 }
 
 impl Port {

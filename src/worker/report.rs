@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam::channel::Sender;
 
-use crate::guard::Refusal;
+use crate::guard::DeniedBy;
 use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{Listener, Snapshot};
@@ -59,5 +59,5 @@ pub struct Record {
     /// Why it ended.
     pub reason: CloseReason,
     /// The rule that would have refused its client if it were not in dry run.
-    pub dry_run: Option<Refusal>,
+    pub dry_run: Option<DeniedBy>,
 }

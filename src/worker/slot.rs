@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::guard::{Held, Refusal};
+use crate::guard::{DeniedBy, Held};
 use crate::kernel::{BUFFER_BYTES, Buffer, Done, Errno, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
@@ -38,7 +38,7 @@ pub(super) struct Slot {
     /// Its place at its source, if that is counted.
     held: Option<Held>,
     /// The rule that would have refused the client if it were not in dry run.
-    dry_run: Option<Refusal>,
+    dry_run: Option<DeniedBy>,
     /// The keys that a backend is selected by.
     pub(super) keys: Keys,
     pub(super) backend: Option<Socket>,

@@ -230,7 +230,11 @@ fn listeners_and_pools_and_backends_are_tables() {
             max_connections: Some(10_000),
             access_list: Some("office".to_owned()),
             refused: 7,
-            refused_by: [("source_rate".to_owned(), 3)].into(),
+            refused_by: [
+                ("access_denied".to_owned(), 4),
+                ("source_rate".to_owned(), 3),
+            ]
+            .into(),
             dry_run: [("global_rate".to_owned(), 12)].into(),
             paced: [].into(),
             traffic: TRAFFIC,
@@ -306,6 +310,7 @@ fn access_lists_are_shown() {
     let listeners = json(&[ListenerStatus {
         name: "front".to_owned(),
         access_list: Some("office".to_owned()),
+        dry_run: [("access_denied".to_owned(), 7)].into(),
         ..ListenerStatus::default()
     }]);
     let answers = [
@@ -325,7 +330,7 @@ fn access_lists_are_shown() {
     );
     assert_eq!(
         succeeded(&fake.run(&["access", "--client", "192.0.2.7"])),
-        "192.0.2.7: deny, by 192.0.2.0/24 of feed.txt\n"
+        "192.0.2.7: deny (dry run), by 192.0.2.0/24 of feed.txt\n"
     );
     let want = [
         "GET /v1/access_lists",
@@ -685,8 +690,8 @@ front: would have been refused (dry run): global_rate 12
 ";
 
 const ACCESS_LISTS: &str = "\
-access list  prefixes  others  refused  by listener  mode     file
-office           1003  allow         7  front        dry run  feed.txt
+access list  prefixes  others  refused  dry run  by listener  file
+office           1003  allow                  7  front 7      feed.txt
 office: the last good file is in force: feed.txt: line 2
 ";
 

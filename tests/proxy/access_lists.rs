@@ -81,6 +81,9 @@ fn flags_let_in_by_the_longest_prefix() {
             "{lines:?}"
         );
         assert_eq!(balancer.number("closed.access_denied"), 4);
+        let listener = &balancer.ask(&["listeners"])[0];
+        assert_eq!(listener["refused_by"].to_string(), r#"{"access_denied":4}"#);
+        assert_eq!(listener["refused"], 4);
         balancer.finish();
     });
 }
@@ -327,8 +330,12 @@ fn a_dry_run_counts_and_reports_and_refuses_no_one() {
             (&list["refused"], &list["dry_run"]),
             (&1.into(), &true.into())
         );
-        assert_eq!(balancer.ask(&["listeners"])[0]["refused"], 0);
+        let listener = &balancer.ask(&["listeners"])[0];
+        assert_eq!(listener["refused"], 0);
+        assert_eq!(listener["dry_run"]["access_denied"], 1);
         assert_eq!(balancer.number("closed.access_denied"), 0);
+        let line = "dry_run=access_denied";
+        eventually("it has a line", || balancer.output().count(line) == 1);
         drop(events);
         balancer.finish();
     });

@@ -16,6 +16,7 @@ use crate::admin::model::{
     AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion, ListenerStatus,
 };
 use crate::config::values::known;
+use crate::guard::Access;
 
 pub(super) async fn access(args: &AccessArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
@@ -93,18 +94,22 @@ fn lists_text(lists: &[AccessListStatus], listeners: &[ListenerStatus], paint: P
         ("prefixes", Align::Right),
         ("others", Align::Left),
         ("refused", Align::Right),
+        ("dry run", Align::Right),
         ("by listener", Align::Left),
-        ("mode", Align::Left),
         ("file", Align::Left),
     ]);
     for list in lists {
+        let (refused, would_refuse) = match list.dry_run {
+            true => (String::new(), count(list.refused)),
+            false => (count(list.refused), String::new()),
+        };
         table.row([
             list.name.as_str().into(),
             list.prefixes.to_string().into(),
             list.others.as_str().into(),
-            count(list.refused).into(),
+            refused.into(),
+            would_refuse.into(),
             by_listener(list, listeners).into(),
-            if list.dry_run { "dry run" } else { "" }.into(),
             list.file.as_deref().unwrap_or("").into(),
         ]);
     }
@@ -115,14 +120,12 @@ fn lists_text(lists: &[AccessListStatus], listeners: &[ListenerStatus], paint: P
     text
 }
 
-/// The listeners that use a list, each with how many clients it refused there.
+/// The listeners that use a list, each with how many clients it refused there, or would have.
 fn by_listener(list: &AccessListStatus, listeners: &[ListenerStatus]) -> String {
     let using = listeners.iter();
     let using = using.filter(|one| one.access_list.as_ref() == Some(&list.name));
-    let using = using.map(|one| match denied(one) {
-        _ if list.dry_run => one.name.clone(),
-        refused => format!("{} {}", one.name, count(refused)),
-    });
+    let refused = |one| count(denied(one, list.dry_run));
+    let using = using.map(|one| format!("{} {}", one.name, refused(one)));
     using.collect::<Vec<_>>().join(", ")
 }
 
@@ -157,5 +160,7 @@ fn decision_text(list: &AccessListStatus, decision: &AccessDecision) -> String {
         (Some(prefix), _) => format!("by {prefix}"),
     };
     let AccessDecision { client, access, .. } = decision;
-    format!("{}\n", plain(&format!("{client}: {access}, {by}")))
+    let is_let_in = list.dry_run && access == Access::Deny.as_str();
+    let dry_run = if is_let_in { " (dry run)" } else { "" };
+    format!("{}\n", plain(&format!("{client}: {access}{dry_run}, {by}")))
 }

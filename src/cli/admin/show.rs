@@ -403,13 +403,8 @@ fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
 
 /// Lines about the clients that the rules of a listener refused, or would have refused.
 fn refusals(listener: &ListenerStatus) -> String {
-    let mut refused = listener.refused_by.clone();
-    let denied = denied(listener);
-    if denied > 0 {
-        refused.insert(CloseReason::AccessDenied.to_string(), denied);
-    }
     let both = [
-        ("refused", &refused),
+        ("refused", &listener.refused_by),
         ("would have been refused (dry run)", &listener.dry_run),
     ];
     let said = both.into_iter().filter(|(_, all)| !all.is_empty());
@@ -420,10 +415,14 @@ fn refusals(listener: &ListenerStatus) -> String {
     lines.collect()
 }
 
-/// How many clients the access list of a listener refused.
-pub(super) fn denied(listener: &ListenerStatus) -> u64 {
-    let by_limits: u64 = listener.refused_by.values().sum();
-    listener.refused.saturating_sub(by_limits)
+/// How many clients the access list of a listener refused, or would have refused in a dry run.
+pub(super) fn denied(listener: &ListenerStatus, dry_run: bool) -> u64 {
+    let counts = match dry_run {
+        true => &listener.dry_run,
+        false => &listener.refused_by,
+    };
+    let denied = counts.get(CloseReason::AccessDenied.as_str());
+    denied.copied().unwrap_or(0)
 }
 
 /// Such as `source_connections 3, source_rate 12`.

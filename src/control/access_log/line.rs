@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::time::SystemTime;
 
 use crate::config::LogFormat;
-use crate::session::Summary;
+use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
 use crate::worker::Record;
@@ -42,7 +42,7 @@ pub(super) fn write_line(out: &mut String, record: &Record, format: LogFormat) {
     line.number("worker", Some(u64::from(record.worker)));
     line.text("reason", record.reason);
     if let Some(rule) = record.dry_run {
-        line.text("dry_run", rule.as_str());
+        line.text("dry_run", CloseReason::from(rule));
     }
     line.end();
 }

@@ -131,6 +131,34 @@ fn a_client_is_refused_by_the_first_rule_that_forbids_it() {
     }
 }
 
+/// So that one address can be seen before a list refuses any.
+#[test]
+fn a_list_in_a_dry_run_lets_clients_in_and_names_itself() {
+    let mut listener = Listener::new(rules(1, 9));
+    listener.deny(&[network((2, 1))]);
+    let list = listener.access.take().unwrap();
+    listener.access = Some(list.counting(Arc::default(), true));
+    let pass = |last| listener.stage().admit(Some(ip(last)), 0).unwrap();
+    let (denied, other) = (pass(2), pass(4));
+    assert_eq!(denied.dry_run, Some(DeniedBy::AccessList));
+    assert_eq!(other.dry_run, None);
+    let gate = &listener.gate;
+    assert_eq!((gate.access_dry_run(), gate.access_denied()), (1, 0));
+    // A limit still refuses it.
+    assert_eq!(listener.denied(ip(2)), CONNECTIONS);
+    // Of two dry runs the first rule counts.
+    listener.rules.source = listener.rules.source.map(|rules| SourceRules {
+        dry_run: true,
+        ..rules
+    });
+    let pass = |last| listener.stage().admit(Some(ip(last)), 0).unwrap();
+    assert_eq!(pass(2).dry_run, Some(DeniedBy::AccessList));
+    assert_eq!(pass(4).dry_run, Some(CONNECTIONS));
+    for place in [denied.held, other.held].into_iter().flatten() {
+        gate.release(&listener.sources, place);
+    }
+}
+
 #[test]
 fn trust_concerns_bans_only() {
     let mut listener = Listener::new(rules(1, 9));
