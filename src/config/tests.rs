@@ -365,6 +365,49 @@ fn unused_pools_are_warned_of() {
     assert_eq!(unused, ["f:2:20: warning: no listener uses the pool `b`"]);
 }
 
+#[test]
+fn rules_that_ban_no_source_are_warned_of() {
+    let warned = |listener: &str, top: &str, pool: &str| {
+        let text = format!(
+            "({top} listeners: [(bind: \"127.0.0.1:1\", pool: \"p\", ban: (after: 3), {listener})],
+            pools: [(name: \"p\", backends: [\"127.0.0.1:2\"], {pool})])"
+        );
+        let (config, source) = read(&text).unwrap();
+        let all = warnings(&config, HOST, Some(&source));
+        all.iter()
+            .any(|one| one.to_string().contains("bans no one"))
+    };
+    let list = |dry_run| {
+        format!("access_lists: [(name: \"a\", deny: [\"10.0.0.0/8\"], dry_run: {dry_run})],")
+    };
+    let hash = "strategy: (type: \"hash\", key: \"sni\")";
+    let persist = "persist: (key: \"sni\")";
+    let own = "access_list: \"a\"";
+    for (listener, top, pool) in [
+        ("", String::new(), ""),
+        ("source_limits: (rate: 1, dry_run: true)", String::new(), ""),
+        // They say what a source is.
+        (
+            "source_limits: (prefix_v4: 24), bandwidth: (source: (up: \"1MB/s\"))",
+            String::new(),
+            "",
+        ),
+        (own, list(true), ""),
+        ("half_sent: \"pass\"", String::new(), hash),
+    ] {
+        assert!(warned(listener, &top, pool), "{listener} {top} {pool}");
+    }
+    for (listener, top, pool) in [
+        ("source_limits: (rate: 1)", String::new(), ""),
+        ("source_limits: (connections: 1)", String::new(), ""),
+        (own, list(false), ""),
+        ("", String::new(), hash),
+        ("", String::new(), persist),
+    ] {
+        assert!(!warned(listener, &top, pool), "{listener} {top} {pool}");
+    }
+}
+
 /// Marsaglia's xorshift64.
 fn random(state: &mut u64) -> usize {
     *state ^= *state << 13;

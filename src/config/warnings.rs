@@ -11,7 +11,9 @@ use super::error::{Warning, cap};
 use super::rules::Finding;
 use super::source::Source;
 use super::tokens::Span;
-use super::{Backend, Config, FirstTier, Key, Pool, Strategy, Timeouts, values};
+use super::{
+    Backend, Config, FirstTier, HalfSent, Key, Listener, Pool, Strategy, Timeouts, values,
+};
 use crate::address::Address;
 use crate::peek::Field;
 use crate::sys;
@@ -59,6 +61,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         }
     }
     access_lists(config, &mut found);
+    bans(config, &mut found);
     for (i, pool) in config.pools.iter().enumerate() {
         strategy(i, pool, &mut found);
         live::pool(i, pool, &mut found);
@@ -81,6 +84,35 @@ fn access_lists(config: &Config, found: &mut Vec<Finding>) {
             found.push(Finding::at(format!("access_lists[{i}].name"), sentence));
         }
     }
+}
+
+/// Rules that ban no source, as nothing that the listener refuses is an offence.
+fn bans(config: &Config, found: &mut Vec<Finding>) {
+    for (i, listener) in config.listeners.iter().enumerate() {
+        if listener.ban.is_none() || offences(config, listener) {
+            continue;
+        }
+        let sentence = "ban: it bans no one: a listener bans clients that its `access_list` or \
+                        its `source_limits` refuse (not in a dry run), or whose first bytes do not \
+                        come in time";
+        found.push(Finding::at(format!("listeners[{i}].ban"), sentence));
+    }
+}
+
+/// Whether a source can commit an offence at a listener.
+fn offences(config: &Config, listener: &Listener) -> bool {
+    let lists = config.access_lists.iter();
+    let mut own = lists.filter(|list| listener.access_list.as_ref() == Some(&list.name));
+    let limits = listener.source_limits.as_ref();
+    let limits =
+        limits.is_some_and(|its| !its.dry_run && (its.connections.is_some() || its.rate.is_some()));
+    let pool = &config.pools[listener.pool];
+    let keys = [pool.strategy.key(), pool.persists().map(|its| &its.key)];
+    let mut keys = keys.into_iter().flatten();
+    let waits = listener.half_sent == HalfSent::Close;
+    own.any(|list| !list.dry_run)
+        || limits
+        || waits && keys.any(|key| matches!(key, Key::Peeked(_)))
 }
 
 fn workers(config: &Config, host: Host, found: &mut Vec<Finding>) {

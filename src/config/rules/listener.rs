@@ -6,7 +6,7 @@ use super::Finding;
 use crate::address::Address;
 use crate::config::Config;
 use crate::config::error::SHOWN_MAX;
-use crate::config::values::known;
+use crate::config::values::{known, written};
 
 /// The rules that listeners break.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
@@ -50,6 +50,12 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
     if limits.is_some_and(|its| its.connections.is_none() && its.rate.is_none()) && !is_paced {
         let sentence = "source_limits: expected `connections`, `rate` or both";
         found.push(Finding::at(at("source_limits"), sentence).needing(at("bind")));
+    }
+    if let Some(ban) = listener.ban.filter(|ban| ban.r#for > ban.up_to) {
+        let longest = written(ban.up_to);
+        let sentence = format!("for: expected at most `up_to`, which is {longest}");
+        let needs = format!("{}|{}", at("ban.up_to"), at("bind"));
+        found.push(Finding::at(at("ban.for"), sentence).needing(needs));
     }
     let unknown = listener.access_list.as_deref();
     if let Some(name) = unknown.filter(|name| !names.contains(name)) {

@@ -72,6 +72,14 @@ fn of_access_lists() -> Vec<Case> {
             ..Case::default()
         },
         Case {
+            sentence: "for: expected at most `up_to`, which is 1h",
+            file: r#"listeners: [(bind: "127.0.0.1:1", pool: "p", source_limits: (rate: 1),
+                    ban: (for: "61m"))],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            flags: "--from 127.0.0.1:1 --to unix:/a --source-rate 1 --ban-after 3/1s --ban-for 61m",
+            ..Case::default()
+        },
+        Case {
             sentence: "access_list: there is no access list called `ofice`, did you mean `office`?",
             file: r#"access_lists: [(name: "office", others: "deny")],
                 listeners: [(bind: "127.0.0.1:1", pool: "p", access_list: "ofice")],
