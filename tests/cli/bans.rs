@@ -62,7 +62,9 @@ fn bans_are_shown_with_their_origin() {
     let again: Vec<BanStatus> = serde_json::from_str(succeeded(&output)).unwrap();
     assert_eq!(again, all);
     // What `ban --from` and a watched file read.
-    let lines = "192.0.2.7 # floods\u{fffd}[2J\n2001:db8::/48\n203.0.113.9 # floods\u{fffd}[2J\n";
+    let lines = "192.0.2.7 # floods\u{fffd}[2J\n\
+                 2001:db8::/48 # until 2026-01-02T03:05:35Z\n\
+                 203.0.113.9 # floods\u{fffd}[2J\n";
     assert_eq!(succeeded(&fake.run(&["bans", "--export"])), lines);
     assert_eq!(
         succeeded(&fake.run(&["bans", "--export", "--limit", "9"])),
@@ -119,7 +121,8 @@ fn clients_are_banned() {
     again.ban.until = Some("2026-01-02T03:14:05Z".to_owned());
     again.notes = vec!["clients of 10.1.0.0/16 still connect".to_owned()];
     let again = json(&again);
-    let answers = [&*forever, &again, &forever, &again, &forever, &forever];
+    let mut answers = vec![&*forever, &again, &forever, &again];
+    answers.extend([&*forever; 5]);
     let fake = Fake::saying("client_ban", &answers);
     let output = fake.run(&["ban", "192.0.2.7"]);
     assert_eq!(succeeded(&output), "192.0.2.7 banned until it is lifted\n");
@@ -135,19 +138,30 @@ fn clients_are_banned() {
     assert_eq!(succeeded(&output), again.clone() + "\n");
     fs::write(
         fake.directory.join("feed"),
-        "# two\n192.0.2.8 # why\n\n  2001:db8::/48;\n",
+        "# two\n192.0.2.8 # why it was\n\n  2001:db8::/48;\n\
+         192.0.2.9 # until 2001-01-01T00:00:00Z over\n",
     )
     .unwrap();
     let output = fake.run(&["ban", "--from", "feed"]);
-    assert_eq!(succeeded(&output).lines().count(), 2);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
+    let past = "warning: 192.0.2.9 is not banned: its ban ended at 2001-01-01T00:00:00Z\n";
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), past));
+    let output = fake.run(&[
+        "ban", "--from", "feed", "--for", "10m", "--reason", "floods",
+    ]);
+    assert_eq!(succeeded(&output).lines().count(), 3);
     let (times, force) = (r#""for":"10m","force":true"#, r#""reason":"floods""#);
+    let reason = force;
     let want = [
         r#"POST /v1/bans {"prefix":"192.0.2.7"}"#.to_owned(),
         format!(r#"POST /v1/bans {{{times},"prefix":"10.0.0.0/7",{force}}}"#),
         format!(r#"POST /v1/bans {{{times},"prefix":"::1",{force}}}"#),
         r#"POST /v1/bans {"prefix":"10.0.0.0/7"}"#.to_owned(),
-        r#"POST /v1/bans {"prefix":"192.0.2.8"}"#.to_owned(),
+        r#"POST /v1/bans {"prefix":"192.0.2.8","reason":"why it was"}"#.to_owned(),
         r#"POST /v1/bans {"prefix":"2001:db8::/48"}"#.to_owned(),
+        format!(r#"POST /v1/bans {{"for":"10m","prefix":"192.0.2.8",{reason}}}"#),
+        format!(r#"POST /v1/bans {{"for":"10m","prefix":"2001:db8::/48",{reason}}}"#),
+        format!(r#"POST /v1/bans {{"for":"10m","prefix":"192.0.2.9",{reason}}}"#),
     ];
     let mut asked = fake.asked();
     for request in &mut asked {

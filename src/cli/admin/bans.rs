@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use hyper::Method;
 use serde::Serialize;
@@ -32,10 +33,7 @@ pub(super) async fn bans(args: &BansArgs) -> Result<(), ClientError> {
     let bans: Vec<BanStatus> = client.get(&(path(&["bans"]) + &query(&filter))).await?;
     let limit = args.limit.unwrap_or(BANS) as usize;
     if args.export {
-        let lines = bans.iter().map(|ban| match &ban.reason {
-            Some(reason) => format!("{} # {}\n", ban.prefix, plain(reason)),
-            None => format!("{}\n", ban.prefix),
-        });
+        let lines = bans.iter().map(exported);
         // A reader that closed standard output does not need the rest.
         let _ = print(&lines.collect::<String>());
         return Ok(());
@@ -52,17 +50,26 @@ pub(super) async fn bans(args: &BansArgs) -> Result<(), ClientError> {
 
 pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
-    let mut prefixes = args.prefixes.clone();
+    let mut listed: Vec<_> = args.prefixes.iter().copied().map(Listed::bare).collect();
     if let Some(path) = &args.from {
-        prefixes.extend(read(path).map_err(ClientError::Usage)?);
+        listed.extend(read(path).map_err(ClientError::Usage)?);
     }
     let mut refused = Refused::default();
-    for prefix in &prefixes {
+    for one in &listed {
+        let prefix = one.prefix;
         let mut body = json!({ "prefix": prefix });
         if let Some(time) = args.time {
             body["for"] = written(time).into();
+        } else if let Some(until) = one.until {
+            let Some(left) = left(until) else {
+                let until = humantime::format_rfc3339_seconds(until);
+                let past = format!("{prefix} is not banned: its ban ended at {until}");
+                warn(&args.options, &[past]);
+                continue;
+            };
+            body["for"] = written(left).into();
         }
-        if let Some(reason) = &args.reason {
+        if let Some(reason) = args.reason.as_ref().or(one.reason.as_ref()) {
             body["reason"] = reason.as_str().into();
         }
         if args.force {
@@ -88,7 +95,7 @@ pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
         );
         warn(&args.options, &banned.notes);
     }
-    refused.end("banned", prefixes.len())
+    refused.end("banned", listed.len())
 }
 
 /// What the balancer refused of a list: the rest is done all the same.
@@ -166,25 +173,85 @@ async fn unban_those(args: &UnbanArgs, client: &Client) -> Result<(), ClientErro
     Ok(())
 }
 
-/// The prefixes of a file: all of them, before the first is banned.
-fn read(path: &Path) -> Result<Vec<Prefix>, String> {
+/// A ban as a line of a list.
+#[derive(Debug, PartialEq, Eq)]
+struct Listed {
+    prefix: Prefix,
+    until: Option<SystemTime>,
+    reason: Option<String>,
+}
+
+impl Listed {
+    fn bare(prefix: Prefix) -> Self {
+        Self {
+            prefix,
+            until: None,
+            reason: None,
+        }
+    }
+
+    /// Reads a prefix and a comment: what [`exported`] wrote, or the reason as others write it.
+    fn new(prefix: Prefix, comment: &str) -> Self {
+        let (until, reason) = end_and_reason(comment.trim());
+        let reason = Some(values::shown_reason(reason)).filter(|reason| !reason.is_empty());
+        Self {
+            prefix,
+            until,
+            reason,
+        }
+    }
+}
+
+/// `PREFIX # until TIME reason`, without what the ban has not.
+fn exported(ban: &BanStatus) -> String {
+    let until = ban.until.as_ref().map(|until| format!("{UNTIL}{until}"));
+    let reason = ban.reason.as_deref().map(plain);
+    let comment: Vec<_> = until.into_iter().chain(reason).collect();
+    match comment.is_empty() {
+        true => format!("{}\n", ban.prefix),
+        false => format!("{} # {}\n", ban.prefix, comment.join(" ")),
+    }
+}
+
+/// The end of a ban that a comment begins with, if it does, and the rest.
+fn end_and_reason(comment: &str) -> (Option<SystemTime>, &str) {
+    let parts = || {
+        let after = comment.strip_prefix(UNTIL)?;
+        let (time, rest) = after.split_once(' ').unwrap_or((after, ""));
+        Some((humantime::parse_rfc3339(time).ok()?, rest))
+    };
+    parts().map_or((None, comment), |(until, rest)| (Some(until), rest))
+}
+
+/// Whole seconds until a time; `None`: it is over.
+fn left(until: SystemTime) -> Option<Duration> {
+    let left = until.duration_since(SystemTime::now()).ok()?;
+    Some(Duration::from_secs(left.as_secs() + 1))
+}
+
+/// What begins the comment of a ban that ends.
+const UNTIL: &str = "until ";
+
+/// The bans of a file: all of them, before the first takes effect.
+fn read(path: &Path) -> Result<Vec<Listed>, String> {
     let shown = path.display();
     let text = match path.as_os_str() == "-" {
         true => io::read_to_string(io::stdin()),
         false => fs::read_to_string(path),
     };
     let text = text.map_err(|error| format!("cannot read {shown}: {error}"))?;
-    let mut prefixes = Vec::new();
+    let mut listed = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let line = line.split(['#', ';']).next().unwrap_or("").trim();
+        let (line, comment) = line.split_once(['#', ';']).unwrap_or((line, ""));
+        let line = line.trim();
         if !line.is_empty() {
             let prefix = values::prefix(line);
             let about = |error: ValueError| error.about("prefix", line);
             let wrong = |error| format!("{shown}: line {number}: {}", about(error));
-            prefixes.push(prefix.map_err(wrong)?);
+            listed.push(Listed::new(prefix.map_err(wrong)?, comment));
         }
     }
-    Ok(prefixes)
+    Ok(listed)
 }
 
 /// Shows what an order does not do; in JSON the answer has it.
@@ -224,4 +291,46 @@ fn table(bans: &[BanStatus], paint: Paint) -> String {
         ]);
     }
     table.text(paint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_exported_is_read_again() {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+        for (until, reason) in [
+            (None, None),
+            (None, Some("a b")),
+            (Some(until), None),
+            (Some(until), Some("until it stops; # and more")),
+        ] {
+            let shown = |at| humantime::format_rfc3339_seconds(at).to_string();
+            let ban = BanStatus {
+                prefix: "192.0.2.0/24".parse().unwrap(),
+                by: crate::admin::model::BannedBy::Rule,
+                reason: reason.map(str::to_owned),
+                since: String::new(),
+                until: until.map(shown),
+                left_s: None,
+                hits: 0,
+            };
+            let line = exported(&ban);
+            let comment = line.split_once('#').map_or("", |(_, comment)| comment);
+            let reason = reason.map(str::to_owned);
+            let prefix = ban.prefix;
+            let again = Listed {
+                prefix,
+                until,
+                reason,
+            };
+            assert_eq!(Listed::new(prefix, comment), again, "{line}");
+        }
+        // Others may write what they like.
+        let (until, rest) = end_and_reason("until tomorrow");
+        assert_eq!((until, rest), (None, "until tomorrow"));
+        let left = left(SystemTime::now() + Duration::from_millis(10));
+        assert_eq!(left, Some(Duration::from_secs(1)));
+    }
 }

@@ -30,7 +30,7 @@ pub struct BansArgs {
     /// Show at most N, up to 1000000 [default: 1000]
     #[arg(long, value_name = "N", value_parser = ban_limit)]
     pub limit: Option<u32>,
-    /// Print lines for `mahoraga ban --from` and for other programs: PREFIX # reason
+    /// Print lines for `mahoraga ban --from` and for other programs: PREFIX # until TIME reason
     #[arg(long, conflicts_with = "json")]
     pub export: bool,
     /// How to reach the balancer.
@@ -56,13 +56,14 @@ pub struct BanArgs {
     /// Addresses or prefixes, such as 192.0.2.7 or 198.51.100.0/24
     #[arg(value_name = "CIDR", required_unless_present = "from", value_parser = values::prefix)]
     pub prefixes: Vec<Prefix>,
-    /// Also those of this file (- for standard input): one on a line, # and ; begin comments
+    /// Also those of this file (- for standard input): one on a line; a comment after # or ; is its
+    /// reason, or `until TIME reason`
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// How long, such as 10m [default: until it is lifted]
+    /// How long, such as 10m [default: as the file says, or until it is lifted]
     #[arg(long = "for", value_name = "DURATION", value_parser = ban_time)]
     pub time: Option<Duration>,
-    /// Why, in up to 200 characters
+    /// Why, in up to 200 characters [default: as the file says]
     #[arg(long, value_name = "TEXT", value_parser = values::reason)]
     pub reason: Option<String>,
     /// Ban also a prefix shorter than /8 of IPv4, or than /19 of IPv6
