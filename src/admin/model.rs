@@ -269,7 +269,7 @@ pub struct BackendStatus {
     pub state: AdminState,
     /// The result of its probes.
     pub health: HealthStatus,
-    /// Why the last probe failed, or what a reader should know of it.
+    /// Why the last probe failed, that none was made yet, or what a reader should know of it.
     pub check: Option<String>,
     /// For how long it is ejected, in seconds.
     pub ejected_s: Option<f64>,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::admin::model::{AccessDecision, AccessListDetail, AccessListStatus};
-use crate::config::{self, Config};
+use crate::config::{self, AccessEdits, Config};
 use crate::guard::{self, Access, Prefixes};
 use crate::prefix::Prefix;
 use crate::shared::Shared;
@@ -70,6 +70,48 @@ impl AccessLists {
         let mut wrong = self.files.all().filter_map(problem);
         let first = wrong.by_ref().take(at_most).collect();
         (first, wrong.count())
+    }
+
+    /// Notes about an edit that removes prefixes.
+    ///
+    /// # Errors
+    /// Why a prefix can't be removed: the file has it, or the list has not.
+    pub(super) fn check_edits(
+        &self,
+        name: &str,
+        edits: &AccessEdits,
+    ) -> Result<Vec<String>, String> {
+        let configured = self.configured.iter().find(|list| list.name == name);
+        let Some((configured, filter)) = configured.zip(self.lists.get(name)) else {
+            return Ok(Vec::new());
+        };
+        let now = edits.now(configured);
+        let removed = edits.iter().zip(now.iter());
+        let removed = removed.filter(|((_, becomes), _)| becomes.is_none());
+        let mut notes = Vec::new();
+        for (_, (prefix, now)) in removed {
+            let file = configured.file.as_ref().zip(filter.in_file(prefix));
+            let file = file.map(|(path, access)| (path.display(), access));
+            match (now, file) {
+                (Some(_), Some((file, access))) if notes.len() < NOTES_MAX => {
+                    let access = access.as_str();
+                    notes.push(format!("{file} has {prefix} too, and holds now: {access}"));
+                }
+                (Some(_), _) => {}
+                (None, Some((file, access))) => {
+                    let other = match access {
+                        Access::Allow => "deny",
+                        Access::Deny => "allow",
+                    };
+                    return Err(format!(
+                        "cannot remove {prefix}: {file} has it; take it out of that file, or \
+                         `mahoraga {other}` it, which counts before the file"
+                    ));
+                }
+                (None, None) => return Err(unknown(filter, prefix)),
+            }
+        }
+        Ok(notes)
     }
 
     /// The lists as the API shows them.
@@ -199,6 +241,21 @@ impl AccessLists {
         }
     }
 }
+
+/// Why a prefix that a list does not have can't be removed.
+fn unknown(filter: &guard::AccessFilter, prefix: Prefix) -> String {
+    let around = filter.decide(prefix.ip()).prefix;
+    let around = around.filter(|around| around.covers(prefix));
+    let part = around.map_or_else(String::new, |around| format!(", but {around}"));
+    let name = &filter.name;
+    format!(
+        "cannot remove {prefix}: the access list `{name}` does not have it{part}; \
+         `mahoraga access {name}` shows what it has"
+    )
+}
+
+/// Notes about one change.
+const NOTES_MAX: usize = 10;
 
 /// The prefixes of the configuration.
 fn own(list: &config::AccessList) -> Prefixes {

@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::guard::Access;
 use crate::operational_log;
-use crate::pool::Service;
+use crate::pool::{Health, Service};
 use crate::session::CloseReason;
 use crate::sys;
 use crate::time::{US, seconds};
@@ -178,13 +178,19 @@ impl Balancer {
         let failure = report
             .as_ref()
             .and_then(|report| report.last.as_ref()?.failure.as_ref());
+        let waits = report
+            .as_ref()
+            .is_some_and(|report| report.last.is_none() && report.health == Health::Down);
+        let not_yet = waits.then_some("not probed yet");
         let is_unresolved = !configured.is_resolved();
         let why = is_unresolved.then(|| self.discoveries.why_unresolved(pool, configured));
         MemberStatus {
             checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
             is_unresolved,
-            check: why.or_else(|| failure.map(ToString::to_string)),
+            check: why
+                .or_else(|| failure.map(ToString::to_string))
+                .or_else(|| not_yet.map(str::to_owned)),
             ejected_until: member.ejection.until(),
         }
     }
@@ -280,6 +286,10 @@ impl Balancer {
             && let Some(why) = leads_back(self.declared.config(), pool, backend)
         {
             return Err(ChangeError::Invalid(format!("pool `{pool}`: {why}")));
+        }
+        if let Change::EditAccessList { list, edits } = change {
+            let checked = self.access.check_edits(list, edits);
+            notes.extend(checked.map_err(ChangeError::Invalid)?);
         }
         let (declared, ended) = self
             .declared

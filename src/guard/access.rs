@@ -140,6 +140,15 @@ impl AccessFilter {
         (if is_in_file { file } else { own }, is_in_file)
     }
 
+    /// What the file says of this very prefix; `None` also where the file has a longer one that
+    /// begins at the same address.
+    #[must_use]
+    pub fn in_file(&self, prefix: Prefix) -> Option<Access> {
+        let found = self.file.as_ref()?.longest(prefix.ip())?;
+        let (length, access) = found;
+        (length == prefix.length()).then_some(access)
+    }
+
     /// The prefixes of the configuration, to be shared with the next list.
     #[must_use]
     pub fn own(&self) -> &Arc<Prefixes> {

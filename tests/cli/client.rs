@@ -323,7 +323,7 @@ fn access_lists_are_shown() {
     ];
     let fake = Fake::saying("client_access", &answers.map(String::as_str));
     assert_eq!(succeeded(&fake.run(&["access"])), ACCESS_LISTS);
-    let prefixes = "allow  10.0.0.0/8\ndeny   10.6.0.0/16\n";
+    let prefixes = "allow  10.0.0.0/8\ndeny   10.6.0.0/16\n1001 more in feed.txt\n";
     assert_eq!(
         succeeded(&fake.run(&["access", "office"])),
         format!("{ACCESS_LISTS}{prefixes}")

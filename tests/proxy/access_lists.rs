@@ -260,6 +260,23 @@ fn edits_hold_over_a_reload_that_does_not_change_their_prefixes() {
         let to = balancer.address();
         let events = balancer.follow();
         expect_refused(client(1), to);
+        for (prefix, why) in [
+            (
+                "127.6.0.9",
+                "office.txt has it; take it out of that file, or `mahoraga allow` it",
+            ),
+            (
+                "127.6.0.5",
+                "`office` does not have it, but 127.6.0.0/24; `mahoraga access office`",
+            ),
+            (
+                "192.0.2.1",
+                "`office` does not have it; `mahoraga access office` shows",
+            ),
+        ] {
+            let (code, error) = balancer.refusal(&["unlist", prefix]);
+            assert!(code == Some(1) && error.contains(why), "{error}");
+        }
         // Also one that the file has.
         let shown = balancer.words(&["allow", "127.6.0.1", "127.6.0.9"]);
         assert!(
@@ -290,6 +307,11 @@ fn edits_hold_over_a_reload_that_does_not_change_their_prefixes() {
         );
         balancer.words(&["unlist", "127.6.0.1", "--list", "office"]);
         eventually("it is removed", || !is_served(client(1), to));
+        let note = balancer.words(&["unlist", "127.6.0.9", "--json"]);
+        assert!(
+            note.contains("office.txt has 127.6.0.9 too, and holds now: deny"),
+            "{note}"
+        );
         drop(events);
         balancer.finish();
     });

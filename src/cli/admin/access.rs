@@ -149,6 +149,11 @@ fn detail_text(detail: &AccessListDetail, listeners: &[ListenerStatus], paint: P
             let _ = writeln!(text, "{access:<6} {}", plain(prefix));
         }
     }
+    let shown = (detail.allow.len() + detail.deny.len()) as u64;
+    let more = detail.list.prefixes.saturating_sub(shown);
+    if let Some(file) = detail.list.file.as_ref().filter(|_| more > 0) {
+        let _ = writeln!(text, "{more} more in {}", plain(file));
+    }
     text
 }
 
