@@ -130,6 +130,23 @@ impl CloseReason {
         )
     }
 
+    /// Whether a rule, or a worker that has too much to do, refuses clients by it. Few of them had
+    /// a session: those that were banned later.
+    #[must_use]
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::Banned
+                | Self::AccessDenied
+                | Self::SourceConnections
+                | Self::SourceRate
+                | Self::ListenerRate
+                | Self::GlobalRate
+                | Self::Overloaded
+                | Self::MemoryFull
+        )
+    }
+
     /// The reason for a connection of this side that broke.
     #[must_use]
     pub fn reset_by(side: Side) -> Self {

@@ -4,6 +4,7 @@ use std::fs;
 
 use mahoraga::admin::model::{
     BanImportStatus, BanStatus, Banned, BannedBy, BansStatus, Lifted, LiftedBans, Status,
+    WorkerStatus,
 };
 
 use super::super::fake::{Fake, answer};
@@ -111,6 +112,37 @@ fn the_status_says_what_of_a_watched_file_is_not_banned() {
         let text = succeeded(&output);
         assert!(text.contains(&lines), "{text}");
     }
+}
+
+/// They are in no session, and so in no other list.
+#[test]
+fn the_status_counts_clients_that_are_held() {
+    let worker = |numbers: &[(&str, u64)]| WorkerStatus {
+        numbers: numbers
+            .iter()
+            .map(|(name, number)| ((*name).to_owned(), *number))
+            .collect(),
+        ..WorkerStatus::default()
+    };
+    let status = |workers: Vec<WorkerStatus>| {
+        json(&Status {
+            workers,
+            ..Status::default()
+        })
+    };
+    let answers = [
+        status(vec![worker(&[("held", 0)])]),
+        status(vec![
+            worker(&[("held", 3), ("tarpitted", 9)]),
+            worker(&[("held", 1), ("dropped", 2), ("held_early", 5)]),
+        ]),
+    ];
+    let fake = Fake::saying("client_held_status", &answers.each_ref().map(|its| &**its));
+    let output = fake.run(&["status"]);
+    assert!(!succeeded(&output).contains("held "));
+    let output = fake.run(&["status"]);
+    let line = "held         4 now, of 9 tarpitted and 2 dropped clients, 5 let go early\n";
+    assert!(succeeded(&output).contains(line), "{output:?}");
 }
 
 #[test]

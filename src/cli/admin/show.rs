@@ -286,6 +286,7 @@ fn guards(status: &Status) -> String {
         + &lists
         + &sources(&status.sources)
         + &bans(&status.bans)
+        + &held(&status.workers)
         + &syn_filter(&status.syn_filter)
 }
 
@@ -318,6 +319,28 @@ fn bans(bans: &BansStatus) -> String {
     let (banned, max, hits) = (bans.count, bans.max, count(bans.hits));
     let import = bans.import.as_ref().map(imported).unwrap_or_default();
     format!("bans         {banned} of at most {max}, {hits} clients refused\n{import}")
+}
+
+/// A line for refused clients that were held, once there were any.
+fn held(workers: &[WorkerStatus]) -> String {
+    let sum = |name: &str| {
+        let numbers = workers.iter().filter_map(|its| its.numbers.get(name));
+        numbers.sum::<u64>()
+    };
+    let [tarpitted, dropped] = ["tarpitted", "dropped"].map(sum);
+    if tarpitted == 0 && dropped == 0 {
+        return String::new();
+    }
+    let early = match sum("held_early") {
+        0 => String::new(),
+        early => format!(", {} let go early", count(early)),
+    };
+    format!(
+        "held         {} now, of {} tarpitted and {} dropped clients{early}\n",
+        count(sum("held")),
+        count(tarpitted),
+        count(dropped)
+    )
 }
 
 /// A line for the watched file of bans, with what of it is not banned.

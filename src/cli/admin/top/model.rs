@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Serialize;
 
 use crate::admin::model::{BackendStatus, Event, HistogramStatus, PoolStatus, Status};
+use crate::session::CloseReason;
 use crate::time::{per_second, seconds};
 
 /// The balancer's answers at one time.
@@ -22,6 +23,8 @@ pub(super) struct Answers {
 pub(super) struct Point {
     /// Client connections accepted a second.
     pub(super) new_per_s: u64,
+    /// Clients refused a second, by rules and in overload.
+    pub(super) refused_per_s: u64,
     /// Bytes delivered a second, in both directions.
     pub(super) bytes_per_s: u64,
     /// Client connections.
@@ -69,9 +72,11 @@ impl TopModel {
         }
         let [old, new] = [&before, after].map(|sample| &sample.status);
         let accepted = new.accepted.saturating_sub(old.accepted);
+        let refused = refused(new).saturating_sub(refused(old));
         let bytes = new.traffic.bytes().saturating_sub(old.traffic.bytes());
         let point = Point {
             new_per_s: per_second(accepted, ns),
+            refused_per_s: per_second(refused, ns),
             bytes_per_s: per_second(bytes, ns),
             connections: after.status.connections,
         };
@@ -205,6 +210,14 @@ const POINTS_MAX: usize = 600;
 /// More than a screen shows.
 const EVENTS_MAX: usize = 100;
 
+/// Clients that were refused.
+fn refused(status: &Status) -> u64 {
+    let reasons = CloseReason::ALL.into_iter();
+    let refusals = reasons.filter(|reason| reason.is_refusal());
+    let counts = refusals.filter_map(|reason| status.closed.get(reason.as_str()));
+    counts.sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +239,11 @@ mod tests {
             status: Status {
                 pid: 7,
                 accepted,
+                closed: [("banned", accepted / 2), ("access_denied", accepted / 10)]
+                    .into_iter()
+                    .chain([("client_closed", accepted)])
+                    .map(|(reason, count)| (reason.to_owned(), count))
+                    .collect(),
                 connections: accepted / 2,
                 traffic: TrafficStatus {
                     bytes_down: accepted * 1_000,
@@ -255,6 +273,7 @@ mod tests {
         let point = model.take(sample(12, 150, &[("a", 70, 1), ("b", 4, 0)]));
         let want = Point {
             new_per_s: 25,
+            refused_per_s: 15,
             bytes_per_s: 25_000,
             connections: 75,
         };

@@ -13,6 +13,7 @@ use super::super::table::Tone;
 use super::super::units::{bytes, count, micros, plain, rate, span};
 use super::keys::{Controls, SORTS};
 use super::model::{Answers, BackendRow as Backend, Point, Sort, TopModel};
+use crate::wording::plural;
 
 /// Draws the whole screen. Without colour, words alone carry the meaning.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &TopModel, controls: &Controls, colour: bool) {
@@ -51,6 +52,10 @@ fn header(sample: &Answers, look: Look) -> Line<'static> {
         ([pool], _) => format!("  {}: {PANIC}", plain(&pool.name)),
         ([pool, ..], _) => format!("  {}: {PANIC} (1 of {})", plain(&pool.name), panics.len()),
     };
+    let bans = match status.bans.count {
+        0 => String::new(),
+        bans => format!("  {}", plural(bans.into(), "ban")),
+    };
     Line::from(vec![
         Span::styled(
             format!("mahoraga {}", plain(&status.version)),
@@ -65,6 +70,7 @@ fn header(sample: &Answers, look: Look) -> Line<'static> {
             count(status.connections),
             count(status.max_connections),
         )),
+        Span::styled(bans, look.toned(Tone::Warning)),
         Span::styled(notice, look.toned(Tone::Bad)),
     ])
 }
@@ -72,10 +78,19 @@ fn header(sample: &Answers, look: Look) -> Line<'static> {
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &TopModel, look: Look) {
     let point = model.point();
     let latest = |text: fn(&Point) -> String| point.map_or_else(|| "-".to_owned(), text);
+    // During an attack this is what to look at first.
+    let refused = point
+        .map(|point| point.refused_per_s)
+        .filter(|rate| *rate > 0);
+    let refused = refused.map(|refused| format!(", refused {}/s", rate(refused as f64)));
+    let refused = refused.unwrap_or_default();
     type Chart = (String, fn(&Point) -> u64);
     let charts: [Chart; 3] = [
         (
-            format!("new {}/s", latest(|point| rate(point.new_per_s as f64))),
+            format!(
+                "new {}/s{refused}",
+                latest(|point| rate(point.new_per_s as f64))
+            ),
             |point| point.new_per_s,
         ),
         (

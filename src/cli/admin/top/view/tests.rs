@@ -189,6 +189,25 @@ fn colour_follows_the_terminal_and_the_environment() {
     assert!(colours(true) > 20);
 }
 
+/// The first command of an operator during an attack.
+#[test]
+fn refused_clients_and_bans_are_shown_while_there_are_any() {
+    let mut model = TopModel::default();
+    for second in 1..4 {
+        let mut sample = sample(second);
+        sample.status.closed = [("source_rate".to_owned(), 30_000 * second)].into();
+        sample.status.bans.count = 12;
+        model.take(sample);
+    }
+    let got = screen((80, 24), &model, "");
+    assert!(got[0].ends_with(" connections  12 bans"), "{}", got[0]);
+    assert!(
+        got[1].starts_with("new 1.8k/s, refused 30k/s  traffic "),
+        "{}",
+        got[1]
+    );
+}
+
 #[test]
 fn a_pool_that_panics_stands_out() {
     let mut sample = sample(1);
