@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use super::AdminState;
-use super::bandwidth::{self, Rates};
-use super::codec::{Leaf, group, name, named, number, parsed, required, truth};
+use super::bandwidth::Rates;
+use super::codec::{Leaf, group_or_none, name, named, number, parsed, required, truth};
 use super::listener::stand_in;
 use super::reader::Around;
 use super::table::{Settings, Shape, settings};
@@ -36,7 +36,8 @@ settings! {
         /// The most connections at a time, over all workers. Off: no limit.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
         /// How many bytes all its sessions together may move in a second. Beyond it they wait.
-        pub bandwidth: Rates = Rates::default() => group().such_as(bandwidth::RATES);
+        /// Off: no limit.
+        pub bandwidth: Rates = Rates::default() => group_or_none();
         /// Whether it is selected only while no other backend is usable.
         pub backup: bool = false => truth();
         /// Its group, for the strategy two_tier; other strategies ignore it.

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use super::Config;
-use super::codec::{Leaf, group, parsed};
+use super::codec::{Leaf, group_or_none, parsed};
 use super::table::settings;
 use super::values::{Units, ValueError, split};
 use crate::guard::ByteRate;
@@ -13,12 +13,12 @@ settings! {
     /// How many bytes sessions of a listener may move in a second. Beyond it they wait.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Bandwidth {
-        /// What each session may move.
-        pub session: Rates = Rates::default() => group();
-        /// What all sessions of a source may move together, over all workers.
-        pub source: Rates = Rates::default() => group();
-        /// What all sessions of the listener may move together.
-        pub all: Rates = Rates::default() => group();
+        /// What each session may move. Off: no limit.
+        pub session: Rates = Rates::default() => group_or_none();
+        /// What all sessions of a source may move together, over all workers. Off: no limit.
+        pub source: Rates = Rates::default() => group_or_none();
+        /// What all sessions of the listener may move together. Off: no limit.
+        pub all: Rates = Rates::default() => group_or_none();
     }
 }
 
@@ -103,8 +103,6 @@ fn meant(text: &str) -> Option<String> {
     Some(format!("{number}{name}"))
 }
 
-pub(super) const OF_LISTENER: &str = "(all: (down: \"10MB/s\"))";
-pub(super) const RATES: &str = "(up: \"1MB/s\", down: \"10MB/s\")";
 const EXPECTED: &str = "bytes per second such as \"10MiB/s\" or \"10MB/s\", 1KiB/s to 100GiB/s";
 const RANGE: RangeInclusive<u64> = 1 << 10..=100 << 30;
 const UNITS: Units = Units(&[

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::SourceLimits;
 use super::access_list::prefix;
-use super::codec::{duration, named, number, path, required, spelled, truth};
+use super::codec::{duration, named, number, path, required, spelled, telling, truth};
 use super::reader::{At, Reader};
 use super::table::{Shape, defaults, settings};
 use super::values;
@@ -46,11 +46,11 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct BanAfter {
         /// How many offences ban a source.
-        pub after: u32 = 10 => number(values::OFFENCES);
+        pub after: u32 = 10 => telling(number(values::OFFENCES));
         /// How long an offence counts: those within this time of the first count together.
-        pub within: Duration = Duration::from_secs(10) => duration(values::BAN);
+        pub within: Duration = Duration::from_secs(10) => telling(duration(values::BAN));
         /// How long the first ban lasts. Each further one lasts twice as long as the one before.
-        pub r#for: Duration = Duration::from_secs(60) => duration(values::BAN);
+        pub r#for: Duration = Duration::from_secs(60) => telling(duration(values::BAN));
         /// The longest ban. A source whose last ban ended this long ago begins again with the
         /// first.
         pub up_to: Duration = Duration::from_secs(3_600) => duration(values::BAN);

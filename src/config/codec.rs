@@ -36,6 +36,8 @@ pub(super) struct Facts {
     pub(super) expected: String,
     pub(super) schema: Json,
     pub(super) is_required: bool,
+    /// It is written even where it is the default: without it, its group says too little.
+    pub(super) is_telling: bool,
     /// A change takes effect with the next start.
     pub(super) waits: bool,
     /// The settings of the group that it is.
@@ -70,6 +72,7 @@ impl<T: 'static> Codec<T> {
                 expected: expected.into(),
                 schema,
                 is_required: false,
+                is_telling: false,
                 waits: false,
                 rows: |_| Vec::new(),
             },
@@ -82,12 +85,6 @@ impl<T: 'static> Codec<T> {
 
     pub(super) fn write(&self, value: &T, default: &T, around: &Around) -> Text {
         (self.write)(value, default, around)
-    }
-
-    /// This codec, with an example of its values.
-    pub(super) fn such_as(mut self, example: &str) -> Self {
-        self.facts.expected += &format!(" such as {example}");
-        self
     }
 
     /// This codec, whose value is shown with the settings of a group.
@@ -117,6 +114,13 @@ pub(super) fn required<T>(codec: impl Into<Codec<T>>) -> Codec<T> {
     codec
 }
 
+/// A setting that is written even where it is the default.
+pub(super) fn telling<T>(codec: impl Into<Codec<T>>) -> Codec<T> {
+    let mut codec = codec.into();
+    codec.facts.is_telling = true;
+    codec
+}
+
 /// A setting that takes effect with the next start.
 pub(super) fn waits<T>(codec: impl Into<Codec<T>>) -> Codec<T> {
     let mut codec = codec.into();
@@ -137,7 +141,7 @@ pub(super) fn group<T: Settings>() -> Codec<T> {
     Codec::new(
         match T::SHORT {
             Some(short) => format!("a group, or its `{short}` alone"),
-            None => "a group".to_owned(),
+            None => format!("a group such as {}", table::example::<T>()),
         },
         table::schema::<T>(),
         |at, reader, default| reader.group(at, default),
@@ -182,6 +186,26 @@ pub(super) fn group_or_off<T: Settings>(expected: &'static str) -> Codec<Option<
         move |value, default, around| match value {
             None => Text::quoted("off"),
             Some(value) => text_of(value, &base(default), around),
+        },
+    )
+    .of::<T>()
+}
+
+/// A group of settings that limit nothing by default, or `"off"` for that.
+pub(super) fn group_or_none<T: Settings>() -> Codec<T> {
+    let expected = format!("\"off\" or a group such as {}", table::example::<T>());
+    let words = expected.clone();
+    Codec::new(
+        expected,
+        json!({ "anyOf": [{ "const": "off" }, table::schema::<T>()] }),
+        move |at, reader, default| match at.text() {
+            Some("off") => Some(T::base()),
+            None if at.is_group() => reader.group(at, default),
+            _ => reader.unexpected(at, &words),
+        },
+        |value, default, around| match *value == T::base() {
+            true => Text::quoted("off"),
+            false => text_of(value, default, around),
         },
     )
     .of::<T>()

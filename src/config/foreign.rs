@@ -128,7 +128,7 @@ transparent usesrc
 
 /// Each behind a setting that only the group has in which it means this.
 const OF_GROUPS: &str = "\
-interval: name kind algorithm policy
+interval: name kind algorithm policy protocol mode
     `type` says what a check does
 interval: url uri
     write the `path`, and the host as `host`, of type: \"http\"
@@ -144,24 +144,42 @@ strategy: algorithm policy lb method
     the setting `strategy` says how a backend is selected
 strategy: fall rise inter interval
     the group `check` has `fall`, `rise` and `interval`
+strategy: drain maint state disabled
+    a backend has a `state`: \"ready\", \"drain\" or \"maint\"
+strategy: port
+    the address of each backend has its port
 strategy: panic panic_threshold
     the setting is called `panic_below`
 half_close: backends
     a pool has the `backends`: its name is the value of `pool` here
 half_close: address addr listen port
     the address that clients connect to is the value of `bind`
-half_close: allow deny
+half_close: allow deny acl acls blocklist allowlist denylist blacklist whitelist
     an entry of `access_lists` has the prefixes: `access_list` names it here
-half_closed: client server tunnel
+half_close: ban_after ban_for
+    the group `ban` has `after`, `within` and `for`
+half_close: limits limit
+    `source_limits` limits each client, `rate_limit` and `max_connections` all of them
+half_closed: client server tunnel read write send receive
     `idle` ends a session in which no byte moves, on either side
 half_closed: queue
     the group `queue` of a pool has the `timeout` of clients that wait
-weight: disabled enabled down
+weight: disabled enabled down drain maint
     write state: \"maint\", or \"drain\" to keep its sessions
+weight: port
+    the port stands behind the address, as in address: \"127.0.0.1:9001\"
 weight: addr ip host server
     the setting is called `address`
 weight: check fall rise inter interval
     the group `check` of the pool says how its backends are probed
+all: up down
+    a limit is that of each session, of a source or of all, as in all: (down: \"10MB/s\")
+pools: source_limits
+    the group `source_limits` stands in a listener
+pools: ban ban_after
+    the group `ban` of a listener says when its clients are banned
+pools: log_level loglevel level debug verbose verbosity
+    the variable MAHORAGA_LOG sets the level of the operational log, as in MAHORAGA_LOG=debug
 pools: global limits
     settings such as `workers` and `max_connections` stand here without a group
 pools: backends servers server
@@ -182,7 +200,7 @@ pools: log log_file accesslog
     `access_log` names the file of the sessions; all else goes to standard error
 pools: stats dashboard metrics api
     the group `admin` has the socket and the address of the API
-pools: allow deny blacklist whitelist
+pools: allow deny acl acls blocklist allowlist denylist blacklist whitelist
     an entry of `access_lists` has the prefixes, and a listener names it";
 
 const WORDS: &str = "\
@@ -206,7 +224,7 @@ roundrobin round_robin
     write strategy: \"round_robin\" in a pool
 ip_hash hash source_hash
     write strategy: \"hash\" in a pool, which hashes the client's address
-option httpchk health_check health_checks option_httpchk
+option httpchk health healthcheck health_check health_checks option_httpchk
     write check: \"http\", or check: (type: \"http\", path: \"/healthz\"), in a pool
 stick stick_table sticky cookie
     the setting `persist` of a pool brings clients back to their backend
@@ -222,6 +240,10 @@ proxy_download_rate proxy_upload_rate limit_rate bwlim_in bwlim_out
     the group `bandwidth` of a listener, or of a backend, limits bytes per second
 maxconnrate rate_limit_sessions local_rate_limit local_ratelimit
     the group `rate_limit` limits new connections, of a listener or of all
+protocol mode proto
+    every listener passes TCP on as it comes: leave this out
+backlog somaxconn
+    the backlog follows from net.core.somaxconn, which sysctl sets, and from `overload`
 slowstart slow_start_config
     the setting is called `slow_start`";
 
@@ -379,6 +401,43 @@ mod tests {
                  backend, limits bytes per second",
             ),
             (
+                listener("acl: []"),
+                "unknown field `acl`: an entry of `access_lists` has the prefixes: `access_list` \
+                 names it here",
+            ),
+            (
+                listener("ban_after: 3"),
+                "unknown field `ban_after`: the group `ban` has `after`, `within` and `for`",
+            ),
+            (
+                listener("mode: \"tcp\""),
+                "unknown field `mode`: every listener passes TCP on as it comes: leave this out",
+            ),
+            (
+                listener("bandwidth: (down: \"1MB/s\")"),
+                "unknown field `down`: a limit is that of each session, of a source or of all, as \
+                 in all: (down: \"10MB/s\")",
+            ),
+            (
+                listener("access_list: [\"10.0.0.0/8\"]"),
+                "invalid `access_list` `[\"10.0.0.0/8\"]`: expected the name of an entry of \
+                 `access_lists`, which has the prefixes, or \"off\", in double quotes",
+            ),
+            (
+                listener("timeouts: \"5s\""),
+                "expected fields in `(` and `)` here, such as (connect: \"5s\")",
+            ),
+            (
+                pool("drain: true"),
+                "unknown field `drain`: a backend has a `state`: \"ready\", \"drain\" or \
+                 \"maint\"",
+            ),
+            (
+                backends("[(address: \"b:1\", port: 1)]"),
+                "unknown field `port`: the port stands behind the address, as in address: \
+                 \"127.0.0.1:9001\"",
+            ),
+            (
                 listener("timeouts: (client: \"5s\")"),
                 "unknown field `client`: `idle` ends a session in which no byte moves, on either \
                  side",
@@ -415,6 +474,15 @@ mod tests {
             ),
         ] {
             assert_eq!(got, want);
+        }
+        for (global, want) in [
+            ("log_level: \"debug\"", "as in MAHORAGA_LOG=debug\n"),
+            ("source_limits: (rate: 5)", "stands in a listener\n"),
+            ("ban: (after: 5)", "says when its clients are banned\n"),
+        ] {
+            let error = crate::config::parse("f".to_owned(), format!("({global})").into());
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
         }
         let memory = crate::config::parse("f".to_owned(), "(memory: \"512MB\")".into());
         let memory = memory.unwrap_err().to_string();

@@ -8,9 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Config;
-use super::bandwidth::{self, Bandwidth};
+use super::bandwidth::Bandwidth;
 use super::bans::{BAN_AFTER, BanAfter};
-use super::codec::{Codec, duration, group, group_or_off, name, named, number, parsed, required};
+use super::codec::{
+    Codec, Leaf, duration, group, group_or_none, group_or_off, name, named, number, parsed,
+    required, spelled,
+};
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::Around;
 use super::table::{self, Settings, Shape, settings, words};
@@ -26,7 +29,7 @@ settings! {
         pub name: String = String::new() => name();
         /// The address that clients connect to.
         pub bind: Address = stand_in() => required(parsed(
-            "an address: host:port, [IPv6]:port or unix:/path",
+            "an address such as \"0.0.0.0:80\": host:port, [IPv6]:port or unix:/path",
             |text| Ok(text.parse()?),
             Address::to_string,
         ));
@@ -36,16 +39,16 @@ settings! {
         /// holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
         /// The name of the access list that says which clients may connect. Off: all may.
-        pub access_list: Option<String> = None => name().or("off");
+        pub access_list: Option<String> = None => list_name().or("off");
         /// The most new connections of the listener in a second. Off: any number.
         pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
         /// What one source of its clients may take. Off: as much as the listener.
         pub source_limits: Option<SourceLimits> = None => group_or_off(limits::SOURCE_LIMITS);
         /// When a source of its clients is banned. Off: never by itself.
         pub ban: Option<BanAfter> = None => group_or_off(BAN_AFTER);
-        /// How many bytes its sessions may move in a second.
+        /// How many bytes its sessions may move in a second. Off: any number.
         pub bandwidth: Bandwidth = Bandwidth::default()
-            => group().such_as(bandwidth::OF_LISTENER);
+            => group_or_none();
         /// Connect attempts for each session, each to another backend while one is left. Beyond
         /// this number a session still passes over backends that refuse at once, up to 16 attempts
         /// in all. 1: no second attempt.
@@ -198,6 +201,15 @@ fn pool_name() -> Codec<usize> {
             found
         },
         |pool, _, around| Text::quoted(around.pools.get(*pool).map_or("", String::as_str)),
+    )
+}
+
+/// An access list, by its name: rules say whether it is there.
+fn list_name() -> Leaf<String> {
+    spelled(
+        "the name of an entry of `access_lists`, which has the prefixes",
+        |text| values::is_name(text).then(|| text.to_owned()),
+        String::clone,
     )
 }
 

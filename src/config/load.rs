@@ -11,6 +11,7 @@ use super::reader::{Around, Reader};
 use super::rules;
 use super::source::Source;
 use super::strategy_file::StrategyFile;
+use super::syntax;
 use super::table::Settings;
 use super::tree::{Kind, Value};
 use super::values::ValueError;
@@ -106,6 +107,10 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
         return Err(mistake(Mistake::new(&source, &span, &sentence)));
     }
     let source = parsed.map_err(mistake)?;
+    if !is_group(&source) {
+        let (span, sentence) = (&source.root().span, syntax::whole_group());
+        return Err(mistake(Mistake::new(&source, span, &sentence)));
+    }
     let config = config(&source).map_err(ConfigError::Mistakes)?;
     Ok((config, source))
 }
@@ -155,6 +160,12 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
     } else {
         text.to_owned()
     };
+    if !text.starts_with(['(', '"']) {
+        let expected = "a name or a group such as (name: \"hash\", key: \"sni\")";
+        let meant = with_settings(&text).map(|group| format!(": write {group}"));
+        let sentence = format!("{expected}{}", meant.unwrap_or_default());
+        return Err(ValueError::Unexpected(sentence));
+    }
     let source = Source::new(String::new(), text).parsed()?;
     let mut reader = Reader::new(&source, Around::default());
     let at = reader.at(source.root(), "");
@@ -168,6 +179,25 @@ pub fn strategy_of(text: &str) -> Result<Strategy, ValueError> {
         reader.mistake(&setting.span, sentence.to_owned());
     }
     reader.finish(strategy)
+}
+
+/// The group that a strategy with options after commas means, as `--to` has them for a backend.
+fn with_settings(text: &str) -> Option<String> {
+    let (name, settings) = text.split_once(',')?;
+    let mut group = format!("(name: {name:?}");
+    for setting in settings.split(',') {
+        let (key, value) = setting.split_once(['=', ':'])?;
+        let (key, value) = (key.trim(), value.trim());
+        let is_number = !value.is_empty() && value.bytes().all(|b| b".0123456789".contains(&b));
+        let value = match is_number {
+            true => value.to_owned(),
+            false => format!("{:?}", value.trim_matches('"')),
+        };
+        group += &format!(", {key}: {value}");
+    }
+    group.push(')');
+    // What is refused is not proposed.
+    strategy_of(&group).is_ok().then_some(group)
 }
 
 fn read(

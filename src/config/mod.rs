@@ -100,8 +100,8 @@ settings! {
         pub memory: Option<u64> = None => waits(memory().or("auto"));
         /// The most new connections of all listeners in a second. Off: any number.
         pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
-        /// The most bytes that all sessions together move in a second.
-        pub bandwidth: Rates = Rates::default() => group();
+        /// The most bytes that all sessions together move in a second. Off: any number.
+        pub bandwidth: Rates = Rates::default() => group_or_none();
         /// Where refused clients are held whose rule's `action` is "drop" or "tarpit".
         pub tarpit: Tarpit = Tarpit::default() => group();
         /// Which new clients are refused while a worker can't keep up. Off: they wait.
@@ -246,8 +246,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const HISTOGRAM_LOG: &str = "mahoraga.hlog";
 
 use codec::{
-    duration, group, group_or_off, groups, list, memory, name, named, number, path, shared_groups,
-    spelled, truth, waits,
+    duration, group, group_or_none, group_or_off, groups, list, memory, name, named, number, path,
+    shared_groups, spelled, truth, waits,
 };
 use reader::Around;
 use table::{Setting, Settings, settings, words};

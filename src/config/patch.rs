@@ -11,12 +11,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::codec::{Codec, duration, number};
 use super::json::{self, BodyError, KEEP};
-use super::reader::{Around, Reader};
-use super::source::Source;
+use super::reader::Around;
 use super::strategy_file::StrategyFile;
 use super::table::{self, Setting, Settings, TableBuilder, setting};
 use super::text::Text;
-use super::tree::{Kind, Value};
 use super::values::{self, ValueError};
 use super::{AccessEdits, Backend, Config, Listener, NewBan, Pool, Queue};
 
@@ -146,23 +144,9 @@ impl<G: Changeable> Patch<G> {
         let Some((i, setting)) = rows.find(|(_, setting)| setting.name == name) else {
             return Err(ValueError::Refused(format!("unknown setting `{name}`")));
         };
-        let value = match setting.row.facts().are_groups() && text.starts_with('(') {
-            true => {
-                let group = Value::parse(text);
-                group.map_err(|(_, sentence)| ValueError::Refused(sentence))?
-            }
-            false => Value {
-                span: 0..text.len(),
-                kind: Kind::Text(text.to_owned()),
-            },
-        };
-        let source = Source::new(String::new(), text.to_owned());
-        let mut reader = Reader::new(&source, Around::default());
-        // The caller names the setting.
-        let at = reader.at(&value, "");
-        setting.row.read(at, &mut reader, &mut patch.values);
+        setting.read_flag(text, &mut patch.values)?;
         patch.given |= 1 << i;
-        reader.finish(patch)
+        Ok(patch)
     }
 
     /// The body of a request.

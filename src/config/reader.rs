@@ -7,7 +7,7 @@ use super::foreign;
 use super::rules::Finding;
 use super::source::Source;
 use super::syntax;
-use super::table::{Defaults, Settings};
+use super::table::{self, Defaults, Settings};
 use super::tokens::Span;
 use super::tree::{Kind, Value};
 use super::values::{ValueError, did_you_mean, nearest, one_of};
@@ -176,7 +176,8 @@ impl<'a> Reader<'a> {
             return Some(self.fields(at, default));
         }
         let Some(short) = T::SHORT else {
-            self.misshapen(&at.value.span, syntax::GROUP.to_owned());
+            let sentence = format!("{}, such as {}", syntax::GROUP, table::example::<T>());
+            self.misshapen(&at.value.span, sentence);
             return None;
         };
         let mut group = default.clone();

@@ -4,8 +4,6 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::Config;
-use super::reader::{Around, Reader};
-use super::source::Source;
 use super::table::{Setting, Settings};
 use super::values::ValueError;
 
@@ -67,20 +65,15 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<SettingInfo> {
 
 fn read<T: Settings>(setting: &Setting<T>, text: &str) -> Result<String, ValueError> {
     let facts = setting.row.facts();
-    let is_group = !(facts.rows)("").is_empty();
-    let written = if is_group && text.starts_with('(') {
+    setting.read_flag(text, &mut T::base())?;
+    Ok(if facts.are_groups() && text.starts_with('(') {
         // It may end with a comment.
         format!("{text}\n")
     } else if facts.are_numbers() && text.starts_with(|c: char| c.is_ascii_digit()) {
         text.to_owned()
     } else {
         format!("{text:?}")
-    };
-    let source = Source::new(String::new(), written.clone()).parsed()?;
-    let mut reader = Reader::new(&source, Around::default());
-    let at = reader.at(source.root(), "");
-    setting.row.read(at, &mut reader, &mut T::base());
-    reader.finish(written)
+    })
 }
 
 /// The JSON schema of a configuration. It covers each setting alone, not rules across settings.
@@ -111,4 +104,25 @@ pub fn reference() -> String {
         });
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_example_of_a_group_is_valid() {
+        let rows = all_settings();
+        let groups = rows.iter().filter(|row| row.expected.contains("such as ("));
+        let mut count = 0;
+        for row in groups {
+            let (_, example) = row.expected.split_once("such as ").unwrap();
+            // Where dots stand for more, the example is none to be read.
+            if !example.contains("...") {
+                assert_eq!((row.read)(example).err(), None, "{}: {example}", row.path);
+                count += 1;
+            }
+        }
+        assert!(count > 10, "{count}");
+    }
 }

@@ -2,12 +2,18 @@
 
 use ron::error::{Error, SpannedError};
 
+use super::foreign;
 use super::tokens::{Lexeme, TokenKind};
 use super::tree::Wrong;
 use super::values;
 
 /// Where a group must stand.
 pub(super) const GROUP: &str = "expected fields in `(` and `)` here";
+/// Where a file holds another value than a group.
+pub(super) fn whole_group() -> String {
+    format!("{GROUP}: the smallest file is {}", foreign::SMALLEST)
+}
+
 /// Where fields stand in a list.
 pub(super) const IN_PARENTHESES: &str =
     "expected fields in `(` and `)` here, and not in `[` and `]`";

@@ -15,8 +15,10 @@ use serde_json::{Value as Json, json};
 use super::codec::{Codec, Facts};
 pub(super) use super::listener::Defaults;
 use super::reader::{Around, At, Reader};
+use super::source::Source;
 use super::text::{Fields, Text};
-use super::values;
+use super::tree::{Kind, Value};
+use super::values::{self, ValueError};
 
 /// One setting of a group.
 pub(super) struct Setting<G> {
@@ -32,7 +34,7 @@ pub(super) struct Setting<G> {
 pub(super) trait Row<G>: Send + Sync {
     /// Reads it; a refused value leaves the group as it is.
     fn read<'a>(&self, at: At<'a>, reader: &mut Reader<'a>, group: &mut G);
-    /// Its text, where it must be given or differs from that of the second group.
+    /// Its text, where it must be given, is telling, or differs from that of the second group.
     fn write(&self, group: &G, default: &G, around: &Around) -> Option<Text>;
     /// The text of its value, written as in a file.
     fn text(&self, group: &G, around: &Around) -> Text;
@@ -59,7 +61,8 @@ impl<G, T: PartialEq + 'static> Row<G> for Typed<G, T> {
 
     fn write(&self, group: &G, default: &G, around: &Around) -> Option<Text> {
         let (value, default) = ((self.get)(group), (self.get)(default));
-        let is_written = self.codec.facts.is_required || value != default;
+        let facts = &self.codec.facts;
+        let is_written = facts.is_required || facts.is_telling || value != default;
         is_written.then(|| self.codec.write(&value, &default, around))
     }
 
@@ -192,6 +195,20 @@ pub(super) fn text<T: Settings>(group: &T, default: &T, around: &Around) -> Text
     fields(group, default, around).or_bare(T::SHORT)
 }
 
+/// An example of a group: the settings that it must have, or else the first one.
+pub(super) fn example<T: Settings>() -> String {
+    let base = T::base();
+    let is_required = |setting: &&Setting<T>| setting.row.facts().is_required;
+    let required = T::table().iter().filter(is_required).count();
+    let shown = T::table().iter();
+    let shown = shown.filter(|setting| required == 0 || is_required(setting));
+    let fields = shown.take(required.max(1)).map(|setting| {
+        let (name, value) = (setting.name, setting.example(&base));
+        format!("{name}: {value}")
+    });
+    format!("({})", fields.collect::<Vec<_>>().join(", "))
+}
+
 /// The JSON schema of a group.
 pub(super) fn schema<T: Settings>() -> Json {
     let group = object(&T::base(), T::table());
@@ -243,6 +260,48 @@ impl<G> Setting<G> {
         default.filter(|_| !self.row.facts().is_required)
     }
 
+    /// An example of its values, as a file has it: the one that its words name, its default where
+    /// that is more than a word such as `off`, or else what its schema allows.
+    fn example(&self, base: &G) -> String {
+        let facts = self.row.facts();
+        let schema = match &facts.schema["anyOf"] {
+            Json::Array(choices) => choices.last().unwrap_or(&facts.schema),
+            _ => &facts.schema,
+        };
+        let is_text = schema["type"] == "string";
+        let is_word = |text: &str| matches!(text, "\"off\"" | "\"auto\"" | "false");
+        let default = || self.default(base).filter(|text| !is_word(text));
+        let allowed = || match (&schema["minimum"], &schema["enum"][0]) {
+            (Json::Null, Json::Null) => format!("\"{}\"", self.name.to_uppercase()),
+            (Json::Null, first) => first.to_string(),
+            (least, _) => least.to_string(),
+        };
+        let named = such_as(&facts.expected, is_text);
+        named.or_else(default).unwrap_or_else(allowed)
+    }
+
+    /// Reads its value as a flag has it: a group as in a file, all else without quotes. The caller
+    /// names the setting.
+    pub(super) fn read_flag(&self, text: &str, group: &mut G) -> Result<(), ValueError> {
+        let is_group = text.starts_with('(');
+        let value = match is_group && self.row.facts().are_groups() {
+            true => {
+                let group = Value::parse(text);
+                group.map_err(|(_, sentence)| ValueError::Refused(sentence))?
+            }
+            false => Value {
+                span: 0..text.len(),
+                kind: Kind::Text(text.to_owned()),
+            },
+        };
+        let source = Source::new(String::new(), text.to_owned());
+        let mut reader = Reader::new(&source, Around::default());
+        let at = reader.at(&value, "");
+        self.row.read(at, &mut reader, group);
+        let read = reader.finish(());
+        read.map_err(|error| if is_group { error } else { error.of_flag() })
+    }
+
     /// Its description, in one line.
     pub(super) fn sentence(&self) -> String {
         let lines: Vec<_> = self.about.iter().map(|line| line.trim()).collect();
@@ -251,6 +310,22 @@ impl<G> Setting<G> {
             owners => format!("{}: {}", owners.join(", "), lines.join(" ")),
         }
     }
+}
+
+/// The example in a sentence that says what is expected, as a file has it.
+fn such_as(expected: &str, is_text: bool) -> Option<String> {
+    let (_, example) = expected.split_once("such as ")?;
+    let length = match example.strip_prefix('"') {
+        Some(text) => text.find('"')? + 2,
+        None if example.starts_with('(') => example.rfind(')')? + 1,
+        None => example.find([' ', ',']).unwrap_or(example.len()),
+    };
+    let example = &example[..length];
+    let is_quoted = !is_text || example.starts_with('"');
+    Some(match is_quoted {
+        true => example.to_owned(),
+        false => format!("{example:?}"),
+    })
 }
 
 /// Declares a group of settings, see [`self`].

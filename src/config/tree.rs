@@ -167,7 +167,7 @@ impl<'a> Parser<'a> {
                 rest.span.clone(),
                 "nothing may follow the closing bracket".to_owned(),
             )),
-            (Some(_), _) => Err((value.span, syntax::GROUP.to_owned())),
+            (Some(_), _) => Err((value.span, syntax::whole_group())),
         }
     }
 

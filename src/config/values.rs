@@ -105,6 +105,15 @@ impl ValueError {
         self.about(&name, at.written)
     }
 
+    /// This error about the value of a flag, where a shell would take away the quotes of a file.
+    pub(super) fn of_flag(self) -> Self {
+        match self {
+            Self::Unexpected(words) => Self::Unexpected(as_flag(&words)),
+            Self::Refused(sentence) => Self::Refused(as_flag(&sentence)),
+            Self::Unknown { .. } | Self::Address(_) => self,
+        }
+    }
+
     /// This error, with `ours` as what an unknown name may have meant.
     pub(super) fn meaning(mut self, ours: Option<&str>) -> Self {
         if let (Self::Unknown { hint, .. }, Some(ours)) = (&mut self, ours) {
@@ -136,6 +145,39 @@ pub const PERCENT: RangeInclusive<u32> = 0..=100;
 pub const PROBES: RangeInclusive<u32> = 1..=100;
 /// Ports that can be connected to.
 pub const PORT: RangeInclusive<u32> = 1..=65_535;
+
+/// A sentence with values as a file has them, for a shell: words without quotes, and groups in
+/// single quotes. What stands in `` ` `` stays as it is.
+fn as_flag(sentence: &str) -> String {
+    let begins_group = |rest: &str| {
+        let word = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let word = word.into_iter().next().unwrap_or_default();
+        !word.is_empty() && rest[word.len()..].starts_with(':')
+    };
+    let mut flag = String::with_capacity(sentence.len());
+    // Brackets that are open, of a group.
+    let (mut depth, mut is_code) = (0_u32, false);
+    for (at, c) in sentence.char_indices() {
+        match c {
+            '`' if depth == 0 => is_code = !is_code,
+            '"' if depth == 0 && !is_code => continue,
+            '(' if depth > 0 => depth += 1,
+            '(' if !is_code && begins_group(&sentence[at + 1..]) => {
+                depth = 1;
+                flag.push('\'');
+            }
+            ')' if depth == 1 => {
+                depth = 0;
+                flag.push_str(")'");
+                continue;
+            }
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        flag.push(c);
+    }
+    flag
+}
 
 /// Reads a whole number.
 pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError> {
@@ -301,12 +343,18 @@ pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
     Err(ValueError::Refused(sentence))
 }
 
-/// The same error for an address to connect to, whose port is not 0.
+/// The same error for an address to connect to: its port is not 0, and it is none of all
+/// interfaces.
 fn to_connect_to(error: AddressError) -> ValueError {
-    if let AddressError::BadPort(port) = error {
-        return ValueError::Refused(format!("invalid port `{port}`: expected 1 to 65535"));
+    match error {
+        AddressError::BadPort(port) => {
+            ValueError::Refused(format!("invalid port `{port}`: expected 1 to 65535"))
+        }
+        AddressError::NoHost { text, port } => ValueError::Refused(format!(
+            "`{text}` has no host: write 127.0.0.1:{port} for this machine"
+        )),
+        error => error.into(),
     }
-    error.into()
 }
 
 /// Reads the name of a listener, a pool or a backend.

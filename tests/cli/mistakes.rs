@@ -231,8 +231,8 @@ fn addresses() {
         "config.ron:3:28: bind: `127.0.0.1` has no port: write host:port, [IPv6]:port or unix:/path
   |         (name: \"é日\", bind: \"127.0.0.1\", pool: \"web\"),
   |                             ^^^^^^^^^^^
-config.ron:4:16: invalid `bind` `8080`: expected an address: host:port, [IPv6]:port or \
-unix:/path, in double quotes
+config.ron:4:16: invalid `bind` `8080`: expected an address such as \"0.0.0.0:80\": host:port, \
+[IPv6]:port or unix:/path, in double quotes
   |         (bind: 8080, pool: \"web\"),
   |                ^^^^
 config.ron:7:9: address: invalid host `300.0.0.1`: expected an IP address or a host name
@@ -411,11 +411,18 @@ const SYNTAX: [(&str, &str, &str, usize); 25] = [
         "127.0.0.1:80 must be written in double quotes: \"127.0.0.1:80\"",
         12,
     ),
-    ("\"a\"", "1:1", "expected fields in `(` and `)` here", 3),
+    (
+        "\"a\"",
+        "1:1",
+        "expected fields in `(` and `)` here: the smallest file is \
+         (listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
+         pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])",
+        3,
+    ),
     (
         "(pools: [\"a\"])",
         "1:10",
-        "expected fields in `(` and `)` here",
+        "expected fields in `(` and `)` here, such as (name: \"NAME\")",
         3,
     ),
     (

@@ -16,11 +16,16 @@ impl<G: Changeable> Args for SettingFlags<G> {
                 .split_once(". ")
                 .unwrap_or((&setting.about, ""));
             let name = setting.name;
-            Arg::new(name)
+            let flag = Arg::new(name)
                 .long(name.replace('_', "-"))
                 .value_name(setting.values)
                 .help(help.trim_end_matches('.').to_owned())
-                .value_parser(move |text: &str| Patch::<G>::of(name, text))
+                .value_parser(move |text: &str| Patch::<G>::of(name, text));
+            match name {
+                // As a file may have it: `queue: 5`.
+                "queue_max" => flag.visible_alias("queue"),
+                _ => flag,
+            }
         });
         let names = changing::<G>().map(|setting| setting.name);
         let group = ArgGroup::new("settings").args(names);

@@ -550,23 +550,28 @@ fn groups_go_over_the_wire_as_objects() {
     ]);
     let body = serde_json::json!({
         "source_limits": { "rate": 50, "burst": 200 },
-        "ban": {},
+        "ban": { "after": 10, "within": "10s", "for": "1m" },
         "bandwidth": { "session": { "up": "1MB/s" }, "all": { "down": "5MiB/s" } },
         "rate_limit": "off",
     });
     assert_eq!(patch.json(), body);
     assert_eq!(Patch::read(body.to_string().as_bytes()), Ok(patch.clone()));
-    let words = "rate_limit off, source_limits (rate: 50, burst: 200), ban (), bandwidth ";
+    let words = "rate_limit off, source_limits (rate: 50, burst: 200), \
+                 ban (after: 10, within: \"10s\", for: \"1m\"), bandwidth ";
     assert_eq!(patch.to_string(), format!("{words}{text}"));
     let error = |setting: &str, text: &str| {
         let error = Patch::<Listener>::of(setting, text).unwrap_err();
         error.to_string()
     };
+    let off = Patch::<Listener>::all(&[("bandwidth", "off")]);
+    assert_eq!(off.to_string(), "bandwidth off");
+    assert_eq!(off.json(), serde_json::json!({ "bandwidth": "off" }));
+    assert_eq!(off, Patch::all(&[("bandwidth", "()")]));
     let unknown = error("source_limits", "(conections: 5)");
     assert!(unknown.contains("did you mean `connections`"), "{unknown}");
     let malformed = error("source_limits", "many");
     assert!(
-        malformed.contains("\"off\" or a group such as"),
+        malformed.contains("off or a group such as '("),
         "{malformed}"
     );
     assert!(!error("source_limits", "(rate: 5").is_empty());

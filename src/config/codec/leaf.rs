@@ -72,12 +72,13 @@ impl<T: 'static> Leaf<T> {
             span: 0..text.len(),
             kind: Kind::Text(text.to_owned()),
         };
-        self.read(At {
+        let read = self.read(At {
             value: &value,
             name: "",
             written: text,
             is_item: false,
-        })
+        });
+        read.map_err(ValueError::of_flag)
     }
 
     /// Reads and writes only those values that fit.

@@ -17,11 +17,11 @@ fn durations_need_a_unit() {
     let error = |text: &str| read(text).unwrap_err().to_string();
     assert_eq!(
         error("5"),
-        "expected a duration, 1ms to 30d: write \"5ms\", \"5s\", \"5m\" or \"5h\""
+        "expected a duration, 1ms to 30d: write 5ms, 5s, 5m or 5h"
     );
     for bad in ["", "s", "-1s", "1.5s", "5 s", "5sec", "1h30m", "５s"] {
         let want = "expected a duration, 1ms to 30d: \
-                    write a whole number with ms, s, m, h or d, such as \"5s\"";
+                    write a whole number with ms, s, m, h or d, such as 5s";
         assert_eq!(error(bad), want, "{bad}");
     }
     for bad in [
@@ -61,7 +61,7 @@ fn numbers_may_be_left_open() {
         "Auto",
         "1_000",
     ] {
-        let want = "expected a whole number, 1 to 1024, or \"auto\"";
+        let want = "expected a whole number, 1 to 1024, or auto";
         assert_eq!(error(bad), want, "{bad}");
     }
 }
@@ -143,6 +143,52 @@ fn sinks() {
 }
 
 #[test]
+fn a_flag_is_answered_without_the_quotes_of_a_file() {
+    let settings = crate::config::all_settings();
+    for (setting, text, want) in [
+        (
+            "listeners.source_limits.rate",
+            "5/s",
+            "expected a whole number, 1 to 1000000, or off",
+        ),
+        (
+            "listeners.source_limits.rate",
+            "10 per second",
+            "expected a whole number, 1 to 1000000, or off",
+        ),
+        (
+            "shutdown_grace",
+            "5",
+            "expected a duration, 0s to 1d: write 5ms, 5s, 5m or 5h",
+        ),
+        (
+            "listeners.ban",
+            "3",
+            "expected off or a group such as '(after: 10, within: \"10s\", for: \"1m\")'",
+        ),
+        (
+            "listeners.ban",
+            "(after: \"3\")",
+            "invalid `after` `\"3\"`: expected a whole number, 1 to 1000000: write 3",
+        ),
+        (
+            "pools.persist.key",
+            "http_cookie",
+            "invalid key `http_cookie`: expected http_cookie(NAME), a name of up to 128 letters, \
+             digits and !",
+        ),
+    ] {
+        let row = settings.iter().find(|row| row.path == setting).unwrap();
+        let error = (row.read)(text).unwrap_err().to_string();
+        assert!(error.starts_with(want), "{setting} {text}: {error}");
+    }
+    let error = strategy_of("least_time,decay=5s").unwrap_err().of_flag();
+    let want = "expected a name or a group such as '(name: \"hash\", key: \"sni\")': \
+                write '(name: \"least_time\", decay: \"5s\")'";
+    assert_eq!(error.to_string(), want);
+}
+
+#[test]
 fn names_are_short_and_printable() {
     assert_eq!(name("web 1"), Ok("web 1".into()));
     for bad in ["", "a\nb", &"a".repeat(65)] {
@@ -172,6 +218,8 @@ fn a_backend_has_an_address_that_a_server_can_have() {
             format!("invalid address `{text}`: expected the address of a server, not {rest}");
         assert_eq!(error(text), want);
     }
+    let want = "`9` has no host: write 127.0.0.1:9 for this machine";
+    assert_eq!(error("9"), want);
     for text in ["240.0.0.1:9", "[fe80::1%2]:9", "db:9", "unix:/a"] {
         assert!(backend_at(text).is_ok(), "{text}");
     }
