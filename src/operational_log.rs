@@ -25,7 +25,7 @@ use crate::config::{RecordFormat, values};
 use crate::control::{self, sandbox};
 use crate::sys;
 use crate::time::SECOND;
-use crate::wording::is_misleading;
+use crate::wording::{is_misleading, plural};
 use crate::writer::{Outlet, Writer};
 
 /// Writes lines in the format that the environment names. Until [`start`] the caller's thread
@@ -230,8 +230,8 @@ impl Outlet for StandardError {
             let lately = dropped - self.reported;
             (self.reported, self.reported_at) = (dropped, now);
             log::warn!(
-                "{lately} lines of this log were dropped, {dropped} in all: standard error did \
-                 not take them"
+                "{} of this log dropped, {dropped} in all: standard error did not take them",
+                plural(lately, "line")
             );
         }
     }

@@ -17,6 +17,7 @@ use crate::config::{self, AccessEdits, Config};
 use crate::guard::{self, Access, Prefixes};
 use crate::prefix::Prefix;
 use crate::shared::Shared;
+use crate::wording::plural;
 
 use super::aside;
 use super::list_files::{self, Followed, ListFiles};
@@ -223,7 +224,8 @@ impl AccessLists {
             return problem(taken.file).map(Err);
         };
         let (shown, count) = (taken.path.display(), taken.file.list.len());
-        let message = format!("access list file {shown}: {count} prefixes");
+        let count = plural(count as u64, "prefix");
+        let message = format!("access list file {shown}: {count}");
         self.replaced.push(old);
         let configured = self.configured.clone();
         self.make(&configured);
@@ -271,6 +273,7 @@ fn own(list: &config::AccessList) -> Prefixes {
 fn problem(file: &Followed<Prefixes>) -> Option<String> {
     let (error, count) = (file.error.as_ref()?, file.list.len());
     Some(format!(
-        "access list file {error}; the last good list stays in force, with {count} prefixes"
+        "access list file {error}; the last good list stays in force, with {}",
+        plural(count as u64, "prefix")
     ))
 }

@@ -17,6 +17,7 @@ use tokio_uring::fs::File;
 use crate::config::{AccessLog, LogSink};
 use crate::sys::{self, Doorbell};
 use crate::time::SECOND;
+use crate::wording::plural;
 use crate::worker::{Record, Stats};
 
 use super::{StartError, aside};
@@ -421,9 +422,8 @@ impl AccessLogWriter {
             return;
         }
         log::warn!(
-            "access log: {} lines were lost, {lost} in all: {dropped} came too fast, {} could not \
-             be written",
-            lost - self.reported,
+            "access log: {} lost, {lost} in all: {dropped} came too fast, {} could not be written",
+            plural(lost - self.reported, "line"),
             unwritten
         );
         (self.reported, self.reported_at) = (lost, now);

@@ -9,6 +9,7 @@ use crate::config::{self, Backend, Config, Target};
 use crate::pool::{Pool, Service};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
+use crate::wording::plural;
 
 use super::discovery::Discoveries;
 use super::events::{Events, Severity, Subject};
@@ -76,11 +77,12 @@ pub(super) fn sentence(pool: &Pool, service: Service) -> String {
             let (count, least) = failures.fold((0, u32::MAX), |(count, least), one| {
                 (count + 1, least.min(one))
             });
+            let least = plural(least.into(), "time");
             let what = match count {
-                1 if all == 1 => format!("its only backend has failed {least} times in a row"),
-                1 => format!("the only backend in rotation has failed {least} times in a row"),
+                1 if all == 1 => format!("its only backend has failed {least} in a row"),
+                1 => format!("the only backend in rotation has failed {least} in a row"),
                 _ => format!(
-                    "each of its {count} backends in rotation has failed {least} times in a row \
+                    "each of its {count} backends in rotation has failed {least} in a row \
                      or more"
                 ),
             };

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::admin::model::{Event, EventKind};
+use crate::wording::plural;
 
 use crowd::Crowds;
 
@@ -201,7 +202,7 @@ fn missed(count: u64, last: u64) -> Event {
         number: last,
         at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         kind: EventKind::Missed,
-        message: format!("{count} events were missed"),
+        message: format!("{} missed", plural(count, "event")),
         ..Event::default()
     }
 }
@@ -307,7 +308,7 @@ mod tests {
         }
         let first = watch.next().await.unwrap();
         assert_eq!((first.number, first.kind), (8, EventKind::Missed));
-        assert_eq!(first.message, "7 events were missed");
+        assert_eq!(first.message, "7 events missed");
         assert_eq!(watch.next().await.unwrap().number, 9);
     }
 }

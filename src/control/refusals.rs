@@ -64,8 +64,9 @@ impl Refusals {
         let late = stats.iter().map(|its| its.closed[reason as usize].get());
         if let Some(new) = self.first_bytes.tick_count(late.sum()) {
             let message = format!(
-                "{new} clients were reset, as they had begun their first bytes and not finished \
-                 them in time (`timeouts.peek`)"
+                "{} reset, which had begun to send first bytes and not finished in time \
+                 (`timeouts.peek`)",
+                plural(new, "client")
             );
             let about = Subject::default();
             events.tell(Severity::Info, EventKind::FirstBytesTimeout, about, message);
@@ -73,9 +74,10 @@ impl Refusals {
         let sources = &snapshot.sources;
         if let Some(new) = self.sources.tick_count(sources.overflowed()) {
             let message = format!(
-                "the table of {} sources is full of those with connections: {new} new clients \
-                 shared the limits of one source; raise `source_table`",
-                sources.capacity(),
+                "the table of {} is full of those with connections: {} shared the limits of one \
+                 source; raise `source_table`",
+                plural(sources.capacity().into(), "source"),
+                plural(new, "new client"),
             );
             let about = Subject::default();
             events.tell(Severity::Warn, EventKind::SourceTableFull, about, message);

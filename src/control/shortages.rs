@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::admin::model::EventKind;
 use crate::snapshot::Snapshot;
 use crate::sys;
+use crate::wording::plural;
 use crate::worker::Stats;
 
 use super::events::{Events, Severity, Subject};
@@ -54,8 +55,9 @@ impl Shortages {
         let times = resources - std::mem::replace(&mut self.resources, resources);
         if times > 0 {
             let lack = format!(
-                "out of descriptors or memory: accepting pauses ({times} times since the last \
-                 line); raise `ulimit -n` or lower max_connections"
+                "out of descriptors or memory: accepting pauses ({} since the last line); raise \
+                 `ulimit -n` or lower max_connections",
+                plural(times, "time")
             );
             log::warn!("{lack}");
             self.now.push(lack);
@@ -128,8 +130,9 @@ impl Shortages {
         let times: u64 = lacking.iter().map(|(_, more, _)| more).sum();
         let others = and_more(lacking.len() - 1);
         let lack = format!(
-            "no free local port to backend `{backend}` of pool `{pool}`{others} ({times} times in \
-             the last second): {REMEDY}"
+            "no free local port to backend `{backend}` of pool `{pool}`{others} ({} in the last \
+             second): {REMEDY}",
+            plural(times, "time")
         );
         log::warn!("{lack}");
         self.now.push(lack);

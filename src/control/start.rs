@@ -73,14 +73,17 @@ impl Plan {
             .is_some_and(|wanted| wanted.get() > in_all)
         {
             log::warn!(
-                "max_connections is lowered to {in_all}: {count} workers with {descriptors} \
-                 descriptors each hold no more"
+                "max_connections is lowered to {in_all}: {} with {descriptors} descriptors \
+                 each can hold no more",
+                plural(count.into(), "worker")
             );
         }
         log::info!(
-            "{} on {}: {sessions} sessions each, {in_all} connections in all",
+            "{} on {}: {} each, {} in all",
             plural(count.into(), "worker"),
-            on_cpus(&cpus)
+            on_cpus(&cpus),
+            plural(sessions.into(), "session"),
+            plural(in_all.into(), "connection")
         );
         for sentence in features.lacking() {
             log::info!("{sentence}");

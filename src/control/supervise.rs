@@ -18,6 +18,7 @@ use crate::admin::{Author, Call, Calls};
 use crate::operational_log;
 use crate::sys::{self, Doorbell};
 use crate::time::between;
+use crate::wording::plural;
 use crate::worker::Command;
 
 use super::balancer::Balancer;
@@ -178,8 +179,12 @@ impl Balancer {
             systemd::ready(READY);
             let targets = self.checks.targets();
             let message = match targets {
-                0 => "no backend is probed".to_owned(),
-                _ => format!("the first probes of {targets} backends are done"),
+                // Pools without a check are complete at once.
+                0 => "ready: no pool has a check".to_owned(),
+                _ => format!(
+                    "ready: the first probes of {} are done",
+                    plural(targets as u64, "backend")
+                ),
             };
             let severity = if targets > 0 {
                 Severity::Info
@@ -267,8 +272,8 @@ impl Balancer {
     fn stop(&mut self, signal: i32) {
         if self.stage == Stage::Stopping {
             log::warn!(
-                "second signal: ending at once, closing {} sessions",
-                self.workers.sessions()
+                "second signal: ending at once, closing {}",
+                plural(self.workers.sessions(), "session")
             );
             self.workers.remove_socket_files();
             operational_log::flush();
@@ -278,8 +283,8 @@ impl Balancer {
         self.watch_file(false);
         let grace = self.config.shutdown_grace;
         let message = format!(
-            "stopping: {} sessions have {} to end",
-            self.workers.sessions(),
+            "stopping: {} may go on for {}",
+            plural(self.workers.sessions(), "session"),
             humantime::format_duration(grace)
         );
         systemd::stopping(&message);

@@ -162,7 +162,7 @@ fn clients_are_banned() {
     let output = fake.run(&wide.split(' ').collect::<Vec<_>>());
     let warning = "warning: clients of 10.1.0.0/16 still connect\n";
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), warning));
-    let lines = "10.0.0.0/7 banned until 2026-01-02T03:14:05Z, as a new ban\n\
+    let lines = "10.0.0.0/7 banned until 2026-01-02T03:14:05Z, in place of its earlier ban\n\
                  ::1 banned until it is lifted\n";
     assert_eq!(String::from_utf8_lossy(&output.stdout), lines);
     // In JSON the answer has its notes.
@@ -265,7 +265,7 @@ fn the_balancer_may_refuse() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), line);
     let lines = "error: cannot ban 192.0.2.8: it is `trusted`\n\
                  error: cannot ban ::1: the ban table is full\n\
-                 error: 2 of 4 are not banned\n";
+                 error: 2 of 4 could not be banned\n";
     assert_eq!(stderr(&output), lines);
     let output = fake.run(&["unban", "192.0.2.9"]);
     assert_eq!(failed(&output, 1), "192.0.2.9 is not banned");

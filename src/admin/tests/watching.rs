@@ -121,10 +121,7 @@ async fn a_slow_watcher_learns_how_many_events_it_missed() {
     }
     let (_, missed) = stream.next().await.unwrap();
     assert_eq!(missed.kind, EventKind::Missed);
-    assert_eq!(
-        missed.message,
-        format!("{} events were missed", missed.number)
-    );
+    assert_eq!(missed.message, format!("{} events missed", missed.number));
     assert_eq!(stream.next().await.unwrap().1.number, missed.number + 1);
 }
 

@@ -84,7 +84,7 @@ pub(super) async fn ban(args: &BanArgs) -> Result<(), ClientError> {
             None => "until it is lifted".to_owned(),
         };
         let again = if banned.replaced {
-            ", as a new ban"
+            ", in place of its earlier ban"
         } else {
             ""
         };
@@ -130,7 +130,7 @@ impl Refused {
             0 => Ok(()),
             _ if all == 1 => Err(ClientError::Refused(why)),
             _ => Err(ClientError::Refused(format!(
-                "{why}\nerror: {count} of {all} are not {done}"
+                "{why}\nerror: {count} of {all} could not be {done}"
             ))),
         }
     }

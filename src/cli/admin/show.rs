@@ -17,7 +17,7 @@ use crate::admin::model::{
 };
 use crate::config::values::written;
 use crate::session::CloseReason;
-use crate::wording::plural;
+use crate::wording::{counted, plural};
 
 mod backends;
 
@@ -300,13 +300,10 @@ fn syn_filter(filter: &SynFilterStatus) -> String {
         SynFilterMeans::Classic => "classic BPF",
         SynFilterMeans::None => "nothing",
     };
-    let networks = match filter.networks {
-        1 => "1 network".to_owned(),
-        more => format!("{} networks", count(more)),
-    };
+    let networks = counted(filter.networks, count(filter.networks), "network");
     let dropped = filter.dropped.map_or_else(
         || "hits are not counted".to_owned(),
-        |dropped| format!("{} SYNs", count(dropped)),
+        |dropped| counted(dropped, count(dropped), "SYN"),
     );
     format!("syn filter   {means} drops clients of {networks}, {dropped}\n")
 }
@@ -316,9 +313,10 @@ fn bans(bans: &BansStatus) -> String {
     if bans.count == 0 && bans.hits == 0 && bans.import.is_none() {
         return String::new();
     }
-    let (banned, max, hits) = (bans.count, bans.max, count(bans.hits));
+    let (banned, max) = (bans.count, bans.max);
+    let hits = counted(bans.hits, count(bans.hits), "client");
     let import = bans.import.as_ref().map(imported).unwrap_or_default();
-    format!("bans         {banned} of at most {max}, {hits} clients refused\n{import}")
+    format!("bans         {banned} of at most {max}, {hits} refused\n{import}")
 }
 
 /// A line for refused clients that were held, once there were any.
@@ -362,10 +360,7 @@ fn access_lists(lists: &[AccessListStatus]) -> String {
         let _ = writeln!(
             text,
             "access list  {name}: {}, others {}, {} {}",
-            match list.prefixes {
-                1 => "1 prefix".to_owned(),
-                number => format!("{number} prefixes"),
-            },
+            plural(list.prefixes, "prefix"),
             list.others,
             list.refused,
             if list.dry_run {
@@ -390,7 +385,10 @@ fn sources(sources: &SourcesStatus) -> String {
     let (known, room) = (count(sources.known), count(sources.capacity.into()));
     let beyond = match sources.overflowed {
         0 => String::new(),
-        beyond => format!(", no room for those of {} clients", count(beyond)),
+        beyond => {
+            let clients = counted(beyond, count(beyond), "client");
+            format!(", no room for those of {clients}")
+        }
     };
     format!("sources      {known} of {room}{beyond}\n")
 }

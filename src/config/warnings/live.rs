@@ -3,6 +3,7 @@
 use super::Finding;
 use crate::address::Address;
 use crate::config::{Config, OnDown, Pool, rules, values};
+use crate::wording::plural;
 
 pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
     if let Some(check) = &pool.check {
@@ -13,7 +14,8 @@ pub(super) fn pool(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
         if probes > PROBES_MAX {
             let interval = values::written(interval);
             let sentence = format!(
-                "{backends} backends, each probed every {interval}, are {probes} probes a second"
+                "{}, each probed every {interval}, are {probes} probes a second",
+                plural(backends as u64, "backend")
             );
             found.push(Finding::at(format!("pools[{i}].check.interval"), sentence));
         }

@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
 use crate::sys::OwnAddresses;
+use crate::wording::plural;
 
 use super::events::Events;
 
@@ -406,7 +407,8 @@ impl Discoveries {
         let before = followed.found.as_deref().unwrap_or_default();
         log_change((&subject, what), before, &found);
         if dropped > 0 {
-            log::warn!("{subject}: {dropped} backends are left out: the limit is {BACKENDS_MAX}");
+            let dropped = plural(dropped as u64, "backend");
+            log::warn!("{subject}: {dropped} left out: the limit is {BACKENDS_MAX}");
         }
         followed.found = Some(found);
         true
