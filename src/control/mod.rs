@@ -90,7 +90,7 @@ pub enum StartError {
     #[error(
         "{}cannot listen on {bind}: {error}{}",
         of_listener(listener, bind),
-        remedy::of_bind(error)
+        remedy::of_bind(error, bind)
     )]
     Bind {
         /// Its name.

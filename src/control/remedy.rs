@@ -2,24 +2,31 @@
 
 use std::io;
 
+use crate::address::Address;
 use crate::sys;
 
 use super::sandbox;
 
-/// A listener can't listen on its address.
-pub(super) fn of_bind(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
+/// A listener can't listen on this address.
+pub(super) fn of_bind(error: &io::Error, at: &Address) -> String {
+    let remedy = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => "; stop the process that listens there (`ss -ltnp` shows it)",
         Some(libc::EADDRNOTAVAIL) => {
             "; expected an address of this machine (`ip address` shows them)"
         }
-        Some(libc::EACCES) => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket needs a directory \
-             that this user may write to"
-        }
+        Some(libc::EACCES) => match at {
+            Address::Unix(_) => return format!("; {}", of_denial("its directory")),
+            Address::Tcp(at) if at.port() >= PRIVILEGED => "",
+            Address::Tcp(_) if sandbox::gave_up_ports() => {
+                "; restart the balancer: with --no-helper only a start can listen on ports below \
+                 1024"
+            }
+            Address::Tcp(_) => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        },
         Some(libc::ENOENT) => "; create the directory first",
         _ => "",
-    }
+    };
+    remedy.to_owned()
 }
 
 /// A log, a socket or the like can't be opened.
@@ -57,3 +64,7 @@ pub(super) fn of_unreadable() -> String {
 const AS_ROOT: &str = "the balancer stays root, but without the right to open all files \
                        (CAP_DAC_OVERRIDE)";
 const OTHER: &str = "or name another user by `user`";
+
+/// The first port that any user may listen on, unless the machine says otherwise (ip(7),
+/// `ip_unprivileged_port_start`).
+const PRIVILEGED: u16 = 1_024;

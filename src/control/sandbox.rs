@@ -39,6 +39,8 @@ struct Entered {
     is_confined: bool,
     /// The helper stays after the start.
     keeps_helper: bool,
+    /// There was a helper: the start could listen on ports below 1024.
+    had_ports: bool,
 }
 
 /// Becomes another user, gives up all capabilities but to drop banned clients where the kernel
@@ -67,6 +69,7 @@ pub fn enter(
         user: name_of(user.as_ref()),
         is_confined,
         keeps_helper: asked.keeps_helper,
+        had_ports: asked.is_on && sys::has_capability(Capability::NetBindService),
     };
     let _ = ENTERED.set(entered);
     if !asked.is_on {
@@ -77,11 +80,6 @@ pub fn enter(
     let kernel = |what| move |error| StartError::Thread { what, error };
     if sys::has_capability(Capability::NetBindService) {
         sys::start_helper(user.as_ref(), may_bind).map_err(kernel("start the helper process"))?;
-        if !asked.keeps_helper {
-            let lost = "--no-helper: a reload can't listen on another port below 1024; restart \
-                        the balancer for that";
-            warnings.push(lost.to_owned());
-        }
     }
     let mut keep = Vec::new();
     if sys::filters_need_net_admin() {
@@ -182,6 +180,12 @@ pub(super) fn end_start(can_reload: bool) {
     if !(can_reload && keeps) {
         sys::dismiss_helper();
     }
+}
+
+/// Whether it could listen on ports below 1024 at the start, and can't at a reload.
+pub(super) fn gave_up_ports() -> bool {
+    let entered = ENTERED.get();
+    entered.is_some_and(|entered| entered.had_ports && !entered.keeps_helper)
 }
 
 /// Confines a worker's thread once it has all that it needs.
