@@ -153,7 +153,10 @@ fn histogram_log(config: &Config, found: &mut Vec<Finding>) {
         && error.kind() == ErrorKind::PermissionDenied
     {
         let path = path.display();
-        let sentence = format!("this user can't write the histogram log, `{path}`, at SIGUSR1");
+        let sentence = format!(
+            "the user of this process (uid {}) can't write the histogram log, `{path}`, at SIGUSR1",
+            sys::user_id()
+        );
         found.push(Finding::at("histogram_log", sentence));
     }
 }
@@ -306,6 +309,8 @@ fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
         return said;
     };
     let mut spans: BTreeMap<String, BTreeSet<(usize, usize)>> = BTreeMap::new();
+    // A setting that the file does not have at all has no line to show.
+    let nowhere = source.root().start();
     for one in found {
         let span = one.span(source);
         spans
@@ -322,7 +327,7 @@ fn placed(found: Vec<Finding>, source: Option<&Source>) -> Vec<Warning> {
     found.sort_by_key(|(span, _)| span.start);
     cap(&mut found, "warnings");
     let placed = found.into_iter().map(|(span, sentence)| Warning {
-        place: Some(source.place(&span)),
+        place: (span != nowhere).then(|| source.place(&span)),
         sentence,
     });
     placed.collect()
