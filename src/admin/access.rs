@@ -69,7 +69,14 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`]
     pub fn read(from: &AdminHttp) -> Result<Self, TokenError> {
-        Ok(Self(Arc::new(RwLock::new(Pair::read(from)?))))
+        let pair = Pair::read(from).map_err(|mut all| all.swap_remove(0))?;
+        Ok(Self(Arc::new(RwLock::new(pair))))
+    }
+
+    /// All that is wrong with the files.
+    #[must_use]
+    pub fn mistakes(from: &AdminHttp) -> Vec<TokenError> {
+        Pair::read(from).err().unwrap_or_default()
     }
 
     /// Takes the tokens of `other`; those from before are no longer valid.
@@ -99,18 +106,26 @@ impl fmt::Debug for Tokens {
 }
 
 impl Pair {
-    fn read(from: &AdminHttp) -> Result<Self, TokenError> {
-        let read = |path: &Option<PathBuf>| {
+    /// The tokens, or what is wrong with each file: never nothing.
+    fn read(from: &AdminHttp) -> Result<Self, Vec<TokenError>> {
+        let mut mistakes = Vec::new();
+        let mut read = |path: &Option<PathBuf>| {
             let token = path.as_deref().map(token_in).transpose();
-            token.map(Option::flatten)
+            token.unwrap_or_else(|error| {
+                mistakes.push(error);
+                None
+            })
         };
         let pair = Self {
-            read: read(&from.read_token)?,
-            write: read(&from.write_token)?,
+            read: read(&from.read_token).flatten(),
+            write: read(&from.write_token).flatten(),
         };
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
         match (&from.read_token, &from.write_token) {
             (Some(one), Some(two)) if pair.read.is_some() && pair.read == pair.write => {
-                Err(TokenError::Same(one.clone(), two.clone()))
+                Err(vec![TokenError::Same(one.clone(), two.clone())])
             }
             _ => Ok(pair),
         }

@@ -50,8 +50,8 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         if let Some(path) = &admin.audit_log {
             seen(path, sys::can_append_to(path));
         }
-        let tokens = admin.http.as_ref().map(Tokens::read);
-        found.extend(tokens.and_then(Result::err).map(StartError::Token));
+        let mistakes = admin.http.as_ref().map(Tokens::mistakes);
+        found.extend(mistakes.into_iter().flatten().map(StartError::Token));
     }
     found.extend(listening::probe_origins(config, None).err());
     // The service manager may listen where this user may not.

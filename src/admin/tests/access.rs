@@ -87,6 +87,14 @@ fn files_that_hold_no_secret_are_refused() {
     let two = file(&dir, "two", "0123456789abcdef\n", 0o600);
     let same = Tokens::read(&admin(&one, Some(&two))).unwrap_err();
     assert!(matches!(same, TokenError::Same(..)));
+    let open = file(&dir, "open", "0123456789abcdef", 0o644);
+    let short = file(&dir, "short", "0", 0o600);
+    let both = Tokens::mistakes(&admin(&open, Some(&short)));
+    assert!(
+        matches!(&both[..], [TokenError::Open(_), TokenError::Malformed(_)]),
+        "{both:?}"
+    );
+    assert!(Tokens::mistakes(&admin(&one, None)).is_empty());
 }
 
 #[test]
