@@ -341,7 +341,8 @@ const AFTER_HELP: &str = "Examples:
       Take a backend out of a running balancer, and wait for its sessions
 
 Environment:
-  MAHORAGA_ADMIN   The running balancer, as for --admin
+  MAHORAGA_ADMIN   The running balancer, as for --admin, which may stand
+                   before or behind a command
                    [default: mahoraga.sock, or else /run/mahoraga/mahoraga.sock]
   MAHORAGA_TOKEN_FILE
                    The file with the token for http://

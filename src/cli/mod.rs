@@ -41,7 +41,7 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     sys::hold_signals();
-    let arguments = admin::with_joined_wait(env::args_os());
+    let arguments = admin::with_options_behind(admin::with_joined_wait(env::args_os()));
     let command = match Cli::try_parse_from(arguments).map_err(tips::with_tip) {
         Ok(cli) => cli.command,
         Err(error) if error.use_stderr() && is_json() => {

@@ -1,8 +1,8 @@
 //! The arguments of the commands to a running balancer.
 
 mod bans;
+mod order;
 
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::config::{AdminState, Backend, Config, Listener, Patch, Pool};
 use crate::prefix::Prefix;
 
 pub use bans::{BanArgs, BansArgs, UnbanArgs};
+pub(in crate::cli) use order::{with_joined_wait, with_options_behind};
 
 /// The commands to a running balancer.
 #[derive(Clone, Debug, Subcommand)]
@@ -335,23 +336,6 @@ pub struct Wait {
     pub wait: Option<Maybe<Duration>>,
 }
 
-/// The arguments with `--wait 5s` as `--wait=5s`: otherwise the duration would be a backend, as in
-/// `--wait app-1`.
-pub(in crate::cli) fn with_joined_wait(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let mut joined: Vec<OsString> = Vec::new();
-    for argument in arguments {
-        let duration = argument.to_str().filter(|text| deadline(text).is_ok());
-        match (joined.last_mut(), duration) {
-            (Some(wait), Some(duration)) if wait == "--wait" => {
-                wait.push("=");
-                wait.push(duration);
-            }
-            _ => joined.push(argument),
-        }
-    }
-    joined
-}
-
 /// The arguments of `mahoraga remove`.
 #[derive(Args, Clone, Debug)]
 pub struct RemoveArgs {
@@ -556,22 +540,4 @@ fn recent(text: &str) -> Result<u32, ValueError> {
 
 fn interval(text: &str) -> Result<Duration, ValueError> {
     values::duration(text, values::REFRESH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_behind_wait_is_how_long_to_wait() {
-        let joined = |arguments: &[&str]| {
-            let joined = with_joined_wait(arguments.iter().map(OsString::from));
-            joined.join("+".as_ref()).into_string().unwrap()
-        };
-        assert_eq!(joined(&["drain", "a", "--wait", "5s"]), "drain+a+--wait=5s");
-        assert_eq!(joined(&["--wait", "off", "a", "5s"]), "--wait=off+a+5s");
-        for as_it_is in [["--wait", "app-1", "5s"], ["--wait=1s", "5s", "a"]] {
-            assert_eq!(joined(&as_it_is), as_it_is.join("+"));
-        }
-    }
 }

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::config::AdminState;
-pub(super) use args::with_joined_wait;
+pub(super) use args::{with_joined_wait, with_options_behind};
 use client::ClientError;
 pub(super) use client::is_default;
 use table::Paint;
