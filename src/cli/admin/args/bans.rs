@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{ClientOptions, client};
 use crate::admin::model::{BANS_MAX, BanOrder, BannedBy};
@@ -42,6 +42,20 @@ fn banned_by(text: &str) -> Result<BannedBy, ValueError> {
     values::named("origin of bans", text, &BannedBy::ALL)
 }
 
+/// Whose bans can be lifted together.
+fn lifted_by(text: &str) -> Result<BannedBy, ValueError> {
+    if text == BannedBy::File.as_str() {
+        let why = "bans of the watched file end when its lines are taken out";
+        return Err(ValueError::Refused(why.to_owned()));
+    }
+    let all = BannedBy::ALL;
+    let all: Vec<_> = all
+        .into_iter()
+        .filter(|(_, by)| *by != BannedBy::File)
+        .collect();
+    values::named("origin of bans", text, &all)
+}
+
 fn ban_order(text: &str) -> Result<BanOrder, ValueError> {
     values::named("order", text, &BanOrder::ALL)
 }
@@ -52,9 +66,10 @@ fn ban_limit(text: &str) -> Result<u32, ValueError> {
 
 /// The arguments of `mahoraga ban`.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("banned").args(["prefixes", "from"]).required(true).multiple(true))]
 pub struct BanArgs {
     /// Addresses or prefixes, such as 192.0.2.7 or 198.51.100.0/24
-    #[arg(value_name = "CIDR", required_unless_present = "from", value_parser = values::prefix)]
+    #[arg(value_name = "CIDR", value_parser = values::prefix)]
     pub prefixes: Vec<Prefix>,
     /// Also those of this file (- for standard input): one on a line; a comment after # or ; is its
     /// reason, or `until TIME reason`
@@ -76,11 +91,16 @@ pub struct BanArgs {
 
 /// The arguments of `mahoraga unban`.
 #[derive(Args, Clone, Debug)]
+#[command(
+    group = ArgGroup::new("lifted")
+        .args(["prefixes", "within", "by", "all"])
+        .required(true)
+        .multiple(true)
+)]
 pub struct UnbanArgs {
     /// The addresses or prefixes of bans
     #[arg(
         value_name = "CIDR",
-        required_unless_present_any = ["within", "by", "all"],
         conflicts_with_all = ["within", "by", "all"],
         value_parser = values::prefix
     )]
@@ -89,7 +109,7 @@ pub struct UnbanArgs {
     #[arg(long, value_name = "CIDR", value_parser = values::prefix)]
     pub within: Option<Prefix>,
     /// All by an operator (hand), or by a rule (rule)
-    #[arg(long, value_name = "WHO", value_parser = banned_by)]
+    #[arg(long, value_name = "WHO", value_parser = lifted_by)]
     pub by: Option<BannedBy>,
     /// All of them
     #[arg(long, conflicts_with_all = ["within", "by"])]
