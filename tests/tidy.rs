@@ -190,7 +190,7 @@ fn the_document_of_the_access_log_has_every_close_reason() {
 #[test]
 fn every_setting_is_documented() {
     let example = read("config.ron");
-    let reference = config::reference();
+    let reference = config::reference(config::all_settings());
     let lines: Vec<_> = reference.lines().collect();
     let settings: Vec<_> = lines
         .chunks_exact(3)

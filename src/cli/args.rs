@@ -54,6 +54,7 @@ pub enum Task {
   mahoraga check
   mahoraga check /etc/mahoraga/config.ron --deny-warnings
   mahoraga check && mahoraga reload
+  mahoraga check --json | jq -r '.[].message'
 
 Exit codes: 0 for a valid file, 2 for one with mistakes, 1 if only this machine
 refuses a start. All lines go to standard error: mistakes, warnings, and for a
@@ -70,6 +71,10 @@ only mistakes and warnings do."
         /// Print mistakes and warnings only.
         #[arg(short, long)]
         quiet: bool,
+        /// Print a list of {file, line, column, severity, message} in JSON to standard output
+        /// instead
+        #[arg(long)]
+        json: bool,
     },
     /// Run the balancer with flags, without a configuration file.
     #[command(after_help = "Examples:

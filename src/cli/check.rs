@@ -2,52 +2,123 @@
 //! does not listen, creates no file, and connects to nothing.
 
 use std::fs;
+use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
+use serde_json::{Value as Json, json};
+
 use super::run;
-use crate::config::{self, Config, Discovery, Host, LogSink, Pool};
-use crate::control;
+use crate::config::{self, Config, ConfigError, Discovery, Host, LogSink, Place, Pool, Warning};
 use crate::control::sandbox::{self, RunAs};
+use crate::control::{self, StartError};
 use crate::sys;
 
 /// Says what is wrong, or that the file is valid and what was not checked: a log of a script has to
 /// show that as a terminal does.
-pub(super) fn check(path: &Path, deny_warnings: bool, quiet: bool) -> ExitCode {
-    let (config, source) = match super::load(path) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
+pub(super) fn check(path: &Path, deny_warnings: bool, quiet: bool, as_json: bool) -> ExitCode {
+    let mut report = Report {
+        found: as_json.then(Vec::new),
+        warnings: 0,
     };
+    let code = look(path, &mut report);
+    if let Some(found) = &report.found {
+        // A reader that closed standard output does not need the rest.
+        let _ = writeln!(io::stdout(), "{:#}", Json::from_iter(found.iter().cloned()));
+    }
+    match code {
+        Err(code) => code,
+        Ok(_) if deny_warnings && report.warnings > 0 => ExitCode::from(super::USAGE),
+        Ok(config) => {
+            if !quiet && !as_json {
+                super::say(&format_args!("{} is valid", config::name_of(path)));
+                super::say(&not_checked(&config));
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Reports all that is wrong. Returns the configuration, if a start would accept it.
+fn look(path: &Path, report: &mut Report) -> Result<Config, ExitCode> {
+    let (config, source) = config::load(path).map_err(|error| {
+        report.mistakes(&error);
+        ExitCode::from(super::USAGE)
+    })?;
     // A start looks at files as the user that it becomes, with the rights that it keeps.
     if let Err(error) = sandbox::take_rights(RunAs::Configured(config.user.as_deref())) {
-        super::say(&format_args!("error: {error}"));
-        return ExitCode::from(error.exit_code());
+        report.error(&error);
+        return Err(ExitCode::from(error.exit_code()));
     }
-    let mut warnings = super::warn(&config, Some(&source));
+    let mut warnings = config::warnings(&config, host(), Some(&source));
     // A start reports them in the log, once it accepts clients.
     let can_reread = path != Path::new(config::STANDARD_INPUT);
     let file = can_reread.then_some(path);
-    for warning in config::warnings_at(control::start_warnings(&config, file), &source) {
-        super::say(&warning);
-        warnings += 1;
+    let at_start = control::start_warnings(&config, file);
+    warnings.extend(config::warnings_at(at_start, &source));
+    for warning in &warnings {
+        report.warning(warning);
     }
-    if let Err(code) = run::check_environment() {
-        return code;
+    run::check_environment()?;
+    let (refusals, code) = run::refusals(&config, file);
+    for error in &refusals {
+        report.error(error);
     }
-    if let Err(code) = run::preflight(&config, file) {
-        return code;
+    code.map_or(Ok(config), Err)
+}
+
+/// Where findings go: to standard error as text, or to be printed as JSON.
+struct Report {
+    found: Option<Vec<Json>>,
+    warnings: usize,
+}
+
+impl Report {
+    /// The file can't be loaded.
+    fn mistakes(&mut self, error: &ConfigError) {
+        match (error, &mut self.found) {
+            (ConfigError::Mistakes(all), Some(found)) => {
+                let all = all.iter();
+                found.extend(all.map(|one| finding(Some(&one.place), "error", &one.sentence)));
+            }
+            (ConfigError::Unreadable { file, why }, Some(found)) => {
+                let mut entry = finding(None, "error", why);
+                entry["file"] = file.as_str().into();
+                found.push(entry);
+            }
+            (_, None) => super::say(error),
+        }
     }
-    if deny_warnings && warnings > 0 {
-        return ExitCode::from(super::USAGE);
+
+    /// A start would refuse.
+    fn error(&mut self, error: &StartError) {
+        match &mut self.found {
+            Some(found) => found.push(finding(None, "error", &error.to_string())),
+            None => super::say(&format_args!("error: {error}")),
+        }
     }
-    if !quiet {
-        super::say(&format_args!("{} is valid", config::name_of(path)));
-        super::say(&not_checked(&config));
+
+    fn warning(&mut self, warning: &Warning) {
+        self.warnings += 1;
+        let place = warning.place.as_ref();
+        match &mut self.found {
+            Some(found) => found.push(finding(place, "warning", &warning.sentence)),
+            None => super::say(warning),
+        }
     }
-    ExitCode::SUCCESS
+}
+
+fn finding(place: Option<&Place>, severity: &str, message: &str) -> Json {
+    json!({
+        "file": place.map(|place| &*place.file),
+        "line": place.map(|place| place.line),
+        "column": place.map(|place| place.column),
+        "severity": severity,
+        "message": message,
+    })
 }
 
 /// What only a start can find out.

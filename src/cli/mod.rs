@@ -156,7 +156,8 @@ fn execute(command: Task) -> ExitCode {
             config,
             deny_warnings,
             quiet,
-        } => check::check(config.path(), deny_warnings, quiet),
+            json,
+        } => check::check(config.path(), deny_warnings, quiet, json),
         Task::Proxy(args) => run_proxy(&args),
         Task::Demo(sandbox) => match begin(sandbox.into(), RunAs::Unchanged, &|_| false) {
             Ok(()) => demo::demo(),
@@ -203,13 +204,11 @@ fn reread(path: &Path) -> Result<(Config, u128), ConfigError> {
     Ok((config, source.digest()))
 }
 
-/// Prints the warnings about a configuration, and returns their number.
-fn warn(config: &Config, source: Option<&Source>) -> usize {
-    let warnings = config::warnings(config, check::host(), source);
-    for warning in &warnings {
-        say(warning);
+/// Prints the warnings about a configuration.
+fn warn(config: &Config, source: Option<&Source>) {
+    for warning in config::warnings(config, check::host(), source) {
+        say(&warning);
     }
-    warnings.len()
 }
 
 /// Reports a mistake in arguments, configuration or environment: `why` has its place and text.

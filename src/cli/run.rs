@@ -55,20 +55,27 @@ pub(super) fn run_then(
 /// Reports every reason to refuse the start that can be seen in advance. `file` is that of the
 /// configuration, where it can be read again.
 pub(super) fn preflight(config: &Config, file: Option<&Path>) -> Result<(), ExitCode> {
-    let mut refusals = control::preflight(config);
-    refusals.extend(control::unreadable(config, file));
+    let (refusals, code) = refusals(config, file);
     for error in &refusals {
         super::say(&format_args!("error: {error}"));
     }
-    if refusals.is_empty() {
-        return Ok(());
-    }
+    code.map_or(Ok(()), Err)
+}
+
+/// Every reason to refuse the start that can be seen in advance, and the exit code if there is one.
+pub(super) fn refusals(
+    config: &Config,
+    file: Option<&Path>,
+) -> (Vec<StartError>, Option<ExitCode>) {
+    let mut refusals = control::preflight(config);
+    refusals.extend(control::unreadable(config, file));
     let code = if refusals.iter().all(StartError::is_machines) {
         REFUSED
     } else {
         super::USAGE
     };
-    Err(ExitCode::from(code))
+    let code = (!refusals.is_empty()).then(|| ExitCode::from(code));
+    (refusals, code)
 }
 
 /// Refuses an unknown level or format of the log. The logger would take the word for the name of a

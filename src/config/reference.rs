@@ -3,9 +3,11 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use serde_json::{Value as Json, json};
+
 use super::Config;
 use super::table::{Setting, Settings};
-use super::values::ValueError;
+use super::values::{self, ValueError};
 
 /// A setting, as the reference and the help of flags show it.
 #[allow(
@@ -78,16 +80,60 @@ fn read<T: Settings>(setting: &Setting<T>, text: &str) -> Result<String, ValueEr
 
 /// The JSON schema of a configuration. It covers each setting alone, not rules across settings.
 #[must_use]
-pub fn schema() -> serde_json::Value {
+pub fn schema() -> Json {
     super::table::schema::<Config>()
 }
 
-/// Every setting: its name, what it is, what may be written, its default, and whether a change
-/// takes a restart.
+/// The settings at this path and within it, or all for an empty path.
+///
+/// # Errors
+/// There is no such setting.
+pub fn settings_at(path: &str) -> Result<Vec<SettingInfo>, ValueError> {
+    let mut rows = all_settings();
+    let is_within = |row: &SettingInfo| {
+        let rest = row.path.strip_prefix(path);
+        path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    if !rows.iter().any(is_within) {
+        let paths = rows.iter().map(|row| &*row.path);
+        // Someone may know a setting, and not where it stands.
+        let ending = format!(".{path}");
+        let elsewhere = paths.clone().filter(|one| one.ends_with(&ending));
+        let elsewhere: Vec<_> = elsewhere.collect();
+        let hint = match &elsewhere[..] {
+            [] => values::did_you_mean(path, paths),
+            places => format!(": there is {}", values::one_of(places)),
+        };
+        return Err(ValueError::Refused(format!(
+            "there is no setting `{path}`{hint}"
+        )));
+    }
+    rows.retain(is_within);
+    Ok(rows)
+}
+
+/// Settings as JSON, with the fields of [`reference`].
 #[must_use]
-pub fn reference() -> String {
+pub fn reference_json(rows: &[SettingInfo]) -> Json {
+    let all = rows.iter().map(|row| {
+        json!({
+            "name": row.path,
+            "about": row.about,
+            "expected": row.expected,
+            "default": row.default,
+            "required": row.is_required,
+            "restart": row.waits,
+        })
+    });
+    all.collect()
+}
+
+/// Settings in text: the name of each, what it is, what may be written, its default, and whether a
+/// change takes a restart.
+#[must_use]
+pub fn reference(rows: Vec<SettingInfo>) -> String {
     let mut text = String::new();
-    for row in rows::<Config>("") {
+    for row in rows {
         let _ = writeln!(text, "{}", row.path);
         let _ = writeln!(text, "    {}", row.about);
         let _ = write!(text, "    {}", row.expected);

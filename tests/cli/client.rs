@@ -649,6 +649,23 @@ fn the_reference_says_each_setting_with_its_default() {
     ] {
         assert!(format!("\n{text}").contains(want), "{want}");
     }
+    let output = run(&["config", "reference", "pools.check", "--json"]);
+    let rows: Vec<serde_json::Value> = serde_json::from_str(succeeded(&output)).unwrap();
+    assert_eq!(rows[0]["name"], "pools.check");
+    let timeout = rows.iter().find(|row| row["name"] == "pools.check.timeout");
+    assert_eq!(timeout.unwrap()["default"], "\"1s\"");
+    let is_within =
+        |row: &serde_json::Value| row["name"].as_str().unwrap().starts_with("pools.check");
+    assert!(rows.len() > 10 && rows.iter().all(is_within));
+    for (at, why) in [
+        ("bnas", "there is no setting `bnas`, did you mean `bans`?"),
+        (
+            "half_close",
+            "there is no setting `half_close`: there is `listeners.half_close`",
+        ),
+    ] {
+        assert_eq!(failed(&run(&["config", "reference", at]), 2), why);
+    }
     let output = run(&["config", "reference", "--schema"]);
     let schema: serde_json::Value = serde_json::from_str(succeeded(&output)).unwrap();
     let workers = &schema["properties"]["workers"]["anyOf"];

@@ -10,6 +10,27 @@ pub(super) fn refused(test: &str, text: &str, want: &str) {
     assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""));
 }
 
+/// An editor or a script gets the findings of `check` with their places.
+#[test]
+fn findings_in_json() {
+    let text = b"(\n\tlistners: [],\n)";
+    let output = check("findings", text, &["--json"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(2), ""));
+    let found: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+    let want = serde_json::json!([{
+        "file": "config.ron", "line": 2, "column": 2, "severity": "error",
+        "message": "unknown field `listners`, did you mean `listeners`?",
+    }]);
+    assert_eq!(found, want);
+    let output = check("findings", SMALLEST.as_bytes(), &["--json"]);
+    let found: Vec<serde_json::Value> = serde_json::from_str(stdout(&output)).unwrap();
+    assert!(
+        found.iter().all(|one| one["severity"] == "warning"),
+        "{found:?}"
+    );
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}
+
 #[test]
 fn an_unknown_field() {
     refused(

@@ -485,11 +485,19 @@ pub enum ConfigCommand {
   mahoraga config show > config.ron.new")]
     Show(ClientOptions),
     /// Print every setting: its meaning, values and default
-    #[command(after_help = "Example:
-  mahoraga config reference | less")]
+    #[command(after_help = "Examples:
+  mahoraga config reference | less
+  mahoraga config reference bans
+  mahoraga config reference pools.check --json")]
     Reference {
-        /// Print the JSON schema of a configuration instead
+        /// Only this setting, and those within it, such as pools.check
+        #[arg(value_name = "SETTING", default_value = "", hide_default_value = true)]
+        at: String,
+        /// Print a list of the settings in JSON instead
         #[arg(long)]
+        json: bool,
+        /// Print the JSON schema of a configuration instead
+        #[arg(long, conflicts_with_all = ["at", "json"])]
         schema: bool,
     },
 }

@@ -80,9 +80,8 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Reload(options) => change::reload(options).await,
         ClientCommand::Reopen(options) => change::reopen(options).await,
         ClientCommand::Config(ConfigCommand::Show(options)) => show::config(options).await,
-        ClientCommand::Config(ConfigCommand::Reference { schema }) => {
-            show::reference(*schema);
-            Ok(())
+        ClientCommand::Config(ConfigCommand::Reference { at, json, schema }) => {
+            show::reference(at, *json, *schema)
         }
         ClientCommand::Histograms(args) => show::histograms(args).await,
         ClientCommand::Events(args) => events::events(args).await,

@@ -15,6 +15,7 @@ use crate::admin::model::{
     LatencyWindow, ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage,
     Status, SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
+use crate::config;
 use crate::config::values::written;
 use crate::session::CloseReason;
 use crate::wording::{counted, plural};
@@ -90,15 +91,20 @@ pub(super) async fn config(options: &ClientOptions) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// Prints every setting, or their JSON schema. Needs no balancer.
-pub(super) fn reference(as_schema: bool) {
-    let text = if as_schema {
-        format!("{:#}\n", crate::config::schema())
-    } else {
-        crate::config::reference()
+/// Prints the settings at a path, or the JSON schema of all. Needs no balancer.
+pub(super) fn reference(at: &str, is_json: bool, as_schema: bool) -> Result<(), ClientError> {
+    let settings = || {
+        let found = config::settings_at(at.trim_matches('.'));
+        found.map_err(|error| ClientError::Usage(error.to_string()))
+    };
+    let text = match (as_schema, is_json) {
+        (true, _) => format!("{:#}\n", config::schema()),
+        (false, true) => format!("{:#}\n", config::reference_json(&settings()?)),
+        (false, false) => config::reference(settings()?),
     };
     // A reader that closed standard output does not need the rest.
     let _ = super::print(&text);
+    Ok(())
 }
 
 pub(super) async fn histograms(args: &HistogramsArgs) -> Result<(), ClientError> {
