@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use log::Level;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
-use crate::config::AdminHttp;
+use crate::config::{self, AdminHttp};
 use crate::operational_log;
 
 use super::access_log::{Log, Sink};
@@ -168,13 +169,20 @@ impl Balancer {
         }
     }
 
-    fn record_reload(&self, author: Author, outcome: Result<u64, String>) {
+    /// `changed`: the settings that differ, as they were and as they are.
+    fn record_reload(
+        &self,
+        author: Author,
+        changed: Option<[Value; 2]>,
+        outcome: Result<u64, String>,
+    ) {
+        let (old, new) = changed.map(|[old, new]| (old, new)).unzip();
         self.audit.record(&Entry {
             author,
             action: RELOAD,
             target: "config",
-            old: None,
-            new: None,
+            old,
+            new,
             outcome,
         });
     }
@@ -182,7 +190,7 @@ impl Balancer {
     /// There is no file to read. The balancer is well: only the caller is answered.
     fn refuse_reload(&self, ReloadRequest { author, reply }: ReloadRequest) {
         let outcome = Err(NO_FILE.to_owned());
-        self.record_reload(author, outcome.clone());
+        self.record_reload(author, None, outcome.clone());
         // The caller may have gone away.
         let _ = reply.map(|reply| reply.send(outcome.map(|_| Reloaded::default())));
     }
@@ -312,7 +320,13 @@ impl Balancer {
             log::info!("reload: {STOPPING}: the file is not read again");
             return self.go_on_after_reload();
         }
+        let earlier = Arc::clone(&self.declared);
         let notes = read.and_then(|read| self.apply_read(*read, opened));
+        let changed = notes.as_ref().ok().map(|_| {
+            let (old, new) = config::differences(earlier.config(), self.declared.config());
+            [old, new]
+        });
+        drop(earlier);
         let reloaded = notes.map(|notes| Reloaded {
             snapshot: self.publisher.version(),
             changed: self.publisher.version() != before,
@@ -330,7 +344,7 @@ impl Balancer {
         let outcome = outcome.map_err(Clone::clone);
         let reloaded = reloaded.map_err(|why| format!("{why}\n{STAYS}"));
         for ReloadRequest { author, reply } in requests {
-            self.record_reload(author, outcome.clone());
+            self.record_reload(author, changed.clone(), outcome.clone());
             // The caller may have gone away.
             let _ = reply.map(|reply| reply.send(reloaded.clone()));
         }
