@@ -28,6 +28,9 @@ pub use figures::{
 pub struct Status {
     /// The program's version.
     pub version: String,
+    /// The commit that it was built of, and its date; none in a debug build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// Its process.
     pub pid: u32,
     /// When it started (RFC 3339).

@@ -19,7 +19,7 @@ use crate::simulate::Scenario;
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "mahoraga",
-    version,
+    version = super::VERSION,
     about = "A TCP load balancer on io_uring",
     help_template = help_template(),
     after_help = AFTER_HELP

@@ -167,11 +167,14 @@ fn execute(command: Task) -> ExitCode {
         Task::Client(command) => admin::ask(&command),
         Task::Version => {
             // A reader that closed standard output does not need the rest.
-            let _ = writeln!(io::stdout(), "mahoraga {}", env!("CARGO_PKG_VERSION"));
+            let _ = writeln!(io::stdout(), "mahoraga {VERSION}");
             ExitCode::SUCCESS
         }
     }
 }
+
+/// The version, and in a release build the commit that it is of.
+const VERSION: &str = env!("MAHORAGA_VERSION");
 
 fn run_proxy(args: &ProxyArgs) -> ExitCode {
     let config = proxy_config(args);

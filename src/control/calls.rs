@@ -127,6 +127,7 @@ impl Balancer {
         let (metrics, snapshot) = (&self.metrics, self.publisher.snapshot());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: option_env!("MAHORAGA_BUILD").map(str::to_owned),
             pid: std::process::id(),
             started_at: humantime::format_rfc3339_millis(metrics.started_at).to_string(),
             uptime_s: metrics.uptime().as_secs_f64(),

@@ -119,9 +119,11 @@ pub(super) async fn histograms(args: &HistogramsArgs) -> Result<(), ClientError>
 
 fn status_text(status: &Status, paint: Paint) -> String {
     let (stage, tone) = stage(status.stage);
+    let build = status.build.as_ref().map(|build| format!(" ({build})"));
+    let version = status.version.clone() + &build.unwrap_or_default();
     let mut text = format!(
         "mahoraga {}, {}, up {}, process {}\n",
-        plain(&status.version),
+        plain(&version),
         paint.toned(stage, tone),
         span(status.uptime_s),
         status.pid,
