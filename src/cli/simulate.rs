@@ -18,6 +18,7 @@ use crate::config::{self, Strategy, values};
 use crate::shared::Shared;
 use crate::simulate::abuse::{ABOUT, Crowd, NAME};
 use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace};
+use crate::wording::plural;
 
 use super::args::{SimulateArgs, Simulated};
 
@@ -138,9 +139,14 @@ fn skipped(trace: &Trace) -> Option<String> {
     if skipped.lines == 0 && !skipped.rest {
         return None;
     }
-    let mut text = format!("lines that are left out: {}", skipped.lines);
-    for (line, why) in &skipped.first {
-        let _ = write!(text, "; line {line}: {why}");
+    let mut text = format!("{} left out", plural(skipped.lines, "line"));
+    for (i, (line, why)) in skipped.first.iter().enumerate() {
+        let before = match i {
+            0 if skipped.lines > skipped.first.len() as u64 => ", the first are",
+            0 => ":",
+            _ => ";",
+        };
+        let _ = write!(text, "{before} line {line}: {why}");
     }
     if skipped.rest {
         let _ = write!(text, "; nothing after line {LINES_MAX} was read");

@@ -92,7 +92,11 @@ type Cell = fn(&Outcome) -> String;
 const COLUMNS: [(&str, Cell); 14] = [
     ("p50 ms", |o| ms(o.wait_p50_ms)),
     ("p99 ms", |o| ms(o.wait_p99_ms)),
-    ("load", |o| percent(o.load)),
+    // A trace of a moment has no load worth a number.
+    ("load", |o| match o.load {
+        beyond if beyond > LOAD_MAX => none(),
+        load => percent(load),
+    }),
     // A backend that is in for an hour gets less than one that is in all day.
     ("imbalance", |o| match o.scaled {
         Some(_) => none(),
@@ -133,6 +137,9 @@ fn ms(ms: f64) -> String {
         format!("{ms:.0}")
     }
 }
+
+/// The highest load that is shown.
+const LOAD_MAX: f64 = 100.0;
 
 fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)

@@ -79,7 +79,7 @@ requests
 p50, p99: waiting from the accept, or a later request, to its answer; --help explains the columns
 ";
     assert_eq!(stdout(&output), want);
-    let want = "warning: access.log: lines that are left out: 1; \
+    let want = "warning: access.log: 1 line left out: \
                 line 4: it is neither JSON nor key=value pairs\n";
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), want));
 }
