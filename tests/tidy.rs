@@ -186,6 +186,68 @@ fn the_document_of_the_access_log_has_every_close_reason() {
     );
 }
 
+/// Each example of the documents that is a configuration, or settings of its top, is marked so, and
+/// can be pasted.
+#[test]
+fn examples_of_documents_are_valid() {
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for path in files(&["docs"], &["md"])
+        .into_iter()
+        .chain(["README.md".to_owned()])
+    {
+        let text = read(&path);
+        // Odd ones are in fences.
+        for fenced in text.split("\n```").skip(1).step_by(2) {
+            let (mark, example) = fenced.split_once('\n').unwrap_or_default();
+            let mut lines = example.lines().map(str::trim);
+            let first = lines.find(|line| !line.is_empty() && !line.starts_with("//"));
+            let first = first.unwrap_or_default();
+            let is_settings = first == "(" || first.contains(": [(") || first.contains(": (");
+            if mark != "ron" {
+                if is_settings && mark.is_empty() && !first.starts_with("config.ron:") {
+                    wrong.push(format!("{path}: `{first}` needs the mark `ron`"));
+                }
+                continue;
+            }
+            count += 1;
+            let file = completed(example);
+            if let Err(error) = config::parse(path.clone(), file.into()) {
+                wrong.push(error.to_string());
+            }
+        }
+    }
+    assert!(
+        count > 5,
+        "the documents have another form than this test reads"
+    );
+    assert_none(&wrong, "examples that are no configuration");
+}
+
+/// A file of settings of its top: with a listener and a pool, where it has none.
+fn completed(example: &str) -> String {
+    if example.trim_start().starts_with('(') {
+        return example.to_owned();
+    }
+    // The example may end with a comment.
+    let mut file = format!("({example}\n");
+    for (list, text) in [
+        (
+            "listeners: [",
+            "listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")],",
+        ),
+        (
+            "pools: [",
+            "pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])],",
+        ),
+    ] {
+        if !example.contains(list) {
+            file += text;
+        }
+    }
+    file + ")"
+}
+
 /// The reference and the JSON schema describe a setting by the table of its group.
 #[test]
 fn every_setting_is_documented() {
