@@ -166,10 +166,14 @@ start() {
 # first CPUS NAME COMMAND...: as `start`, before all others that want these CPUs. Sessions of
 # processes get equal parts (sched(7), autogroup), so it gets one of its own.
 first() {
-    local cpus=$1 name=$2
+    local cpus=$1 name=$2 i
     shift 2
     start "$cpus" "$name" setsid nice -n -20 "$@"
-    sleep 0.1
+    # Until it is in a session of its own: what is written before counts for that of this script.
+    for ((i = 0; i < 100; i++)); do
+        [[ $(sed 's/.*) //' "/proc/$STARTED/stat" | cut -d ' ' -f 4) != "$STARTED" ]] || break
+        sleep 0.02
+    done
     [[ ! -e /proc/$STARTED/autogroup ]] || echo -20 >"/proc/$STARTED/autogroup"
 }
 

@@ -1,13 +1,16 @@
 /* Clients that come at a given rate, whatever becomes of those before them, and what they need.
  *
- *   open_loop clients PORT RATE SECONDS   opens RATE connections a second; each sends a message and
+ *   open_loop clients PORT RATE SECONDS THREAD
+ *                                         opens RATE connections a second; each sends a message and
  *                                         waits for its echo. RATE 0: 64 at a time, one after the
  *                                         other: the most that are served. Prints
  *                                         SERVED_PER_SECOND OPENED_PER_SECOND REFUSED_PER_SECOND
- *                                         GIVEN_UP_PER_SECOND P50_MS P99_MS (of those served)
+ *                                         GIVEN_UP_PER_SECOND P50_MS P99_MS (of those served) CPU,
+ *                                         the part of a CPU that THREAD (/proc/PID/task/TID) used
  *   open_loop pings PORT COUNT SECONDS    COUNT connections that stay open and echo a message each
  *                                         20 ms. Prints P50_MS P99_MS MAX_MS LOST
  *   open_loop echo PORT                   the backend
+ *   open_loop flood PORT                  a backend that sends for ever
  *   open_loop steal PERCENT               takes so much of its CPU from other programs, in steps of
  *                                         1 ms (needs CAP_SYS_NICE)
  *
@@ -180,8 +183,28 @@ static void clients(int port, unsigned process, double rate, double seconds) {
     }
 }
 
+/* CPU time in seconds that a thread has used, of /proc/PID/task/TID. */
+static double cpu_time(const char *thread) {
+    char path[128];
+    double ns = 0;
+    snprintf(path, sizeof path, "%s/schedstat", thread);
+    FILE *file = fopen(path, "r");
+    if (!file || fscanf(file, "%lf", &ns) != 1) die(path);
+    fclose(file);
+    return ns * 1e-9;
+}
+
+static void rest(double until) {
+    double left = until - now();
+    if (left <= 0) return;
+    struct timespec time = {.tv_sec = (time_t)left};
+    time.tv_nsec = (long)((left - (double)time.tv_sec) * 1e9);
+    nanosleep(&time, NULL);
+}
+
 /* As many processes as have descriptors for all that wait for as long as they may. */
-static void share(int port, double rate, double seconds) {
+static void share(int port, double rate, double seconds, const char *thread) {
+    double began = now(), cpu;
     unsigned most = (unsigned)(rate * PATIENCE / (SOCKETS - 2000)) + 1;
     unsigned processes = most < PROCESSES ? most : PROCESSES;
     struct counts *all = mmap(NULL, PROCESSES * sizeof *all, PROT_READ | PROT_WRITE,
@@ -195,6 +218,10 @@ static void share(int port, double rate, double seconds) {
         clients(port, i, rate / processes, seconds);
         exit(0);
     }
+    rest(began + WARM_UP);
+    cpu = cpu_time(thread);
+    rest(began + WARM_UP + seconds);
+    cpu = (cpu_time(thread) - cpu) / seconds;
     while (wait(NULL) > 0) {
     }
     for (unsigned i = 0; i < processes; i++) {
@@ -205,10 +232,10 @@ static void share(int port, double rate, double seconds) {
         sum.given_up += all[i].given_up;
     }
     qsort(times, (size_t)sum.served, sizeof *times, ascending);
-    printf("%.0f %.0f %.0f %.0f %.2f %.2f\n", (double)sum.served / seconds,
+    printf("%.0f %.0f %.0f %.0f %.2f %.2f %.4f\n", (double)sum.served / seconds,
            (double)sum.opened / seconds, (double)sum.refused / seconds,
            (double)sum.given_up / seconds, percentile(times, sum.served, 50),
-           percentile(times, sum.served, 99));
+           percentile(times, sum.served, 99), cpu);
 }
 
 /* ---- Pings ------------------------------------------------------------------------------------ */
@@ -259,11 +286,11 @@ static void pings(int port, int count, double seconds) {
 
 /* ---- What they need --------------------------------------------------------------------------- */
 
-static void echo(int port) {
+static void serve(int port, int floods) {
     struct sockaddr_in at = address(INADDR_LOOPBACK, port);
     struct epoll_event events[EVENTS];
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    char bytes[65536];
+    static char bytes[65536];
     set(listener, SOL_SOCKET, SO_REUSEADDR);
     if (bind(listener, (void *)&at, sizeof at) || listen(listener, 4096)) die("bind");
     epoll = epoll_create1(0);
@@ -277,8 +304,12 @@ static void echo(int port) {
                     int one = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
                     if (one < 0) break;
                     set(one, IPPROTO_TCP, TCP_NODELAY);
-                    watch(epoll, EPOLL_CTL_ADD, one, EPOLLIN);
+                    watch(epoll, EPOLL_CTL_ADD, one, floods ? EPOLLOUT : EPOLLIN);
                 }
+                continue;
+            }
+            if (floods) {
+                if (write(fd, bytes, sizeof bytes) < 0 && errno != EAGAIN) close(fd);
                 continue;
             }
             long count = read(fd, bytes, sizeof bytes);
@@ -304,12 +335,14 @@ int main(int count, char **arguments) {
     double of[4] = {0};
     for (int i = 2; i < count && i < 5; i++) of[i - 2] = atof(arguments[i]);
     if (setrlimit(RLIMIT_NOFILE, &files)) die("setrlimit: may not have 16,000 descriptors");
-    if (!strcmp(what, "clients") && count == 5)
-        share((int)of[0], of[1], of[2]);
+    if (!strcmp(what, "clients") && count == 6)
+        share((int)of[0], of[1], of[2], arguments[5]);
     else if (!strcmp(what, "pings") && count == 5)
         pings((int)of[0], (int)of[1], of[2]);
     else if (!strcmp(what, "echo") && count == 3)
-        echo((int)of[0]);
+        serve((int)of[0], 0);
+    else if (!strcmp(what, "flood") && count == 3)
+        serve((int)of[0], 1);
     else if (!strcmp(what, "steal") && count == 3)
         steal(of[0]);
     else

@@ -11,10 +11,16 @@
 # rounds: of the connections that are served, as a part of the most, and of the p99, as a multiple.
 # The exit code does not depend on them.
 #
+# The worker has PROXY_CPU (1), clients and backend have LOAD_CPU (0). What else runs on the machine
+# slows both down. So the script also prints how many connections a second of the worker's CPU time
+# serves, as a part of how many at the most: that falls with what the worker does in vain alone. And
+# it prints what it needs to be believed: the part of a CPU that the worker had, and the connections
+# that were really opened.
+#
 # One CPU for clients and backend could not open five times as many connections as one worker can
 # serve. So a program takes STEAL percent of the worker's CPU, in steps of 1 ms. Needs root for
 # that, and a C compiler. By environment:
-#   ROUNDS=3     DURATION=6     rounds, and seconds of each figure in a round
+#   ROUNDS=5     DURATION=6     rounds, and seconds of each figure in a round
 #   STEAL=75                    percent of the worker's CPU that others have
 #   OVERLOAD='(wait: "50ms")'   the balancer's setting `overload`
 #   MAHORAGA=PATH               the binary (default: what `cargo build --release` makes now)
@@ -23,14 +29,14 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-ROUNDS=${ROUNDS:-3}
+ROUNDS=${ROUNDS:-5}
 DURATION=${DURATION:-6}
 STEAL=${STEAL:-75}
 OVERLOAD=${OVERLOAD:-'(wait: "50ms")'}
 TOOL=$WORK/open_loop
 TSV=$WORK/overload.tsv
 
-# start_balancer BACKEND_PORT: sets PORT.
+# start_balancer BACKEND_PORT: sets PORT and THREAD, the directory of the worker's thread in /proc.
 start_balancer() {
     free_port
     cat >"$WORK/balancer.ron" <<RON
@@ -46,6 +52,8 @@ start_balancer() {
 RON
     first "$PROXY_CPU" balancer "$MAHORAGA" run "$WORK/balancer.ron"
     wait_port "$PORT" balancer
+    THREAD=$(grep -l '^worker-0$' "/proc/$STARTED/task/"*/comm) || die "the worker has no thread"
+    THREAD=${THREAD%/comm}
 }
 
 # turn ROUND FACTOR RATE: adds a line to the table; sets SERVED.
@@ -58,7 +66,7 @@ turn() {
     # Pings are few: their times are to be those of the balancer, not of this CPU.
     start "$LOAD_CPU" pings chrt -r 20 "$TOOL" pings "$PORT" 50 $((DURATION + 1))
     pings=$STARTED
-    first "$LOAD_CPU" clients "$TOOL" clients "$PORT" "$rate" "$DURATION"
+    first "$LOAD_CPU" clients "$TOOL" clients "$PORT" "$rate" "$DURATION" "$THREAD"
     wait "$STARTED" || die "clients: $(<"$WORK/clients.log")"
     wait "$pings" || die "pings: $(<"$WORK/pings.log")"
     read -ra c <"$WORK/clients.log"
@@ -80,8 +88,9 @@ import sys
 from collections import defaultdict
 from statistics import median
 
-HEAD = ["load", "opened/s", "served/s", "of the most", "served within, p50, p99", "reset/s",
-        "dropped/s", "p99 of open sessions", "against that at the most"]
+HEAD = ["load", "opened/s", "served/s", "of the most", "worker's CPU", "served per its CPU time",
+        "served within, p50, p99", "reset/s", "dropped/s", "p99 of open sessions",
+        "against that at the most"]
 figures, most = defaultdict(list), None
 with open(sys.argv[1], encoding="utf-8", newline="") as file:
     for factor, *values in csv.reader(file, delimiter="\t"):
@@ -99,12 +108,14 @@ print("|" + " --- |" * len(HEAD))
 for factor, rounds in figures.items():
     column = lambda n: [values[n] for values, _ in rounds]
     against = lambda n: [values[n] / most[n] for values, most in rounds]
+    per_cpu = [100 * one / its for one, its in zip(against(0), against(6))]
     cells = [
         "the most" if factor == "1" else f"{factor} times", f"{median(column(1)):,.0f}",
         f"{median(column(0)):,.0f}", spread([100 * part for part in against(0)], ".0f") + " %",
-        f"{median(column(4)):.0f} ms, {median(column(5)):.0f} ms", f"{median(column(9)):,.0f}",
-        f"{median(column(10)):,.0f}", spread(column(7), ".1f") + " ms",
-        spread(against(7), ".1f") + " times",
+        f"{100 * median(column(6)):.0f} %", spread(per_cpu, ".0f") + " %",
+        f"{median(column(4)):.0f} ms, {median(column(5)):.0f} ms", f"{median(column(10)):,.0f}",
+        f"{median(column(11)):,.0f}", spread(column(8), ".1f") + " ms",
+        spread(against(8), ".1f") + " times",
     ]
     print("| " + " | ".join(cells) + " |")
 PYTHON
@@ -133,3 +144,5 @@ done
 print_table
 printf '%s rounds of %s s, %s %% of the worker taken, overload: %s; %s.\n' \
     "$ROUNDS" "$DURATION" "$STEAL" "$OVERLOAD" "$(machine_facts)"
+printf 'Load of the machine (1, 5, 15 minutes) at the end: %s.\n' \
+    "$(cut -d ' ' -f 1-3 /proc/loadavg)"

@@ -97,7 +97,8 @@ good_client() {
     local -a how=()
     [[ $1 != syn ]] || how=(-H 'Connection: close')
     read -r _ _ _ p99 errors < <(run_wrk "$LOAD_CPU" "$2" 8 "$DURATION" "${how[@]}")
-    [[ $errors == 0 ]] || die "$1: $errors requests of the good client failed"
+    [[ $errors == 0 ]] || die "$1: $errors requests of the good client failed:" \
+        "$(grep -E 'Socket errors|Non-2xx' "$WORK/wrk.out")"
     echo "$p99"
 }
 
