@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -31,10 +32,10 @@ def flood(port: int) -> None:
         threading.Thread(target=send, args=(listener.accept()[0],), daemon=True).start()
 
 
-def connect(port: int) -> socket.socket:
+def connect(port: int, patience: float = PATIENCE_S) -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    client.settimeout(PATIENCE_S)
+    client.settimeout(patience)
     client.connect(("127.0.0.1", port))
     return client
 
@@ -46,7 +47,7 @@ def read_some(client: socket.socket, number: int, size: int) -> bool:
         try:
             got = client.recv_into(into)
         except TimeoutError:
-            sys.exit(f"reader {number} got nothing for {PATIENCE_S:.0f} s")
+            sys.exit(f"reader {number} got nothing for {client.gettimeout():.0f} s")
         except ConnectionResetError:
             return False
         if got == 0:
@@ -55,15 +56,15 @@ def read_some(client: socket.socket, number: int, size: int) -> bool:
     return True
 
 
-def read(port: int, readers: int, mib: int) -> list[socket.socket]:
+def read(port: int, readers: int, mib: int, patience: float) -> list[socket.socket]:
     """All connect first, and then read one after the other. One that was closed comes again."""
-    clients = [connect(port) for _ in range(readers)]
+    clients = [connect(port, patience) for _ in range(readers)]
     closed = 0
     for number in range(readers):
         while not read_some(clients[number], number, mib << 20):
             closed += 1
             clients[number].close()
-            clients[number] = connect(port)
+            clients[number] = connect(port, patience)
     print(f"{closed} readers were closed while they waited for their turn, and came again")
     return clients
 
@@ -108,16 +109,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("flood").add_argument("port", type=int)
-    reading = kinds.add_parser("read")
-    reading.add_argument("port", type=int)
+    reading, holding = kinds.add_parser("read"), kinds.add_parser("hold")
+    for kind in (reading, holding):
+        kind.add_argument("port", type=int)
+        kind.add_argument("--readers", type=int, default=160)
+        kind.add_argument("--mib", type=int, default=4)
+        kind.add_argument("--patience", type=float, default=PATIENCE_S)
     reading.add_argument("backend", type=int)
-    reading.add_argument("--readers", type=int, default=160)
-    reading.add_argument("--mib", type=int, default=4)
     options = parser.parse_args()
     if options.kind == "flood":
         flood(options.port)
         return
-    clients = read(options.port, options.readers, options.mib)
+    clients = read(options.port, options.readers, options.mib, options.patience)
+    sys.stdout.flush()
+    if options.kind == "hold":
+        signal.pause()
     time.sleep(SETTLE_S)
     report(options.port, options.backend)
     stream(options.port)
