@@ -77,6 +77,7 @@ fn the_control_thread_calls_nothing_that_waits() {
         "listen_again(",
         ".is_at(",
         "SocketFile::claim(",
+        "SocketTarget::of(",
         "thread::sleep(",
         "File::open(",
         "fs::read",

@@ -74,7 +74,7 @@ pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
 pub use pool::Pool;
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
-pub(crate) use rules::{found_loops, leads_back};
+pub(crate) use rules::{Machine, found_loops, leads_back};
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,

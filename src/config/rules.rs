@@ -23,8 +23,8 @@ mod loops;
 
 pub(super) use access::too_many_prefixes;
 pub(super) use listener::broken_by_listener;
+pub(crate) use loops::{Machine, found_loops, leads_back};
 pub(super) use loops::{by_machine as loops_by_machine, of_pool as loop_of};
-pub(crate) use loops::{found_loops, leads_back};
 
 /// A broken rule, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,6 +59,23 @@ pub(super) async fn look<T: Send + 'static>(
     WATCHED.look(path, call).await
 }
 
+/// Looks at paths of Unix sockets, or connects to one, once no other such call in their directory is
+/// under way: a file system that hangs holds one thread for each directory.
+///
+/// # Errors
+/// No thread can be made.
+pub(super) async fn reach<T: Send + 'static>(
+    directory: &Path,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    REACHED.look(directory, call).await
+}
+
+/// The directory of a path, as it is written.
+pub(super) fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
 /// Watched files, and the threads that look at them.
 struct Watched {
     threads: Threads,
@@ -67,9 +84,9 @@ struct Watched {
 }
 
 impl Watched {
-    const fn new() -> Self {
+    const fn new(max: usize) -> Self {
         Self {
-            threads: Threads::new(WATCHED_MAX),
+            threads: Threads::new(max),
             busy: Mutex::new(BTreeSet::new()),
         }
     }
@@ -202,7 +219,9 @@ impl Threads {
 /// Runs what operators ask for: each kind of call is under way a few times at most.
 static ASKED: Threads = Threads::new(ASKED_MAX);
 /// Runs looks at watched files.
-static WATCHED: Watched = Watched::new();
+static WATCHED: Watched = Watched::new(WATCHED_MAX);
+/// Reaches for Unix sockets.
+static REACHED: Watched = Watched::new(REACHED_MAX);
 /// Closes and removes files.
 static CLOSING: Threads = Threads::new(1);
 /// Runs what computes for long.
@@ -212,6 +231,8 @@ const ASKED_MAX: usize = 16;
 const COMPUTING_MAX: usize = 2;
 /// When so many files hang, others are looked at late.
 const WATCHED_MAX: usize = 48;
+/// When Unix sockets hang in so many directories, others are looked at late, and probed late.
+const REACHED_MAX: usize = 48;
 /// From one check whether another look at the same file has ended to the next: short at first, as a
 /// probe may wait for its certificates, then ever longer, as the file may hang.
 const BUSY_PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -249,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_file_that_hangs_holds_one_thread_and_delays_no_other_file() {
-        let watched = own(Watched::new());
+        let watched = own(Watched::new(WATCHED_MAX));
         run(async {
             let (release, held) = crossbeam::channel::bounded::<()>(0);
             let path = Path::new("/hangs");

@@ -179,9 +179,7 @@ impl Balancer {
             }
             config
         };
-        let mut config = self
-            .discoveries
-            .without_loops(declared.config(), has_news, combine);
+        let mut config = self.discoveries.without_loops(has_news, combine);
         config.share_pools(&self.config);
         self.discoveries.end_known(&config);
         config

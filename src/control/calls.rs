@@ -13,7 +13,6 @@ use crate::admin::model::{
 use crate::admin::{Author, Call, Reply, Which};
 use crate::config::{
     AdminState, Backend, Change, ChangeError, Config, Topic, backend_values, changeable_values,
-    leads_back,
 };
 use crate::guard::Access;
 use crate::operational_log;
@@ -284,7 +283,9 @@ impl Balancer {
             return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
         }
         if let Change::AddBackend { pool, backend } = change
-            && let Some(why) = leads_back(self.declared.config(), pool, backend)
+            && let Some(why) = self
+                .discoveries
+                .leads_back(self.declared.config(), pool, backend)
         {
             return Err(ChangeError::Invalid(format!("pool `{pool}`: {why}")));
         }

@@ -263,7 +263,7 @@ fn in_use_by(file: &mut File) -> io::Error {
 }
 
 /// What a path leads to, whichever way it is written: two paths of one socket have equal targets.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SocketTarget {
     /// Device and inode of the file.
     File(u64, u64),

@@ -7,28 +7,42 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use super::{Finding, members};
 use crate::address::Address;
 use crate::config::{Backend, Config};
-use crate::sys;
+use crate::sys::{self, SocketTarget};
 
 mod components;
 
 use components::Components;
 
-/// What tells where a connection ends.
+/// What this machine tells about where a connection ends.
 #[derive(Clone, Copy)]
-enum Known<'a> {
-    /// The configuration alone.
-    ByText,
-    /// Also whether this machine has an address.
-    ByMachine(&'a dyn Fn(&SocketAddr) -> bool),
+pub(crate) struct Machine<'a> {
+    /// Whether it has an address.
+    pub(crate) is_own: &'a dyn Fn(&SocketAddr) -> bool,
+    /// What a path leads to; `None`: that is not known, and the path counts as it is written.
+    pub(crate) target: &'a dyn Fn(&Path) -> Option<SocketTarget>,
 }
 
-/// Finds them in every pool, by the configuration alone.
+/// The configuration alone tells.
+const TEXT: Machine<'_> = Machine {
+    is_own: &|_| false,
+    target: &|_| None,
+};
+
+/// The same, but paths that may be written in many ways are followed. It asks the file system, which
+/// may block.
+const FILE: Machine<'_> = Machine {
+    is_own: &|_| false,
+    target: &|path| Some(SocketTarget::of(path)),
+};
+
+/// Finds them in every pool, by the configuration alone. Asks the file system, which may block.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
-    let loops = Loops::of_all(config, Known::ByText);
+    let loops = Loops::of_all(config, FILE);
     for (i, pool) in config.pools.iter().enumerate() {
         for (at, backend) in members(&format!("pools[{i}]"), pool) {
             if let Some(sentence) = loops.sentence(backend, i) {
@@ -41,23 +55,30 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
 /// What is wrong with the first backend of a pool that leads back to it, by the configuration
 /// alone.
 pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String> {
-    let loops = Loops::through(config, Known::ByText, pool);
+    let loops = Loops::through(config, TEXT, pool);
     let mut backends = config.pools[pool].backends.iter();
     backends.find_map(|backend| loops.sentence(backend, pool))
 }
 
-/// What is wrong with a backend that would lead back to its pool, as this machine has its address.
-pub(crate) fn leads_back(config: &Config, pool: &str, backend: &Backend) -> Option<String> {
+/// What is wrong with a backend that would lead back to its pool, by what this machine tells.
+pub(crate) fn leads_back(
+    config: &Config,
+    pool: &str,
+    backend: &Backend,
+    machine: Machine<'_>,
+) -> Option<String> {
     let at = config.pools.iter().position(|its| its.name == pool)?;
     let mut config = config.clone();
     config.pools[at].backends.push(backend.clone());
-    Loops::through(&config, Known::ByMachine(&sys::is_own_address), at).sentence(backend, at)
+    Loops::through(&config, machine, at).sentence(backend, at)
 }
 
 /// The backends that lead back only as this machine has their addresses: path and sentence of each.
+/// Asks the file system, which may block.
 pub(in crate::config) fn by_machine(config: &Config) -> Vec<(String, String)> {
-    let text = Loops::of_all(config, Known::ByText);
-    let machine = Loops::of_all(config, Known::ByMachine(&sys::is_own_address));
+    let text = Loops::of_all(config, FILE);
+    let is_own = &sys::is_own_address;
+    let machine = Loops::of_all(config, Machine { is_own, ..FILE });
     let mut found = Vec::new();
     for (i, pool) in config.pools.iter().enumerate() {
         for (at, backend) in members(&format!("pools[{i}]"), pool) {
@@ -72,22 +93,14 @@ pub(in crate::config) fn by_machine(config: &Config) -> Vec<(String, String)> {
 }
 
 /// The backends that lead back to their own pool: each with its pool, and what is wrong.
-/// `declared` has the same pools without discovered backends; its Unix sockets were checked when it
-/// was read. `is_own`: whether this machine has an address.
 pub(crate) fn found_loops<'a>(
     config: &'a Config,
-    declared: &Config,
-    is_own: &'a dyn Fn(&SocketAddr) -> bool,
+    machine: Machine<'_>,
 ) -> Vec<(&'a str, &'a Backend, String)> {
-    let loops = Loops::of_all(config, Known::ByMachine(is_own));
+    let loops = Loops::of_all(config, machine);
     let mut found = Vec::new();
     for (place, pool) in config.pools.iter().enumerate() {
-        let declared = declared.pools.get(place);
         for backend in &pool.backends {
-            let is_declared = || declared.is_some_and(|its| its.backend(&backend.name).is_some());
-            if matches!(backend.address, Address::Unix(_)) && is_declared() {
-                continue;
-            }
             if let Some(sentence) = loops.sentence(backend, place) {
                 found.push((&*pool.name, backend, sentence));
             }
@@ -109,17 +122,17 @@ struct Loops<'a> {
 }
 
 impl<'a> Loops<'a> {
-    fn of_all(config: &'a Config, known: Known<'a>) -> Self {
-        Self::from(config, known, 0..config.pools.len())
+    fn of_all(config: &'a Config, machine: Machine<'a>) -> Self {
+        Self::from(config, machine, 0..config.pools.len())
     }
 
     /// Those that a pool is part of; the others are not looked at.
-    fn through(config: &'a Config, known: Known<'a>, pool: usize) -> Self {
-        Self::from(config, known, pool..pool + 1)
+    fn through(config: &'a Config, machine: Machine<'a>, pool: usize) -> Self {
+        Self::from(config, machine, pool..pool + 1)
     }
 
-    fn from(config: &'a Config, known: Known<'a>, pools: std::ops::Range<usize>) -> Self {
-        let points = Points::of(config, known);
+    fn from(config: &'a Config, machine: Machine<'a>, pools: std::ops::Range<usize>) -> Self {
+        let points = Points::of(config, machine);
         let first = config.pools.len();
         let components = Components::reached_from(pools, |node| match node.checked_sub(first) {
             None => {
@@ -166,11 +179,12 @@ impl<'a> Loops<'a> {
 
 /// Where connections end at listeners: their addresses and sockets.
 struct Points<'a> {
-    known: Known<'a>,
+    machine: Machine<'a>,
     /// The points of a port.
     by_port: HashMap<u16, HashMap<Ip, usize>>,
+    by_path: HashMap<&'a Path, usize>,
     /// A path may be written in many ways.
-    by_target: HashMap<sys::SocketTarget, usize>,
+    by_target: HashMap<SocketTarget, usize>,
     /// The listeners of each point, in their order.
     listeners: Vec<Vec<usize>>,
 }
@@ -179,10 +193,11 @@ struct Points<'a> {
 type Ip = (IpAddr, u32);
 
 impl<'a> Points<'a> {
-    fn of(config: &Config, known: Known<'a>) -> Self {
+    fn of(config: &'a Config, machine: Machine<'a>) -> Self {
         let mut points = Self {
-            known,
+            machine,
             by_port: HashMap::new(),
+            by_path: HashMap::new(),
             by_target: HashMap::new(),
             listeners: Vec::new(),
         };
@@ -201,8 +216,11 @@ impl<'a> Points<'a> {
                 }
                 Address::Unix(_) if !has_sockets => continue,
                 Address::Unix(path) => {
-                    let target = sys::SocketTarget::of(path);
-                    *points.by_target.entry(target).or_insert(next)
+                    let by_path = *points.by_path.entry(path).or_insert(next);
+                    match (machine.target)(path) {
+                        Some(target) => *points.by_target.entry(target).or_insert(by_path),
+                        None => by_path,
+                    }
                 }
             };
             if point == next {
@@ -218,10 +236,12 @@ impl<'a> Points<'a> {
         let reached = match &backend.address {
             Address::Tcp(_) => self.reached_by_tcp(backend),
             // Without such listeners the file system is not asked.
-            Address::Unix(_) if self.by_target.is_empty() => [None; 3],
+            Address::Unix(_) if self.by_path.is_empty() => [None; 3],
             Address::Unix(path) => {
-                let target = sys::SocketTarget::of(path);
-                [self.by_target.get(&target).copied(), None, None]
+                let target = (self.machine.target)(path);
+                let by_target = target.and_then(|its| self.by_target.get(&its));
+                let by_path = self.by_path.get(path.as_path());
+                [by_path.copied(), by_target.copied(), None]
             }
         };
         reached.into_iter().flatten()
@@ -254,13 +274,12 @@ impl<'a> Points<'a> {
 
     /// Whether a listener on all addresses has this one.
     fn is_here(&self, to: &SocketAddr) -> bool {
-        let (ip, _) = ip(to);
-        ip.is_loopback()
-            || match self.known {
-                Known::ByText => false,
-                Known::ByMachine(is_own) if ip.is_ipv4() => is_own(&SocketAddr::new(ip, to.port())),
-                Known::ByMachine(is_own) => is_own(to),
-            }
+        let is_own = self.machine.is_own;
+        match to.ip().to_canonical() {
+            ip if ip.is_loopback() => true,
+            ip @ IpAddr::V4(_) => is_own(&SocketAddr::new(ip, to.port())),
+            IpAddr::V6(_) => is_own(to),
+        }
     }
 }
 
@@ -369,7 +388,13 @@ mod tests {
             asked.set(asked.get() + 1);
             true
         };
-        let found = found_loops(&config, &config, &is_own);
+        let found = found_loops(
+            &config,
+            Machine {
+                is_own: &is_own,
+                ..TEXT
+            },
+        );
         assert_eq!(found.len(), BACKENDS - BACKENDS / LISTENERS);
         assert!(asked.get() <= 2 * BACKENDS, "{}", asked.get());
     }

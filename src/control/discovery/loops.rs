@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 
 use crate::address::Address;
 use crate::admin::model::EventKind;
-use crate::config::{Backend, Config, found_loops};
+use crate::config::{Backend, Config, Machine, found_loops, leads_back};
 use crate::control::events::{Severity, Subject};
+use crate::sys;
 
 use super::Discoveries;
 
@@ -95,25 +97,27 @@ impl LeftOut {
 }
 
 impl Discoveries {
-    /// The configuration that `combine` makes of `declared` and of what is found, without addresses
-    /// that lead back to their own pool. Each is left out of what this finds, and the last good
+    /// The configuration that `combine` makes of what is found, without addresses that lead back to their own pool. Each is left out of what this finds, and the last good
     /// ones stay where none is left. A declared backend is left out as well, until its address is
     /// no longer this machine's. `is_news`: what is found may differ from the last time.
     pub(in crate::control) fn without_loops(
         &mut self,
-        declared: &Config,
         is_news: bool,
         combine: impl Fn(&Self) -> Config,
     ) -> Config {
         // Other listeners may have made them usable.
         let before = std::mem::take(&mut self.left_out.by_pool);
         let own = Rc::clone(&self.own_addresses);
-        let is_own = |to: &SocketAddr| own.has(to);
+        let sockets = Rc::clone(&self.socket_paths);
+        let machine = Machine {
+            is_own: &|to| own.has(to),
+            target: &|path| sockets.target(path),
+        };
         let config = loop {
             let mut config = combine(self);
             self.left_out.remove_from(&mut config);
             let mut is_new = false;
-            for (pool, backend, sentence) in found_loops(&config, declared, &is_own) {
+            for (pool, backend, sentence) in found_loops(&config, machine) {
                 let name = backend.name.clone();
                 let reason = Reason {
                     backend: name,
@@ -127,6 +131,7 @@ impl Discoveries {
             }
         };
         own.end_round();
+        sockets.end_round();
         for (pool, out) in &self.left_out.by_pool {
             let known = before.get(pool);
             let is_new = |address| !known.is_some_and(|known| known.contains_key(address));
@@ -150,9 +155,24 @@ impl Discoveries {
         config
     }
 
-    /// Looks again which addresses this machine has. `true`: some have come or gone, so that
+    /// Why a backend would lead back to its pool, as far as it is known.
+    pub(in crate::control) fn leads_back(
+        &self,
+        config: &Config,
+        pool: &str,
+        backend: &Backend,
+    ) -> Option<String> {
+        let machine = Machine {
+            is_own: &sys::is_own_address,
+            target: &|path: &Path| self.socket_paths.target(path),
+        };
+        leads_back(config, pool, backend, machine)
+    }
+
+    /// Looks again which addresses this machine has, and where Unix sockets are. `true`: some have come or gone, so that
     /// backends may lead back to their own pool since then, or no longer. To be called each second.
     pub(in crate::control) fn look_at_own_addresses(&self) -> bool {
+        self.socket_paths.look_again();
         self.own_addresses.look_again()
     }
 

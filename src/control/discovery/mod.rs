@@ -13,6 +13,7 @@ mod news;
 mod prepared;
 mod problems;
 mod question;
+mod socket_paths;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +26,7 @@ use tokio::task::AbortHandle;
 
 use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
-use crate::sys::OwnAddresses;
+use crate::sys::{OwnAddresses, SocketTarget};
 use crate::wording::plural;
 
 use super::events::Events;
@@ -37,6 +38,7 @@ use loops::LeftOut;
 use news::{BACKENDS_MAX, Found, LookNews, Pace, Teller};
 pub(super) use prepared::Awaited;
 use question::{Asking, Host, Question};
+use socket_paths::{Answer, SocketPaths};
 
 /// What was found for each pool that discovers, and for each host name.
 ///
@@ -58,6 +60,8 @@ pub(super) struct Discoveries {
     pace: Pace,
     left_out: LeftOut,
     own_addresses: Rc<OwnAddresses>,
+    socket_paths: Rc<SocketPaths>,
+    socket_answers: mpsc::UnboundedReceiver<Answer>,
     staying: Staying,
     events: Events,
     /// The pools that are followed, and the servers that are asked.
@@ -111,6 +115,7 @@ impl Discoveries {
 
     fn at_pace(pace: Pace) -> Self {
         let (sender, news) = mpsc::channel(NEWS);
+        let (socket_paths, socket_answers) = SocketPaths::new(SocketTarget::of);
         Self {
             pools: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -122,6 +127,8 @@ impl Discoveries {
             pace,
             left_out: LeftOut::default(),
             own_addresses: Rc::default(),
+            socket_paths: Rc::new(socket_paths),
+            socket_answers,
             staying: Staying::default(),
             events: Events::new(),
             asking: Default::default(),
@@ -198,7 +205,7 @@ impl Discoveries {
             }
         };
         let _ = tokio::time::timeout(START_TIME, answers).await;
-        self.without_loops(config, false, |discoveries| {
+        self.without_loops(false, |discoveries| {
             let mut resolved = config.clone();
             let pools = resolved.pools.iter_mut();
             pools.for_each(|pool| discoveries.resolve(pool, None));
@@ -302,9 +309,12 @@ impl Discoveries {
     /// Waits until what is found has changed. The future can be dropped without loss.
     pub(super) async fn changed(&mut self) {
         loop {
-            let news = self.news.recv().await;
-            let news = news.expect("a sender is kept here, so the channel stays open");
-            if self.take(news) {
+            let has_changed = tokio::select! {
+                Some(news) = self.news.recv() => self.take(news),
+                Some(answer) = self.socket_answers.recv() => self.socket_paths.take(answer),
+                else => unreachable!("senders are kept here, so the channels stay open"),
+            };
+            if has_changed {
                 return;
             }
         }

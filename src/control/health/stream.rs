@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::address::Address;
+use crate::control::aside;
 use crate::origin::Origin;
 use crate::sys;
 
@@ -41,7 +42,7 @@ impl ProbeStream {
             waits: 0,
         };
         stream
-            .finish_connect(&address)
+            .finish_connect(to, &address)
             .await
             .map_err(|error| Failure::connecting(&error, to))?;
         let ends = [stream.socket.local_addr(), stream.socket.peer_addr()];
@@ -54,8 +55,17 @@ impl ProbeStream {
         Ok(stream)
     }
 
-    async fn finish_connect(&mut self, address: &SockAddr) -> io::Result<()> {
-        match self.socket.connect(address) {
+    async fn finish_connect(&mut self, to: &Address, address: &SockAddr) -> io::Result<()> {
+        let connected = match to {
+            Address::Tcp(_) => self.socket.connect(address),
+            // The file system may not answer.
+            Address::Unix(path) => {
+                let (socket, address) = (self.socket.try_clone()?, address.clone());
+                let connect = move || socket.connect(&address);
+                aside::reach(aside::directory(path), connect).await?
+            }
+        };
+        match connected {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
                 self.ready(WRITABLE).await?;
                 self.socket.take_error()?.map_or(Ok(()), Err)

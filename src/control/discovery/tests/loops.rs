@@ -8,7 +8,7 @@ use crate::control::events::{EventWatch, Since};
 /// The configuration in force, with a listener of the pool.
 fn in_force(discoveries: &mut Discoveries, declared: &Config, before: &Config) -> Config {
     discoveries.follow(declared);
-    discoveries.without_loops(declared, true, |discoveries| {
+    discoveries.without_loops(true, |discoveries| {
         let mut config = merge(declared, |_, pool| discoveries.found(pool));
         let pools = config.pools.iter_mut();
         pools.for_each(|pool| discoveries.resolve(pool, Some(before)));
