@@ -8,6 +8,7 @@ mod answer;
 mod ejection;
 mod failure;
 mod outliers;
+mod places;
 mod probe;
 mod running;
 mod schedule;
@@ -41,6 +42,7 @@ pub(super) use outliers::{Outliers, Window};
 pub use verdict::{Turn, Verdict};
 
 use super::roster::{Member, MemberId, PoolRecord, Roster};
+use places::Places;
 use probe::{Prober, Spec};
 use schedule::FirstProbes;
 
@@ -53,6 +55,7 @@ pub struct Checks {
     specs: HashMap<Check, (Rc<Spec>, usize)>,
     random: Rng,
     spread: FirstProbes,
+    places: Places,
     /// How many targets there have been.
     started: u64,
     /// Targets that have not been probed yet.
@@ -160,6 +163,7 @@ impl Checks {
             by_aim: HashMap::new(),
             specs: HashMap::new(),
             spread: FirstProbes::new(&mut random),
+            places: Places::of_this_process(),
             random,
             started: 0,
             unprobed: 0,
@@ -213,7 +217,8 @@ impl Checks {
             return None;
         }
         let known = before.map(|target| (target.verdict, target.failures));
-        let next = check.map(|check| self.find_or_start(Aim::new(pool, backend, check), known));
+        let next = check
+            .map(|check| self.find_or_start((&pool.name, Aim::new(pool, backend, check)), known));
         let left = std::mem::replace(&mut member.target, next);
         if let Some(left) = left {
             self.leave(left, member.id);
@@ -260,7 +265,11 @@ impl Checks {
         clients.for_each(tls::TlsClient::refresh);
     }
 
-    fn find_or_start(&mut self, aim: Aim, known: Option<(Verdict, u64)>) -> TargetId {
+    fn find_or_start(
+        &mut self,
+        (pool, aim): (&str, Aim),
+        known: Option<(Verdict, u64)>,
+    ) -> TargetId {
         if let Some(id) = self.by_aim.get(&aim) {
             return *id;
         }
@@ -277,6 +286,8 @@ impl Checks {
             prober: Prober::new(&aim.address, aim.origins.clone(), spec)
                 .with_host(aim.host.as_deref()),
             target: id,
+            pool: pool.to_owned(),
+            places: self.places.clone(),
             verdict,
             random: self.random.fork(),
             sender: self.sender.clone(),
@@ -413,6 +424,9 @@ fn count(verdict: &mut Verdict, failure: Option<&Failure>, check: &Check) -> Opt
 struct TargetTask {
     prober: Prober,
     target: TargetId,
+    /// The pool that it was probed for first.
+    pool: String,
+    places: Places,
     verdict: Verdict,
     random: Rng,
     sender: mpsc::Sender<ProbeReport>,
@@ -420,11 +434,15 @@ struct TargetTask {
 
 impl TargetTask {
     async fn run(mut self, mut wait: Duration) {
+        let mut lane = (std::mem::take(&mut self.pool), false);
         loop {
             let due = sys::monotonic().saturating_add(nanos(wait));
             tokio::time::sleep(wait).await;
             let late = between(due, sys::monotonic());
+            let place = self.places.take(&lane).await;
             let outcome = self.prober.probe().await;
+            drop(place);
+            lane.1 = outcome.failure.is_some();
             let check = self.prober.check();
             let turn = count(&mut self.verdict, outcome.failure.as_ref(), check);
             // A probe without a result is repeated soon.

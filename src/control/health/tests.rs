@@ -121,6 +121,40 @@ async fn quiet(checks: &mut Probed, ms: u64) {
 }
 
 #[test]
+fn no_more_probes_are_under_way_than_there_are_places() {
+    tokio_uring::start(async {
+        let server = Server::silent();
+        let mut probed = Probed::new();
+        let places = Places::new(3);
+        probed.checks.places = places.clone();
+        // Each of these checks has a target of its own, which gets no answer.
+        let pools = (0..12).map(|n| {
+            let expect = crate::config::Expect::Bytes(b"answer".to_vec());
+            let probe = Probe::SendExpect {
+                send: vec![n],
+                expect,
+            };
+            let check = Check { probe, ..quick() };
+            pool(&format!("p{n}"), &check, vec![backend("b", server.address)])
+        });
+        probed.follow(&config(pools.collect()));
+        let all_taken = async {
+            while places.free() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), all_taken).await.unwrap();
+        drop(probed);
+        let all_free = async {
+            while places.free() < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), all_free).await.unwrap();
+    });
+}
+
+#[test]
 fn a_backend_falls_and_rises_with_its_server() {
     tokio_uring::start(async {
         let server = Server::silent();
