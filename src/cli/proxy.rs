@@ -1,7 +1,4 @@
 //! The flags of `mahoraga proxy`: each is a setting of a file, under a name of its own.
-//!
-//! The flags are written as the text of a file, which is read as any file is: they follow the same
-//! rules.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +8,7 @@ use thiserror::Error;
 
 use super::args::{ProxyArgs, names};
 use crate::config::values::written;
-use crate::config::{self, Config, ConfigError, Key, LogFormat, SettingInfo, Strategy, Warning};
+use crate::config::{self, Config, FlagSetting, Key, LogFormat, SettingInfo, Strategy, Warning};
 use crate::prefix::Prefix;
 
 /// Why the flags are refused, beyond what the parser of arguments checks.
@@ -107,7 +104,7 @@ fn help(flag: &str) -> Option<String> {
     })
 }
 
-/// Values of settings by their flags, as a file has them.
+/// The values of flags.
 #[derive(Clone, Debug)]
 pub struct ProxyFlags(Vec<(Flag, String)>);
 
@@ -115,17 +112,6 @@ impl ProxyFlags {
     fn value(&self, flag: &str) -> Option<&str> {
         let mut given = self.0.iter();
         given.find_map(|((name, ..), value)| (*name == flag).then_some(&**value))
-    }
-
-    /// The fields of a group that flags give, a line for each, with the flag in a comment.
-    fn fields(&self, group: &str) -> String {
-        let fields = self.0.iter().filter_map(|((flag, path, _), value)| {
-            let name = path
-                .strip_prefix(group)
-                .filter(|name| !name.contains('.'))?;
-            Some(format!("{name}: {value}, // --{flag}\n"))
-        });
-        fields.collect()
     }
 }
 
@@ -140,7 +126,7 @@ impl Args for ProxyFlags {
                 .long(name)
                 .value_name(value)
                 .help(help(name).unwrap_or_else(|| description(row)))
-                .value_parser(move |text: &str| read(text));
+                .value_parser(move |text: &str| read(text).map(|()| text.to_owned()));
             match name {
                 "access-log-format" => flag.alias("log-format").requires("access-log"),
                 _ => flag,
@@ -181,27 +167,16 @@ fn description(row: &SettingInfo) -> String {
 ///
 /// A rule of files is broken, or flags do not go with the strategy.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
-    let text = file_of(args)?;
-    let mistakes = match config::parse(String::new(), text.clone().into()) {
-        Ok((config, _)) => return Ok(config),
-        Err(ConfigError::Mistakes(mistakes)) => mistakes,
-        Err(ConfigError::Unreadable { .. }) => Vec::new(),
-    };
-    let mistake = mistakes.first();
-    let line = mistake.map_or(1, |mistake| mistake.place.line);
-    let mut lines = text.lines().skip(line - 1);
-    let flag = lines.find_map(|line| Some(line.rsplit_once(" // --")?.1));
-    let flag = flag.unwrap_or("from").to_owned();
-    // Places in that text, and names of its fields, mean nothing to a caller.
-    let sentence = mistake.map_or("", |mistake| &*mistake.sentence);
-    let sentence = sentence
-        .split("; the first is at ")
-        .next()
-        .unwrap_or(sentence);
-    let name = sentence.split_once(": ");
-    let name = name.filter(|(name, _)| [&*flag.replace('-', "_"), "access_list"].contains(name));
-    let sentence = name.map_or(sentence, |(_, rest)| rest).to_owned();
-    Err(ProxyError::Rule { flag, sentence })
+    let settings = settings(args)?;
+    config::from_flags(&settings).map_err(|(flag, sentence)| {
+        // The flag stands for the name of its setting.
+        let name = sentence.split_once(": ");
+        let name =
+            name.filter(|(name, _)| [&*flag.replace('-', "_"), "access_list"].contains(name));
+        let sentence = name.map_or(&*sentence, |(_, rest)| rest).to_owned();
+        let flag = flag.to_owned();
+        ProxyError::Rule { flag, sentence }
+    })
 }
 
 /// The warning about prefixes that leave it open what holds for all others.
@@ -225,107 +200,120 @@ pub(super) fn others_warning(args: &ProxyArgs) -> Option<Warning> {
     })
 }
 
-/// The file with the settings of the flags.
-fn file_of(args: &ProxyArgs) -> Result<String, ProxyError> {
-    let flags = &args.flags;
-    let is_sticky = flags.value("strategy") == Some("\"sticky_round_robin\"");
-    let (key, ttl) = (flags.value("persist"), flags.value("persist-ttl"));
-    if key.is_none() && ttl.is_some() && !is_sticky {
-        return Err(ProxyError::NothingPersists);
-    }
-    let ttl = ttl.map_or_else(String::new, |ttl| format!("ttl: {ttl}, // --persist-ttl\n"));
-    let (of_strategy, of_persist) = if is_sticky { (&*ttl, "") } else { ("", &*ttl) };
-    let persist = key.map_or_else(String::new, |key| {
-        format!("persist: (key: {key}, // --persist\n{of_persist}),\n")
-    });
-    let name = match flags.value("strategy") {
-        None => "name: \"round_robin\",\n",
-        Some(_) => "",
-    };
-    let access_log = match flags.value("access-log") {
-        None => "\"off\"".to_owned(),
-        Some(_) => format!("(\n{})", flags.fields("access_log.")),
-    };
-    let backends = args.to.iter();
-    let backends = backends.map(|backend| format!("{}, // --to\n", backend.ron()));
-    Ok(format!(
-        "({}trusted: [\n{}],\naccess_log: {access_log},\n{}pools: [(name: {NAME:?},\n\
-         strategy: (\n{name}{}{of_strategy}),\n{persist}{}backends: [\n{}])])",
-        flags.fields(""),
-        listed(&args.trusted, "trusted"),
-        listeners(args),
-        flags.fields("pools.strategy."),
-        flags.fields("pools."),
-        backends.collect::<String>(),
-    ))
-}
-
-/// When clients are banned.
-fn ban(args: &ProxyArgs) -> String {
-    let Some((after, within)) = args.ban_after else {
-        return String::new();
-    };
-    let within = written(within);
-    let time = args.ban_for.map(written);
-    let time = time.map(|time| format!("for: {time:?}, // --ban-for\n"));
-    let time = time.unwrap_or_default();
-    format!("ban: (after: {after}, within: {within:?}, // --ban-after\n{time}),\n")
-}
-
-/// Prefixes of a flag, a line for each.
-fn listed(prefixes: &[Prefix], flag: &str) -> String {
-    let prefixes = prefixes.iter();
-    let lines = prefixes.map(|prefix| format!("\"{prefix}\", // --{flag}\n"));
-    lines.collect()
-}
-
-/// The listeners, and the access list of all of them, if prefixes are given.
-fn listeners(args: &ProxyArgs) -> String {
-    let (own, timeouts) = ("listeners.", "listeners.timeouts.");
-    let [own, timeouts] = [own, timeouts].map(|group| args.flags.fields(group));
-    let limits = args.flags.fields("listeners.source_limits.");
-    // Off is no limit, which is no group.
-    let has_limits = limits.lines().any(|line| !line.contains("\"off\""));
-    let limits = match has_limits {
-        true => format!("source_limits: (\n{limits}),\n"),
-        false => String::new(),
-    };
-    let ban = ban(args);
-    let has_list = !args.allow.is_empty() || !args.deny.is_empty();
-    let flag = if args.allow.is_empty() {
-        "deny"
-    } else {
-        "allow"
-    };
-    let access_list = has_list.then(|| format!("access_list: {NAME:?}, // --{flag}\n"));
-    let access_list = access_list.unwrap_or_default();
+/// The settings of the flags, in the order of a file.
+fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
+    let flags = placed(&args.flags)?;
+    let list = lists(args).next().map(|(flag, _)| flag);
     let mut equal = HashMap::new();
-    let listeners = args.from.iter().map(|bind| {
+    let mut all = Given(Vec::new());
+    for (place, bind) in args.from.iter().enumerate() {
+        let at = format!("listeners.{place}");
+        all.set("from", format!("{at}.bind"), bind);
+        all.set("from", format!("{at}.pool"), NAME);
+        // Equal addresses are possible with port 0.
         let count = equal.entry(bind).or_insert(0);
         *count += 1;
-        // Equal addresses are possible with port 0.
-        let name = match *count {
-            1 => String::new(),
-            count => format!("name: \"{bind}#{count}\", "),
-        };
-        let bind = bind.to_string();
-        format!(
-            "({name}bind: {bind:?}, pool: {NAME:?}, // --from\n\
-             {own}{access_list}{limits}{ban}timeouts: (\n{timeouts})),\n"
-        )
-    });
-    let listeners: String = listeners.collect();
-    let (allow, deny) = (listed(&args.allow, "allow"), listed(&args.deny, "deny"));
-    // With both, they do not say what holds for all others: `others_warning` reports it.
-    let others = match (args.allow.is_empty(), args.deny.is_empty()) {
-        (false, false) => ", others: \"allow\"",
-        _ => "",
-    };
-    let lists = format!(
-        "access_lists: [(name: {NAME:?}, allow: [\n{allow}], deny: [\n{deny}]{others})],\n"
-    );
-    let lists = if has_list { lists } else { String::new() };
-    format!("listeners: [\n{listeners}],\n{lists}")
+        if *count > 1 {
+            all.set("from", format!("{at}.name"), format!("{bind}#{count}"));
+        }
+        if let Some(flag) = list {
+            all.set(flag, format!("{at}.access_list"), NAME);
+        }
+        if let Some((after, within)) = args.ban_after {
+            all.set("ban-after", format!("{at}.ban.after"), after);
+            all.set("ban-after", format!("{at}.ban.within"), written(within));
+        }
+        if let Some(time) = args.ban_for {
+            all.set("ban-for", format!("{at}.ban.for"), written(time));
+        }
+        all.group(&flags, "listeners.", &format!("{at}."));
+    }
+    all.set("to", "pools.0.name", NAME);
+    if flags.value("strategy").is_none() {
+        all.set("strategy", "pools.0.strategy.name", Strategy::default());
+    }
+    all.group(&flags, "pools.", "pools.0.");
+    for (place, backend) in args.to.iter().enumerate() {
+        for (name, text) in backend.words() {
+            all.set("to", format!("pools.0.backends.{place}.{name}"), text);
+        }
+    }
+    if let Some(flag) = list {
+        all.set(flag, "access_lists.0.name", NAME);
+    }
+    for (flag, prefixes) in lists(args) {
+        all.list(flag, &format!("access_lists.0.{flag}"), prefixes);
+    }
+    // Both do not say what holds for all others: `others_warning` reports it.
+    if lists(args).count() > 1 {
+        all.set("deny", "access_lists.0.others", "allow");
+    }
+    all.list("trusted", "trusted", &args.trusted);
+    if flags.value("access-log").is_none() {
+        all.set("access-log", "access_log", "off");
+    }
+    let is_whole = |path: &str| !path.starts_with("listeners.") && !path.starts_with("pools.");
+    for ((flag, path, _), value) in flags.0.iter().filter(|((_, path, _), _)| is_whole(path)) {
+        all.set(flag, *path, value);
+    }
+    Ok(all.0)
+}
+
+/// The flags, with the paths that their settings have beside the others.
+fn placed(flags: &ProxyFlags) -> Result<ProxyFlags, ProxyError> {
+    let mut flags = flags.clone();
+    let is_sticky = flags.value("strategy") == Some("sticky_round_robin");
+    if flags.value("persist").is_none() && flags.value("persist-ttl").is_some() && !is_sticky {
+        return Err(ProxyError::NothingPersists);
+    }
+    // Off is no limit, which is no group.
+    let limits = ["source-rate", "source-connections"].map(|flag| flags.value(flag));
+    if limits.iter().flatten().all(|value| *value == "off") {
+        flags
+            .0
+            .retain(|((flag, ..), _)| !flag.starts_with("source-"));
+    }
+    for ((flag, path, _), _) in &mut flags.0 {
+        if is_sticky && *flag == "persist-ttl" {
+            *path = "pools.strategy.ttl";
+        }
+    }
+    Ok(flags)
+}
+
+/// Settings that flags give.
+struct Given(Vec<FlagSetting>);
+
+impl Given {
+    fn set(&mut self, flag: &'static str, path: impl Into<String>, text: impl ToString) {
+        self.0.push(FlagSetting {
+            flag,
+            path: path.into(),
+            text: text.to_string(),
+        });
+    }
+
+    fn list(&mut self, flag: &'static str, path: &str, prefixes: &[Prefix]) {
+        for (place, prefix) in prefixes.iter().enumerate() {
+            self.set(flag, format!("{path}.{place}"), prefix);
+        }
+    }
+
+    /// The settings of a group, which is at this place.
+    fn group(&mut self, flags: &ProxyFlags, group: &str, at: &str) {
+        for ((flag, path, _), value) in &flags.0 {
+            if let Some(name) = path.strip_prefix(group) {
+                self.set(flag, format!("{at}{name}"), value);
+            }
+        }
+    }
+}
+
+/// The prefixes of the access list of all listeners, by the flag and the setting that has them.
+fn lists(args: &ProxyArgs) -> impl Iterator<Item = (&'static str, &[Prefix])> {
+    let all = [("allow", &args.allow), ("deny", &args.deny)].into_iter();
+    let given = all.filter(|(_, prefixes)| !prefixes.is_empty());
+    given.map(|(flag, prefixes)| (flag, &**prefixes))
 }
 
 /// The name of the only pool, and of the only access list.

@@ -49,13 +49,6 @@ impl Facts {
     pub(super) fn are_groups(&self) -> bool {
         !(self.rows)("").is_empty()
     }
-
-    /// Whether values are written without quotes, as numbers are.
-    pub(super) fn are_numbers(&self) -> bool {
-        let is_number = |schema: &Json| schema["type"] == "integer" || schema["type"] == "number";
-        let choices = self.schema["anyOf"].as_array();
-        is_number(&self.schema) || choices.is_some_and(|all| all.iter().any(is_number))
-    }
 }
 
 impl<T: 'static> Codec<T> {

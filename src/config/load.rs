@@ -116,7 +116,7 @@ pub fn parse(file: String, bytes: Vec<u8>) -> Result<(Config, Source), ConfigErr
 }
 
 /// Reads, completes and validates a whole configuration. The mistakes are in source order.
-fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
+pub(super) fn config(source: &Source) -> Result<Config, Vec<Mistake>> {
     let root = source.root();
     let pools = root.field("pools").map_or(&[][..], Value::items);
     let name = |pool: &Value| match pool.field("name").map(|name| &name.kind) {

@@ -157,14 +157,8 @@ impl<G: Changeable> Patch<G> {
 
     /// Each setting with its new value, as a file writes it.
     pub fn words(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let text = |setting: &Setting<G>| setting.row.text(&self.values, &Around::default());
-        self.settings().map(move |setting| {
-            let value = text(setting).json();
-            let value = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            (setting.name, value)
-        })
+        self.settings()
+            .map(|setting| (setting.name, word(setting, &*self.values)))
     }
 }
 
@@ -287,10 +281,23 @@ impl Backend {
     /// The body of a request that adds it.
     #[must_use]
     pub fn json(&self) -> Json {
+        body_of(self.given().into_iter(), self)
+    }
+
+    /// Each setting that differs from its default, and its value as a flag has it.
+    #[must_use]
+    pub fn words(&self) -> Vec<(&'static str, String)> {
+        let settings = self.given().into_iter();
+        settings
+            .map(|setting| (setting.name, word(setting, self)))
+            .collect()
+    }
+
+    fn given(&self) -> Vec<&'static Setting<Self>> {
         let implied = table::Shape::implied(self, &Self::base());
         let differs =
             |its: &&Setting<Self>| its.row.facts().is_required || !its.row.is_same(self, &implied);
-        body_of(Self::table().iter().filter(differs), self)
+        Self::table().iter().filter(differs).collect()
     }
 
     /// The names of the settings in which two differ.
@@ -299,6 +306,14 @@ impl Backend {
         let differing = differing.filter(|setting| !setting.row.is_same(self, other));
         differing.map(|setting| setting.name).collect()
     }
+}
+
+/// The value of a setting as a flag has it.
+fn word<G>(setting: &Setting<G>, group: &G) -> String {
+    let value = setting.row.text(group, &Around::default()).json();
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// All settings of a backend, for logs.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::Config;
-use super::table::{Setting, Settings};
+use super::table::Settings;
 use super::values::{self, ValueError};
 
 /// A setting, as the reference and the help of flags show it.
@@ -25,11 +25,13 @@ pub struct SettingInfo {
     /// A change takes effect with the next start.
     pub waits: bool,
     is_required: bool,
-    /// Validates its value as a flag has it, and writes it as a file has it.
+    /// Its value is a group of settings.
+    pub(super) is_group: bool,
+    /// Validates its value as a flag has it.
     pub read: Arc<ReadFlag>,
 }
 
-type ReadFlag = dyn Fn(&str) -> Result<String, ValueError> + Send + Sync;
+type ReadFlag = dyn Fn(&str) -> Result<(), ValueError> + Send + Sync;
 
 /// Every setting. A setting that is itself a group is followed by its settings.
 #[must_use]
@@ -53,8 +55,9 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<SettingInfo> {
             default: setting.default(&base),
             waits: facts.waits,
             is_required: facts.is_required,
+            is_group: facts.are_groups(),
             path: path.clone(),
-            read: Arc::new(|text| read(setting, text)),
+            read: Arc::new(|text| setting.read_flag(text, &mut T::base())),
         });
         let inner = (facts.rows)(&path).into_iter();
         rows.extend(inner.map(|row| SettingInfo {
@@ -63,19 +66,6 @@ pub(super) fn rows<T: Settings>(path: &str) -> Vec<SettingInfo> {
         }));
     }
     rows
-}
-
-fn read<T: Settings>(setting: &Setting<T>, text: &str) -> Result<String, ValueError> {
-    let facts = setting.row.facts();
-    setting.read_flag(text, &mut T::base())?;
-    Ok(if facts.are_groups() && text.starts_with('(') {
-        // It may end with a comment.
-        format!("{text}\n")
-    } else if facts.are_numbers() && text.starts_with(|c: char| c.is_ascii_digit()) {
-        text.to_owned()
-    } else {
-        format!("{text:?}")
-    })
 }
 
 /// The JSON schema of a configuration. It covers each setting alone, not rules across settings.

@@ -32,6 +32,14 @@ impl Source {
         }
     }
 
+    /// A text whose values are known.
+    pub(super) fn of(text: String, root: Value) -> Self {
+        Self {
+            root,
+            ..Self::new(String::new(), text)
+        }
+    }
+
     /// Parses the values of the text.
     pub(super) fn parsed(mut self) -> Result<Self, Mistake> {
         match Value::parse(&self.text) {

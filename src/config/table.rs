@@ -13,11 +13,11 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::codec::{Codec, Facts};
+use super::flags;
 pub(super) use super::listener::Defaults;
 use super::reader::{Around, At, Reader};
 use super::source::Source;
 use super::text::{Fields, Text};
-use super::tree::{Kind, Value};
 use super::values::{self, ValueError};
 
 /// One setting of a group.
@@ -283,23 +283,13 @@ impl<G> Setting<G> {
     /// Reads its value as a flag has it: a group as in a file, all else without quotes. The caller
     /// names the setting.
     pub(super) fn read_flag(&self, text: &str, group: &mut G) -> Result<(), ValueError> {
-        let is_group = text.starts_with('(');
-        let value = match is_group && self.row.facts().are_groups() {
-            true => {
-                let group = Value::parse(text);
-                group.map_err(|(_, sentence)| ValueError::Refused(sentence))?
-            }
-            false => Value {
-                span: 0..text.len(),
-                kind: Kind::Text(text.to_owned()),
-            },
-        };
+        let value = flags::value_of(text, 0, self.row.facts().are_groups())?;
         let source = Source::new(String::new(), text.to_owned());
         let mut reader = Reader::new(&source, Around::default());
         let at = reader.at(&value, "");
         self.row.read(at, &mut reader, group);
         let read = reader.finish(());
-        read.map_err(|error| if is_group { error } else { error.of_flag() })
+        read.map_err(|error| if text.starts_with('(') { error } else { error.of_flag() })
     }
 
     /// Its description, in one line.

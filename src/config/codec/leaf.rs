@@ -322,12 +322,13 @@ pub(in crate::config) fn truth() -> Leaf<bool> {
     Leaf::new(
         "true or false",
         json!({ "type": "boolean" }),
-        |at| {
-            let Kind::Bool(truth) = at.value.kind else {
+        |at| match at.written {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => {
                 let meant = at.text().and_then(values::truth);
-                return Err(write(meant.map(|truth| truth.to_string())));
-            };
-            Ok(truth)
+                Err(write(meant.map(|truth| truth.to_string())))
+            }
         },
         |truth| Text::Leaf(truth.to_string()),
     )
