@@ -583,4 +583,4 @@ const ELSEWHERE: [&str; 4] = [
     "closed.session_timeout",
     "closed.shutdown",
 ];
-const TWICE: [&str; 5] = ["Backend", "Event", "Listener", "Pool", "Queue"];
+const TWICE: [&str; 3] = ["Backend", "Listener", "Pool"];

@@ -482,9 +482,10 @@ pub enum EventKind {
     Missed,
 }
 
-/// Something that happened.
+/// Something that happened to the balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Event {
+#[schemars(rename = "Event")]
+pub struct BalancerEvent {
     /// Counts up from 1.
     pub number: u64,
     /// When (RFC 3339).

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Role;
 use super::endpoints::{Endpoint, endpoints};
 use super::exchange::{Gives, Needs};
-use super::model::{Event, Problem};
+use super::model::{BalancerEvent, Problem};
 
 /// The whole description, as JSON. It is written once.
 pub(super) fn document() -> &'static [u8] {
@@ -31,7 +31,7 @@ fn describe(endpoints: &[Endpoint]) -> Value {
         path[method] = operation(endpoint, &mut schemas);
     }
     // What stands in the data of a stream's events; no row's type names it.
-    schemas.subschema_for::<Event>();
+    schemas.subschema_for::<BalancerEvent>();
     let definitions = schemas.take_definitions(true);
     json!({
         "openapi": "3.1.0",

@@ -145,7 +145,7 @@ const ON_DOWN: &str = "\"keep\", \"close\" or (close_over: \"30s\")";
 settings! {
     /// Where clients wait while every backend of a pool is full.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Queue: Shape {
+    pub struct QueueLimits: Shape {
         /// The most clients that wait, over all workers; the next one is refused. Off (0): no
         /// client waits.
         pub max: u32 = 1_024;
@@ -158,11 +158,11 @@ settings! {
     }
 }
 
-impl Shape for Queue {
+impl Shape for QueueLimits {
     const SHORT: Option<&'static str> = Some("max");
 }
 
-impl Queue {
+impl QueueLimits {
     pub(super) fn max_or_off(&self) -> Option<u32> {
         (self.max > 0).then_some(self.max)
     }
@@ -206,7 +206,7 @@ impl Shape for Scaling {
     }
 }
 
-super::table::defaults!(Ejection, Queue, Scaling);
+super::table::defaults!(Ejection, QueueLimits, Scaling);
 
 impl Scaling {
     /// The default of the low mark: three tenths of the high mark.

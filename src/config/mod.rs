@@ -54,7 +54,7 @@ mod warnings;
 
 pub use access_list::AccessList;
 pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
-pub use availability::{AllDown, Ejection, OnDown, Queue, ScaleBy, Scaling};
+pub use availability::{AllDown, Ejection, OnDown, QueueLimits, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
 pub use bandwidth::{Bandwidth, Rates};

@@ -16,7 +16,7 @@ use super::strategy_file::StrategyFile;
 use super::table::{self, Setting, Settings, TableBuilder, setting};
 use super::text::Text;
 use super::values::{self, ValueError};
-use super::{AccessEdits, Backend, Config, Listener, NewBan, Pool, Queue};
+use super::{AccessEdits, Backend, Config, Listener, NewBan, Pool, QueueLimits};
 
 /// A group of which some settings can change while the balancer runs.
 pub trait Changeable: Sized + Clone + Send + Sync + 'static {
@@ -407,13 +407,13 @@ fn of_pool() -> Vec<Setting<Pool>> {
     table.add(("strategy", &[]), strategy(), get, put);
     table.settings.push(setting("max_connections"));
     table.add(
-        ("queue_max", setting::<Queue>("max").about),
+        ("queue_max", setting::<QueueLimits>("max").about),
         number(values::QUEUE).or("off"),
         |pool: &Pool| pool.queue.max_or_off(),
         |pool: &mut Pool, max| pool.queue.put_max(max),
     );
     table.add(
-        ("queue_timeout", setting::<Queue>("timeout").about),
+        ("queue_timeout", setting::<QueueLimits>("timeout").about),
         duration(values::QUEUE_WAIT),
         |pool: &Pool| pool.queue.timeout,
         |pool: &mut Pool, timeout| pool.queue.timeout = timeout,

@@ -14,8 +14,8 @@ use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
 use super::values::{self, HOUR, between};
 use super::{
-    AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, Queue, Scaling, Strategy,
-    TwoTier,
+    AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, QueueLimits, Scaling,
+    Strategy, TwoTier,
 };
 use crate::origin::{Origins, Ports};
 
@@ -52,7 +52,7 @@ settings! {
                     Ports::to_string,
                 ).or("auto");
         /// Where clients wait while every backend is full.
-        pub queue: Queue = Queue::default() => group();
+        pub queue: QueueLimits = QueueLimits::default() => group();
         /// How its backends are probed. Off: no probes.
         pub check: Option<Check> = None => check();
         /// When failures of real sessions eject a backend. Off: never.

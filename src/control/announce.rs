@@ -256,7 +256,7 @@ mod tests {
             differences(&events, &config(0), &config(count));
             let mut watch = events.watch(Since::Recent(256));
             let first = watch.next().await.unwrap();
-            events.push(crate::admin::model::Event::default());
+            events.push(crate::admin::model::BalancerEvent::default());
             let mut seen = 1;
             while watch.next().await.unwrap().kind == EventKind::BackendAdded {
                 seen += 1;

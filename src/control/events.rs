@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::admin::model::{Event, EventKind};
+use crate::admin::model::{BalancerEvent, EventKind};
 use crate::wording::plural;
 
 use crowd::Crowds;
@@ -25,7 +25,7 @@ struct Shared {
     /// Identifies this run of the program: each run numbers its events from 1.
     run: u128,
     recent: Mutex<Recent>,
-    live: broadcast::Sender<Event>,
+    live: broadcast::Sender<BalancerEvent>,
     crowds: Crowds,
 }
 
@@ -34,7 +34,7 @@ struct Recent {
     /// The number of the last event.
     last: u64,
     /// The last events, the oldest first.
-    events: VecDeque<Event>,
+    events: VecDeque<BalancerEvent>,
 }
 
 /// Where a watcher begins.
@@ -50,8 +50,8 @@ pub enum Since {
 #[derive(Debug)]
 pub struct EventWatch {
     /// Events before the watch began, which come first.
-    replay: VecDeque<Event>,
-    live: broadcast::Receiver<Event>,
+    replay: VecDeque<BalancerEvent>,
+    live: broadcast::Receiver<BalancerEvent>,
     /// The number of the last event that came out, or was missed.
     last: u64,
 }
@@ -115,17 +115,17 @@ impl Events {
             Severity::Info => log::info!("{message}"),
             Severity::Warn => log::warn!("{message}"),
         }
-        self.push(Event {
+        self.push(BalancerEvent {
             kind,
             pool: about.pool.map(str::to_owned),
             backend: about.backend.map(str::to_owned),
             message,
-            ..Event::default()
+            ..BalancerEvent::default()
         });
     }
 
     /// Sends an event to all watchers. Sets its number and time.
-    pub fn push(&self, mut event: Event) {
+    pub fn push(&self, mut event: BalancerEvent) {
         let mut recent = self.0.recent.lock();
         recent.last += 1;
         event.number = recent.last;
@@ -147,7 +147,7 @@ impl Events {
             Since::Number(number) => number.min(recent.last),
         };
         let replay = recent.events.iter().filter(|event| event.number > after);
-        let mut replay: VecDeque<Event> = replay.cloned().collect();
+        let mut replay: VecDeque<BalancerEvent> = replay.cloned().collect();
         let first = replay.front().map_or(recent.last + 1, |event| event.number);
         let gap = first - 1 - after;
         // To ask for more events than are kept is no mistake. A watcher that reconnects relies on
@@ -163,7 +163,7 @@ impl Events {
     }
 
     /// The id of an event, which a watcher that reconnects sends.
-    pub(crate) fn id(&self, event: &Event) -> String {
+    pub(crate) fn id(&self, event: &BalancerEvent) -> String {
         format!("{}-{}", self.0.run, event.number)
     }
 
@@ -182,7 +182,7 @@ impl Events {
 impl EventWatch {
     /// The next event, or how many this watcher missed because it was too slow. The future can be
     /// dropped without loss.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<BalancerEvent> {
         if let Some(event) = self.replay.pop_front() {
             self.last = event.number;
             return Some(event);
@@ -197,13 +197,13 @@ impl EventWatch {
     }
 }
 
-fn missed(count: u64, last: u64) -> Event {
-    Event {
+fn missed(count: u64, last: u64) -> BalancerEvent {
+    BalancerEvent {
         number: last,
         at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         kind: EventKind::Missed,
         message: format!("{} missed", plural(count, "event")),
-        ..Event::default()
+        ..BalancerEvent::default()
     }
 }
 
@@ -216,10 +216,10 @@ const KEPT: usize = 256;
 mod tests {
     use super::*;
 
-    fn event() -> Event {
-        Event {
+    fn event() -> BalancerEvent {
+        BalancerEvent {
             kind: EventKind::Changed,
-            ..Event::default()
+            ..BalancerEvent::default()
         }
     }
 
@@ -264,9 +264,9 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_that_reconnects_continues() {
         let events = events(5);
-        let id = events.id(&Event {
+        let id = events.id(&BalancerEvent {
             number: 3,
-            ..Event::default()
+            ..BalancerEvent::default()
         });
         assert_eq!(
             numbers(&mut events.watch(events.since(&id))).await,
@@ -280,9 +280,9 @@ mod tests {
             );
         }
         // A number that is still to come is no gap.
-        let id = events.id(&Event {
+        let id = events.id(&BalancerEvent {
             number: 9,
-            ..Event::default()
+            ..BalancerEvent::default()
         });
         assert!(
             numbers(&mut events.watch(events.since(&id)))

@@ -49,7 +49,7 @@ pub struct Called {
 
 #[derive(Debug)]
 struct Line {
-    settings: config::Queue,
+    settings: config::QueueLimits,
     /// Clients that wait, by number and so in order.
     waiting: BTreeMap<u64, Ticket>,
     /// Clients that were called and have not ended the call.
@@ -66,7 +66,7 @@ struct Line {
 impl Queue {
     /// An empty queue.
     #[must_use]
-    pub fn new(settings: config::Queue) -> Self {
+    pub fn new(settings: config::QueueLimits) -> Self {
         Self {
             len: CachePadded::default(),
             line: Mutex::new(Line {
@@ -81,7 +81,7 @@ impl Queue {
     }
 
     /// Changes the settings, for clients that join from now on and for all calls.
-    pub fn set(&self, settings: config::Queue) {
+    pub fn set(&self, settings: config::QueueLimits) {
         self.line.lock().settings = settings;
     }
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, ConfigText, Event,
+    AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, BalancerEvent, ConfigText,
     EventKind, HealthStatus, HistogramStatus, Killed, LastChange, LatencyStatus, LatencyWindow,
     ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SessionState, SessionStatus, Stage,
     Status, TrafficStatus, WorkerStatus,
@@ -529,7 +529,7 @@ fn histograms_have_units() {
 /// A stream of two events that ends, or stays open for as long as the test.
 fn stream() -> String {
     let event = |number: u64, message: &str| {
-        let event = json(&Event {
+        let event = json(&BalancerEvent {
             number,
             at: format!("2026-01-02T03:04:0{number}.678Z"),
             kind: EventKind::BackendDown,
@@ -557,7 +557,7 @@ fn events_are_lines() {
                 config.ron:1:9: wrong\n";
     assert_eq!(succeeded(&fake.run(&["events"])), want);
     let output = fake.run(&["events", "--recent", "1", "--json"]);
-    let event: Event = serde_json::from_str(succeeded(&output)).unwrap();
+    let event: BalancerEvent = serde_json::from_str(succeeded(&output)).unwrap();
     assert_eq!((event.number, event.kind), (1, EventKind::BackendDown));
     let output = fake.run(&["events", "--follow"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), want));

@@ -244,7 +244,7 @@ fn returns(seed: u64, orders: u64) -> Trace {
 /// client waits until the first one, which began before, is closed.
 fn outlives_a_slow_start(seed: u64) -> Trace {
     let config = config::Pool {
-        queue: config::Queue {
+        queue: config::QueueLimits {
             max: 10,
             timeout: Duration::from_secs(5),
         },

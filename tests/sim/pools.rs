@@ -109,7 +109,7 @@ impl Pools {
             }),
             panic_below: random.pick(&[Some(0), None]),
             all_down: random.pick(&[None, Some(AllDown::Closed)]),
-            queue: config::Queue {
+            queue: config::QueueLimits {
                 max: random.pick(&[0, 1, 3, 100, 100]),
                 timeout: Duration::from_millis(random.pick(&[20, 300, 5_000])),
             },

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::world::{By, World, bounded};
-use crate::admin::model::{Event, EventKind};
+use crate::admin::model::{BalancerEvent, EventKind};
 use crate::admin::server::WATCHERS_MAX;
 
 /// A stream that the test reads message by message.
@@ -44,7 +44,7 @@ async fn watch(world: &World, query: &str) -> Stream {
 
 impl Stream {
     /// The next message's id and event; none at the end.
-    async fn next(&mut self) -> Option<(String, Event)> {
+    async fn next(&mut self) -> Option<(String, BalancerEvent)> {
         loop {
             if let Some((message, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {
@@ -71,10 +71,10 @@ const THREE: EventKind = EventKind::BackendUp;
 const FOUR: EventKind = EventKind::Stopping;
 
 fn happens(world: &World, kind: EventKind) {
-    world.handle.events().push(Event {
+    world.handle.events().push(BalancerEvent {
         kind,
         message: "two\nlines".to_owned(),
-        ..Event::default()
+        ..BalancerEvent::default()
     });
 }
 

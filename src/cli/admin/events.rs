@@ -12,7 +12,7 @@ use super::args::EventsArgs;
 use super::client::{Client, ClientError, path, query};
 use super::print;
 use super::units::plain;
-use crate::admin::model::{Event, Watching};
+use crate::admin::model::{BalancerEvent, Watching};
 
 pub(super) async fn events(args: &EventsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
@@ -47,7 +47,7 @@ pub(super) async fn events(args: &EventsArgs) -> Result<(), ClientError> {
 }
 
 /// An event as a line.
-pub(super) fn line(event: &Event) -> String {
+pub(super) fn line(event: &BalancerEvent) -> String {
     // Without fractions of a second: 2026-01-02T03:04:05Z.
     let (time, _) = event.at.split_once('.').unwrap_or((&event.at, ""));
     let time = time.trim_end_matches('Z').replace('T', " ");
@@ -56,7 +56,7 @@ pub(super) fn line(event: &Event) -> String {
 }
 
 /// An event as a line. Further lines of its message follow, indented.
-fn text(event: &Event) -> String {
+fn text(event: &BalancerEvent) -> String {
     let more = event.message.lines().skip(1);
     let more = more.map(|line| format!("    {}\n", plain(line)));
     format!("{}\n{}", line(event), more.collect::<String>())
@@ -85,7 +85,7 @@ impl<'a> Stream<'a> {
 
     /// The next event; `None` when the balancer has ended the stream. To drop the future loses no
     /// event.
-    pub(super) async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+    pub(super) async fn next(&mut self) -> Result<Option<BalancerEvent>, ClientError> {
         loop {
             while let Some(line) = self.lines.next() {
                 if let Some(event) = event(&line) {
@@ -146,7 +146,7 @@ impl Lines {
 
 /// The event in a line of data. Each event is one line, since JSON has no newline in it. Other
 /// fields and comments repeat what it says.
-fn event(line: &str) -> Option<Event> {
+fn event(line: &str) -> Option<BalancerEvent> {
     serde_json::from_str(line.strip_prefix("data:")?).ok()
 }
 

@@ -361,7 +361,7 @@ fn persistence_goes_with_the_strategy_that_it_is_part_of() {
 #[test]
 fn limits_and_queues_change() {
     let limit = NonZeroU32::new(100);
-    let queue = crate::config::Queue {
+    let queue = crate::config::QueueLimits {
         max: 3,
         timeout: std::time::Duration::from_secs(1),
     };

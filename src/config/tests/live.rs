@@ -167,9 +167,9 @@ fn availability_has_short_forms() {
     assert_eq!(pool("queue: 7").queue.max, 7);
     assert_eq!(
         pool("queue: (timeout: \"1s\")").queue,
-        Queue {
+        QueueLimits {
             timeout: Duration::from_secs(1),
-            ..Queue::default()
+            ..QueueLimits::default()
         }
     );
     assert_eq!(pool("ejection: \"off\"").ejection, None);

@@ -15,7 +15,7 @@ use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable, Bandwidth,
     Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener,
-    LogFormat, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, Queue, Rates,
+    LogFormat, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, QueueLimits, Rates,
     RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::origin::{Origins, Ports};
@@ -340,7 +340,7 @@ impl Chance<'_> {
                     .collect(),
                 ports: self.pick(&[None, Ports::new(20_000, 39_999), Ports::new(1, 1)]),
             },
-            queue: Queue {
+            queue: QueueLimits {
                 max: self.pick(&[0, 1, 1024, 1 << 24]),
                 timeout: self.pick(&[Duration::from_secs(5), Duration::from_millis(20)]),
             },

@@ -15,7 +15,7 @@ use super::*;
 
 fn queue(max: u32, timeout_ms: u64) -> Queue {
     let timeout = Duration::from_millis(timeout_ms);
-    Queue::new(config::Queue { max, timeout })
+    Queue::new(config::QueueLimits { max, timeout })
 }
 
 fn ticket(slot: u32, since: u64) -> Ticket {
@@ -140,7 +140,7 @@ fn a_client_that_leaves_is_not_called() {
 fn a_queue_of_size_0_takes_none() {
     let queue = queue(1, 1_000);
     let number = join(&queue, 1, 0);
-    queue.set(config::Queue {
+    queue.set(config::QueueLimits {
         max: 0,
         timeout: Duration::from_secs(1),
     });

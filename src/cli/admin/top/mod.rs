@@ -22,7 +22,7 @@ use super::client::{Client, ClientError, path};
 use super::events::Stream;
 use super::print;
 use super::table::Paint;
-use crate::admin::model::{Event, HistogramStatus, PoolStatus, Status};
+use crate::admin::model::{BalancerEvent, HistogramStatus, PoolStatus, Status};
 use crate::sys;
 use keys::{Controls, Step};
 use model::{Answers, Point, TopModel};
@@ -78,7 +78,7 @@ enum Message {
     /// The stream of events starts again, with past ones.
     EventsBegin,
     /// An event.
-    Event(Event),
+    Event(BalancerEvent),
     /// The user pressed a key.
     Pressed(KeyEvent),
     /// The terminal has another size.

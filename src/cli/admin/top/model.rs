@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
-use crate::admin::model::{BackendStatus, Event, HistogramStatus, PoolStatus, Status};
+use crate::admin::model::{BackendStatus, BalancerEvent, HistogramStatus, PoolStatus, Status};
 use crate::session::CloseReason;
 use crate::time::{per_second, seconds};
 
@@ -40,7 +40,7 @@ pub(super) struct TopModel {
     /// Connections begun a second, by pool and backend.
     opened_per_s: BTreeMap<(String, String), f64>,
     /// The latest is last.
-    events: VecDeque<Event>,
+    events: VecDeque<BalancerEvent>,
     /// Why the balancer can't be reached, while it can't.
     unreachable: Option<String>,
 }
@@ -98,7 +98,7 @@ impl TopModel {
     }
 
     /// Adds an event.
-    pub(super) fn push_event(&mut self, event: Event) {
+    pub(super) fn push_event(&mut self, event: BalancerEvent) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }
@@ -130,7 +130,7 @@ impl TopModel {
     }
 
     /// The last `n` events, the latest last.
-    pub(super) fn events(&self, n: usize) -> impl Iterator<Item = &Event> {
+    pub(super) fn events(&self, n: usize) -> impl Iterator<Item = &BalancerEvent> {
         let skipped = self.events.len().saturating_sub(n);
         self.events.iter().skip(skipped)
     }
@@ -319,9 +319,9 @@ mod tests {
         let mut model = TopModel::default();
         for at in 0..2 * POINTS_MAX as u64 {
             model.take(sample(at, at, &[]));
-            model.push_event(Event {
+            model.push_event(BalancerEvent {
                 number: at,
-                ..Event::default()
+                ..BalancerEvent::default()
             });
         }
         assert_eq!(model.history(usize::MAX, |_| 0).len(), POINTS_MAX);

@@ -9,8 +9,8 @@ use super::super::keys::Controls;
 use super::super::model::{Answers, TopModel};
 use super::draw;
 use crate::admin::model::{
-    BackendStatus, Event, HealthStatus, LatencyStatus, LatencyWindow, PoolStatus, Stage, Status,
-    TrafficStatus,
+    BackendStatus, BalancerEvent, HealthStatus, LatencyStatus, LatencyWindow, PoolStatus, Stage,
+    Status, TrafficStatus,
 };
 use crate::config::AdminState;
 use crate::time::SECOND;
@@ -100,11 +100,11 @@ fn model() -> TopModel {
         model.take(sample(second));
     }
     for number in 1..7 {
-        model.push_event(Event {
+        model.push_event(BalancerEvent {
             number,
             at: format!("2026-01-02T03:04:0{number}.5Z"),
             message: format!("web/app-{number} is down: connection refused"),
-            ..Event::default()
+            ..BalancerEvent::default()
         });
     }
     model
