@@ -13,8 +13,8 @@ settings! {
     pub struct AccessLog: Shape {
         /// Where lines go: "-" is standard output, "off" is nowhere, anything else is a file.
         pub to: LogSink = LogSink::Stdout => spelled(
-            values::LOG_SINK,
-            |text| values::log_sink(text.into()).ok().map(Option::unwrap_or_default),
+            "\"-\", \"off\" or the path of a file",
+            values::log_sink,
             |sink| match sink {
                 LogSink::Stdout => "-".to_owned(),
                 LogSink::File(path) => path.display().to_string(),

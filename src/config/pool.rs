@@ -91,7 +91,8 @@ settings! {
 impl Shape for Pool {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
         if let Strategy::StickyRoundRobin(_) = self.strategy {
-            reader.wrong(at, "persist", values::persists_already());
+            let sentence = "`sticky_round_robin` persists already: use `round_robin` with persist";
+            reader.wrong(at, "persist", sentence);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -25,7 +25,7 @@ mod units;
 
 pub use super::load::strategy_of;
 pub(super) use super::text::decimal;
-pub use backend::{BackendError, backend};
+pub use backend::backend;
 pub use check::expect_regex;
 pub(super) use check::{
     CheckType, PROXY_HEADERS, alpn, check_type, http_host, http_method, http_path, server_name,
@@ -243,12 +243,6 @@ pub(super) fn not_its_setting(
     ))
 }
 
-/// Persistence is set twice: by the strategy and by the pool.
-pub(super) fn persists_already() -> ValueError {
-    let sentence = "`sticky_round_robin` persists already: use `round_robin` with persist";
-    ValueError::Refused(sentence.to_owned())
-}
-
 /// Reads a key for persistence.
 pub(super) fn persist_key(text: &str) -> Result<Key, ValueError> {
     lasting(text.parse()?)
@@ -295,18 +289,13 @@ pub fn seed(text: &OsStr) -> Result<u64, ValueError> {
     seed.map_err(|_| ValueError::Unexpected("a number from 0 to 2^64 - 1".to_owned()))
 }
 
-/// Reads where a log goes: `-` is standard output, `off` nowhere, all else a file.
-pub(super) fn log_sink(path: PathBuf) -> Result<Option<LogSink>, ValueError> {
-    match path.to_str() {
-        Some("-") => Ok(Some(LogSink::Stdout)),
-        Some("off") => Ok(None),
-        _ if is_file(&path) => Ok(Some(LogSink::File(path))),
-        _ => Err(ValueError::Unexpected(LOG_SINK.to_owned())),
+/// Reads where a log goes: `-` is standard output, all else a file.
+pub(super) fn log_sink(text: &str) -> Option<LogSink> {
+    match text {
+        "-" => Some(LogSink::Stdout),
+        path => is_file(Path::new(path)).then(|| LogSink::File(path.into())),
     }
 }
-
-/// What [`log_sink`] expects.
-pub(super) const LOG_SINK: &str = "\"-\", \"off\" or the path of a file";
 
 /// Whether a path may be that of a file.
 pub(super) fn is_file(path: &Path) -> bool {

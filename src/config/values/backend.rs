@@ -2,21 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use thiserror::Error;
-
 use super::ValueError;
 use crate::config::Backend;
-
-/// Why a line is refused.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum BackendError {
-    /// The address, or what should be an option.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    /// The value of an option.
-    #[error("{0}")]
-    Option(String),
-}
 
 /// The options that may follow the address.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +17,8 @@ enum Extra {
 /// counts. A path with a comma can only be written in `config.ron`.
 ///
 /// # Errors
-/// [`BackendError`]
-pub fn backend(text: &str) -> Result<Backend, BackendError> {
+/// The address or an option is invalid.
+pub fn backend(text: &str) -> Result<Backend, ValueError> {
     let mut parts = text.split(',');
     let address = parts.next().unwrap_or_default();
     let mut backend = super::backend_at(address)?;
@@ -42,7 +29,7 @@ pub fn backend(text: &str) -> Result<Backend, BackendError> {
         };
         let number = |option, value, range| {
             let read = super::number(value, range);
-            read.map_err(|error| BackendError::Option(error.about(option, value)))
+            read.map_err(|error| ValueError::Refused(error.about(option, value)))
         };
         match (super::named("option", name, &EXTRAS)?, value) {
             (Extra::Weight, Some(value)) => {
@@ -57,7 +44,7 @@ pub fn backend(text: &str) -> Result<Backend, BackendError> {
             (Extra::Weight | Extra::MaxConnections, None) | (Extra::Backup, Some(_)) => {
                 let expected = "weight=N, max_connections=N or backup".to_owned();
                 let error = ValueError::Unexpected(expected);
-                return Err(BackendError::Option(error.about("option", part)));
+                return Err(ValueError::Refused(error.about("option", part)));
             }
         }
     }

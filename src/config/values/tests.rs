@@ -132,13 +132,10 @@ fn levels_of_the_operational_log() {
 
 #[test]
 fn sinks() {
-    let sink = |text: &str| log_sink(text.into()).map_err(|error| error.to_string());
-    assert_eq!(sink("-"), Ok(Some(LogSink::Stdout)));
-    assert_eq!(sink("off"), Ok(None));
-    assert_eq!(sink("./off"), Ok(Some(LogSink::File("./off".into()))));
+    assert_eq!(log_sink("-"), Some(LogSink::Stdout));
+    assert_eq!(log_sink("./off"), Some(LogSink::File("./off".into())));
     for bad in ["logs/", ""] {
-        let want = "expected \"-\", \"off\" or the path of a file";
-        assert_eq!(sink(bad), Err(want.to_owned()));
+        assert_eq!(log_sink(bad), None);
     }
 }
 
