@@ -13,6 +13,11 @@ pub(crate) fn is_misleading(c: char) -> bool {
             | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// The character, or U+FFFD in place of a misleading one.
+pub(crate) fn harmless(c: char) -> char {
+    if is_misleading(c) { '\u{fffd}' } else { c }
+}
+
 /// `1 session`, `2 sessions`, `2 prefixes`.
 pub(crate) fn plural(number: u64, of: &str) -> String {
     counted(number, number, of)

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::error::Mistake;
 use super::tokens::Span;
 use super::tree::Value;
+use crate::wording::harmless;
 
 /// A configuration's text with the position of every value.
 #[derive(Clone, Debug)]
@@ -122,19 +123,14 @@ fn excerpt(line: &str, from: usize, to: usize) -> String {
         .collect();
     let cut = if rest.next().is_some() { "…" } else { "" };
     let pad: String = more.chars().chain(before.chars()).map(blank).collect();
-    let marked = line[from..to].chars().take(PART_CHARS_MAX);
+    let marked = line[from..to].chars().take(PART_CHARS_MAX).map(visible);
     let carets = "^".repeat(marked.map(columns).sum::<usize>().max(1));
     format!("  | {more}{before}{shown}{cut}\n  | {pad}{carets}")
 }
 
-/// A character that is safe for a terminal: none that moves the cursor or reverses the text.
+/// A character that is safe for a terminal.
 pub(super) fn visible(c: char) -> char {
-    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if (c.is_control() && c != '\t') || turns {
-        '\u{fffd}'
-    } else {
-        c
-    }
+    if c == '\t' { c } else { harmless(c) }
 }
 
 /// White space as wide as a character.
@@ -178,6 +174,10 @@ mod tests {
         assert_eq!(
             shown("日本: é日", "é日"),
             "f:1:5\n  | 日本: é日\n  |       ^^^"
+        );
+        assert_eq!(
+            shown("\u{202e}a\u{200b}b: x", "\u{202e}a\u{200b}b"),
+            "f:1:1\n  | \u{fffd}a\u{fffd}b: x\n  | ^^^^"
         );
         assert_eq!(
             shown("e\u{301}: x", "x"),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::wording::harmless;
+
 /// `0`, `999`, `1.2k`, `12M`.
 pub(super) fn count(number: u64) -> String {
     scaled(number as f64, &["", "k", "M", "G", "T", "P", "E"])
@@ -41,10 +43,9 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
-/// A text from elsewhere without control characters, so that it is safe on a terminal.
+/// A text from elsewhere without misleading characters, so that it is safe on a terminal.
 pub(super) fn plain(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
+    text.chars().map(harmless).collect()
 }
 
 fn scaled(number: f64, units: &[&str]) -> String {
@@ -86,5 +87,6 @@ mod tests {
             ["0s", "23s", "2m 5s", "3h 4m", "12d 1h", "0s"]
         );
         assert_eq!(plain("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(plain("a\u{202e}b"), "a\u{fffd}b");
     }
 }
