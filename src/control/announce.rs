@@ -11,8 +11,8 @@ use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::wording::plural;
 
-use super::discovery::Discoveries;
 use super::events::{Events, Severity, Subject};
+use super::in_force::InForce;
 use super::roster::Roster;
 
 /// Reports pools whose new sessions fail or go to backends that may not work, and when they are
@@ -134,18 +134,18 @@ fn report_resolved(events: &Events, pool: &config::Pool, backend: &Backend, old:
 }
 
 /// Reports backends whose host name has no address when it is first looked up.
-pub(super) fn unresolved(events: &Events, config: &Config, discoveries: &mut Discoveries) {
-    let failed: HashSet<_> = discoveries.failed_hosts().into_iter().collect();
+pub(super) fn unresolved(events: &Events, in_force: &mut InForce) {
+    let failed: HashSet<_> = in_force.discoveries.failed_hosts().into_iter().collect();
     if failed.is_empty() {
         return;
     }
-    for pool in &config.pools {
+    for pool in &in_force.config.pools {
         for backend in pool.backends.iter().filter(|its| !its.is_resolved()) {
             let host = backend.host.as_ref().map(|host| host.to_ascii_lowercase());
             let Some(host) = host.filter(|host| failed.contains(host)) else {
                 continue;
             };
-            let why = discoveries.host_error(&host).unwrap_or_default();
+            let why = in_force.discoveries.host_error(&host).unwrap_or_default();
             let (name, of) = (&backend.name, &pool.name);
             let message = format!("backend `{name}` of pool `{of}` has no address: {why}");
             let about = Subject::backend(of, name);

@@ -8,7 +8,6 @@ use crate::admin::Tokens;
 use crate::admin::model::Stage;
 use crate::config::{AdminHttp, Config};
 use crate::pool::Tally;
-use crate::shared::Shared;
 use crate::sys::{self, Bound};
 
 use super::access_lists::AccessLists;
@@ -18,11 +17,12 @@ use super::at_start::AtStart;
 use super::audit::Audit;
 use super::bans::BanReports;
 use super::declared::Declared;
-use super::discovery::{self, Discoveries};
+use super::discovery::Discoveries;
 use super::events::Events;
 use super::health::Checks;
 use super::health_cycle::HealthCycle;
 use super::histograms::Measurements;
+use super::in_force::InForce;
 use super::metrics::Metrics;
 use super::publisher::Publisher;
 use super::reload::Reloading;
@@ -38,18 +38,13 @@ use super::{Reread, StartError, announce, listening, pools, status};
 /// The state of the control thread.
 pub(super) struct Balancer {
     pub(super) workers: Rc<Workers>,
-    pub(super) declared: Arc<Declared>,
+    pub(super) in_force: InForce,
     /// Settings that take effect only at a start.
     pub(super) at_start: AtStart,
-    /// The configuration in force: what is declared, with what is discovered.
-    pub(super) config: Config,
     pub(super) publisher: Publisher,
-    /// Discovery found something that the configuration in force does not have yet.
-    discovered: bool,
-    /// Pools and backends of `config`, with what is known of them.
+    /// Pools and backends in force, with what is known of them.
     pub(super) roster: Roster,
     pub(super) checks: Checks,
-    pub(super) discoveries: Discoveries,
     pub(super) access: AccessLists,
     pub(super) bans: BanReports,
     pub(super) syn_filter: SynFilter,
@@ -87,14 +82,11 @@ impl Balancer {
         })?;
         let mut balancer = Self {
             workers: Rc::clone(workers),
-            declared: Arc::new(Declared::new(config.clone())),
+            in_force: InForce::new(config, discoveries),
             at_start: AtStart::of(config),
-            config: config.clone(),
             publisher: Publisher::new(workers),
-            discovered: true,
             roster: Roster::default(),
             checks: Checks::new(workers.seed),
-            discoveries,
             access,
             bans: BanReports::default(),
             syn_filter: SynFilter::new(),
@@ -107,13 +99,8 @@ impl Balancer {
             webhooks: Webhooks::new(),
             watchdog: Watchdog::new(),
         };
-        announce::unresolved(
-            &balancer.events,
-            &balancer.config,
-            &mut balancer.discoveries,
-        );
-        let config = balancer.effective(&Declared::new(config.clone()));
-        balancer.discovered = false;
+        announce::unresolved(&balancer.events, &mut balancer.in_force);
+        let config = balancer.in_force.renewed();
         balancer.follow(config, Vec::new());
         balancer.watch_file(true);
         Ok(balancer)
@@ -127,15 +114,15 @@ impl Balancer {
         opened: &mut Opened,
     ) -> Result<(), StartError> {
         let config = declared.config();
-        listening::probe_origins(config, Some(&self.config))?;
+        listening::probe_origins(config, Some(&self.in_force.config))?;
         let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, opened)?;
         // The pools may have other names or files to discover by.
-        self.discoveries.follow(config);
+        self.in_force.discoveries.follow(config);
         let has_other_lists = self.access.follow(config);
         self.bans.import.follow(config);
-        let config = self.effective(&declared);
-        self.declared = Arc::new(declared);
-        if config == self.config && new.is_empty() && !has_other_lists {
+        let config = self.in_force.effective(&declared);
+        self.in_force.declared = Arc::new(declared);
+        if config == self.in_force.config && new.is_empty() && !has_other_lists {
             // Files that probes read may have changed all the same.
             self.checks.refresh();
         } else {
@@ -145,77 +132,19 @@ impl Balancer {
         Ok(())
     }
 
-    /// A declared configuration, with what is discovered. Pools that are declared as now are those
-    /// in force, unless something was discovered or ordered about what is.
-    fn effective(&mut self, declared: &Declared) -> Config {
-        let has_news = self.discovered
-            || self.discoveries.leaves_out()
-            || !self.declared.has_same_floating(declared);
-        let pools = &declared.config().pools;
-        let now = self.declared.config().pools.iter().zip(&self.config.pools);
-        let now = now.map(Some).chain(std::iter::repeat(None));
-        let in_force = pools.iter().zip(now).map(|(pool, now)| {
-            let now = now.filter(|(known, _)| !has_news && Shared::is_same(known, pool));
-            now.map(|(_, in_force)| in_force)
-        });
-        let in_force: Vec<_> = in_force.collect();
-        let combine = |discoveries: &Discoveries| {
-            let kept = |place: usize, pool: &str| {
-                in_force[place].filter(|_| !discoveries.leaves_out_of(pool))
-            };
-            let found = |place: usize, pool: &str| match kept(place, pool) {
-                Some(_) => None,
-                None => discoveries.found(pool),
-            };
-            let mut config = declared.complete(discovery::merge(declared.config(), found));
-            for (place, pool) in config.pools.iter_mut().enumerate() {
-                match kept(place, &pool.name) {
-                    Some(in_force) => *pool = in_force.clone(),
-                    None => {
-                        discoveries.resolve(pool, Some(&self.config));
-                        discoveries.add_known(pool);
-                    }
-                }
-            }
-            config
-        };
-        let mut config = self.discoveries.without_loops(has_news, combine);
-        config.share_pools(&self.config);
-        self.discoveries.end_known(&config);
-        config
-    }
-
-    /// A declared configuration with the discovered backends as they were found, and those that
-    /// stay while names have no address.
-    pub(super) fn with_discovered(&self, declared: &Config) -> Config {
-        let mut config = discovery::merge(declared, |_, pool| self.discoveries.found(pool));
-        let pools = config.pools.iter_mut();
-        pools.for_each(|pool| self.discoveries.add_known(pool));
-        config
-    }
-
-    /// Whether every pool that discovers and every host name has had an answer, a failure included.
-    pub(super) fn has_discovered(&self) -> bool {
-        let mut pools = self.config.pools.iter();
-        pools.all(|pool| pool.discovery.is_none() || self.discoveries.has_answer(&pool.name))
-            && self.discoveries.knows_hosts()
-    }
-
     /// Discovery found other backends, or another address of a host name. The configuration follows
     /// with the next publication, for all answers until then at once, as that goes through all
     /// pools.
     pub(super) fn on_discovered(&mut self) {
-        self.discoveries.take_rest();
-        self.discovered = true;
+        self.in_force.on_discovered();
         self.publisher.request();
     }
 
     fn follow_discovered(&mut self) {
         let began = sys::monotonic();
-        announce::unresolved(&self.events, &self.config, &mut self.discoveries);
-        let config = self.effective(&Arc::clone(&self.declared));
-        self.discovered = false;
-        if config == self.config {
+        announce::unresolved(&self.events, &mut self.in_force);
+        let config = self.in_force.renewed();
+        if config == self.in_force.config {
             self.publish_with(Vec::new());
         } else {
             self.follow(config, Vec::new());
@@ -227,13 +156,13 @@ impl Balancer {
         let looping = self.looping();
         self.roster.follow(&config);
         self.checks.follow(&config, &mut self.roster);
-        let before = std::mem::replace(&mut self.config, config);
+        let before = std::mem::replace(&mut self.in_force.config, config);
         self.publish_with(new);
         if !looping.is_empty() {
             self.workers.close_downed(&looping);
         }
-        announce::differences(&self.events, &before, &self.config);
-        announce::resolved(&self.events, &before, &self.config);
+        announce::differences(&self.events, &before, &self.in_force.config);
+        announce::resolved(&self.events, &before, &self.in_force.config);
     }
 
     /// The backends in force that lead back to their own pool by now, with the time to close their
@@ -242,8 +171,12 @@ impl Balancer {
         let mut looping = Vec::new();
         for plan in &self.publisher.snapshot().pools {
             let pool = plan.pool();
-            if self.discoveries.leaves_out_of(&pool.name) {
-                let out = |address| self.discoveries.leaves_out_address(&pool.name, address);
+            if self.in_force.discoveries.leaves_out_of(&pool.name) {
+                let out = |address| {
+                    self.in_force
+                        .discoveries
+                        .leaves_out_address(&pool.name, address)
+                };
                 let backends = pool.backends.iter().filter(|its| out(&its.address));
                 looping.extend(backends.map(|its| (Arc::clone(&its.tally), Duration::ZERO)));
             }
@@ -269,7 +202,7 @@ impl Balancer {
 
     /// Publishes a snapshot of what is known now.
     pub(super) fn publish(&mut self) {
-        if self.discovered {
+        if self.in_force.has_news() {
             self.follow_discovered();
         } else {
             self.publish_with(Vec::new());
@@ -277,7 +210,7 @@ impl Balancer {
     }
 
     fn publish_with(&mut self, new: Vec<Bound>) {
-        let by = (&self.config, self.access.lists());
+        let by = (&self.in_force.config, self.access.lists());
         let changed = self.publisher.publish(by, &mut self.roster, new);
         let snapshot = self.publisher.snapshot();
         pools::follow(&mut self.roster, snapshot, &changed);

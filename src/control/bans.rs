@@ -212,8 +212,8 @@ impl Balancer {
         let restored = bans.all(sys::monotonic()).into_iter();
         let restored = restored.filter(|ban| ban.by != BannedBy::File).count();
         self.bans.import.offer(std::mem::take(&mut kept.imported));
-        self.bans.import.follow(&self.config);
-        let file = self.config.bans.file.as_deref();
+        self.bans.import.follow(&self.in_force.config);
+        let file = self.in_force.config.bans.file.as_deref();
         self.bans.begin((file, &kept), restored, &self.events);
     }
 

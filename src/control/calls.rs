@@ -61,7 +61,8 @@ impl Balancer {
                 answer_aside(reply, move || status::pools(&snapshot, &known));
             }
             Call::Config(reply) => {
-                let (at_start, declared) = (self.at_start.clone(), Arc::clone(&self.declared));
+                let (at_start, declared) =
+                    (self.at_start.clone(), Arc::clone(&self.in_force.declared));
                 answer_aside(reply, move || {
                     declared.comments() + &at_start.to_ron(declared.config())
                 });
@@ -88,7 +89,7 @@ impl Balancer {
                 reply,
             } => drop(reply.send(self.change(&change, author))),
             Call::Reload(author, reply) => {
-                self.discoveries.look_again();
+                self.in_force.discoveries.look_again();
                 let reply = Some(reply);
                 self.reload(ReloadRequest { author, reply });
             }
@@ -145,7 +146,7 @@ impl Balancer {
             syn_filter: self.syn_filter.status(),
             lacks: metrics.lacks(),
             alerts: self.alerts(),
-            waiting: self.at_start.pending(self.declared.config()),
+            waiting: self.at_start.pending(self.in_force.declared.config()),
             latencies: metrics.recent.status(stats),
             reloads: self.reloading.status.clone(),
             webhook_failures: self.webhooks.failures(),
@@ -161,7 +162,7 @@ impl Balancer {
 
     /// What is known of the backends of each pool that is to be shown with them.
     fn known(&self, which: &Which) -> Vec<Option<Vec<MemberStatus>>> {
-        let pools = self.config.pools.iter().zip(&self.roster.pools);
+        let pools = self.in_force.config.pools.iter().zip(&self.roster.pools);
         let known = pools.map(|(pool, record)| {
             which.includes(&pool.name).then(|| {
                 let both = pool.backends.iter().zip(&record.members);
@@ -183,7 +184,7 @@ impl Balancer {
             .is_some_and(|report| report.last.is_none() && report.health == Health::Down);
         let not_yet = waits.then_some("not probed yet");
         let is_unresolved = !configured.is_resolved();
-        let why = is_unresolved.then(|| self.discoveries.why_unresolved(pool, configured));
+        let why = is_unresolved.then(|| self.in_force.discoveries.why_unresolved(pool, configured));
         MemberStatus {
             checks_failed: report.as_ref().map_or(0, |report| report.failures),
             is_checked: report.is_some(),
@@ -198,12 +199,12 @@ impl Balancer {
     /// Makes a change, and reports it as an event and in the audit log.
     fn change(&mut self, change: &Change, author: Author) -> Result<Changed, ChangeError> {
         let (topic, target) = (change.topic(), target(change.topic()));
-        let old = values(change, &self.config);
+        let old = values(change, &self.in_force.config);
         let pool = topic.pool();
         let before = pool.and_then(|pool| self.service(pool));
         let mut notes = Vec::new();
         let outcome = self.make(change, &mut notes);
-        let new = values(change, &self.config);
+        let new = values(change, &self.in_force.config);
         if let Ok(readmitted) = outcome
             && let (Some(old), Some(new)) = (&old, &new)
             && (old != new || readmitted)
@@ -263,7 +264,7 @@ impl Balancer {
         if more > 0 {
             sentences.push(format!("{more} more pools have too few usable backends"));
         }
-        let (problems, more) = self.discoveries.problems(ALERTS_MAX);
+        let (problems, more) = self.in_force.discoveries.problems(ALERTS_MAX);
         sentences.extend(problems);
         if more > 0 {
             sentences.push(format!("{more} more problems with discovery"));
@@ -283,9 +284,11 @@ impl Balancer {
             return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
         }
         if let Change::AddBackend { pool, backend } = change
-            && let Some(why) = self
-                .discoveries
-                .leads_back(self.declared.config(), pool, backend)
+            && let Some(why) = self.in_force.discoveries.leads_back(
+                self.in_force.declared.config(),
+                pool,
+                backend,
+            )
         {
             return Err(ChangeError::Invalid(format!("pool `{pool}`: {why}")));
         }
@@ -294,8 +297,9 @@ impl Balancer {
             notes.extend(checked.map_err(ChangeError::Invalid)?);
         }
         let (declared, ended) = self
+            .in_force
             .declared
-            .change(change, |declared| self.with_discovered(declared))?;
+            .change(change, |declared| self.in_force.with_discovered(declared))?;
         let applied = self.apply(declared, &mut Opened::default());
         applied.map_err(|error| ChangeError::Invalid(error.to_string()))?;
         let readmitted = if let Change::SetBackend {

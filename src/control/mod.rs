@@ -21,6 +21,7 @@ mod file_watch;
 pub mod health;
 mod health_cycle;
 mod histograms;
+mod in_force;
 mod list_files;
 mod listening;
 mod metrics;

@@ -221,9 +221,9 @@ impl Balancer {
         }
         self.watch_file(false);
         let present = InUse {
-            log: self.config.access_log.clone(),
+            log: self.in_force.config.access_log.clone(),
             http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
-            certificates: preflight::certificate_files(&self.config),
+            certificates: preflight::certificate_files(&self.in_force.config),
             access_files: self.access.known(),
             ban_files: self.bans.import.known(),
         };
@@ -256,12 +256,12 @@ impl Balancer {
             return Some(outcome);
         };
         let now = Instant::now();
-        let discoveries = &mut self.discoveries;
+        let discoveries = &mut self.in_force.discoveries;
         let begin = || (now + ANSWERS_TIME, discoveries.prepare(&read.config));
         let (until, awaited) = reading.held.get_or_insert_with(begin);
         if self.stage == Stage::Stopping
             || now >= *until
-            || self.discoveries.has_answers(awaited, &read.config)
+            || self.in_force.discoveries.has_answers(awaited, &read.config)
         {
             return Some(outcome);
         }
@@ -295,7 +295,7 @@ impl Balancer {
             watch.file.borrow_mut().mark_read(version);
         }
         self.end_reload(before, read, &mut opened);
-        self.discoveries.end_prepared();
+        self.in_force.discoveries.end_prepared();
         if self.reloading.reading.is_none() {
             self.watch_file(true);
         }
@@ -306,7 +306,9 @@ impl Balancer {
     pub(super) fn watch_file(&self, on: bool) {
         if let Some(watch) = &self.reloading.watch {
             let on = on && self.stage != Stage::Stopping;
-            watch.enabled.set(on && self.config.reload_on_change);
+            watch
+                .enabled
+                .set(on && self.in_force.config.reload_on_change);
         }
     }
 
@@ -332,8 +334,8 @@ impl Balancer {
             changed: self.publisher.version() != before,
             notes,
             changes: [
-                Arc::make_mut(&mut self.declared).take_agreed(),
-                self.declared.holding(),
+                Arc::make_mut(&mut self.in_force.declared).take_agreed(),
+                self.in_force.declared.holding(),
             ]
             .into_iter()
             .flatten()
@@ -397,20 +399,23 @@ impl Balancer {
         }
         let reread = self.reloading.reread.as_mut();
         let is_same_text = reread.is_some_and(|reread| reread.digest == read.digest);
-        let is_same = is_same_text && read.config == *self.declared.file();
+        let is_same = is_same_text && read.config == *self.in_force.declared.file();
         if is_same && read.access_files.is_empty() && read.ban_files.is_empty() {
             self.checks.refresh();
             self.replace_tokens(read.tokens);
-            return Ok(self.at_start.pending(self.declared.config()));
+            return Ok(self.at_start.pending(self.in_force.declared.config()));
         }
-        let old = Arc::clone(&self.declared);
+        let old = Arc::clone(&self.in_force.declared);
         let (declared, ended) = old.reload(read.config, is_same_text);
         self.access.offer(read.access_files);
         self.bans.import.offer(read.ban_files);
         let (before, next) = (old.config(), declared.config());
-        let kept = self.discoveries.keep_known(before, next, &self.config);
+        let kept = self
+            .in_force
+            .discoveries
+            .keep_known(before, next, &self.in_force.config);
         if let Err(error) = self.apply(declared, opened) {
-            self.discoveries.restore_known(kept);
+            self.in_force.discoveries.restore_known(kept);
             self.access.offer(Vec::new());
             self.bans.import.offer(Vec::new());
             return Err(error.to_string());
@@ -424,7 +429,7 @@ impl Balancer {
         }
         let ended: Vec<_> = self.tell_ended(ended).collect();
         let mut notes = Vec::new();
-        let (old, new) = (old.config(), self.declared.config());
+        let (old, new) = (old.config(), self.in_force.declared.config());
         operational_log::set_format(new.log_format);
         if old.histogram_log != new.histogram_log {
             self.metrics
@@ -432,7 +437,7 @@ impl Balancer {
                 .set_path(new.histogram_log.clone());
         }
         notes.extend(self.at_start.pending(new));
-        notes.extend(self.discoveries.known());
+        notes.extend(self.in_force.discoveries.known());
         for note in &notes {
             log::warn!("reload: {note}");
         }

@@ -92,7 +92,7 @@ impl Balancer {
                 () = notices.notified() => Wake::Ejections,
                 () = until(self.roster.next_end()) => Wake::Ejections,
                 news = self.checks.next() => Wake::HealthNews(news),
-                () = self.discoveries.changed() => Wake::Discovered,
+                () = self.in_force.discoveries.changed() => Wake::Discovered,
                 news = self.access.changed() => Wake::AccessFile(news),
                 news = self.bans.import.changed() => Wake::BanFile(news),
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
@@ -170,7 +170,7 @@ impl Balancer {
             return;
         }
         let patience_ended = self.metrics.uptime() >= DISCOVERY_PATIENCE;
-        let discovered = self.has_discovered() || patience_ended;
+        let discovered = self.in_force.has_discovered() || patience_ended;
         let known = self.checks.first_round_done() && discovered;
         if self.stage == Stage::Starting && known {
             self.stage = Stage::Ready;
@@ -210,7 +210,7 @@ impl Balancer {
 
     fn on_hup(&mut self) {
         drop(self.reopen_logs());
-        self.discoveries.look_again();
+        self.in_force.discoveries.look_again();
         if self.reloading.reread.is_none() {
             log::info!("nothing to reload: the balancer runs without a configuration file");
         }
@@ -235,7 +235,7 @@ impl Balancer {
 
     fn tick(&mut self) {
         sys::read_local_ports();
-        if self.discoveries.look_at_own_addresses() {
+        if self.in_force.discoveries.look_at_own_addresses() {
             self.on_discovered();
         }
         systemd::tell_late();
@@ -246,7 +246,7 @@ impl Balancer {
         pools::tick(&mut self.roster, snapshot);
         self.access.tick();
         self.syn_filter.tick(snapshot, &self.workers);
-        let file = self.config.bans.file.as_deref();
+        let file = self.in_force.config.bans.file.as_deref();
         self.bans.tick(file, snapshot, &self.events);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
@@ -281,7 +281,7 @@ impl Balancer {
         }
         self.stage = Stage::Stopping;
         self.watch_file(false);
-        let grace = self.config.shutdown_grace;
+        let grace = self.in_force.config.shutdown_grace;
         let message = format!(
             "stopping: {} may go on for {}",
             plural(self.workers.sessions(), "session"),
