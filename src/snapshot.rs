@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// Counts up with every publication.
     pub version: u64,
     /// The listeners; the index is the listener's number.
-    pub listeners: Vec<Arc<Listener>>,
+    pub listeners: Vec<Arc<LiveListener>>,
     /// The pools, whether a listener uses them or not.
     pub pools: Vec<Arc<Plan>>,
     /// Client connections of all listeners and workers.
@@ -67,7 +67,7 @@ pub struct Draft<'a> {
 
 /// A bound address with the pool behind it.
 #[derive(Clone, Debug)]
-pub struct Listener {
+pub struct LiveListener {
     /// Stays the same over all snapshots while it listens, whatever else changes. New listeners
     /// count up in the order of their snapshot.
     pub id: u64,
@@ -182,10 +182,10 @@ impl Snapshot {
             if let Some(filter) = access.remove(&old.id) {
                 access.insert(made - 1, filter);
             }
-            Arc::new(Listener {
+            Arc::new(LiveListener {
                 id: made - 1,
                 file_gone_at: Arc::default(),
-                ..Listener::clone(old)
+                ..LiveListener::clone(old)
             })
         });
         Self {
@@ -217,9 +217,9 @@ impl Snapshot {
     /// For each listener of a configuration the one of this snapshot with its address; `None`: its
     /// address is new.
     #[must_use]
-    pub fn staying(&self, config: &Config) -> Vec<Option<&Listener>> {
+    pub fn staying(&self, config: &Config) -> Vec<Option<&LiveListener>> {
         // Several may have port 0: then names decide, and none counts twice.
-        let mut left: HashMap<&Address, Vec<&Listener>> = HashMap::new();
+        let mut left: HashMap<&Address, Vec<&LiveListener>> = HashMap::new();
         for old in &self.listeners {
             left.entry(&old.bind).or_default().push(old);
         }
@@ -308,7 +308,7 @@ fn plans_by_name(snapshot: Option<&Snapshot>) -> ByName<'_, Arc<Plan>> {
     ByName::new(plans, |plan| &plan.pool().name)
 }
 
-impl Listener {
+impl LiveListener {
     /// A listener without rules.
     fn new(
         (id, gate): (u64, Arc<Gate>),
@@ -358,7 +358,7 @@ fn compose_listeners(
     config: &Config,
     pools: &[Arc<Plan>],
     sources: &Arc<Sources>,
-) -> (Vec<Arc<Listener>>, u64) {
+) -> (Vec<Arc<LiveListener>>, u64) {
     let mut made = before.map_or(0, |before| before.listeners_made);
     let stay = before.map_or_else(Vec::new, |before| before.staying(config));
     let stay = stay.into_iter().chain(std::iter::repeat(None));
@@ -370,9 +370,9 @@ fn compose_listeners(
             Some(old) => Arc::clone(&old.gate),
             None => Arc::new(Gate::new(sources)),
         };
-        Arc::new(Listener {
+        Arc::new(LiveListener {
             rules: rules(config, listener),
-            ..Listener::new((id, gate), listener, plan, old)
+            ..LiveListener::new((id, gate), listener, plan, old)
         })
     });
     (listeners.collect(), made)

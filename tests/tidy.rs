@@ -583,4 +583,4 @@ const ELSEWHERE: [&str; 4] = [
     "closed.session_timeout",
     "closed.shutdown",
 ];
-const TWICE: [&str; 3] = ["Backend", "Listener", "Pool"];
+const TWICE: [&str; 2] = ["Backend", "Pool"];

@@ -322,10 +322,10 @@ impl Balancer {
             log::info!("reload: {STOPPING}: the file is not read again");
             return self.go_on_after_reload();
         }
-        let earlier = Arc::clone(&self.declared);
+        let earlier = Arc::clone(&self.in_force.declared);
         let notes = read.and_then(|read| self.apply_read(*read, opened));
         let changed = notes.as_ref().ok().map(|_| {
-            let (old, new) = config::differences(earlier.config(), self.declared.config());
+            let (old, new) = config::differences(earlier.config(), self.in_force.declared.config());
             [old, new]
         });
         drop(earlier);

@@ -11,7 +11,7 @@ use crate::admin::model::{
 use crate::guard::{DeniedBy, Limit, Meters, Refusal, Sources};
 use crate::pool::{self, Backend, Pool, Tally, Traffic};
 use crate::session::CloseReason;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{LiveListener, Snapshot};
 use crate::sys;
 use crate::time::seconds;
 use crate::worker::{Numbers, Stats};
@@ -58,7 +58,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
 }
 
 /// Clients that each rule of a listener refused.
-fn refused_by(listener: &Listener) -> BTreeMap<String, u64> {
+fn refused_by(listener: &LiveListener) -> BTreeMap<String, u64> {
     let gate = &listener.gate;
     by_rule(|rule| match rule {
         DeniedBy::Ban => gate.banned(),
@@ -68,7 +68,7 @@ fn refused_by(listener: &Listener) -> BTreeMap<String, u64> {
 }
 
 /// Clients that each rule of a listener would have refused. A ban in a dry run is none.
-fn dry_run(listener: &Listener) -> BTreeMap<String, u64> {
+fn dry_run(listener: &LiveListener) -> BTreeMap<String, u64> {
     let gate = &listener.gate;
     by_rule(|rule| match rule {
         DeniedBy::Ban => 0,
@@ -89,7 +89,7 @@ fn by_rule(count: impl Fn(DeniedBy) -> u64) -> BTreeMap<String, u64> {
 }
 
 /// What waited for the limits of bandwidth that had any wait.
-fn paced_by(listener: &Listener) -> BTreeMap<String, PacedStatus> {
+fn paced_by(listener: &LiveListener) -> BTreeMap<String, PacedStatus> {
     let limits = &listener.bandwidth;
     let all = [
         ("session", &limits.session),

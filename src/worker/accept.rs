@@ -14,7 +14,7 @@ use crate::guard::{AccessFilter, Action, ClientPass};
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
 use crate::select::{Seat, Selector};
 use crate::session::CloseReason;
-use crate::snapshot::Listener;
+use crate::snapshot::LiveListener;
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
@@ -24,7 +24,7 @@ use super::{Stop, Worker, slot};
 /// A worker's part of a listener: its own listening socket, and the listener's settings.
 #[derive(Debug)]
 pub(super) struct Port {
-    pub(super) listener: Arc<Listener>,
+    pub(super) listener: Arc<LiveListener>,
     pub(super) selector: Selector,
     /// Which clients may connect; `None`: all.
     pub(super) access: Option<Arc<AccessFilter>>,
@@ -66,7 +66,7 @@ pub(super) struct Admitted {
 
 impl Port {
     pub(super) fn new(
-        (listener, access): (Arc<Listener>, Option<Arc<AccessFilter>>),
+        (listener, access): (Arc<LiveListener>, Option<Arc<AccessFilter>>),
         selector: Selector,
         socket: Socket,
     ) -> Self {
@@ -98,7 +98,7 @@ impl Port {
     /// Adopts the listener's part of the next snapshot.
     pub(super) fn follow(
         &mut self,
-        (listener, access): (Arc<Listener>, Option<Arc<AccessFilter>>),
+        (listener, access): (Arc<LiveListener>, Option<Arc<AccessFilter>>),
         seat: Seat,
     ) {
         self.access = access;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::kernel::{Kernel, Sleeper};
 use crate::session::{CloseReason, SessionState};
-use crate::snapshot::Listener;
+use crate::snapshot::LiveListener;
 use crate::time::NEVER;
 
 use super::Worker;
@@ -81,7 +81,7 @@ impl<K: Kernel> Worker<K> {
     /// Counts what a client did, if it is an offence for which its listener bans.
     pub(super) fn note_offence(
         &self,
-        listener: &Listener,
+        listener: &LiveListener,
         client: Option<SocketAddr>,
         reason: CloseReason,
     ) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::guard::AccessFilter;
 use crate::kernel::Kernel;
 use crate::select::Selector;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{LiveListener, Snapshot};
 
 use super::Worker;
 use super::accept::Port;
@@ -19,7 +19,7 @@ impl<K: Kernel> Worker<K> {
         let mut left = Vec::new();
         for listener in &snapshot.listeners {
             if let Some(key) = before.remove(&listener.id) {
-                let queue = |of: &Listener| Arc::clone(&of.plan.pool().queue);
+                let queue = |of: &LiveListener| Arc::clone(&of.plan.pool().queue);
                 let old = queue(&self.ports[key].listener);
                 if !Arc::ptr_eq(&old, &queue(listener)) {
                     left.push(old);
@@ -53,7 +53,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Begins to listen, if the socket for it has come.
-    fn listen(&mut self, listener: &Arc<Listener>, access: Option<Arc<AccessFilter>>) {
+    fn listen(&mut self, listener: &Arc<LiveListener>, access: Option<Arc<AccessFilter>>) {
         let Some(socket) = self.kernel.adopt(listener.id) else {
             return self.stats.listeners_lost.increment();
         };

@@ -6,7 +6,7 @@
 use crate::guard::{Buckets, Held, Lane, Pacing, SHARED, SharedLimit, SourcePlace};
 use crate::kernel::{Kernel, UNBOUNDED};
 use crate::pool::Backend;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{LiveListener, Snapshot};
 use crate::token::Side;
 
 use super::Worker;
@@ -24,7 +24,7 @@ pub(super) struct Lanes {
 /// Whom a session has limits from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Party<'a> {
-    pub(super) listener: &'a Listener,
+    pub(super) listener: &'a LiveListener,
     /// Its backend, once there is one.
     pub(super) backend: Option<&'a Backend>,
     /// Its place at its source, if that is counted.

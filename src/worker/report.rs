@@ -8,7 +8,7 @@ use crossbeam::channel::Sender;
 use crate::guard::DeniedBy;
 use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, Summary};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{LiveListener, Snapshot};
 
 use super::filter::SessionFilter;
 use super::metrics::Histograms;
@@ -47,7 +47,7 @@ pub struct Record {
     /// The worker of the session.
     pub worker: u32,
     /// The listener that accepted its client.
-    pub listener: Arc<Listener>,
+    pub listener: Arc<LiveListener>,
     /// The backend that was selected last.
     pub backend: Option<Arc<Backend>>,
     /// The client; `None` on a Unix socket.

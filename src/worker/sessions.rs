@@ -10,7 +10,7 @@ use crossbeam::channel::Sender;
 use crate::kernel::Kernel;
 use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, SessionState, View};
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{LiveListener, Snapshot};
 use crate::time::{NEVER, nanos};
 
 use super::filter::{SessionFilter, SessionId};
@@ -23,7 +23,7 @@ pub struct SessionInfo {
     /// Identifies it.
     pub id: SessionId,
     /// The listener that accepted its client, with its pool.
-    pub listener: Arc<Listener>,
+    pub listener: Arc<LiveListener>,
     /// The backend that it is connected, or connects, to.
     pub backend: Option<Arc<Backend>>,
     /// The client's address; `None` on a Unix socket, or when the client has gone.

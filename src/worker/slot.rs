@@ -12,7 +12,7 @@ use crate::select::{Keys, Looked};
 use crate::session::{
     Arrival, CloseReason, Context, Event, Look, Op, PeerState, Session, Summary, Unanswered, Unsent,
 };
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::{LiveListener, Snapshot};
 use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
@@ -29,7 +29,7 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     /// The listener as it was when the session began, or tried to connect last. Its limits hold to
     /// the end.
-    pub(super) listener: Arc<Listener>,
+    pub(super) listener: Arc<LiveListener>,
     pub(super) port: usize,
     pub(super) number: u64,
     pub(super) client: Socket,

@@ -14,7 +14,7 @@ use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::SessionLimits;
-use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::snapshot::{LiveListener, Snapshot};
 use mahoraga::time::{MS, NEVER, SECOND};
 use mahoraga::worker::{Inbox, Record, Setup, Stats, Worker};
 
@@ -104,7 +104,7 @@ fn snapshot() -> Arc<Snapshot> {
         ..config::Pool::of("p", (0..2).map(address).map(config::Backend::at).collect())
     });
     let sources = Sources::new(0);
-    let listener = Listener {
+    let listener = LiveListener {
         id: 0,
         name: "l".into(),
         bind: "127.0.0.1:80".parse().expect("an address"),

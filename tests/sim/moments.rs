@@ -15,7 +15,7 @@ use mahoraga::peek::Field;
 use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
-use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::snapshot::{LiveListener, Snapshot};
 use mahoraga::time::{MS, NEVER};
 use mahoraga::worker::{Command, Inbox, Record, SessionFilter, SessionId, Setup};
 
@@ -142,7 +142,7 @@ fn snapshots_with(
     let sources = Arc::new(Sources::new(1 << 20));
     let gate = Arc::new(Gate::new(&sources));
     let snapshot = |(version, pool)| {
-        let listener = Listener {
+        let listener = LiveListener {
             id: 0,
             name: "l0".into(),
             bind: "127.0.0.1:80".parse().expect("an address"),

@@ -16,7 +16,7 @@ use mahoraga::pool::Pool;
 use mahoraga::prefix::Prefix;
 use mahoraga::select::Seat;
 use mahoraga::session::SessionLimits;
-use mahoraga::snapshot::{Listener, Snapshot};
+use mahoraga::snapshot::{LiveListener, Snapshot};
 use mahoraga::time::{MS, NEVER, US};
 use mahoraga::worker::{Command, Number, Record, Setup, Stats, Worker};
 
@@ -312,7 +312,7 @@ impl Plan {
             let peek = random.pick(&[5 * MS, 100 * MS]);
             limits.peek = plan.peeks().then_some(peek);
             limits.ends_half_sent = self.rules.permille(500);
-            listeners.push(Arc::new(Listener {
+            listeners.push(Arc::new(LiveListener {
                 id: number as u64,
                 name: format!("l{number}"),
                 bind: bind(number).parse().expect("an address"),
