@@ -159,6 +159,17 @@ fn selector(pool: &Arc<Pool>, seat: Seat) -> Selector {
     Selector::new(Arc::new(Plan::new(Arc::clone(pool))), seat)
 }
 
+/// The selector of one of several workers.
+fn selector_of(pool: &Arc<Pool>, worker: u32, of: u32) -> Selector {
+    let seat = Seat {
+        worker,
+        of,
+        listener: 0,
+        seed: 0,
+    };
+    selector(pool, seat)
+}
+
 fn config(mut strategy: Strategy, backends: &[config::Backend]) -> config::Pool {
     // A strategy is tested alone: such a table remembers no client.
     if let Strategy::StickyRoundRobin(persist) = &mut strategy

@@ -29,15 +29,7 @@ fn an_ejected_backend_gets_nothing_on_any_worker_until_readmitted() {
         let mut bench = Bench::of(Strategy::Random, &backends(&[1]));
         bench.selector = selector(&pool, ALONE);
         bench.pool = Arc::clone(&pool);
-        let mut other = selector(
-            &pool,
-            Seat {
-                worker: 1,
-                of: 2,
-                listener: 0,
-                seed: 0,
-            },
-        );
+        let mut other = selector_of(&pool, 1, 2);
         let mut met = |bench: &mut Bench, client: u64| {
             let keys = Keys {
                 select: crate::hash::mix(client),

@@ -28,17 +28,7 @@ fn by_cookie() -> Persist {
 fn a_client_comes_back_to_its_backend_on_any_worker() {
     let config = config(Strategy::StickyRoundRobin(minute()), &backends(&[1; 7]));
     let pool = Arc::new(Pool::new(&config));
-    let mut workers = [0, 1].map(|worker| {
-        selector(
-            &pool,
-            Seat {
-                worker,
-                of: 2,
-                listener: 0,
-                seed: 0,
-            },
-        )
-    });
+    let mut workers = [0, 1].map(|worker| selector_of(&pool, worker, 2));
     let request = |client: u64| Request {
         now: SECOND,
         keys: Keys {
@@ -358,15 +348,7 @@ fn two_workers_that_meet_a_client_at_once_agree() {
     config.persist = Some(minute());
     let pool = Arc::new(Pool::new(&config));
     let choices = |worker| {
-        let mut selector = selector(
-            &pool,
-            Seat {
-                worker,
-                of: 4,
-                listener: 0,
-                seed: 0,
-            },
-        );
+        let mut selector = selector_of(&pool, worker, 4);
         let choices = (0..2_000).map(|client| {
             let keys = Keys {
                 persist: client,

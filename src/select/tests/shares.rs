@@ -25,15 +25,7 @@ fn workers_begin_their_rounds_at_other_places() {
             &backends(&[weight; 4]),
         )));
         let first = |worker| {
-            let mut selector = selector(
-                &pool,
-                Seat {
-                    worker,
-                    of: 4,
-                    listener: 0,
-                    seed: 0,
-                },
-            );
+            let mut selector = selector_of(&pool, worker, 4);
             picked(selector.select(&Request::default()))
         };
         assert_eq!([first(0), first(1), first(2), first(3)], [0, 1, 2, 3]);
@@ -259,17 +251,7 @@ fn counts_of_all_workers_are_one() {
         Strategy::LeastConnections,
         &backends(&[1; 8]),
     )));
-    let mut workers = [0, 1].map(|worker| {
-        selector(
-            &pool,
-            Seat {
-                worker,
-                of: 2,
-                listener: 0,
-                seed: 0,
-            },
-        )
-    });
+    let mut workers = [0, 1].map(|worker| selector_of(&pool, worker, 2));
     for turn in 0..80 {
         let index = picked(workers[turn % 2].select(&Request::default()));
         assert!(pool.backends[usize::from(index)].try_acquire(0));
