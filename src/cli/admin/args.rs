@@ -61,7 +61,7 @@ An id is WORKER-NUMBER, as in the access log.")]
     #[command(after_help = "Examples:
   mahoraga remove app-3 app-4
   mahoraga remove web/app-3 --wait=10m")]
-    Remove(RemoveArgs),
+    Remove(TakeOutArgs),
     /// Set the weight of a backend
     #[command(after_help = "Examples:
   mahoraga weight app-1 5
@@ -73,7 +73,7 @@ An id is WORKER-NUMBER, as in the access log.")]
   mahoraga drain web/app-1 --wait=10m && ssh app-1 reboot
 
 Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them now.")]
-    Drain(StateArgs),
+    Drain(TakeOutArgs),
     /// Return a backend to service after drain or maint
     #[command(
         visible_aliases = ["enable", "undrain"],
@@ -89,7 +89,7 @@ Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them
   mahoraga maint web/app-1
   mahoraga maint app-1 app-2"
     )]
-    Maint(StateArgs),
+    Maint(TakeOutArgs),
     /// Set strategy, queue, weight or limits of a pool, a backend, a listener
     #[command(subcommand)]
     Set(SetCommand),
@@ -336,18 +336,6 @@ pub struct Wait {
     pub wait: Option<Maybe<Duration>>,
 }
 
-/// The arguments of `mahoraga remove`.
-#[derive(Args, Clone, Debug)]
-pub struct RemoveArgs {
-    /// Backends: names, or POOL/BACKEND
-    #[arg(value_name = "BACKEND", required = true)]
-    pub backends: Vec<String>,
-    /// Whether to wait.
-    #[command(flatten)]
-    pub wait: Wait,
-    /// How to make the change.
-    #[command(flatten)]
-    pub how: ChangeArgs,
 }
 
 /// The arguments of `mahoraga weight`.
@@ -374,9 +362,9 @@ pub struct ReadyArgs {
     pub how: ChangeArgs,
 }
 
-/// The arguments of `mahoraga drain` and `maint`.
+/// The arguments of `mahoraga drain`, `maint` and `remove`.
 #[derive(Args, Clone, Debug)]
-pub struct StateArgs {
+pub struct TakeOutArgs {
     /// Backends: names, or POOL/BACKEND
     #[arg(value_name = "BACKEND", required = true)]
     pub backends: Vec<String>,

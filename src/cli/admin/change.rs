@@ -6,8 +6,7 @@ use hyper::Method;
 use serde_json::json;
 
 use super::args::{
-    AddArgs, ChangeArgs, ClientOptions, ReadyArgs, RemoveArgs, SetCommand, StateArgs, Wait,
-    WeightArgs,
+    AddArgs, ChangeArgs, ClientOptions, ReadyArgs, SetCommand, TakeOutArgs, Wait, WeightArgs,
 };
 use super::client::{Client, ClientError, path};
 use super::find::{BackendName, find_all};
@@ -38,7 +37,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     Ok(())
 }
 
-pub(super) async fn remove(args: &RemoveArgs) -> Result<(), ClientError> {
+pub(super) async fn remove(args: &TakeOutArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.how.options)?;
     let all = find_all(&client, &args.backends).await?;
     for one in &all {
@@ -60,7 +59,7 @@ pub(super) async fn ready(args: &ReadyArgs) -> Result<(), ClientError> {
 }
 
 /// Takes backends out of rotation: drain or maint.
-pub(super) async fn take_out(args: &StateArgs, to: AdminState) -> Result<(), ClientError> {
+pub(super) async fn take_out(args: &TakeOutArgs, to: AdminState) -> Result<(), ClientError> {
     let client = Client::new(&args.how.options)?;
     let all = find_all(&client, &args.backends).await?;
     state(&client, &all, &args.how, to).await?;

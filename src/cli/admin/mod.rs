@@ -21,8 +21,8 @@ mod units;
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
     AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, ChangeArgs, ClientCommand, ClientOptions,
-    ConfigCommand, EditArgs, EventsArgs, HistogramsArgs, PoolsArgs, ReadyArgs, RemoveArgs,
-    SessionsArgs, SetCommand, StateArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
+    ConfigCommand, EditArgs, EventsArgs, HistogramsArgs, PoolsArgs, ReadyArgs, SessionsArgs,
+    SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
