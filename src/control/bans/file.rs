@@ -139,7 +139,10 @@ impl KeptBan {
         let until = match self.until {
             None => NEVER,
             Some(until) => {
-                let left = until.duration_since(clocks.wall).ok()?;
+                // A clock from before the ban is wrong, as before a machine without a clock of its
+                // own has asked for the time. No ban gets longer by it.
+                let now = clocks.wall.max(self.since);
+                let left = until.duration_since(now).ok()?;
                 clocks.monotonic.saturating_add(nanos(left))
             }
         };
@@ -444,6 +447,23 @@ mod tests {
             wall: bans[0].until.unwrap(),
         };
         assert_eq!(bans[0].ban(long_after).map(|ban| ban.until), Some(5));
+    }
+
+    /// As at the start of a machine whose clock is not set yet.
+    #[test]
+    fn a_clock_that_is_behind_makes_no_ban_longer() {
+        let line = "::1 rule 2026-01-01T00:00:00Z 2026-01-01T01:00:00Z 3 2";
+        let ban = KeptBan::read(line, false).unwrap();
+        let hour = std::time::Duration::from_secs(3_600);
+        let left = |wall| {
+            let monotonic = 1 << 50;
+            let ban = ban.ban(Clocks { monotonic, wall });
+            ban.map(|ban| ban.until - monotonic)
+        };
+        assert_eq!(left(SystemTime::UNIX_EPOCH), Some(nanos(hour)));
+        assert_eq!(left(ban.since - hour), Some(nanos(hour)));
+        assert_eq!(left(ban.since + hour / 4), Some(nanos(hour / 4 * 3)));
+        assert_eq!(left(ban.since + hour * 2), None);
     }
 
     /// A smaller table takes all, and what was there before stays.
