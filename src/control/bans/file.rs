@@ -1,5 +1,5 @@
 //! The file that keeps bans over a restart: a line for each, between a first line that names the
-//! format and a last one that counts them.
+//! format and a last one with their count and a checksum of all lines before it.
 //!
 //! It is read before the first client, and written by another thread: to a file beside it, which
 //! then takes its place. So it is whole whenever the machine stops.
@@ -9,6 +9,8 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::{Config, values};
 use crate::control::StartError;
@@ -207,6 +209,7 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
     let mut lines = BufReader::new(file.take(BYTES_MAX));
     let mut line = Vec::new();
     let mut is_first_format = false;
+    let mut before = Xxh3::new();
     for number in 1u64.. {
         line.clear();
         (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line)?;
@@ -218,9 +221,8 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
             Some(head @ (HEAD | FIRST_HEAD)) if number == 1 => is_first_format = head != HEAD,
             Some(_) if number == 1 => return mistake(format!("line 1: expected `{HEAD}`")),
             Some(text) if text.starts_with(END) => {
-                if text[END.len()..] != bans.len().to_string() {
-                    return mistake(format!("line {number}: expected `{END}{}`", bans.len()));
-                }
+                read_end(text, bans.len(), before.digest())
+                    .or_else(|expected| mistake(format!("line {number}: {expected}")))?;
                 return match lines.fill_buf()?.is_empty() {
                     true => Ok(()),
                     false => mistake(format!("line {}: expected the end of the file", number + 1)),
@@ -234,6 +236,7 @@ fn parse(file: impl Read, bans: &mut Vec<KeptBan>) -> io::Result<()> {
                 Err(error) => return mistake(format!("line {number}: {error}")),
             },
         }
+        before.update(&line);
     }
     Ok(())
 }
@@ -251,6 +254,26 @@ pub(in crate::control) fn mistake_in_kept(path: &Path) -> Option<String> {
             aside.display()
         )
     })
+}
+
+/// Reads the last line. Earlier versions wrote no checksum.
+fn read_end(text: &str, bans: usize, sum: u64) -> Result<(), String> {
+    let without = format!("{END}{bans}");
+    let Some(rest) = text.strip_prefix(&without) else {
+        return Err(format!("expected `{without}`"));
+    };
+    let whole = end(bans, sum);
+    if rest.is_empty() || text == whole {
+        return Ok(());
+    }
+    Err(format!(
+        "expected `{whole}` by the lines before: one of them is damaged, or was changed"
+    ))
+}
+
+/// The last line.
+fn end(bans: usize, sum: u64) -> String {
+    format!("{END}{bans} {sum:016x}")
 }
 
 /// Writes the bans that hold now to a file, in place of what it had. Waits for the disk.
@@ -275,7 +298,13 @@ pub(super) fn save(path: &Path, bans: &Bans) -> io::Result<()> {
 fn write(out: &mut impl Write, bans: &Bans, clocks: Clocks) -> io::Result<()> {
     let mut all = bans.all(clocks.monotonic);
     all.retain(|ban| KEPT.contains(&ban.by));
-    writeln!(out, "{HEAD}")?;
+    let mut sum = Xxh3::new();
+    let mut put = |line: &str| {
+        let line = format!("{line}\n");
+        sum.update(line.as_bytes());
+        out.write_all(line.as_bytes())
+    };
+    put(HEAD)?;
     for ban in &all {
         let [since, until] = clocks.times(ban).map(|time| {
             let shown = |at| humantime::format_rfc3339_millis(at).to_string();
@@ -284,9 +313,9 @@ fn write(out: &mut impl Write, bans: &Bans, clocks: Clocks) -> io::Result<()> {
         let (prefix, by, hits) = (ban.prefix, ban.by.as_str(), ban.hits());
         let (times, reason) = (ban.times, &ban.reason);
         let line = format!("{prefix} {by} {since} {until} {hits} {times} {reason}");
-        writeln!(out, "{}", line.trim_end())?;
+        put(line.trim_end())?;
     }
-    writeln!(out, "{END}{}", all.len())
+    writeln!(out, "{}", end(all.len(), sum.digest()))
 }
 
 /// Reads the text of a file that keeps bans, up to the first mistake, and writes what holds at a
@@ -447,6 +476,31 @@ mod tests {
             wall: bans[0].until.unwrap(),
         };
         assert_eq!(bans[0].ban(long_after).map(|ban| ban.until), Some(5));
+    }
+
+    #[test]
+    fn a_changed_bit_is_a_mistake_wherever_it_is() {
+        let text = format!(
+            "{HEAD}\n2001:db8::/64 rule 2026-01-01T00:00:00Z 2027-01-02T00:00:00Z 3 2 why\n\
+             192.0.2.7 hand 2026-01-01T00:00:00Z forever 0 0\nend 2\n"
+        );
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_790_000_000);
+        let (whole, mistake) = rewrite_kept_bans(text.as_bytes(), now);
+        assert_eq!(mistake, None, "earlier versions wrote no checksum");
+        assert_eq!(parse(&*whole, &mut Vec::new()).ok(), Some(()));
+        for at in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[at / 8] ^= 1 << (at % 8);
+            let outcome = parse(&*damaged, &mut Vec::new());
+            assert!(outcome.is_err(), "{}", damaged.escape_ascii());
+        }
+        let end = whole.iter().rposition(|byte| *byte == b' ').unwrap();
+        let sum = String::from_utf8_lossy(&whole[end + 1..whole.len() - 1]).into_owned();
+        let changed = String::from_utf8_lossy(&whole).replace("why", "who");
+        let why = error(&changed);
+        assert!(why.starts_with("line 4: expected `end 2 ") && !why.contains(&sum));
+        let again = changed.replace(&format!(" {sum}"), "");
+        assert_eq!(parse(again.as_bytes(), &mut Vec::new()).ok(), Some(()));
     }
 
     /// As at the start of a machine whose clock is not set yet.
