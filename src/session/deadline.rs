@@ -90,6 +90,9 @@ impl Session {
         }
         if cx.now >= self.watch_at {
             self.watch(cx);
+            if self.state == SessionState::Closing {
+                return;
+            }
         }
         // A timer that was set for an earlier deadline comes too early.
         let early = cx.now.saturating_sub(self.active_at) < self.quiet(cx.limits) / LOOKS;

@@ -5,7 +5,7 @@ use crate::kernel::UNBOUNDED;
 use crate::time::MS;
 use crate::token::Purpose;
 
-use super::{Context, Op, Session, Side};
+use super::{Context, Op, Session, Side, Watch};
 
 impl Context<'_> {
     /// Until when a direction is to rest; `None`: it may take bytes now.
@@ -64,6 +64,9 @@ impl Session {
     pub(super) fn visit_stream(&mut self, from: Side, cx: &mut Context<'_>) {
         let pace = self.half(from).pace();
         let rest = cx.rest(from, true).map_or(0, |until| until - cx.now);
+        if rest > 0 {
+            self.watch_rest(from, cx.now);
+        }
         self.visit(Purpose::Pace(from), pace.max(rest.min(REST_MAX)), cx);
     }
 
@@ -72,6 +75,19 @@ impl Session {
             let rest = until.saturating_sub(cx.now).min(REST_MAX);
             self.visit(Purpose::Pace(from), rest, cx);
         }
+        self.watch_rest(from, cx.now);
+    }
+
+    /// A direction that rests does not show that its source has broken.
+    fn watch_rest(&mut self, from: Side, now: u64) {
+        if matches!(self.watches[from as usize], Watch::None | Watch::Broken) {
+            self.watch_soon(now);
+        }
+    }
+
+    /// Whether a direction waits for its limit: it takes nothing until then.
+    pub(super) fn is_resting(&self, from: Side, cx: &Context<'_>) -> bool {
+        self.in_flight.has(Purpose::Pace(from)) && cx.granted(from) == 0
     }
 
     /// Whether a direction is visited by pace. It is not idle, however long its limit has it rest.

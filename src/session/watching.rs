@@ -1,5 +1,7 @@
-//! Watches of sides that are not read from: their connections may break, or their peers be gone.
+//! Watches of sides that are not read from: their connections may break, or their peers be gone. A
+//! side whose direction rests for a limit of bandwidth is not read from either.
 
+use crate::kernel::UNBOUNDED;
 use crate::time::{MS, NEVER};
 use crate::token::{Purpose, Side};
 
@@ -9,8 +11,11 @@ use super::{CloseReason, Context, Op, PeerState, Session, SessionState};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
     None,
-    /// In flight, or it has reported a fault.
+    /// In flight.
     Set,
+    /// It has reported a fault. While the side is read from, a receive shows it too, behind the
+    /// bytes that came before it.
+    Broken,
     /// It has reported that the peer takes no more bytes either.
     Gone,
 }
@@ -19,7 +24,8 @@ impl Session {
     /// A side that is not read from does not show its reset. To watch it costs an operation, so the
     /// watch begins only when that lasts: most half-closed sessions end sooner.
     pub(super) fn watch_soon(&mut self, now: u64) {
-        let wants = self.watches.contains(&Watch::None) || self.has_pipe();
+        let is_open = |watch| self.watches.contains(&watch);
+        let wants = is_open(Watch::None) || is_open(Watch::Broken) || self.has_pipe();
         if self.watch_at == NEVER && wants {
             self.watch_at = now + WATCH_AFTER;
         }
@@ -29,9 +35,18 @@ impl Session {
         self.watch_at = NEVER;
         for side in Side::BOTH {
             let there = side == Side::Client || self.state == SessionState::Open;
-            if there && !self.is_read(side) && self.watches[side as usize] == Watch::None {
-                self.watches[side as usize] = Watch::Set;
-                self.ask(Purpose::Watch(side), cx);
+            let unread = !self.is_read(side) || self.is_resting(side, cx);
+            match self.watches[side as usize] {
+                // Between two rests a side is read, for moments.
+                Watch::None if there && (unread || cx.granted(side) < UNBOUNDED) => {
+                    self.watches[side as usize] = Watch::Set;
+                    self.ask(Purpose::Watch(side), cx);
+                }
+                Watch::Broken if unread => self.on_broken_unread(side, cx),
+                Watch::None | Watch::Broken | Watch::Set | Watch::Gone => {}
+            }
+            if self.state == SessionState::Closing {
+                return;
             }
         }
         self.look_after_pipes(cx);
@@ -51,7 +66,8 @@ impl Session {
         let broke = peer == PeerState::Broken;
         self.watches[side as usize] = match () {
             () if gone => Watch::Gone,
-            () if broke || more => Watch::Set,
+            () if broke => Watch::Broken,
+            () if more => Watch::Set,
             () => Watch::None,
         };
         let waits_for_nothing = match self.state {
@@ -75,10 +91,21 @@ impl Session {
             // The kernel ended it: it had no room for its answers.
             self.watch_soon(cx.now);
         }
-        if !broke || self.is_read(side) || self.broken.is_some() {
+        if broke && (!self.is_read(side) || self.is_resting(side, cx)) {
+            self.on_broken_unread(side, cx);
+        }
+    }
+
+    /// The connection of a side broke that is not read from now.
+    fn on_broken_unread(&mut self, side: Side, cx: &mut Context<'_>) {
+        if self.broken.is_some() {
             return;
         }
-        if self.half(side).is_loaded() && self.state == SessionState::Open {
+        if side == Side::Backend && self.is_resting(side, cx) {
+            // The client may wait for what came before: it goes on, unless the limit stalls it.
+            self.broken = Some(CloseReason::reset_by(side));
+            self.active_at = cx.now;
+        } else if self.half(side).is_loaded() && self.state == SessionState::Open {
             self.on_source_broken(side, cx.now);
         } else {
             self.close(CloseReason::reset_by(side), cx);

@@ -159,14 +159,18 @@ impl FakeKernel {
             let gets_more = self.has_unread(at) || self.has_unread(index(partner));
             let more = if gets_more { SLOW_READER } else { 0 };
             let quiet_max = (quiet_max.max(100 * MS) / 4).saturating_mul(5);
-            let quiet_max = quiet_max.saturating_add(more);
+            let ways = [conn.side, other.side];
+            let rests = ways.map(|from| self.world.is_slow(listener, from));
+            let resting = if rests.contains(&true) { REST_MAX } else { 0 };
+            let quiet_max = quiet_max.saturating_add(more).saturating_add(resting);
             assert!(
                 now - moved_at < quiet_max.saturating_add(LATE_MAX),
                 "a session outlives its deadline: {}",
                 self.dump()
             );
             // A lack of buffers stops no stream that can move.
-            let movable = !self.world.famine && can_move(&self.conns[index(partner)], conn);
+            let lacks = self.world.famine || rests[1];
+            let movable = !lacks && can_move(other, conn);
             let unnoticed = conn
                 .reset_at
                 .filter(|_| conn.error_pending && !conn.fault_seen && !starved);
@@ -469,6 +473,8 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
 const ATTEMPTS_MAX: u8 = 16;
 /// A stream that can move may stand still for this long.
 const STILL_MAX: u64 = 500 * MS;
+/// What a slow limit has a direction wait for: for its first bytes and what it took before it paid.
+const REST_MAX: u64 = 5_000 * MS;
 /// A reset has ended its session within this time: 50 ms until an unread side is watched, and lags.
 const UNNOTICED_MAX: u64 = 300 * MS;
 /// The session of a peer that is gone, whose bytes are all with the other peer, ends within this

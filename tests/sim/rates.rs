@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use mahoraga::guard::ByteRate;
 use mahoraga::kernel::BUFFER_BYTES;
 use mahoraga::time::SECOND;
+use mahoraga::token::Side;
 
 use crate::kernel::{FakeKernel, index};
+use crate::scenario::SLOW_RATE;
+use crate::world::World;
 
 /// What was taken from the clients, or the backends, of each listener and of each connection.
 #[derive(Debug, Default)]
@@ -26,6 +29,15 @@ impl Taken {
     fn add(&mut self, bytes: u64) -> u64 {
         self.bytes += bytes;
         self.bytes
+    }
+}
+
+impl World {
+    /// Whether what comes from a side of a listener's sessions rests for long.
+    pub(crate) fn is_slow(&self, listener: usize, from: Side) -> bool {
+        let limits = self.bandwidth.get(listener);
+        let rate = limits.and_then(|limits| limits.session.way(from as usize).rate());
+        rate.is_some_and(|rate| rate.per_second() <= SLOW_RATE)
     }
 }
 

@@ -519,7 +519,7 @@ fn admission(random: &mut Random) -> Admission {
 fn bandwidth(random: &mut Random) -> ListenerBandwidth {
     let bandwidth = ListenerBandwidth::default();
     let mut rate = |all: &[u64]| NonZeroU64::new(random.pick(all)).map(ByteRate::new);
-    let session = [(); 2].map(|()| rate(&[0, 0, 0, 500_000, 3_000_000]));
+    let session = [(); 2].map(|()| rate(&[0, 0, 0, SLOW_RATE, 500_000, 3_000_000]));
     bandwidth.session.set(session);
     let mut shared = || [(); 2].map(|()| rate(&[0, 0, 0, 20_000_000, 100_000_000]));
     bandwidth.source.set(shared());
@@ -567,4 +567,6 @@ fn limits(random: &mut Random) -> SessionLimits {
 
 /// A mark of memory that is never reached, in percent.
 pub(crate) const NEVER_FULL: u8 = 101;
+/// In bytes per second: sessions rest for far longer than a reset may go unnoticed.
+pub(crate) const SLOW_RATE: u64 = 20_000;
 const TURNS_MAX: u64 = 2_000_000;

@@ -116,3 +116,104 @@ fn a_closed_session_waits_for_the_visit() {
     script.on_event(Event::Pace(Client));
     script.ends(CloseReason::Killed, Manner::Reset);
 }
+
+/// A session whose direction from this side rests, and its visit.
+fn resting(from: Side, per_second: u64) -> Script {
+    let mut script = Script::connected();
+    let rate = NonZeroU64::new(per_second).map(ByteRate::new);
+    let mut rates = [None; 2];
+    rates[from as usize] = rate;
+    script.rates.set(rates);
+    takes_all(&mut script, from);
+    script
+}
+
+/// The last step of a receive takes all that it may, which is delivered: the direction rests.
+fn takes_all(script: &mut Script, from: Side) {
+    let buffer = script.buffer(BUFFER_BYTES);
+    script.on_event(Event::Received(from, buffer, false));
+    script.sent(from, BUFFER_BYTES);
+    let visits = |op: &Op| matches!(op, Op::Visit(Purpose::Pace(side), _) if *side == from);
+    assert!(script.ops.iter().any(visits));
+    script.ops.clear();
+}
+
+fn broken(script: &mut Script, side: Side) {
+    script.told_more(Event::Watched(side, PeerState::Broken));
+}
+
+#[test]
+fn a_client_that_resets_during_a_rest_ends_its_session_at_once() {
+    let mut script = resting(Client, 1_000);
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+    broken(&mut script, Client);
+    let [recv, watch] = [Purpose::Recv(Backend), Purpose::Watch(Client)];
+    script.asks(&[Op::Cancel(recv), Op::Cancel(watch)]);
+    script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
+    script.on_event(Event::Watched(Client, PeerState::Unclear));
+    script.on_event(Event::Pace(Client));
+    script.ends(CloseReason::ClientReset, Manner::Reset);
+}
+
+#[test]
+fn a_reset_between_two_rests_ends_the_session_at_the_next_one() {
+    let mut script = resting(Client, 100_000);
+    script.passes(WATCH_AFTER);
+    script.asks(&[Op::Watch(Client)]);
+    script.now += SECOND;
+    script.on_event(Event::Pace(Client));
+    script.asks(&[Op::Recv(Client)]);
+    // A receive shows it, behind the bytes that came before.
+    broken(&mut script, Client);
+    script.asks(&[]);
+    takes_all(&mut script, Client);
+    script.passes(WATCH_AFTER);
+    assert_eq!(script.session.reason(), Some(CloseReason::ClientReset));
+}
+
+#[test]
+fn what_a_backend_sent_before_its_reset_goes_on_unless_its_limit_stalls_it() {
+    for stalls in [true, false] {
+        let mut script = resting(Backend, if stalls { 1_000 } else { 100_000 });
+        script.passes(WATCH_AFTER);
+        script.asks(&[Op::Watch(Backend)]);
+        broken(&mut script, Backend);
+        script.asks(&[]);
+        if stalls {
+            (0..3).for_each(|_| script.passes(LINGER / 4));
+            assert_eq!(script.session.reason(), None);
+            script.passes(LINGER / 4);
+        } else {
+            script.now += SECOND;
+            script.on_event(Event::Pace(Backend));
+            script.asks(&[Op::Recv(Backend)]);
+            takes_all(&mut script, Backend);
+            script.now += SECOND;
+            script.on_event(Event::Pace(Backend));
+            script.asks(&[Op::Recv(Backend)]);
+            script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
+        }
+        assert_eq!(script.session.reason(), Some(CloseReason::BackendReset));
+    }
+}
+
+/// A side is watched for as long as its session lasts, and only one that has rested.
+#[test]
+fn a_direction_that_rests_is_watched_once() {
+    let mut script = resting(Client, 100_000);
+    let mut watches = 0;
+    for _ in 0..20 {
+        script.passes(WATCH_AFTER);
+        watches += script
+            .ops
+            .drain(..)
+            .filter(|op| *op == Op::Watch(Client))
+            .count();
+        script.now += SECOND;
+        script.on_event(Event::Pace(Client));
+        script.asks(&[Op::Recv(Client)]);
+        takes_all(&mut script, Client);
+    }
+    assert_eq!(watches, 1);
+}
