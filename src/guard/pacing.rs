@@ -138,7 +138,7 @@ impl<'a> Pacing<'a> {
             self.lanes[way].take(rate, unpaid, now);
         }
         // What came before there is a backend is paid when there is one, to it too.
-        if self.lanes[way].owed >= OWED_MAX && self.is_connected {
+        if self.is_connected && self.lanes[way].owed >= self.unpaid_most(way).min(OWED_MAX) {
             self.settle(way, now);
         }
     }
@@ -187,12 +187,10 @@ impl<'a> Pacing<'a> {
         self.rates(way).map(|(rate, _)| rate.quantum()).min()
     }
 
-    /// How many bytes may be taken before they are paid for, if any: each bucket has them, or the
-    /// session moves little, and so do all that owe something.
+    /// How many bytes may be taken before they are paid for, if any: the session moves little, and
+    /// each bucket has them, or all that owe something move little too.
     fn unpaid(&self, way: usize, now: u64) -> Option<u32> {
-        let bursts = self.rates(way).map(|(rate, _)| rate.burst());
-        let bytes = bursts.fold(u64::from(BUFFER_BYTES), u64::min);
-        let bytes = u32::try_from(bytes).unwrap_or(BUFFER_BYTES);
+        let bytes = self.unpaid_most(way);
         let lane = &self.lanes[way];
         if let Some(rate) = self.session.way(way).rate() {
             let ahead = lane.full_at.saturating_sub(now) + rate.time(bytes.into());
@@ -200,27 +198,33 @@ impl<'a> Pacing<'a> {
                 return None;
             }
         }
-        let moves_little = || {
-            let ahead = lane.share_until.saturating_sub(now);
-            ahead <= self.share_time(way, BUFFER_BYTES)
-        };
+        if lane.share_until.saturating_sub(now) > self.share_time(way, bytes) {
+            return None;
+        }
         let mut shared = self.shared.iter().flatten();
         let fits = shared.all(|limit| {
             limit.rate(way).is_none_or(|rate| {
                 let taken = limit.taken(way);
-                taken.has(rate, bytes, now) || taken.may_owe(rate, now) && moves_little()
+                taken.has(rate, bytes, now) || taken.may_owe(rate, now)
             })
         });
         fits.then_some(bytes)
     }
 
+    /// How many bytes a session may take at most before it pays: what half of an equal share gives
+    /// in a second. So however many begin at one moment, others that move little wait for seconds
+    /// at most until all that is paid.
+    fn unpaid_most(&self, way: usize) -> u32 {
+        let shares = self.shared_rates(way);
+        let shares = shares.map(|(rate, users)| (rate.per_second() / (2 * users)).max(UNPAID_MIN));
+        let bursts = self.rates(way).map(|(rate, _)| rate.burst());
+        let most = shares.chain(bursts).fold(BUFFER_BYTES.into(), u64::min);
+        u32::try_from(most).unwrap_or(BUFFER_BYTES)
+    }
+
     /// Pays for what was asked in one bucket after the other. When a bucket has it only later, the
     /// direction rests until then, and goes on with the next bucket.
     fn pay(&mut self, way: usize, now: u64) -> Option<u64> {
-        if self.lanes[way].paid == 0 {
-            let asked = self.lanes[way].asked;
-            self.use_share(way, asked, now);
-        }
         while self.lanes[way].paid < BUCKETS {
             let bucket = usize::from(self.lanes[way].paid);
             self.lanes[way].paid += 1;
@@ -241,6 +245,10 @@ impl<'a> Pacing<'a> {
         let lane = &mut self.lanes[way];
         lane.paid = 0;
         lane.credit = lane.asked;
+        // Now that the bytes move, not when they were reserved: among many streams that was long
+        // ago, and each would seem to move little between two turns.
+        let asked = lane.asked;
+        self.use_share(way, asked, now);
         None
     }
 
@@ -280,7 +288,7 @@ impl<'a> Pacing<'a> {
     /// Takes bytes from the share of the session.
     fn use_share(&mut self, way: usize, bytes: u32, now: u64) {
         let time = self.share_time(way, bytes);
-        let most = self.share_time(way, BUFFER_BYTES) + SHARE_AHEAD_MAX;
+        let most = self.share_time(way, self.unpaid_most(way)) + SHARE_AHEAD_MAX;
         let lane = &mut self.lanes[way];
         let until = lane.share_until.max(now).saturating_add(time);
         lane.share_until = until.min(now.saturating_add(most));
@@ -315,5 +323,7 @@ const BUCKETS: u8 = 5;
 const _: () = assert!(BUCKETS as usize == SHARED + 1);
 /// A session pays what it owes in such pieces: workers write a bucket so much less often.
 const OWED_MAX: u32 = 4 << 10;
+/// A small message: a session that was idle may receive it, however many share its limit.
+const UNPAID_MIN: u64 = 1 << 10;
 /// A session that moved much moves little again after so long: 1 s.
 const SHARE_AHEAD_MAX: u64 = SECOND;

@@ -177,6 +177,44 @@ fn small_messages_pass_at_once_beside_streams() {
     }
 }
 
+/// Five hundred streams begin at one moment, and clients come that send one byte each.
+#[test]
+fn new_clients_pass_at_once_beside_any_number_of_streams() {
+    for streams in [2, 50, 500] {
+        let mut crowd = Crowd::new(streams, 0, MB);
+        // A receive waits at each before the first bytes come.
+        for number in 0..streams as usize {
+            let asked = crowd.session(number, |pacing, now| pacing.ask(1, false, now));
+            assert_eq!(asked, None);
+        }
+        let mut due = vec![crowd.now; streams as usize];
+        let (mut moved, began) = (0, crowd.now);
+        for tick in 0..4_000 {
+            crowd.now = began + tick * 10 * MS;
+            for (number, due) in due.iter_mut().enumerate() {
+                while *due <= crowd.now {
+                    let (bytes, at) = crowd.stream(number, false, u32::MAX);
+                    moved += u64::from(bytes);
+                    *due = at.max(crowd.now + u64::from(bytes > 0));
+                }
+            }
+            if tick % 50 == 0 {
+                crowd.lanes.push(Default::default());
+                assert!(crowd.users.try_acquire());
+                let number = crowd.lanes.len() - 1;
+                let (bytes, _) = crowd.stream(number, false, 1);
+                crowd.session(number, |pacing, now| pacing.end(now));
+                crowd.lanes.pop();
+                crowd.users.release();
+                // What all took at their beginning is paid for first, at half of the rate.
+                let settles = tick < 200;
+                assert!(settles || bytes == 1, "{streams} streams, in tick {tick}");
+            }
+        }
+        assert_within(moved, 40 * MB, 5);
+    }
+}
+
 /// Sessions that come and go take no more than the limit either: a new one has no credit that its
 /// source or listener lacks.
 #[test]
