@@ -70,8 +70,9 @@ settings! {
         /// time. A burst that is over sooner costs no client a connection.
         pub after: Duration = Duration::from_secs(1) => duration(between(10, MINUTE));
         /// The part of a worker's receive buffers in use, in percent, from which on new clients are
-        /// refused, once that has lasted for `after`. Up to half of them, none is missed.
-        pub memory: u8 = 95 => number(50..=100);
+        /// refused, once that has lasted for `after`. Up to half of them, none is missed. Off: they
+        /// come in, and their bytes are passed on without a buffer.
+        pub memory: Option<u8> = None => number(50..=100).or("off");
         /// Whether clients that wait for too long are only counted.
         pub dry_run: bool = false => truth();
     }

@@ -24,8 +24,8 @@ pub struct Shed {
     /// this time, or has no memory when that is used up at each look.
     pub after: u64,
     /// The part of a worker's receive buffers in use, in percent, from which on its memory is used
-    /// up.
-    pub memory: u8,
+    /// up; `None`: it never counts as that.
+    pub memory: Option<u8>,
     /// Whether such clients are only counted.
     pub dry_run: bool,
 }
@@ -93,7 +93,9 @@ impl OverloadDetector {
     /// Sessions hold `used` of `all` receive buffers. Returns whether new clients are to be
     /// refused, as that is too much, and has been for a while.
     pub fn is_out_of_memory(&mut self, [used, all]: [u32; 2], rules: &Shed, now: u64) -> bool {
-        if u64::from(used) * 100 < u64::from(all) * u64::from(rules.memory) {
+        let part = rules.memory.map(u64::from);
+        let is_full = part.is_some_and(|part| u64::from(used) * 100 >= u64::from(all) * part);
+        if !is_full {
             self.full_since = None;
             return false;
         }
@@ -156,7 +158,7 @@ mod tests {
     const RULES: Shed = Shed {
         wait: 50 * MS,
         after: SECOND,
-        memory: 95,
+        memory: Some(95),
         dry_run: false,
     };
 

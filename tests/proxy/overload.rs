@@ -80,29 +80,56 @@ fn a_dry_run_refuses_no_client_and_counts_them() {
     });
 }
 
-/// Clients that stop in their first bytes hold each buffer. Others are refused until they leave.
+/// A balancer whose second listener waits for first bytes.
+fn start_with_memory(backend: &Backend, overload: &str) -> Balancer {
+    let to = &backend.address;
+    let config = format!(
+        "(workers: 1, memory: \"4MiB\", overload: {overload},\n\
+         listeners: [(bind: \"127.0.0.1:0\", pool: \"plain\"),\n\
+         (name: \"named\", bind: \"127.0.0.1:0\", pool: \"named\",\n\
+         timeouts: (peek: \"1m\"))],\n\
+         pools: [(name: \"plain\", backends: [\"{to}\"]), (name: \"named\",\n\
+         strategy: (name: \"hash\", key: \"http_path\"), backends: [\"{to}\"])])"
+    );
+    Launch::with_config(&config, 2).start()
+}
+
+/// Clients that stop in their first bytes, one for each buffer.
+fn use_memory_up(balancer: &Balancer) -> Vec<TcpStream> {
+    let stop = |_| {
+        let mut client = peers::connect(balancer.address_of(1));
+        client.write_all(b"GET /").unwrap();
+        client
+    };
+    (0..BUFFERS).map(stop).collect()
+}
+
+#[test]
+fn memory_that_is_used_up_refuses_no_client_by_default() {
+    heavy(|| {
+        let backend = Backend::echo();
+        let balancer = start_with_memory(&backend, "(after: \"10ms\")");
+        let stopped = use_memory_up(&balancer);
+        let used_up = || balancer.number("buffers") >= BUFFERS as u64 * 19 / 20;
+        eventually("buffers are used up", used_up);
+        for _ in 0..20 {
+            ping(&mut balancer.connect(), b"served");
+        }
+        assert!(used_up() && balancer.number("closed.memory_full") == 0);
+        drop(stopped);
+        balancer.finish();
+    });
+}
+
+/// Others are refused until clients that hold buffers leave.
 #[test]
 fn a_worker_without_memory_refuses_new_clients_and_serves_open_sessions() {
     heavy(|| {
         let backend = Backend::echo();
-        let to = &backend.address;
-        let config = format!(
-            "(workers: 1, memory: \"4MiB\", overload: (after: \"10ms\", memory: 60),\n\
-             listeners: [(bind: \"127.0.0.1:0\", pool: \"plain\"),\n\
-             (name: \"named\", bind: \"127.0.0.1:0\", pool: \"named\",\n\
-             timeouts: (peek: \"1m\"))],\n\
-             pools: [(name: \"plain\", backends: [\"{to}\"]), (name: \"named\",\n\
-             strategy: (name: \"hash\", key: \"http_path\"), backends: [\"{to}\"])])"
-        );
-        let balancer = Launch::with_config(&config, 2).start();
+        let balancer = start_with_memory(&backend, "(after: \"10ms\", memory: 60)");
         let mut open = balancer.connect();
         ping(&mut open, b"before");
-        let stop = |_| {
-            let mut client = peers::connect(balancer.address_of(1));
-            client.write_all(b"GET /").unwrap();
-            client
-        };
-        let stopped: Vec<_> = (0..BUFFERS).map(stop).collect();
+        let stopped = use_memory_up(&balancer);
         eventually("clients are refused", || {
             let _ = peers::try_connect(balancer.address());
             ping(&mut open, b"during");

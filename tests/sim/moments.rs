@@ -24,7 +24,7 @@ use crate::neighbour::Neighbour;
 use crate::pools::Pools;
 use crate::random::Random;
 use crate::rates::Rates;
-use crate::scenario::{NEVER_FULL, Scenario, socket};
+use crate::scenario::{Scenario, socket};
 use crate::trace::Trace;
 use crate::world::{Event, Temper, World};
 
@@ -398,7 +398,7 @@ fn clients_that_wait_too_long_for_too_long_are_refused_and_others_served() {
     let shed = Shed {
         wait: 0,
         after: 0,
-        memory: NEVER_FULL,
+        memory: None,
         dry_run: false,
     };
     let refused = |seed, shed| {

@@ -506,7 +506,7 @@ fn admission(random: &mut Random) -> Admission {
     let shed = Shed {
         wait: 0,
         after: random.pick(&[0, 30 * US]),
-        memory: random.pick(&[100, NEVER_FULL]),
+        memory: random.pick(&[Some(100), None]),
         dry_run: random.permille(300),
     };
     Admission {
@@ -565,8 +565,6 @@ fn limits(random: &mut Random) -> SessionLimits {
     }
 }
 
-/// A mark of memory that is never reached, in percent.
-pub(crate) const NEVER_FULL: u8 = 101;
 /// In bytes per second: sessions rest for far longer than a reset may go unnoticed.
 pub(crate) const SLOW_RATE: u64 = 20_000;
 const TURNS_MAX: u64 = 2_000_000;

@@ -71,7 +71,7 @@ impl Chance<'_> {
         self.maybe(|it| Overload {
             wait: it.ms(1, 10_000),
             after: it.ms(10, 60_000),
-            memory: it.0.u8(50..=100),
+            memory: it.maybe(|it| it.0.u8(50..=100)),
             dry_run: it.half(),
         })
     }
