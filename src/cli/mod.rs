@@ -54,6 +54,7 @@ pub fn main() -> ExitCode {
     };
     match command {
         Task::Run { .. } | Task::Proxy(_) | Task::Demo(_) => {
+            sys::settle_allocator();
             sys::await_signals();
             operational_log::prepare();
         }

@@ -194,7 +194,6 @@ pub(super) fn gave_up_ports() -> bool {
 /// What seccomp(2) says.
 pub(super) fn confine_worker() -> io::Result<()> {
     if ENTERED.get().is_some_and(|entered| entered.is_confined) {
-        sys::settle_allocator();
         sys::confine_worker()?;
         MAY_OPEN_FILES.set(false);
     }

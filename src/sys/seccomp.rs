@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -134,14 +135,22 @@ fn apply(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
     }
 }
 
-/// Makes the calling thread's allocator ask now what it asks once: glibc opens a file of /proc the
-/// first time that it shrinks the memory of a thread. Behind the filter of a worker that would end
-/// the process.
+/// Makes the allocator ask now what it asks once: glibc opens a file of /proc the first time that it
+/// shrinks the memory of a thread, and behind the filter of a worker that would end the process.
+///
+/// Call it before much memory was freed: from then on glibc shrinks only what is far larger than
+/// what is freed here (mallopt(3), `M_MMAP_THRESHOLD`).
 pub fn settle_allocator() {
-    // Together they are more than an allocator keeps when they are gone, and each of them is too
-    // small to be mapped by itself.
-    let blocks: Vec<Vec<u8>> = (0..64).map(|_| Vec::with_capacity(60 << 10)).collect();
-    drop(std::hint::black_box(blocks));
+    let shrink = || {
+        // Together they are more than an allocator keeps when they are gone, and each of them is
+        // too small to be mapped by itself.
+        let blocks: Vec<Vec<u8>> = (0..64).map(|_| Vec::with_capacity(60 << 10)).collect();
+        drop(std::hint::black_box(blocks));
+    };
+    // The first thread's memory is shrunk without that question. No thread: it will be asked later.
+    if let Ok(thread) = thread::Builder::new().spawn(shrink) {
+        let _ = thread.join();
+    }
 }
 
 /// Makes the call of this name, for a test that sees it forbidden.
