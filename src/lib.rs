@@ -30,6 +30,7 @@ pub mod guard;
 pub mod hash;
 pub mod kernel;
 pub mod lru;
+pub mod metric;
 pub mod operational_log;
 pub mod origin;
 pub mod peek;

@@ -73,6 +73,8 @@ mod loops;
 mod machines;
 #[path = "proxy/max_connections.rs"]
 mod max_connections;
+#[path = "proxy/metrics.rs"]
+mod metrics;
 #[path = "proxy/network.rs"]
 mod network;
 #[path = "proxy/operations.rs"]

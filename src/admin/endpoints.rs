@@ -59,6 +59,8 @@ fn of_process() -> Vec<Endpoint> {
         Endpoint::read("/v1/openapi.json", "describe", h::describe)
             .says("This description.")
             .without_control(),
+        Endpoint::read("/metrics", "metrics", h::metrics)
+            .says("All figures, for Prometheus: as OpenMetrics text where `Accept` names it."),
         Endpoint::read("/v1/status", "status", h::status).says("Shows overall status."),
     ]
 }

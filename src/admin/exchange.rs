@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::exposition::Scrape;
 use super::pace::Pace;
 use super::refusal::Refusal;
 use crate::config::{Backend, Changeable, Patch, backend_schema, patch_schema};
@@ -193,16 +194,31 @@ pub(super) struct LongJson<T>(pub(super) T);
 
 impl<T: Serialize + JsonSchema + Send + 'static> Output for LongJson<T> {
     async fn respond(self) -> Response {
-        let written = aside::compute(|| axum::Json(self.0).into_response());
-        let no_thread = |_| {
-            let error = "cannot write the answer: no thread can be created";
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
-        };
-        written.await.unwrap_or_else(no_thread)
+        written_aside(|| axum::Json(self.0).into_response()).await
     }
 
     fn describe(schemas: &mut SchemaGenerator) -> Gives {
         Gives("application/json", schemas.subschema_for::<T>())
+    }
+}
+
+/// An answer of any length, which is made on another thread than the control thread.
+async fn written_aside(write: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let no_thread = |_| {
+        let error = "cannot write the answer: no thread can be created";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error).into_response()
+    };
+    aside::compute(write).await.unwrap_or_else(no_thread)
+}
+
+impl Output for Scrape {
+    async fn respond(self) -> Response {
+        let media_type = [(header::CONTENT_TYPE, self.format.media_type())];
+        written_aside(move || (media_type, self.text()).into_response()).await
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Gives {
+        Gives("text/plain", schemas.subschema_for::<String>())
     }
 }
 

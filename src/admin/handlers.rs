@@ -13,6 +13,7 @@ use futures_util::stream::unfold;
 
 use super::endpoints::ApiRequest;
 use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
+use super::exposition::{Format, Scrape};
 use super::model::{
     AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
     BanStatus, Banned, BannedBy, Changed, ConfigText, HistogramStatus, Killed, Lifted, LiftedBans,
@@ -52,6 +53,16 @@ pub(super) async fn describe(_: ApiRequest, (): ()) -> Result<WrittenJson, Refus
 
 pub(super) async fn status(request: ApiRequest, (): ()) -> Answer<Status> {
     request.ask(Call::Status).await.map(Json)
+}
+
+pub(super) async fn metrics(request: ApiRequest, (): ()) -> Result<Scrape, Refusal> {
+    Ok(Scrape {
+        format: Format::of(&request.headers),
+        status: request.ask(Call::Status).await?,
+        listeners: request.ask(Call::Listeners).await?,
+        pools: request.ask(|reply| Call::Pools(Which::All, reply)).await?,
+        latencies: request.ask(Call::Latencies).await?,
+    })
 }
 
 pub(super) async fn listeners(request: ApiRequest, (): ()) -> LongAnswer<Vec<ListenerStatus>> {

@@ -10,6 +10,7 @@
 mod access;
 mod endpoints;
 mod exchange;
+mod exposition;
 mod handlers;
 pub mod model;
 mod openapi;
@@ -30,6 +31,7 @@ pub use server::{AdminListener, Replacement, serve};
 use crate::config::{Change, ChangeError, NewBan, Patch};
 use crate::control::events::Events;
 use crate::prefix::Prefix;
+use crate::worker::Counts;
 use model::{
     AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, HistogramStatus,
     Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
@@ -76,6 +78,8 @@ pub enum Call {
     Sessions(SessionFilter, Reply<Result<Vec<SessionStatus>, String>>),
     /// Closes sessions. Answers with their number, or why none is closed.
     Kill(SessionFilter, Author, Reply<Result<u64, String>>),
+    /// How long clients waited since the start: of each worker, of each kind.
+    Latencies(Reply<Vec<[Counts; 3]>>),
     /// The workers' histograms since the start.
     Histograms(Reply<Vec<HistogramStatus>>),
     /// The effective configuration, as RON.
@@ -211,6 +215,7 @@ impl Handle {
             | Call::Pools(..)
             | Call::Sessions(..)
             | Call::Kill(..)
+            | Call::Latencies(_)
             | Call::Histograms(_)
             | Call::Config(_)
             | Call::Change { .. }

@@ -74,6 +74,9 @@ impl Balancer {
                 });
             }
             Call::Kill(filter, author, reply) => self.kill(filter, author, reply),
+            Call::Latencies(reply) => {
+                drop(reply.send(status::latencies(&self.workers.stats)));
+            }
             Call::Histograms(reply) => {
                 let workers = Rc::clone(&self.workers);
                 let measurements = Rc::clone(&self.metrics.measurements);

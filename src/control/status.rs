@@ -14,7 +14,7 @@ use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::sys;
 use crate::time::seconds;
-use crate::worker::{Numbers, Stats};
+use crate::worker::{Counts, NUMBERS, Numbers, Stats, Times};
 
 use super::workers::Workers;
 
@@ -272,36 +272,11 @@ fn ceiling(limit: &Limit) -> Option<u32> {
 
 /// A worker's gauges and counters by name, with the close reasons that occurred.
 pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
-    let numbers = [
-        ("sessions", &stats.sessions),
-        ("buffers", &stats.buffers),
-        ("pipes", &stats.pipes),
-        ("parked", &stats.parked),
-        ("arriving", &stats.arriving),
-        ("held", &stats.held),
-        ("accepted", &stats.accepted),
-        ("peek_misses", &stats.peek_misses),
-        ("connect_failures", &stats.connect_failures),
-        ("ports_exhausted", &stats.ports_exhausted),
-        ("sources_missing", &stats.sources_missing),
-        ("accept_pauses", &stats.accept_pauses),
-        ("accept_exhausted", &stats.accept_exhausted),
-        ("listeners_lost", &stats.listeners_lost),
-        ("turns_in_vain", &stats.turns_in_vain),
-        ("refusals_unlogged", &stats.refusals_unlogged),
-        ("overloaded_dry_run", &stats.overloaded_dry_run),
-        ("backlog_drops", &stats.backlog_drops),
-        ("dropped", &stats.dropped),
-        ("tarpitted", &stats.tarpitted),
-        ("held_early", &stats.held_early),
-        ("bandwidth_rests", &stats.bandwidth_rests),
-        ("log_dropped", &stats.log_dropped),
-        ("log_unwritten", &stats.log_unwritten),
-    ];
-    let numbers = numbers.map(|(name, number)| (name.to_owned(), number.get()));
+    let numbers = NUMBERS.iter().zip(stats.values());
+    let numbers = numbers.map(|(metric, number)| (metric.name.to_owned(), number));
     let closed = closed(stats).into_iter();
     let closed = closed.map(|(reason, number)| (format!("closed.{reason}"), number));
-    numbers.into_iter().chain(closed).collect()
+    numbers.chain(closed).collect()
 }
 
 /// Ended sessions by reason, without reasons that did not occur.
@@ -318,4 +293,17 @@ pub(super) fn worker(worker: u32, stats: &Stats) -> WorkerStatus {
         traffic: traffic([&stats.traffic]),
         numbers: BTreeMap::from_iter(numbers(stats)),
     }
+}
+
+/// How long clients waited since the start: of each worker, of each kind.
+pub(super) fn latencies(stats: &[Arc<Stats>]) -> Vec<[Counts; 3]> {
+    let counts = |times: &Times| {
+        let mut counts = Counts::default();
+        counts.add(times);
+        counts
+    };
+    stats
+        .iter()
+        .map(|its| its.latencies.all().map(counts))
+        .collect()
 }

@@ -76,6 +76,21 @@ impl Counts {
         self.0.iter().sum()
     }
 
+    /// How many times were shorter than this many µs, a power of two from 16 on: exactly.
+    #[must_use]
+    pub fn below(&self, us: u64) -> u64 {
+        self.0[..step(us)].iter().sum()
+    }
+
+    /// All times together in µs, off by 4% at most.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        let sums = self.0.iter().enumerate();
+        sums.fold(0, |sum: u64, (step, count)| {
+            sum.saturating_add(count.saturating_mul(middle(step)))
+        })
+    }
+
     /// The time in µs that `permille` of a thousand stay within; 0 where nothing was counted.
     #[must_use]
     pub fn quantile(&self, permille: u64) -> u64 {

@@ -5,79 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 use hdrhistogram::Histogram;
 
-use crate::pool::Traffic;
-use crate::session::CloseReason;
 use crate::time::{SECOND, US};
 
-use super::latencies::Latencies;
+use super::numbers::Numbers;
 
 /// Gauges and counters of one worker: written by it alone, read by any thread at any time.
 #[derive(Debug, Default)]
 pub struct Stats(CachePadded<Numbers>);
-
-/// The numbers of [`Stats`].
-#[derive(Debug, Default)]
-pub struct Numbers {
-    /// Sessions that are open now.
-    pub sessions: Number,
-    /// Receive buffers that hold bytes now.
-    pub buffers: Number,
-    /// Pipes that hold bytes now.
-    pub pipes: Number,
-    /// Accepted connections that wait for a place now.
-    pub parked: Number,
-    /// Accepted connections that wait for their turn now.
-    pub arriving: Number,
-    /// Refused clients that are held now.
-    pub held: Number,
-    /// Connections accepted.
-    pub accepted: Number,
-    /// Sessions whose first bytes lacked what a backend is selected by: their client's
-    /// address was taken instead.
-    pub peek_misses: Number,
-    /// Connect attempts that failed.
-    pub connect_failures: Number,
-    /// Connects that found no free local port.
-    pub ports_exhausted: Number,
-    /// Connects from a `source` address that this machine does not have.
-    pub sources_missing: Number,
-    /// Times that a listener stopped accepting: a limit was reached, or descriptors ran out.
-    pub accept_pauses: Number,
-    /// Times that accepting failed because descriptors or memory were lacking.
-    pub accept_exhausted: Number,
-    /// New listeners whose listening socket did not arrive: this worker does not listen there.
-    pub listeners_lost: Number,
-    /// Waits that ended or reported a change, and nothing could be moved: a few for each
-    /// session that is half-closed or slow, never many.
-    pub turns_in_vain: Number,
-    /// Clients that would have been refused as `overloaded` if that were not in dry run.
-    pub overloaded_dry_run: Number,
-    /// Clients that the kernel dropped before they were connected, while this worker was
-    /// overloaded.
-    pub backlog_drops: Number,
-    /// Refused clients that hear nothing more.
-    pub dropped: Number,
-    /// Refused clients that stay connected for a while.
-    pub tarpitted: Number,
-    /// Refused clients that were let go before their time, as others needed their slots.
-    pub held_early: Number,
-    /// Times that a direction of a session rested, as it had used up its bandwidth.
-    pub bandwidth_rests: Number,
-    /// Access log lines that were dropped because the queue was full.
-    pub log_dropped: Number,
-    /// Refused clients without a line of their own in the access log, as there were many.
-    pub refusals_unlogged: Number,
-    /// Access log lines that the log did not take. The control thread counts them, alone.
-    pub log_unwritten: Number,
-    /// Bytes that were delivered.
-    pub traffic: Traffic,
-    /// How long clients waited.
-    pub latencies: Latencies,
-    /// Sessions ended, by reason.
-    pub closed: [Number; CloseReason::ALL.len()],
-    /// How far the worker has come.
-    pub progress: Progress,
-}
 
 /// Shows the control thread how far a worker has come.
 #[derive(Debug, Default)]

@@ -1,0 +1,386 @@
+//! The figures of `/metrics`, each declared once. Those of workers stand in `worker/numbers.rs`.
+
+use std::sync::LazyLock;
+
+use super::figure::{
+    Figure, Group, Reading, Value, counter, counts, each, gauge, metric, micros, optional, rests,
+    traffic,
+};
+use crate::admin::model::{
+    AccessListStatus, BackendStatus, HealthStatus, ListenerStatus, PacedStatus, PoolStatus, Stage,
+    Status, WorkerStatus,
+};
+use crate::metric::{Kind, Metric, Unit};
+use crate::worker::{Counts, Latencies, NUMBERS};
+
+pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
+    let figures = vec![
+        gauge(
+            "uptime",
+            "How long the process has been running.",
+            |its: &Status| its.uptime_s,
+        )
+        .in_unit(Unit::Seconds),
+        gauge(
+            "ready",
+            "Whether connections are taken: 1, else 0.",
+            |its: &Status| its.stage == Stage::Ready,
+        ),
+        gauge(
+            "snapshot",
+            "The number of the snapshot in force.",
+            |its: &Status| its.snapshot,
+        ),
+        gauge("connections", "Client connections now.", |its: &Status| {
+            its.connections
+        }),
+        gauge(
+            "connections_max",
+            "Client connections at most.",
+            |its: &Status| its.max_connections,
+        ),
+        gauge(
+            "lacks",
+            "What this machine lacked in the last second: sentences of `status`.",
+            |its: &Status| its.lacks.len(),
+        ),
+        gauge(
+            "alerts",
+            "What needs the operator: sentences of `status`.",
+            |its: &Status| its.alerts.len(),
+        ),
+        each(
+            "reloads",
+            "Readings of the configuration after the first.",
+            "result",
+            |its| {
+                let of = |name: &str, count| (name.to_owned(), Value::Whole(count));
+                vec![
+                    of("succeeded", its.reloads.succeeded),
+                    of("failed", its.reloads.failed),
+                ]
+            },
+        ),
+        gauge(
+            "last_reload_failed",
+            "Whether the last reload was refused: 1, else 0.",
+            |its: &Status| its.reloads.last_error.is_some(),
+        ),
+        gauge(
+            "sources",
+            "Sources that the table of sources has.",
+            |its: &Status| its.sources.known,
+        ),
+        gauge(
+            "sources_max",
+            "Sources that it has room for.",
+            |its: &Status| u64::from(its.sources.capacity),
+        ),
+        counter(
+            "sources_overflowed",
+            "Clients that shared the limits of one source.",
+            |its: &Status| its.sources.overflowed,
+        ),
+        gauge("bans", "Bans in force.", |its: &Status| {
+            u64::from(its.bans.count)
+        }),
+        gauge("bans_max", "Bans at most.", |its: &Status| {
+            u64::from(its.bans.max)
+        }),
+        counter(
+            "ban_hits",
+            "Clients that were refused as they are banned.",
+            |its: &Status| its.bans.hits,
+        ),
+        gauge(
+            "syn_filter_networks",
+            "Banned networks whose clients are dropped.",
+            |its: &Status| its.syn_filter.networks,
+        ),
+        optional(
+            Kind::Counter,
+            "syn_filter_dropped",
+            "First segments that were dropped.",
+            |its| its.syn_filter.dropped.map(Value::Whole),
+        ),
+        each("rests", RESTS, "direction", |its: &Status| {
+            rests(&its.paced)
+        }),
+        counter(
+            "webhook_failures",
+            "Scaling decisions that could not be sent.",
+            |its: &Status| its.webhook_failures,
+        ),
+        counter(
+            "log_lines_dropped",
+            "Lines that the operational log did not take.",
+            |its: &Status| its.log_lines_dropped,
+        ),
+        counter(
+            "control_turns",
+            "Turns of the control thread.",
+            |its: &Status| its.control.turns,
+        ),
+        gauge(
+            "control_turn_max",
+            "The longest turn of the control thread.",
+            |its: &Status| micros(its.control.max_us),
+        )
+        .in_unit(Unit::Seconds),
+    ];
+    Group::new("", &[], figures)
+});
+
+pub(super) static ACCESS_LIST: LazyLock<Group<AccessListStatus>> = LazyLock::new(|| {
+    let figures = vec![
+        gauge(
+            "prefixes",
+            "Prefixes, those of its file included.",
+            |its: &AccessListStatus| its.prefixes,
+        ),
+        counter(
+            "refused",
+            "Clients that it refused, or would have in a dry run.",
+            |its: &AccessListStatus| its.refused,
+        ),
+        gauge(
+            "dry_run",
+            "Whether it only counts: 1, else 0.",
+            |its: &AccessListStatus| its.dry_run,
+        ),
+        gauge(
+            "failed",
+            "Whether its file can't be read or is wrong: 1, else 0.",
+            |its: &AccessListStatus| its.error.is_some(),
+        ),
+    ];
+    Group::new("access_list", &["list"], figures)
+});
+
+pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
+    let figures = vec![
+        gauge(
+            "connections",
+            "Client connections now.",
+            |its: &ListenerStatus| its.connections,
+        ),
+        optional(
+            Kind::Gauge,
+            "connections_max",
+            "Client connections at most.",
+            |its| its.max_connections.map(|max| Value::Whole(max.into())),
+        ),
+        each(
+            "refused",
+            "Clients refused, by rule.",
+            "rule",
+            |its: &ListenerStatus| counts(&its.refused_by),
+        ),
+        each(
+            "dry_run",
+            "Clients that a rule in dry run would have refused.",
+            "rule",
+            |its: &ListenerStatus| counts(&its.dry_run),
+        ),
+        each("rests", RESTS, "limit", |its: &ListenerStatus| {
+            let sum = |its: &PacedStatus| Value::Whole(its.rests_up + its.rests_down);
+            its.paced
+                .iter()
+                .map(|(limit, paced)| (limit.clone(), sum(paced)))
+                .collect()
+        }),
+        traffic(|its: &ListenerStatus| &its.traffic),
+    ];
+    Group::new("listener", &["listener"], figures)
+});
+
+pub(super) static POOL: LazyLock<Group<PoolStatus>> = LazyLock::new(|| {
+    let figures = vec![
+        gauge(
+            "connections",
+            "Connections to its backends now.",
+            |its: &PoolStatus| its.connections,
+        ),
+        optional(
+            Kind::Gauge,
+            "connections_max",
+            "Connections at most.",
+            |its: &PoolStatus| its.max_connections.map(|max| Value::Whole(max.into())),
+        ),
+        gauge(
+            "queued",
+            "Clients that wait for a place now.",
+            |its: &PoolStatus| its.queued,
+        ),
+        gauge(
+            "queue_max",
+            "Clients that wait at most.",
+            |its: &PoolStatus| u64::from(its.queue_max),
+        ),
+        gauge(
+            "panic",
+            "Whether too few backends are usable and health is ignored.",
+            |its: &PoolStatus| its.panic,
+        ),
+        gauge(
+            "backends_in_rotation",
+            "Backends that can be selected.",
+            |its: &PoolStatus| {
+                its.backends
+                    .iter()
+                    .filter(|backend| backend.in_rotation)
+                    .count()
+            },
+        ),
+        optional(
+            Kind::Gauge,
+            "clients",
+            "Clients that are remembered.",
+            |its: &PoolStatus| its.clients.map(Value::Whole),
+        ),
+        traffic(|its: &PoolStatus| &its.traffic),
+    ];
+    Group::new("pool", &["pool"], figures)
+});
+
+pub(super) static BACKEND: LazyLock<Group<BackendStatus>> = LazyLock::new(|| {
+    let figures = vec![
+        optional(
+            Kind::Gauge,
+            "up",
+            "Whether its probes say that it answers.",
+            |its: &BackendStatus| {
+                let is_up = match its.health {
+                    HealthStatus::Unchecked => None,
+                    HealthStatus::Up => Some(1),
+                    HealthStatus::Down | HealthStatus::Unresolved => Some(0),
+                };
+                is_up.map(Value::Whole)
+            },
+        ),
+        gauge(
+            "in_rotation",
+            "Whether it can be selected.",
+            |its: &BackendStatus| its.in_rotation,
+        ),
+        gauge(
+            "ejected",
+            "Whether it is ejected now.",
+            |its: &BackendStatus| its.ejected_s.is_some(),
+        ),
+        gauge("weight", "Its share, 0 to 256.", |its: &BackendStatus| {
+            u64::from(its.weight)
+        }),
+        gauge(
+            "connections",
+            "Connections now, being made or established.",
+            |its: &BackendStatus| its.connections,
+        ),
+        gauge(
+            "waiting",
+            "Connections that wait for an answer now.",
+            |its: &BackendStatus| its.waiting,
+        ),
+        gauge(
+            "failures",
+            "Failures since its last answer.",
+            |its: &BackendStatus| its.failures,
+        ),
+        optional(
+            Kind::Gauge,
+            "answer",
+            "Average of its recent answer times.",
+            |its: &BackendStatus| its.answer_ms.map(|ms| Value::Part(ms / 1_000.0)),
+        )
+        .in_unit(Unit::Seconds),
+        counter("opened", "Connections begun.", |its: &BackendStatus| {
+            its.opened
+        }),
+        counter(
+            "answered",
+            "Connections that it answered.",
+            |its: &BackendStatus| its.answered,
+        ),
+        each(
+            "connect_failures",
+            "Connects of sessions that failed, by kind.",
+            "kind",
+            |its: &BackendStatus| counts(&its.connect_failures),
+        ),
+        counter(
+            "checks_failed",
+            "Probes of it that failed.",
+            |its: &BackendStatus| its.checks_failed,
+        ),
+        counter(
+            "times_down",
+            "Times that its probes said that it does not answer.",
+            |its: &BackendStatus| its.times_down,
+        ),
+        counter(
+            "down",
+            "How long it was down in all.",
+            |its: &BackendStatus| its.down_s,
+        )
+        .in_unit(Unit::Seconds),
+        counter(
+            "times_ejected",
+            "Times that it was ejected.",
+            |its: &BackendStatus| its.times_ejected,
+        ),
+        each("rests", RESTS, "direction", |its: &BackendStatus| {
+            rests(&its.paced)
+        }),
+        traffic(|its: &BackendStatus| &its.traffic),
+    ];
+    Group::new("backend", &["pool", "backend"], figures)
+});
+
+pub(super) static WORKER: LazyLock<Group<WorkerStatus>> = LazyLock::new(|| {
+    let number = |metric: &Metric| Figure {
+        metric: *metric,
+        reading: Reading::One(Box::new(|its: &WorkerStatus| {
+            its.numbers.get(metric.name).copied().map(Value::Whole)
+        })),
+    };
+    let mut figures: Vec<_> = NUMBERS.iter().map(number).collect();
+    figures.extend([
+        gauge(
+            "snapshot",
+            "The number of the snapshot that it routes by.",
+            |its: &WorkerStatus| its.snapshot,
+        ),
+        each(
+            "closed",
+            "Sessions ended, by reason.",
+            "reason",
+            |its: &WorkerStatus| {
+                let reasons = its.numbers.iter();
+                let reasons = reasons.filter_map(|(name, count)| {
+                    let reason = name.strip_prefix("closed.")?;
+                    Some((reason.to_owned(), Value::Whole(*count)))
+                });
+                reasons.collect()
+            },
+        ),
+        traffic(|its: &WorkerStatus| &its.traffic),
+    ]);
+    Group::new("worker", &["worker"], figures)
+});
+
+pub(super) static LATENCIES: LazyLock<Group<[Counts; 3]>> = LazyLock::new(|| {
+    let helps = [
+        "From a client's accept to its backend's connection.",
+        "From a client's accept to its backend's first byte.",
+        "From a client's accept to the end.",
+    ];
+    let kinds = Latencies::NAMES.into_iter().zip(helps).enumerate();
+    let figures = kinds.map(|(kind, (name, help))| Figure {
+        metric: metric(Kind::Histogram, name, help),
+        reading: Reading::Times(Box::new(move |its: &[Counts; 3]| &its[kind])),
+    });
+    let figures = figures.map(|figure| figure.in_unit(Unit::Seconds));
+    Group::new("worker", &["worker"], figures.collect())
+});
+
+const RESTS: &str = "Times that a direction of a session rested, as its bandwidth was used up.";

@@ -1,0 +1,152 @@
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::figures::{ACCESS_LIST, BACKEND, LATENCIES, LISTENER, POOL, PROCESS, WORKER};
+use super::*;
+use crate::admin::model::{AccessListStatus, BackendStatus, WorkerStatus};
+use crate::worker::{Latencies, NUMBERS};
+
+/// A balancer with one of each.
+fn scrape(format: Format) -> Scrape {
+    let latencies = Latencies::default();
+    for ms in [1, 1, 1_000, 100_000] {
+        latencies.connect.record(ms * crate::time::MS);
+    }
+    let counts = latencies.all().map(|times| {
+        let mut counts = Counts::default();
+        counts.add(times);
+        counts
+    });
+    let refused = || [("source_rate".to_owned(), 7)].into();
+    let named = || "a \"b\\\nc".to_owned();
+    let numbers = NUMBERS.iter().map(|metric| (metric.name.to_owned(), 3));
+    let closed = [("closed.client_closed".to_owned(), 5)];
+    Scrape {
+        format,
+        status: Status {
+            access_lists: vec![AccessListStatus::default()],
+            workers: vec![WorkerStatus {
+                numbers: numbers.chain(closed).collect(),
+                ..WorkerStatus::default()
+            }],
+            ..Status::default()
+        },
+        listeners: vec![ListenerStatus {
+            name: named(),
+            refused_by: refused(),
+            max_connections: Some(9),
+            ..ListenerStatus::default()
+        }],
+        pools: vec![PoolStatus {
+            name: "p".to_owned(),
+            backends: vec![BackendStatus {
+                pool: "p".to_owned(),
+                name: "b".to_owned(),
+                answer_ms: Some(1.5),
+                ..BackendStatus::default()
+            }],
+            ..PoolStatus::default()
+        }],
+        latencies: vec![counts],
+    }
+}
+
+#[test]
+fn both_formats_have_all_figures() {
+    let text = scrape(Format::OpenMetrics).text();
+    for line in [
+        "# TYPE mahoraga_worker_accepted counter",
+        "# HELP mahoraga_worker_accepted Connections accepted.",
+        "mahoraga_worker_accepted_total{worker=\"0\"} 3",
+        "mahoraga_worker_closed_total{worker=\"0\",reason=\"client_closed\"} 5",
+        "mahoraga_listener_connections_max{listener=\"a \\\"b\\\\\\nc\"} 9",
+        "mahoraga_listener_refused_total{listener=\"a \\\"b\\\\\\nc\",rule=\"source_rate\"} 7",
+        "mahoraga_backend_answer_seconds{pool=\"p\",backend=\"b\"} 0.0015",
+        "# UNIT mahoraga_backend_answer_seconds seconds",
+        "mahoraga_worker_connect_seconds_count{worker=\"0\"} 4",
+        "mahoraga_worker_connect_seconds_bucket{le=\"0.001024\",worker=\"0\"} 2",
+        "mahoraga_worker_connect_seconds_bucket{le=\"1.048576\",worker=\"0\"} 3",
+        "mahoraga_worker_connect_seconds_bucket{le=\"67.108864\",worker=\"0\"} 3",
+        "mahoraga_worker_connect_seconds_bucket{le=\"+Inf\",worker=\"0\"} 4",
+    ] {
+        assert!(text.lines().any(|its| its == line), "{line}\n{text}");
+    }
+    assert!(text.ends_with("\n# EOF\n"), "{text}");
+    let text = scrape(Format::Prometheus).text();
+    let line = "# TYPE mahoraga_worker_accepted_total counter";
+    assert!(text.lines().any(|its| its == line), "{text}");
+}
+
+#[test]
+fn each_name_is_declared_once() {
+    let text = scrape(Format::OpenMetrics).text();
+    let mut names = BTreeSet::new();
+    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+        assert!(names.insert(line), "{line}");
+    }
+    let declared = [
+        rows(&PROCESS),
+        rows(&ACCESS_LIST),
+        rows(&LISTENER),
+        rows(&POOL),
+    ];
+    let others = [rows(&BACKEND), rows(&WORKER), rows(&LATENCIES)];
+    let declared: usize = declared.iter().chain(&others).map(Vec::len).sum();
+    assert_eq!(names.len(), declared);
+}
+
+/// The rows of a group for people: name, kind, labels, meaning.
+fn rows<S>(group: &Group<S>) -> Vec<String> {
+    let row = |figure: &Figure<S>| {
+        let metric = &figure.metric;
+        let unit = metric
+            .unit
+            .map_or(String::new(), |unit| format!("_{}", suffix(unit).as_str()));
+        let (kind, total) = match metric.kind {
+            Kind::Gauge => ("gauge", ""),
+            Kind::Counter => ("counter", "_total"),
+            Kind::Histogram => ("histogram", ""),
+        };
+        let mut labels = group.labels.to_vec();
+        if let Reading::Each(label, _) = figure.reading {
+            labels.push(label);
+        }
+        let name = format!("{PREFIX}_{}{unit}{total}", group.name_of(metric));
+        format!(
+            "| `{name}` | {kind} | {} | {} |",
+            labels.join(", "),
+            metric.help
+        )
+    };
+    group.figures.iter().map(row).collect()
+}
+
+/// `docs/metrics.md` shows what there is. `UPDATE=1 cargo test` writes it.
+#[test]
+fn the_page_of_figures_is_right() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (head, _) = page.split_once(MARK).expect("the page has a mark");
+    let mut right = format!("{head}{MARK}\n");
+    for (title, rows) in [
+        ("The process", rows(&PROCESS)),
+        ("Access lists", rows(&ACCESS_LIST)),
+        ("Listeners", rows(&LISTENER)),
+        ("Pools", rows(&POOL)),
+        ("Backends", rows(&BACKEND)),
+        ("Workers", [rows(&WORKER), rows(&LATENCIES)].concat()),
+    ] {
+        let table = rows.join("\n");
+        let columns = "| Name | Kind | Labels | Meaning |\n|---|---|---|---|";
+        write!(right, "\n## {title}\n\n{columns}\n{table}\n").unwrap();
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &right).unwrap();
+    }
+    assert!(
+        page == right,
+        "docs/metrics.md is old: UPDATE=1 cargo test writes it"
+    );
+}
+
+const MARK: &str = "<!-- The tables are made from the source. -->";

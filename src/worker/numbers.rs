@@ -1,0 +1,108 @@
+//! The gauges and counters of a worker, each declared once.
+
+use crate::metric::{Kind, Metric};
+use crate::pool::Traffic;
+use crate::session::CloseReason;
+
+use super::latencies::Latencies;
+use super::metrics::{Number, Progress};
+
+/// Makes [`Numbers`] and [`NUMBERS`] from rows: what a number is, its kind and its name.
+macro_rules! numbers {
+    ($($(#[doc = $help:literal])+ $kind:ident $name:ident,)+) => {
+        /// The numbers of [`Stats`](super::Stats).
+        #[derive(Debug, Default)]
+        pub struct Numbers {
+            $($(#[doc = $help])+ pub $name: Number,)+
+            /// Bytes that were delivered.
+            pub traffic: Traffic,
+            /// How long clients waited.
+            pub latencies: Latencies,
+            /// Sessions ended, by reason.
+            pub closed: [Number; CloseReason::ALL.len()],
+            /// How far the worker has come.
+            pub progress: Progress,
+        }
+
+        /// What the numbers are that have no label, in the order of [`Numbers::values`].
+        pub static NUMBERS: [Metric; COUNT] = [$(Metric {
+            name: stringify!($name),
+            kind: kind!($kind),
+            unit: None,
+            help: concat!($($help),+).trim_ascii_start(),
+        }),+];
+
+        const COUNT: usize = [$(stringify!($name)),+].len();
+
+        impl Numbers {
+            /// Their present values.
+            #[must_use]
+            pub fn values(&self) -> [u64; COUNT] {
+                [$(self.$name.get()),+]
+            }
+        }
+    };
+}
+
+macro_rules! kind {
+    (gauge) => {
+        Kind::Gauge
+    };
+    (counter) => {
+        Kind::Counter
+    };
+}
+
+numbers! {
+    /// Sessions that are open now.
+    gauge sessions,
+    /// Receive buffers that hold bytes now.
+    gauge buffers,
+    /// Pipes that hold bytes now.
+    gauge pipes,
+    /// Accepted connections that wait for a place now.
+    gauge parked,
+    /// Accepted connections that wait for their turn now.
+    gauge arriving,
+    /// Refused clients that are held now.
+    gauge held,
+    /// Connections accepted.
+    counter accepted,
+    /// Sessions whose first bytes lacked what a backend is selected by: their client's
+    /// address was taken instead.
+    counter peek_misses,
+    /// Connect attempts that failed.
+    counter connect_failures,
+    /// Connects that found no free local port.
+    counter ports_exhausted,
+    /// Connects from a `source` address that this machine does not have.
+    counter sources_missing,
+    /// Times that a listener stopped accepting: a limit was reached, or descriptors ran out.
+    counter accept_pauses,
+    /// Times that accepting failed because descriptors or memory were lacking.
+    counter accept_exhausted,
+    /// New listeners whose listening socket did not arrive: this worker does not listen there.
+    counter listeners_lost,
+    /// Waits that ended or reported a change, and nothing could be moved: a few for each
+    /// session that is half-closed or slow, never many.
+    counter turns_in_vain,
+    /// Clients that would have been refused as `overloaded` if that were not in dry run.
+    counter overloaded_dry_run,
+    /// Clients that the kernel dropped before they were connected, while this worker was
+    /// overloaded.
+    counter backlog_drops,
+    /// Refused clients that hear nothing more.
+    counter dropped,
+    /// Refused clients that stay connected for a while.
+    counter tarpitted,
+    /// Refused clients that were let go before their time, as others needed their slots.
+    counter held_early,
+    /// Times that a direction of a session rested, as it had used up its bandwidth.
+    counter bandwidth_rests,
+    /// Access log lines that were dropped because the queue was full.
+    counter log_dropped,
+    /// Refused clients without a line of their own in the access log, as there were many.
+    counter refusals_unlogged,
+    /// Access log lines that the log did not take. The control thread counts them, alone.
+    counter log_unwritten,
+}

@@ -1,0 +1,103 @@
+//! `/metrics`: figures of a load, as other programs read them.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use crate::api::look;
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{self, Backend, ping};
+use crate::watchdog::{eventually, patience, watched};
+
+/// What a scraper gets that takes this format.
+fn scrape(balancer: &Balancer, accept: &str) -> String {
+    let mut stream = UnixStream::connect(balancer.dir().join("mahoraga.sock")).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    body.to_owned()
+}
+
+/// The sum of all values of a name.
+fn sum(text: &str, name: &str) -> u64 {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let is_it = rest.starts_with(['{', ' ']);
+        is_it.then(|| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+    });
+    format!("{:.0}", values.sum::<f64>()).parse().unwrap()
+}
+
+#[test]
+fn figures_are_those_of_the_load() {
+    watched(|| {
+        let backend = Backend::echo();
+        let file = format!(
+            "(workers: 2, admin: (socket: \"mahoraga.sock\"),\n\
+             listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\",\n\
+             access_list: \"no\")], access_lists: [(name: \"no\", deny: [\"127.0.0.9\"])],\n\
+             pools: [(name: \"p\", backends: [\"{}\"])])",
+            backend.address
+        );
+        let balancer = Launch::with_config(&file, 1).start();
+        let mut open: Vec<_> = (0..5).map(|_| balancer.connect()).collect();
+        open.iter_mut().for_each(|client| ping(client, b"figures"));
+        open.drain(..2).for_each(drop);
+        let refused = peers::visit([127, 0, 0, 9].into(), balancer.address());
+        assert!(refused.is_none());
+        eventually("sessions end", || balancer.number("sessions") == 3);
+        eventually("bytes are counted", || {
+            let text = scrape(&balancer, "application/openmetrics-text");
+            sum(&text, "mahoraga_listener_traffic_bytes_total") == 5 * 2 * 7
+        });
+        let text = scrape(&balancer, "application/openmetrics-text");
+        for (name, right) in [
+            ("mahoraga_connections", 3),
+            ("mahoraga_listener_connections", 3),
+            ("mahoraga_listener_refused_total", 1),
+            ("mahoraga_backend_connections", 3),
+            ("mahoraga_backend_answered_total", 5),
+            ("mahoraga_worker_sessions", 3),
+            ("mahoraga_worker_accepted_total", 6),
+            ("mahoraga_worker_closed_total", 3),
+            ("mahoraga_worker_connect_seconds_count", 5),
+            ("mahoraga_pool_traffic_bytes_total", 70),
+        ] {
+            assert_eq!(sum(&text, name), right, "{name}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        let accepted = look(&balancer, "/v1/status")["accepted"].clone();
+        assert_eq!(accepted, 6);
+        check_by_promtool(&scrape(&balancer, "*/*"));
+        drop(open);
+        balancer.finish();
+    });
+}
+
+/// Prometheus' own tool finds nothing wrong. It comes with Debian's package `prometheus`.
+fn check_by_promtool(text: &str) {
+    let mut command = Command::new("promtool");
+    command
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped());
+    let Ok(mut promtool) = command.stdout(Stdio::piped()).spawn() else {
+        println!("NOT CHECKED: /metrics by promtool (Debian: apt-get install prometheus)");
+        return;
+    };
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+}
