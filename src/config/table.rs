@@ -289,7 +289,13 @@ impl<G> Setting<G> {
         let at = reader.at(&value, "");
         self.row.read(at, &mut reader, group);
         let read = reader.finish(());
-        read.map_err(|error| if text.starts_with('(') { error } else { error.of_flag() })
+        read.map_err(|error| {
+            if text.starts_with('(') {
+                error
+            } else {
+                error.of_flag()
+            }
+        })
     }
 
     /// Its description, in one line.

@@ -380,7 +380,7 @@ fn rules_that_ban_no_source_are_warned_of() {
     let list = |dry_run| {
         format!("access_lists: [(name: \"a\", deny: [\"10.0.0.0/8\"], dry_run: {dry_run})],")
     };
-    let hash = "strategy: (type: \"hash\", key: \"sni\")";
+    let hash = "strategy: (name: \"hash\", key: \"sni\")";
     let persist = "persist: (key: \"sni\")";
     let own = "access_list: \"a\"";
     for (listener, top, pool) in [

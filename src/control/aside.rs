@@ -59,8 +59,8 @@ pub(super) async fn look<T: Send + 'static>(
     WATCHED.look(path, call).await
 }
 
-/// Looks at paths of Unix sockets, or connects to one, once no other such call in their directory is
-/// under way: a file system that hangs holds one thread for each directory.
+/// Looks at paths of Unix sockets, or connects to one, once no other such call in their directory
+/// is under way: a file system that hangs holds one thread for each directory.
 ///
 /// # Errors
 /// No thread can be made.

@@ -287,11 +287,10 @@ impl Balancer {
             return Err(ChangeError::Invalid("the balancer is stopping".to_owned()));
         }
         if let Change::AddBackend { pool, backend } = change
-            && let Some(why) = self.in_force.discoveries.leads_back(
-                self.in_force.declared.config(),
-                pool,
-                backend,
-            )
+            && let Some(why) =
+                self.in_force
+                    .discoveries
+                    .leads_back(self.in_force.declared.config(), pool, backend)
         {
             return Err(ChangeError::Invalid(format!("pool `{pool}`: {why}")));
         }

@@ -110,6 +110,7 @@ pub fn take_rights(run_as: RunAs<'_>) -> Result<(), StartError> {
         user: name_of(user.as_ref()),
         is_confined: false,
         keeps_helper: false,
+        had_ports: false,
     };
     let _ = ENTERED.set(entered);
     // Where it stays root it opens files by their permissions, as a start does.

@@ -104,7 +104,7 @@ impl ClientStage<'_> {
             action: self.rules.action(limit),
         })?;
         // The first rule that would have refused it counts, as it does where it refuses.
-        let dry_run = dry_run.or(pass.dry_run.map(DeniedBy::Limit));
+        let dry_run = dry_run.or_else(|| pass.dry_run.map(DeniedBy::Limit));
         let held = pass.held;
         Ok(ClientPass { held, dry_run })
     }

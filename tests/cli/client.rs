@@ -629,9 +629,9 @@ fn top_without_a_terminal() {
     let [line] = lines[..] else {
         panic!("{lines:?}")
     };
-    assert!(
-        line.starts_with("{\"new_per_s\":0,\"bytes_per_s\":0,\"connections\":1234,\"status\":")
-    );
+    assert!(line.starts_with(
+        "{\"new_per_s\":0,\"bytes_per_s\":0,\"connections\":1234,\"refused_per_s\":0,\"status\":"
+    ));
 }
 
 /// The command asks no balancer.
@@ -707,8 +707,8 @@ front: would have been refused (dry run): global_rate 12
 ";
 
 const ACCESS_LISTS: &str = "\
-access list  prefixes  others  refused  dry run  by listener  file
-office           1003  allow                  7  front 7      feed.txt
+access list  prefixes  others  dry run  by listener  file
+office           1003  allow         7  front 7      feed.txt
 office: the last good file is in force: feed.txt: line 2
 ";
 

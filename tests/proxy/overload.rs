@@ -19,8 +19,8 @@ fn start(backend: &Backend, overload: &str) -> Balancer {
     Launch::with_config(&config, 1).start()
 }
 
-/// Clients come in bursts until this holds: all of one are there before the worker takes any in, and
-/// further ones come while it does. They leave by RST.
+/// Clients come in bursts until this holds: all of one are there before the worker takes any in,
+/// and further ones come while it does. They leave by RST.
 fn burst_until(balancer: &Balancer, what: &str, holds: impl Fn() -> bool) {
     eventually(what, || {
         let come = |_| peers::begin_to_connect(balancer.address());

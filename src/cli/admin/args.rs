@@ -336,8 +336,6 @@ pub struct Wait {
     pub wait: Option<Maybe<Duration>>,
 }
 
-}
-
 /// The arguments of `mahoraga weight`.
 #[derive(Args, Clone, Debug)]
 pub struct WeightArgs {

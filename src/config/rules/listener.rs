@@ -53,7 +53,7 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
     }
     if let Some(ban) = listener.ban.filter(|ban| ban.r#for > ban.up_to) {
         let longest = written(ban.up_to);
-        let sentence = format!("for: expected at most `up_to`, which is {longest}");
+        let sentence = format!("expected `for` up to `up_to`, which is {longest}");
         let needs = format!("{}|{}", at("ban.up_to"), at("bind"));
         found.push(Finding::at(at("ban.for"), sentence).needing(needs));
     }

@@ -33,8 +33,8 @@ const TEXT: Machine<'_> = Machine {
     target: &|_| None,
 };
 
-/// The same, but paths that may be written in many ways are followed. It asks the file system, which
-/// may block.
+/// The same, but paths that may be written in many ways are followed. It asks the file system,
+/// which may block.
 const FILE: Machine<'_> = Machine {
     is_own: &|_| false,
     target: &|path| Some(SocketTarget::of(path)),

@@ -72,7 +72,7 @@ fn of_access_lists() -> Vec<Case> {
             ..Case::default()
         },
         Case {
-            sentence: "for: expected at most `up_to`, which is 1h",
+            sentence: "expected `for` up to `up_to`, which is 1h",
             file: r#"listeners: [(bind: "127.0.0.1:1", pool: "p", source_limits: (rate: 1),
                     ban: (for: "61m"))],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,

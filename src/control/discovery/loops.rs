@@ -97,9 +97,11 @@ impl LeftOut {
 }
 
 impl Discoveries {
-    /// The configuration that `combine` makes of what is found, without addresses that lead back to their own pool. Each is left out of what this finds, and the last good
-    /// ones stay where none is left. A declared backend is left out as well, until its address is
-    /// no longer this machine's. `is_news`: what is found may differ from the last time.
+    /// The configuration that `combine` makes of what is found, without addresses that lead back to
+    /// their own pool. Each is left out of what this finds, and the last good ones stay where none
+    /// is left. A declared backend is left out as well, until its address is no longer this
+    /// machine's, or its path leads elsewhere. `is_news`: what is found may differ from the last
+    /// time.
     pub(in crate::control) fn without_loops(
         &mut self,
         is_news: bool,
@@ -169,8 +171,10 @@ impl Discoveries {
         leads_back(config, pool, backend, machine)
     }
 
-    /// Looks again which addresses this machine has, and where Unix sockets are. `true`: some have come or gone, so that
-    /// backends may lead back to their own pool since then, or no longer. To be called each second.
+    /// Looks again which addresses this machine has, and where paths of Unix sockets lead to; what
+    /// comes of the latter is news of [`Self::changed`]. `true`: some addresses have come or gone,
+    /// so that backends may lead back to their own pool since then, or no longer. To be called each
+    /// second.
     pub(in crate::control) fn look_at_own_addresses(&self) -> bool {
         self.socket_paths.look_again();
         self.own_addresses.look_again()

@@ -71,8 +71,8 @@ impl SocketPaths {
         None
     }
 
-    /// All paths of a configuration were asked for: others are forgotten. Looks at new ones. Call it
-    /// inside the runtime.
+    /// All paths of a configuration were asked for: others are forgotten. Looks at new ones. Call
+    /// it inside the runtime.
     pub(super) fn end_round(&self) {
         let round = self.round.get();
         let mut known = self.known.borrow_mut();

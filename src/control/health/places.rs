@@ -1,8 +1,8 @@
 //! How many probes are under way at a time. Each has a socket and some memory, and thousands of
 //! backends that do not answer would have thousands of each.
 //!
-//! Probes that find no place wait in a queue of their pool, and pools take turns: one whose backends
-//! do not answer delays no other for long. Backends of a pool whose last probe failed have a queue
+//! Probes that find no place wait in a queue of their pool, and pools take turns: one whose
+//! backends do not answer delays no other for long. Backends of a pool whose last probe failed have a queue
 //! of their own, so that the others are probed in their time.
 
 use std::cell::RefCell;

@@ -129,7 +129,7 @@ fn no_more_probes_are_under_way_than_there_are_places() {
         probed.checks.places = places.clone();
         // Each of these checks has a target of its own, which gets no answer.
         let pools = (0..12).map(|n| {
-            let expect = crate::config::Expect::Bytes(b"answer".to_vec());
+            let expect = config::Expect::Bytes(b"answer".to_vec());
             let probe = Probe::SendExpect {
                 send: vec![n],
                 expect,

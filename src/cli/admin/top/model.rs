@@ -23,12 +23,12 @@ pub(super) struct Answers {
 pub(super) struct Point {
     /// Client connections accepted a second.
     pub(super) new_per_s: u64,
-    /// Clients refused a second, by rules and in overload.
-    pub(super) refused_per_s: u64,
     /// Bytes delivered a second, in both directions.
     pub(super) bytes_per_s: u64,
     /// Client connections.
     pub(super) connections: u64,
+    /// Clients refused a second, by rules and in overload.
+    pub(super) refused_per_s: u64,
 }
 
 /// All that is drawn.
