@@ -33,10 +33,13 @@ def row(cells):
 
 
 def cell(crowd, seconds):
+    # As the program prints it.
     if crowd["abuse"] == "connections":
-        return f"{crowd['open_max']:,} open"
+        return f"{crowd['open_max']} open"
     if crowd["abuse"] == "rate":
-        return f"{(crowd['connections'] - crowd['refused']) / seconds:,.0f}/s"
+        return f"{(crowd['connections'] - crowd['refused']) / seconds:.0f}/s"
+    if crowd["clients_refused"] == 0:
+        return "0"
     return f"{100 * crowd['clients_refused'] / crowd['clients_seen']:.1f}%"
 
 
