@@ -42,7 +42,7 @@ settings! {
         pub access_list: Option<String> = None => list_name().or("off");
         /// The most new connections of the listener in a second. Off: any number.
         pub rate_limit: Option<RateLimit> = None => group_or_off(limits::RATE_LIMIT);
-        /// What one source of its clients may take. Off: as much as the listener.
+        /// What one source of its clients may take. Off: no limit but those of the listener.
         pub source_limits: Option<SourceLimits> = None => group_or_off(limits::SOURCE_LIMITS);
         /// When a source of its clients is banned. Off: never by itself.
         pub ban: Option<BanAfter> = None => group_or_off(BAN_AFTER);

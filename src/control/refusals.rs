@@ -90,7 +90,7 @@ fn by_access_list(snapshot: &Snapshot) -> Vec<Refuser> {
     let listeners = snapshot.listeners.iter().map(|listener| Refuser {
         name: format!("listener `{}`", listener.name),
         mode: Mode::On,
-        counts: vec![("access list", listener.gate.access_denied())],
+        counts: vec![("access_denied", listener.gate.access_denied())],
     });
     let lists = snapshot.access.values().filter(|list| list.dry_run);
     // Several listeners may have one list.
@@ -237,15 +237,15 @@ mod tests {
     #[test]
     fn a_report_has_what_is_new_by_rule() {
         let mut report = Report::default();
-        let words = "listener `1`: 2 clients refused by access list, 2 in all";
-        let counts = [("access list", 2), ("rate", 0)];
+        let words = "listener `1`: 2 clients refused by access_denied, 2 in all";
+        let counts = [("access_denied", 2), ("rate", 0)];
         assert_eq!(next(&mut report, &counts, Mode::On), (1, words.to_owned()));
         assert_eq!(next(&mut report, &counts, Mode::On), (0, String::new()));
-        let words = "listener `1`: 4 clients refused: 1 by access list, 3 by rate, 6 in all";
-        let counts = [("access list", 3), ("rate", 3)];
+        let words = "listener `1`: 4 clients refused: 1 by access_denied, 3 by rate, 6 in all";
+        let counts = [("access_denied", 3), ("rate", 3)];
         assert_eq!(next(&mut report, &counts, Mode::On), (1, words.to_owned()));
         let words = "listener `1`: 1 client refused by rate, 4 in all";
-        let counts = [("access list", 3), ("rate", 4)];
+        let counts = [("access_denied", 3), ("rate", 4)];
         assert_eq!(next(&mut report, &counts, Mode::On), (10, words.to_owned()));
         let words = "listener `1`: 1 client would be refused (dry_run), 1 in all";
         let dry = next(&mut Report::default(), &[("", 1)], Mode::DryRun);

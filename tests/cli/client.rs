@@ -702,8 +702,8 @@ const LISTENERS: &str = "\
 listener  bind          pool  connections  limit  access list  refused   bytes    B/s
 front     0.0.0.0:8080  web          1.2k  10000  office             7  3.4 GB  20 MB
 db        [::1]:5432    db              0         -                  0     0 B
-front: refused: access_denied 4, source_rate 3
-front: would have been refused (dry run): global_rate 12
+clients of `front` refused: access_denied 4, source_rate 3
+clients of `front` would have been refused (dry run): global_rate 12
 ";
 
 const ACCESS_LISTS: &str = "\

@@ -439,7 +439,7 @@ fn refusals(listener: &ListenerStatus) -> String {
     let said = both.into_iter().filter(|(_, all)| !all.is_empty());
     let lines = said.map(|(what, all)| {
         let name = plain(&listener.name);
-        format!("{name}: {what}: {}\n", counts(all))
+        format!("clients of `{name}` {what}: {}\n", counts(all))
     });
     lines.collect()
 }
