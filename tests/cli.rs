@@ -381,6 +381,9 @@ fn flags_of_strategies_are_refused_in_one_sentence() {
         "error: invalid value '0.99' for '--max-load <N|off>': \
          expected a number with at most two decimals, 1.01 to 10, or off",
     );
+    // The flag is there: it needs no tip where else its setting stands.
+    let output = run(&proxy(&["--max-load", "x"]));
+    assert!(!stderr(&output).contains("tip:"), "{}", stderr(&output));
     misused(
         &proxy(&["--persist", "source_ip_port"]),
         "error: invalid value 'source_ip_port' for '--persist <KEY>': \

@@ -4,10 +4,15 @@ use std::path::Path;
 
 use clap::Error;
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Adds a tip to the error of an unknown command or flag.
 pub(super) fn with_tip(mut error: Error) -> Error {
+    // A value that is refused has its flag as a context too.
+    let is_unknown = [ErrorKind::UnknownArgument, ErrorKind::InvalidSubcommand];
+    if !is_unknown.contains(&error.kind()) {
+        return error;
+    }
     let of = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word),
         _ => None,
