@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::Command;
 
 use mahoraga::config;
+use mahoraga::metric::Kind;
 use mahoraga::session::CloseReason;
+use mahoraga::worker::NUMBERS;
 
 /// A source file by its path from the repository's root.
 struct Source {
@@ -93,6 +95,7 @@ fn the_control_thread_calls_nothing_that_waits() {
         "list_files/lines.rs",
         "listening.rs",
         "preflight.rs",
+        "socket_paths.rs",
         "unix_sockets.rs",
     ];
     let mut sources = sources(&["src/control"]);
@@ -147,29 +150,6 @@ fn every_file_begins_with_its_purpose() {
         .map(|source| source.path)
         .collect();
     assert_none(&mute, "without a module doc in the first line");
-}
-
-#[test]
-fn every_number_is_published() {
-    let shown = published_numbers();
-    let missing: Vec<_> = declared_numbers()
-        .into_iter()
-        .filter(|name| !shown.contains(name))
-        .collect();
-    assert_none(
-        &missing,
-        "counted, but not published by src/control/status.rs",
-    );
-}
-
-#[test]
-fn every_number_is_documented() {
-    let spans = code_spans(&read("ARCHITECTURE.md"));
-    let missing: Vec<_> = published_numbers()
-        .into_iter()
-        .filter(|name| !spans.contains(name))
-        .collect();
-    assert_none(&missing, "counted, but not in ARCHITECTURE.md");
 }
 
 /// The first table explains the reasons. The second one maps them to HAProxy's codes, so that an
@@ -414,9 +394,10 @@ fn dependencies_are_not_below_their_floors() {
 #[ignore = "needs what the tests of tests/proxy leave"]
 fn every_counter_is_moved_by_a_test() {
     let moved = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moved");
-    let still: Vec<_> = published_numbers()
-        .into_iter()
-        .filter(|name| !GAUGES.contains(&name.as_str()))
+    let still: Vec<_> = NUMBERS
+        .iter()
+        .filter(|metric| metric.kind == Kind::Counter)
+        .map(|metric| metric.name.to_owned())
         .chain(CloseReason::ALL.map(|reason| format!("closed.{}", reason.as_str())))
         .filter(|name| !ELSEWHERE.contains(&name.as_str()))
         .filter(|name| !moved.join(name).exists())
@@ -425,36 +406,6 @@ fn every_counter_is_moved_by_a_test() {
         &still,
         "counted, but 0 at the end of every test of tests/proxy",
     );
-}
-
-/// The names that SIGUSR1 and the API show, as their source has them: `("name", &stats.name)`.
-fn published_numbers() -> Vec<String> {
-    let source = read("src/control/status.rs");
-    let names: Vec<_> = source
-        .lines()
-        .filter(|line| line.contains("&stats."))
-        .filter_map(|line| Some(line.split_once("(\"")?.1.split_once('"')?.0.to_owned()))
-        .collect();
-    assert!(
-        names.len() > 1,
-        "the list of numbers has another form than this test reads"
-    );
-    names
-}
-
-/// The gauges and counters of a worker: `pub name: Number`.
-fn declared_numbers() -> Vec<String> {
-    let source = read("src/worker/metrics.rs");
-    let names: Vec<_> = source
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("pub ")?.strip_suffix(": Number,"))
-        .map(str::to_owned)
-        .collect();
-    assert!(
-        names.len() > 1,
-        "the numbers have another form than this test reads"
-    );
-    names
 }
 
 /// The names in the first column of the table of close reasons, and those in the second column of
@@ -573,8 +524,6 @@ const LAST_COMMIT_WITHOUT_RULE: &str = "b32e3fc";
 /// The last commit that needed no body.
 const LAST_COMMIT_WITHOUT_BODY: &str = "23bf394";
 const SUBJECT: usize = 72;
-/// Numbers that are 0 at rest.
-const GAUGES: [&str; 6] = ["sessions", "buffers", "pipes", "parked", "arriving", "held"];
 /// Numbers that the real program shows too late, or that need a fault which a test cannot cause:
 /// the tests of `session` and `worker` move them.
 const ELSEWHERE: [&str; 4] = [

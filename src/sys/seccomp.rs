@@ -135,8 +135,8 @@ fn apply(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<()> {
     }
 }
 
-/// Makes the allocator ask now what it asks once: glibc opens a file of /proc the first time that it
-/// shrinks the memory of a thread, and behind the filter of a worker that would end the process.
+/// Makes the allocator ask now what it asks once: glibc opens a file of /proc the first time that
+/// it shrinks the memory of a thread, and behind the filter of a worker that would end the process.
 ///
 /// Call it before much memory was freed: from then on glibc shrinks only what is far larger than
 /// what is freed here (mallopt(3), `M_MMAP_THRESHOLD`).

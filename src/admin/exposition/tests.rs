@@ -1,3 +1,5 @@
+//! All figures are shown, and `docs/metrics.md` has them all.
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -95,7 +97,7 @@ fn each_name_is_declared_once() {
     assert_eq!(names.len(), declared);
 }
 
-/// The rows of a group for people: name, kind, labels, meaning.
+/// The figures of a group for people: name, kind, labels, meaning.
 fn rows<S>(group: &Group<S>) -> Vec<String> {
     let row = |figure: &Figure<S>| {
         let metric = &figure.metric;
@@ -112,13 +114,29 @@ fn rows<S>(group: &Group<S>) -> Vec<String> {
             labels.push(label);
         }
         let name = format!("{PREFIX}_{}{unit}{total}", group.name_of(metric));
-        format!(
-            "| `{name}` | {kind} | {} | {} |",
-            labels.join(", "),
-            metric.help
-        )
+        let by = match &*labels {
+            [] => String::new(),
+            labels => format!(" by {}", labels.join(", ")),
+        };
+        wrapped(&format!("- `{name}`, {kind}{by}: {}", metric.help))
     };
     group.figures.iter().map(row).collect()
+}
+
+/// An item of a list, in lines of 100 columns at most.
+fn wrapped(item: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in item.split_whitespace() {
+        let last = lines.last_mut().expect("there is one");
+        if last.len() + word.len() >= 100 {
+            lines.push(format!("  {word}"));
+        } else if last.is_empty() {
+            last.push_str(word);
+        } else {
+            *last += &format!(" {word}");
+        }
+    }
+    lines.join("\n")
 }
 
 /// `docs/metrics.md` shows what there is. `UPDATE=1 cargo test` writes it.
@@ -136,9 +154,7 @@ fn the_page_of_figures_is_right() {
         ("Backends", rows(&BACKEND)),
         ("Workers", [rows(&WORKER), rows(&LATENCIES)].concat()),
     ] {
-        let table = rows.join("\n");
-        let columns = "| Name | Kind | Labels | Meaning |\n|---|---|---|---|";
-        write!(right, "\n## {title}\n\n{columns}\n{table}\n").unwrap();
+        write!(right, "\n## {title}\n\n{}\n", rows.join("\n")).unwrap();
     }
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &right).unwrap();
@@ -149,4 +165,4 @@ fn the_page_of_figures_is_right() {
     );
 }
 
-const MARK: &str = "<!-- The tables are made from the source. -->";
+const MARK: &str = "<!-- The lists are made from the source. -->";
