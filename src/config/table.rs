@@ -264,10 +264,8 @@ impl<G> Setting<G> {
     /// that is more than a word such as `off`, or else what its schema allows.
     fn example(&self, base: &G) -> String {
         let facts = self.row.facts();
-        let schema = match &facts.schema["anyOf"] {
-            Json::Array(choices) => choices.last().unwrap_or(&facts.schema),
-            _ => &facts.schema,
-        };
+        let choices = facts.schema["anyOf"].as_array();
+        let schema = choices.and_then(|all| all.last()).unwrap_or(&facts.schema);
         let is_text = schema["type"] == "string";
         let is_word = |text: &str| matches!(text, "\"off\"" | "\"auto\"" | "false");
         let default = || self.default(base).filter(|text| !is_word(text));

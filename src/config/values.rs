@@ -335,15 +335,14 @@ pub fn backend_at(text: &str) -> Result<Backend, ValueError> {
 /// The same error for an address to connect to: its port is not 0, and it is none of all
 /// interfaces.
 fn to_connect_to(error: AddressError) -> ValueError {
-    match error {
-        AddressError::BadPort(port) => {
-            ValueError::Refused(format!("invalid port `{port}`: expected 1 to 65535"))
-        }
-        AddressError::NoHost { text, port } => ValueError::Refused(format!(
-            "`{text}` has no host: write 127.0.0.1:{port} for this machine"
-        )),
-        error => error.into(),
-    }
+    let sentence = if let AddressError::BadPort(port) = &error {
+        format!("invalid port `{port}`: expected 1 to 65535")
+    } else if let AddressError::NoHost { text, port } = &error {
+        format!("`{text}` has no host: write 127.0.0.1:{port} for this machine")
+    } else {
+        return error.into();
+    };
+    ValueError::Refused(sentence)
 }
 
 /// Reads the name of a listener, a pool or a backend.
