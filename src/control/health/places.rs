@@ -2,8 +2,9 @@
 //! backends that do not answer would have thousands of each.
 //!
 //! Probes that find no place wait in a queue of their pool, and pools take turns: one whose
-//! backends do not answer delays no other for long. Backends of a pool whose last probe failed have a queue
-//! of their own, so that the others are probed in their time.
+//! backends do not answer delays no other for long. Backends of a pool whose last probe failed have
+//! a queue of their own, and can't take the last eighth of the places, so that the others are
+//! probed in their time.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -28,6 +29,8 @@ pub(super) type Lane = (String, bool);
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// Places that lanes whose last probe failed leave free.
+    kept: usize,
     /// Lanes in which probes wait.
     waiting: BTreeMap<Lane, VecDeque<oneshot::Sender<Place>>>,
     /// The lane whose turn was last.
@@ -38,6 +41,7 @@ impl Places {
     pub(super) fn new(places: usize) -> Self {
         Self(Rc::new(RefCell::new(State {
             free: places,
+            kept: places / 8,
             waiting: BTreeMap::new(),
             last: None,
         })))
@@ -54,7 +58,7 @@ impl Places {
     pub(super) async fn take(&self, lane: &Lane) -> Place {
         let place = {
             let mut state = self.0.borrow_mut();
-            if state.free > 0 {
+            if state.has_place(lane) {
                 state.free -= 1;
                 return Place(self.clone());
             }
@@ -73,13 +77,19 @@ impl Places {
 }
 
 impl State {
-    /// The first one that waits in the next lane, without those that were given up.
+    /// Whether a probe of this lane may have a place now.
+    fn has_place(&self, (_, has_failed): &Lane) -> bool {
+        self.free > if *has_failed { self.kept } else { 0 }
+    }
+
+    /// Takes a place for the first one that waits in the next lane that may have one, without those
+    /// that were given up.
     fn next(&mut self) -> Option<oneshot::Sender<Place>> {
         loop {
             let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let mut later = self.waiting.range::<Lane, _>((after, Bound::Unbounded));
-            let next = later.next().or_else(|| self.waiting.iter().next());
-            let lane = next?.0.clone();
+            let later = self.waiting.range::<Lane, _>((after, Bound::Unbounded));
+            let mut lanes = later.chain(&self.waiting);
+            let lane = lanes.find(|(lane, _)| self.has_place(lane))?.0.clone();
             let queue = self.waiting.get_mut(&lane)?;
             let first = loop {
                 match queue.pop_front() {
@@ -92,6 +102,7 @@ impl State {
             }
             self.last = Some(lane);
             if first.is_some() {
+                self.free -= 1;
                 return first;
             }
         }
@@ -100,11 +111,14 @@ impl State {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let next = self.0.0.borrow_mut().next();
-        match next {
+        let next = {
+            let mut state = self.0.0.borrow_mut();
+            state.free += 1;
+            state.next()
+        };
+        if let Some(next) = next {
             // One that has just been given up drops its place, which comes here again.
-            Some(next) => drop(next.send(Self(self.0.clone()))),
-            None => self.0.0.borrow_mut().free += 1,
+            drop(next.send(Self(self.0.clone())));
         }
     }
 }
