@@ -25,11 +25,16 @@ impl Pace {
         self.left == 0
     }
 
+    /// Pauses now.
+    pub(super) async fn rest(&mut self) {
+        sleep(PAUSE).await;
+        self.left = self.at_once;
+    }
+
     /// To be called before each step.
     pub(super) async fn step(&mut self) {
         if self.left == 0 {
-            sleep(PAUSE).await;
-            self.left = self.at_once;
+            self.rest().await;
         }
         self.left -= 1;
     }

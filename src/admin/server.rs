@@ -3,6 +3,7 @@
 //! each turn of the runtime: one answer, one read, and some pieces of a body.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::io;
 use std::net::{self as tcp, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +28,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Handle;
 use super::access::{Access, Tokens};
@@ -123,38 +124,47 @@ impl AdminListener {
 }
 
 impl ListeningSocket {
-    /// The next client to serve.
+    /// The next client to serve; none while `is_full`.
     ///
     /// Clients that connect and close fill the backlog, where others wait behind them. So each
-    /// costs three system calls, and the runtime never hears of it. On TCP one that has sent a
-    /// request and closed looks like one that has ended its requests only: such clients wait until
-    /// the others are taken in, and beyond [`ENDED_MAX`] of them they are dropped.
+    /// costs a few system calls, and the runtime never hears of it: a client is looked at when it
+    /// is accepted, and once more before it is served, as it may have closed meanwhile. That goes
+    /// on while all slots are taken. On TCP one that has sent a request and closed looks like one
+    /// that has ended its requests only: see [`Lobby::ended`].
     async fn accept(
         &mut self,
-        ended: &mut VecDeque<Client>,
+        lobby: &mut Lobby,
         pace: &mut Pace,
+        is_full: bool,
     ) -> io::Result<Client> {
         loop {
-            let client = match self.try_accept() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Some(client) = ended.pop_front() {
-                        return Ok(client);
+            let mut is_empty = false;
+            while lobby.has_room() && !pace.is_due() {
+                match self.try_accept() {
+                    Ok(client) => lobby.take_in(client),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        is_empty = true;
+                        break;
                     }
-                    self.readable().await?;
-                    continue;
+                    Err(error) => return Err(error),
                 }
-                accepted => accepted?,
-            };
-            match client.presence() {
-                Presence::There => return Ok(client),
-                Presence::Ended if ended.len() < ENDED_MAX => ended.push_back(client),
-                Presence::Ended | Presence::Gone => {}
+                pace.step().await;
             }
-            // The backlog may never be empty.
-            let is_due = pace.is_due();
-            pace.step().await;
-            if is_due && let Some(client) = ended.pop_front() {
+            if is_full && !lobby.has_room() {
+                return pending().await;
+            }
+            if lobby.is_crowded() {
+                // Clients of a flood close meanwhile: another look costs less than an answer.
+                pace.rest().await;
+            }
+            if !is_full && let Some(client) = lobby.next(is_empty) {
                 return Ok(client);
+            }
+            if is_empty && (is_full || lobby.is_empty()) {
+                self.readable().await?;
+            } else {
+                // The backlog may never be empty.
+                pace.rest().await;
             }
         }
     }
@@ -193,6 +203,61 @@ impl ListeningSocket {
                 ready = replaced.ready.readable() => ready,
             },
         }
+    }
+}
+
+/// Clients that were accepted and wait for a slot.
+#[derive(Debug, Default)]
+struct Lobby {
+    there: VecDeque<Client>,
+    /// Those that send no more: one is served each [`ENDED_PAUSE`], and beyond [`ENDED_MAX`] the
+    /// oldest is dropped.
+    ended: VecDeque<Client>,
+    /// When the last one of them was served.
+    served_at: Option<Instant>,
+}
+
+impl Lobby {
+    fn has_room(&self) -> bool {
+        self.there.len() < THERE_MAX
+    }
+
+    fn is_empty(&self) -> bool {
+        self.there.is_empty() && self.ended.is_empty()
+    }
+
+    /// Many clients have sent a request and closed.
+    fn is_crowded(&self) -> bool {
+        self.ended.len() >= ENDED_AT_ONCE
+    }
+
+    fn take_in(&mut self, client: Client) {
+        match client.presence() {
+            Presence::There => self.there.push_back(client),
+            Presence::Ended => {
+                if self.ended.len() == ENDED_MAX {
+                    self.ended.pop_front();
+                }
+                self.ended.push_back(client);
+            }
+            Presence::Gone => {}
+        }
+    }
+
+    /// The first one that is there still, or one that sends no more.
+    fn next(&mut self, is_backlog_empty: bool) -> Option<Client> {
+        while let Some(client) = self.there.pop_front() {
+            match client.presence() {
+                Presence::There => return Some(client),
+                Presence::Ended | Presence::Gone => self.take_in(client),
+            }
+        }
+        let rested = self.served_at.is_none_or(|at| at.elapsed() >= ENDED_PAUSE);
+        // Without a crowd there is nothing to wait for.
+        let may_ask = rested || is_backlog_empty && !self.is_crowded();
+        let client = self.ended.pop_front_if(|_| may_ask)?;
+        self.served_at = Some(Instant::now());
+        Some(client)
     }
 }
 
@@ -272,8 +337,8 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext
     // In this task, so that the turns of the control thread are measured with them.
     let mut connections = FuturesUnordered::new();
     let mut slots = ConnectionSlots::default();
-    let mut ended = VecDeque::new();
-    let (mut pace, mut pace_of_gone) = (Pace::new(ACCEPTS_AT_ONCE), Pace::new(GONE_AT_ONCE));
+    let mut lobby = Lobby::default();
+    let (mut pace, mut pace_of_gone) = (Pace::new(ACCEPTS_AT_ONCE), Pace::new(TAKEN_IN_AT_ONCE));
     loop {
         // All slots are taken and one more client has come: it gets the next free slot.
         let is_full = connections.len() > CONNECTIONS_MAX;
@@ -291,7 +356,7 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext
                     log::error!("cannot replace the socket of the admin API: {error}");
                 }
             }
-            accepted = listener.socket.accept(&mut ended, &mut pace_of_gone), if !is_full => {
+            accepted = listener.socket.accept(&mut lobby, &mut pace_of_gone, is_full) => {
                 match accepted.and_then(Client::begin) {
                     Ok((stream, copy)) => {
                         let (router, slot) = (router.clone(), slots.take(copy));
@@ -488,7 +553,13 @@ const REMOVAL_TIME: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that are accepted before everything else has its turn.
 const ACCEPTS_AT_ONCE: u32 = 16;
+/// Clients that are there and wait for a slot; others stay in the backlog.
+const THERE_MAX: usize = 256;
 /// Clients that have ended their requests, and wait until others are taken in.
 const ENDED_MAX: usize = 256;
-/// Connections whose clients are gone already: each costs a few system calls.
-const GONE_AT_ONCE: u32 = 1_024;
+/// Fewer of them are no flood, and none of them waits.
+const ENDED_AT_ONCE: usize = 8;
+const ENDED_PAUSE: Duration = Duration::from_millis(10);
+/// Connections that are taken in before everything else has its turn: each costs a few system
+/// calls.
+const TAKEN_IN_AT_ONCE: u32 = 256;
