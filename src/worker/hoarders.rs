@@ -2,9 +2,11 @@
 //! is short: beyond `net.ipv4.tcp_mem` the kernel drops what arrives for any socket of the machine.
 //!
 //! Each command of the control thread, one a second, looks at the sessions that waited for room at
-//! the last one, and notes those that do so now. A session asks and counts nothing for this.
+//! the last one, and notes those that do so now. A session asks and counts nothing for this. A few
+//! are closed in a turn: the kernel frees megabytes of each, and others wait for the turn.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use crate::address::Address;
 use crate::kernel::Kernel;
@@ -14,10 +16,12 @@ use crate::token::Side;
 use super::Worker;
 use super::slot::Slot;
 
-/// The sessions that waited for room at the last command.
+/// The sessions that waited for room at the last command, and those to be closed.
 #[derive(Debug, Default)]
 pub(super) struct Hoarders {
     waiting: Vec<Waiting>,
+    /// Slot and generation of each session to be closed, those that hold the most first.
+    leaving: VecDeque<(usize, u32)>,
     /// The slot that the next look begins at.
     next: usize,
 }
@@ -30,6 +34,13 @@ struct Waiting {
     delivered: u64,
 }
 
+impl Hoarders {
+    /// Whether sessions are to be closed.
+    pub(super) fn leave(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+}
+
 impl<K: Kernel> Worker<K> {
     /// Has the kernel get so many bytes back from sessions that waited at the last command and have
     /// moved little since.
@@ -37,12 +48,26 @@ impl<K: Kernel> Worker<K> {
         let waited = std::mem::take(&mut self.hoarders.waiting);
         let hoards = waited.into_iter().filter_map(|one| {
             let held = self.hoarded(one)?;
-            Some((held, one.key))
+            Some((held, (one.key, one.generation)))
         });
-        for key in chosen(hoards.collect(), bytes) {
-            self.with_session(key, |session, cx| session.close(CloseReason::Stalled, cx));
-        }
+        // What an earlier command left is among them, if it still waits.
+        self.hoarders.leaving = chosen(hoards.collect(), bytes).into();
         self.note_waiting();
+    }
+
+    /// Closes some of those that are to be closed and still wait for room.
+    pub(super) fn close_hoarders(&mut self) {
+        for _ in 0..CLOSES_MAX {
+            let Some((key, generation)) = self.hoarders.leaving.pop_front() else {
+                return;
+            };
+            let slot = self.slots.get(key);
+            let waits =
+                |slot: &Slot| slot.generation == generation && slot.session.is_waiting_for_room();
+            if slot.is_some_and(waits) {
+                self.with_session(key, |session, cx| session.close(CloseReason::Stalled, cx));
+            }
+        }
     }
 
     /// What the session holds of the kernel's memory, if its peers need long to take it.
@@ -86,23 +111,22 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// The keys of the sessions to close to get so many bytes back, of what each holds: those that hold
-/// the most. Where all of them together hold next to nothing of that, others than this worker do,
+/// The sessions to close to get so many bytes back, of what each holds: those that hold the most. Where all of them together hold next to nothing of that, others than this worker do,
 /// and none is closed.
-fn chosen(mut hoards: Vec<(u64, usize)>, mut bytes: u64) -> Vec<usize> {
+fn chosen<S>(mut hoards: Vec<(u64, S)>, mut bytes: u64) -> Vec<S> {
     if hoards.iter().map(|(held, _)| held).sum::<u64>() < bytes / SHARE_MIN {
         return Vec::new();
     }
     hoards.sort_unstable_by_key(|(held, _)| Reverse(*held));
-    let mut keys = Vec::new();
-    for (held, key) in hoards {
+    let mut sessions = Vec::new();
+    for (held, session) in hoards {
         if bytes == 0 {
             break;
         }
         bytes = bytes.saturating_sub(held);
-        keys.push(key);
+        sessions.push(session);
     }
-    keys
+    sessions
 }
 
 fn delivered(slot: &Slot) -> u64 {
@@ -117,6 +141,8 @@ const SHARE_MIN: u64 = 16;
 /// A session that would take more than so many commands, seconds, to pass on what it holds moves
 /// little.
 const LOOKS_TO_DRAIN: u64 = 16;
+/// Sessions that are closed in a turn.
+const CLOSES_MAX: usize = 8;
 /// Slots that one command looks at, and sessions that it notes. Each costs two system calls at the
 /// next.
 const SLOTS_AT_ONCE: usize = 16_384;
@@ -140,6 +166,6 @@ mod tests {
         let hoards = vec![(60, 0), (40, 1)];
         assert_eq!(chosen(hoards.clone(), 1_600), [0, 1]);
         assert_eq!(chosen(hoards, 1_616), [0; 0]);
-        assert_eq!(chosen(Vec::new(), 1_600), [0; 0]);
+        assert!(chosen(Vec::<(u64, usize)>::new(), 1_600).is_empty());
     }
 }

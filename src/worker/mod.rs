@@ -255,6 +255,7 @@ impl<K: Kernel> Worker<K> {
         }
         self.answer_calls();
         self.sweep_banned();
+        self.close_hoarders();
         self.take_arrivals();
         if self.ports_changed || self.now >= self.ports_due {
             self.update_ports();
@@ -300,12 +301,14 @@ impl<K: Kernel> Worker<K> {
         taken.saturating_sub(self.arrivals.len() - before)
     }
 
-    /// While clients wait for their turn or streams for their visits, takes the events of open
-    /// sessions first: the kernel hands out some 20 completions per wait. `taken` of them came
-    /// last.
+    /// While clients wait for their turn, streams for their visits or sessions for their end, takes
+    /// the events of open sessions first: the kernel hands out some 20 completions per wait.
+    /// `taken` of them came last.
     fn take_what_is_ready(&mut self, mut taken: usize) {
         let mut batches = READY_BATCHES;
-        let others_wait = |worker: &Self| !worker.arrivals.is_empty() || worker.has_due_visit();
+        let others_wait = |worker: &Self| {
+            !worker.arrivals.is_empty() || worker.has_due_visit() || worker.hoarders.leave()
+        };
         while taken >= FULL_BATCH && batches > 0 && others_wait(self) {
             self.stall.on_wait(self.now);
             taken = self.take_events(Some(Duration::ZERO));
@@ -339,7 +342,7 @@ impl<K: Kernel> Worker<K> {
 
     /// When the next thing is to be done; `timer` is when the wheel is due.
     fn wait_until(&self, timer: u64) -> u64 {
-        if self.is_called() || !self.arrivals.is_empty() {
+        if self.is_called() || !self.arrivals.is_empty() || self.hoarders.leave() {
             return self.now;
         }
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);
