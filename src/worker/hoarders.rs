@@ -111,8 +111,9 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// The sessions to close to get so many bytes back, of what each holds: those that hold the most. Where all of them together hold next to nothing of that, others than this worker do,
-/// and none is closed.
+/// The sessions to close to get so many bytes back, of what each holds: those that hold the most.
+/// Where all of them together hold next to nothing of that, others than this worker do, and none is
+/// closed.
 fn chosen<S>(mut hoards: Vec<(u64, S)>, mut bytes: u64) -> Vec<S> {
     if hoards.iter().map(|(held, _)| held).sum::<u64>() < bytes / SHARE_MIN {
         return Vec::new();
