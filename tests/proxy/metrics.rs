@@ -39,7 +39,7 @@ fn figures_are_those_of_the_load() {
     watched(|| {
         let backend = Backend::echo();
         let file = format!(
-            "(workers: 2, admin: (socket: \"mahoraga.sock\"),\n\
+            "(workers: 1, admin: (socket: \"mahoraga.sock\"),\n\
              listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\",\n\
              access_list: \"no\")], access_lists: [(name: \"no\", deny: [\"127.0.0.9\"])],\n\
              pools: [(name: \"p\", backends: [\"{}\"])])",

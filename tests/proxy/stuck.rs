@@ -212,7 +212,7 @@ fn a_long_file_of_backends_is_read_in_time_and_bounded() {
         assert!(lines.len() < 1 << 20);
         fs::write(&list, lines).unwrap();
         let balancer = launch.start();
-        balancer.until_logged("59000 backends are left out");
+        balancer.until_logged("59000 backends left out");
         assert_eq!(balancer.ask(&["status"])["stage"], "ready");
         let backend = Backend::echo();
         fs::write(&list, format!("{}\n", backend.address)).unwrap();

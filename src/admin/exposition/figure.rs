@@ -22,15 +22,15 @@ pub(super) struct Figure<S> {
     pub(super) reading: Reading<S>,
 }
 
+/// Reads something of a subject.
+type Read<S, T> = Box<dyn Fn(&S) -> T + Send + Sync>;
+
 /// How a figure is read.
 pub(super) enum Reading<S> {
     /// `None`: the subject has none.
-    One(Box<dyn Fn(&S) -> Option<Value> + Send + Sync>),
+    One(Read<S, Option<Value>>),
     /// One for each value of a further label.
-    Each(
-        &'static str,
-        Box<dyn Fn(&S) -> Vec<(String, Value)> + Send + Sync>,
-    ),
+    Each(&'static str, Read<S, Vec<(String, Value)>>),
     Times(Box<dyn Fn(&S) -> &Counts + Send + Sync>),
 }
 
