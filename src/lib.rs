@@ -12,7 +12,7 @@
 //! - [`session`]: one client and one backend connection, as a pure state machine;
 //! - [`worker`]: a thread's loop over its sessions;
 //! - [`kernel`] and [`token`]: what a worker asks of the kernel;
-//! - [`fault`]: whose fault an error is;
+//! - [`fault`]: whose fault an error is; [`metric`]: what a figure is;
 //! - [`ring`]: the same on io_uring; [`sys`]: other system calls;
 //! - [`simulate`]: what strategies would do, without a network;
 //! - [`writer`]: files that are written to without waiting; [`operational_log`]: one of them;
