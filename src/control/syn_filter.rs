@@ -5,7 +5,7 @@
 //! own copies of the listening sockets, and workers never touch it.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
@@ -250,7 +250,11 @@ impl SynFilter {
         self.why = Some(format!("cannot attach a filter: {error}"));
         self.means = match self.means {
             // The program may be too large (net.core.optmem_max).
-            Means::Classic(_) if prefixes.len() > 1 => Means::Classic(prefixes.len() / 2),
+            Means::Classic(_)
+                if prefixes.len() > 1 && error.kind() != ErrorKind::PermissionDenied =>
+            {
+                Means::Classic(prefixes.len() / 2)
+            }
             Means::Maps(_) => Means::Classic(CLASSIC_PREFIXES),
             Means::Classic(_) | Means::None => Means::None,
         };
