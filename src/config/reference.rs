@@ -102,7 +102,7 @@ pub fn settings_at(path: &str) -> Result<Vec<SettingInfo>, ValueError> {
     Ok(rows)
 }
 
-/// Settings as JSON, with the fields of [`reference`].
+/// Settings as JSON, with the fields of [`reference()`].
 #[must_use]
 pub fn reference_json(rows: &[SettingInfo]) -> Json {
     let all = rows.iter().map(|row| {
