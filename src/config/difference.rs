@@ -94,6 +94,10 @@ impl Found {
             if setting.name != "pool" && setting.row.is_same(old, new) {
                 continue;
             }
+            if self.is_full() && setting.name != "pool" {
+                self.more += 1;
+                continue;
+            }
             let old = value(&setting.row.text(old, &around[0]));
             let new = value(&setting.row.text(new, &around[1]));
             if old != new {
@@ -120,11 +124,14 @@ impl Found {
             match old.get(name) {
                 Some(before) if before == *item && list != "listeners" => {}
                 Some(before) => each(self, &at, [before, item]),
+                None if self.is_full() => self.more += 1,
                 None => self.add(at, Json::Null, essence(*item, &around[1])),
             }
         }
         for (name, item) in &old.items {
-            if new.get(name).is_none() {
+            if self.is_full() && new.get(name).is_none() {
+                self.more += 1;
+            } else if new.get(name).is_none() {
                 self.add(
                     format!("{list}[{name}]"),
                     essence(*item, &around[0]),
@@ -134,8 +141,13 @@ impl Found {
         }
     }
 
+    /// What else differs is only counted: values take long to write.
+    fn is_full(&self) -> bool {
+        self.old.len() >= NAMED_MAX
+    }
+
     fn add(&mut self, path: String, old: Json, new: Json) {
-        if self.old.len() == NAMED_MAX {
+        if self.is_full() {
             self.more += 1;
             return;
         }

@@ -157,7 +157,7 @@ impl Discoveries {
         config
     }
 
-    /// Why a backend would lead back to its pool, as far as it is known.
+    /// Why a backend would lead back to its pool, by what is known.
     pub(in crate::control) fn leads_back(
         &self,
         config: &Config,

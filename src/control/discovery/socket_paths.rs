@@ -1,5 +1,5 @@
-//! What the paths of Unix sockets lead to, as far as it is known. A file system may not answer, so
-//! other threads look; a path is unknown until they have.
+//! What the paths of Unix sockets lead to. A file system may not answer, so other threads look; a
+//! path is unknown until they have.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +16,8 @@ use crate::sys::SocketTarget;
 pub(super) struct SocketPaths {
     known: RefCell<BTreeMap<PathBuf, Known>>,
     round: Cell<u64>,
-    /// Paths to be looked at.
-    due: RefCell<BTreeSet<PathBuf>>,
+    /// Paths to be looked at, by their directories.
+    due: RefCell<BTreeMap<PathBuf, BTreeSet<PathBuf>>>,
     /// Directories whose paths are looked at now.
     busy: RefCell<BTreeSet<PathBuf>>,
     /// The last path that was looked at again.
@@ -67,7 +67,7 @@ impl SocketPaths {
         let target = None;
         let mut known = self.known.borrow_mut();
         known.insert(path.to_owned(), Known { target, round });
-        self.due.borrow_mut().insert(path.to_owned());
+        self.add_due(path.to_owned());
         None
     }
 
@@ -77,9 +77,10 @@ impl SocketPaths {
         let round = self.round.get();
         let mut known = self.known.borrow_mut();
         known.retain(|_, known| known.round == round);
-        self.due
-            .borrow_mut()
-            .retain(|path| known.contains_key(path));
+        self.due.borrow_mut().retain(|_, paths| {
+            paths.retain(|path| known.contains_key(path));
+            !paths.is_empty()
+        });
         self.round.set(round + 1);
         drop(known);
         self.begin_looks();
@@ -95,30 +96,29 @@ impl SocketPaths {
         let some: Vec<_> = some.take(looks).map(|(path, _)| path.clone()).collect();
         // After the last of all the next turn begins with the first.
         *last = some.get(looks - 1).cloned();
-        self.due.borrow_mut().extend(some);
+        some.into_iter().for_each(|path| self.add_due(path));
         self.begin_looks();
+    }
+
+    fn add_due(&self, path: PathBuf) {
+        let directory = aside::directory(&path).to_owned();
+        let mut due = self.due.borrow_mut();
+        due.entry(directory).or_default().insert(path);
     }
 
     /// Looks at paths that are due, at those of one directory one after the other: where it hangs,
     /// that holds one thread.
     fn begin_looks(&self) {
         let (mut due, mut busy) = (self.due.borrow_mut(), self.busy.borrow_mut());
-        let mut batches: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-        due.retain(|path| {
-            let directory = aside::directory(path);
-            let is_free = !busy.contains(directory);
-            let is_new = !batches.contains_key(directory);
-            if !is_free || is_new && busy.len() + batches.len() >= LOOKS_MAX {
-                return true;
+        while busy.len() < LOOKS_MAX {
+            let mut free = due.keys().filter(|directory| !busy.contains(*directory));
+            let Some(directory) = free.next().cloned() else {
+                return;
+            };
+            let mut paths = due.remove(&directory).unwrap_or_default();
+            if let Some(first_left) = paths.iter().nth(PATHS_MAX).cloned() {
+                due.insert(directory.clone(), paths.split_off(&first_left));
             }
-            let batch = batches.entry(directory.to_owned()).or_default();
-            let has_room = batch.len() < PATHS_MAX;
-            if has_room {
-                batch.push(path.clone());
-            }
-            !has_room
-        });
-        for (directory, paths) in batches {
             busy.insert(directory.clone());
             let (look, sender) = (self.look, self.sender.clone());
             tokio::spawn(async move {
@@ -205,7 +205,8 @@ mod tests {
                     assert!(!paths.take(answer), "what is known has not changed");
                 }
             }
-            assert!(paths.due.borrow().len() <= 3_001);
+            let due: usize = paths.due.borrow().values().map(BTreeSet::len).sum();
+            assert!(due <= 3_001);
             assert_eq!(paths.target(good), found);
             // Another configuration without them.
             paths.end_round();

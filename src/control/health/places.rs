@@ -26,15 +26,23 @@ pub(super) struct Place(Places);
 /// Who takes turns: the name of a pool, and whether the last probe failed.
 pub(super) type Lane = (String, bool);
 
+/// Lanes of one kind, by their pools.
+#[derive(Debug, Default)]
+struct Lanes {
+    queues: BTreeMap<String, VecDeque<oneshot::Sender<Place>>>,
+    /// The pool whose turn was last.
+    last: Option<String>,
+}
+
 #[derive(Debug)]
 struct State {
     free: usize,
     /// Places that lanes whose last probe failed leave free.
     kept: usize,
-    /// Lanes in which probes wait.
-    waiting: BTreeMap<Lane, VecDeque<oneshot::Sender<Place>>>,
-    /// The lane whose turn was last.
-    last: Option<Lane>,
+    /// Probes that wait: those whose last one passed, and those whose last one failed.
+    waiting: [Lanes; 2],
+    /// Whether the last place went to one of those that failed.
+    last_failed: bool,
 }
 
 impl Places {
@@ -42,8 +50,8 @@ impl Places {
         Self(Rc::new(RefCell::new(State {
             free: places,
             kept: places / 8,
-            waiting: BTreeMap::new(),
-            last: None,
+            waiting: Default::default(),
+            last_failed: false,
         })))
     }
 
@@ -58,13 +66,18 @@ impl Places {
     pub(super) async fn take(&self, lane: &Lane) -> Place {
         let place = {
             let mut state = self.0.borrow_mut();
-            if state.has_place(lane) {
+            if state.has_place(lane.1) {
                 state.free -= 1;
                 return Place(self.clone());
             }
             let (sender, place) = oneshot::channel();
-            let queue = state.waiting.entry(lane.clone()).or_default();
-            queue.push_back(sender);
+            let (pool, has_failed) = lane;
+            let lanes = &mut state.waiting[usize::from(*has_failed)];
+            lanes
+                .queues
+                .entry(pool.clone())
+                .or_default()
+                .push_back(sender);
             place
         };
         place.await.expect("each place goes to one that waits")
@@ -77,20 +90,39 @@ impl Places {
 }
 
 impl State {
-    /// Whether a probe of this lane may have a place now.
-    fn has_place(&self, (_, has_failed): &Lane) -> bool {
-        self.free > if *has_failed { self.kept } else { 0 }
+    /// Whether a probe may have a place now. `has_failed`: the last one of its backend did.
+    fn has_place(&self, has_failed: bool) -> bool {
+        self.free > if has_failed { self.kept } else { 0 }
     }
 
-    /// Takes a place for the first one that waits in the next lane that may have one, without those
-    /// that were given up.
+    /// Takes a place for the next one that waits and may have one. Both kinds take turns.
+    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
+        for has_failed in [!self.last_failed, self.last_failed] {
+            if !self.has_place(has_failed) {
+                continue;
+            }
+            if let Some(first) = self.waiting[usize::from(has_failed)].next() {
+                self.free -= 1;
+                self.last_failed = has_failed;
+                return Some(first);
+            }
+        }
+        None
+    }
+}
+
+impl Lanes {
+    /// The first one that waits in the next lane, without those that were given up.
     fn next(&mut self) -> Option<oneshot::Sender<Place>> {
         loop {
-            let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let later = self.waiting.range::<Lane, _>((after, Bound::Unbounded));
-            let mut lanes = later.chain(&self.waiting);
-            let lane = lanes.find(|(lane, _)| self.has_place(lane))?.0.clone();
-            let queue = self.waiting.get_mut(&lane)?;
+            let after = self
+                .last
+                .as_deref()
+                .map_or(Bound::Unbounded, Bound::Excluded);
+            let mut later = self.queues.range::<str, _>((after, Bound::Unbounded));
+            let next = later.next().or_else(|| self.queues.iter().next());
+            let pool = next?.0.clone();
+            let queue = self.queues.get_mut(&pool)?;
             let first = loop {
                 match queue.pop_front() {
                     Some(given_up) if given_up.is_closed() => {}
@@ -98,11 +130,10 @@ impl State {
                 }
             };
             if queue.is_empty() {
-                self.waiting.remove(&lane);
+                self.queues.remove(&pool);
             }
-            self.last = Some(lane);
+            self.last = Some(pool);
             if first.is_some() {
-                self.free -= 1;
                 return first;
             }
         }
@@ -214,6 +245,7 @@ mod tests {
         drop(next);
         assert!((&mut last).now_or_never().is_some());
         assert_eq!(places.free(), 1);
-        assert!(places.0.borrow().waiting.is_empty());
+        let state = places.0.borrow();
+        assert!(state.waiting.iter().all(|lanes| lanes.queues.is_empty()));
     }
 }
