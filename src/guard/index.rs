@@ -6,6 +6,9 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
+use std::hint::black_box;
+
+use crate::sys::vec_in_huge_pages;
 
 /// A map of keys, with up to `N` of them in a line.
 #[derive(Debug)]
@@ -24,6 +27,13 @@ struct Line<K, V, const N: usize> {
     /// How many of them are in use. Keys for which a full line has no room are in the lines behind
     /// it, up to the first that is not full.
     used: u8,
+}
+
+/// A look-up that has begun.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start<K> {
+    key: K,
+    line: usize,
 }
 
 impl<K, V, const N: usize> Default for Index<K, V, N> {
@@ -47,7 +57,10 @@ impl<K: Copy + Eq + Hash, V: Copy, const N: usize> Index<K, V, N> {
             used: 0,
         };
         // Half full, and one line that is not.
-        let mut lines = vec![empty; (2 * all.len()).div_ceil(N) + 1].into_boxed_slice();
+        let count = (2 * all.len()).div_ceil(N) + 1;
+        let mut lines = vec_in_huge_pages(count);
+        lines.resize(count, empty);
+        let mut lines = lines.into_boxed_slice();
         let secret = RandomState::new();
         for (key, value) in all {
             let mut at = place(&secret, key, lines.len());
@@ -62,21 +75,30 @@ impl<K: Copy + Eq + Hash, V: Copy, const N: usize> Index<K, V, N> {
         Self { secret, lines }
     }
 
-    /// The value of a key.
-    pub(super) fn get(&self, key: K) -> Option<V> {
+    /// Where the value of a key is looked for first. Memory begins to load it: what else is looked
+    /// for before [`Self::get`] waits at the same time.
+    pub(super) fn begin(&self, key: K) -> Start<K> {
         if self.lines.is_empty() {
-            return None;
+            return Start { key, line: 0 };
         }
-        let mut at = place(&self.secret, &key, self.lines.len());
+        let line = place(&self.secret, &key, self.lines.len());
+        // A load that nothing waits for.
+        black_box(self.lines[line].used);
+        Start { key, line }
+    }
+
+    /// The value of the key that a look-up of this map began with.
+    pub(super) fn get(&self, start: Start<K>) -> Option<V> {
+        let Start { key, mut line } = start;
         loop {
-            let line = &self.lines[at];
-            if let Some(slot) = line.find(key) {
-                return Some(line.values[slot]);
+            let its = self.lines.get(line)?;
+            if let Some(slot) = its.find(key) {
+                return Some(its.values[slot]);
             }
-            if usize::from(line.used) < N {
+            if usize::from(its.used) < N {
                 return None;
             }
-            at = behind(at, self.lines.len());
+            line = behind(line, self.lines.len());
         }
     }
 
@@ -118,7 +140,7 @@ mod tests {
     fn lines_are_cache_lines() {
         assert_eq!(size_of::<Line<u32, Access, 12>>(), 64);
         assert_eq!(size_of::<Line<u128, Access, 3>>(), 64);
-        assert_eq!(size_of::<Line<u64, (u32, u32), 3>>(), 64);
+        assert_eq!(size_of::<Line<u64, [u8; 9], 3>>(), 64);
     }
 
     #[test]
@@ -131,7 +153,11 @@ mod tests {
             let all: Vec<_> = model.iter().map(|(key, value)| (*key, *value)).collect();
             let index: Index<_, _, 3> = Index::new(&all);
             for key in 0..20_000 {
-                assert_eq!(index.get(key), model.get(&key).copied(), "{key} of {count}");
+                assert_eq!(
+                    index.get(index.begin(key)),
+                    model.get(&key).copied(),
+                    "{key} of {count}"
+                );
             }
             let lines = index.bytes() / 64;
             assert!(lines * 3 >= 2 * model.len() && lines <= model.len() + 1);
@@ -144,7 +170,7 @@ mod tests {
         let index: Index<_, _, 3> = Index::new(&all);
         let full = index.lines.iter().filter(|line| line.used == 3).count();
         assert!(full > 1_000, "{full}");
-        assert!((0..30_000).all(|key| index.get(key) == Some(!key)));
-        assert!((30_000..60_000).all(|key| index.get(key).is_none()));
+        assert!((0..30_000).all(|key| index.get(index.begin(key)) == Some(!key)));
+        assert!((30_000..60_000).all(|key| index.get(index.begin(key)).is_none()));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Access;
-use super::index::Index;
+use super::index::{Index, Start};
 use super::ranges::Ranges;
 use crate::prefix::Prefix;
 
@@ -26,13 +26,24 @@ pub struct Prefixes {
 /// The longest prefix that an address is in: how long it is, and what it says.
 pub(super) type Found = Option<(u8, Access)>;
 
-/// What begins at the last 64 bits of an address, for each network that has prefixes beyond /64.
+/// What is found by the last 64 bits of an address, for each network that has prefixes beyond /64.
 #[derive(Debug, Default)]
 struct Networks {
-    /// Where the table of a network begins, and how many entries it has.
-    tables: Index<u64, (u32, u32), 3>,
-    /// All tables, one behind the other. The first entry of each begins at 0.
+    /// What a network has.
+    all: Index<u64, Network, 3>,
+    /// The tables of networks with several prefixes, one behind the other. The first entry of each
+    /// begins at 0.
     entries: Box<[(u64, Found)]>,
+}
+
+/// The prefixes of a network: nine bytes, so that three networks are in a cache line. Nearly each
+/// has one prefix, which stands here: so a second line is seldom waited for.
+#[derive(Clone, Copy, Debug)]
+struct Network {
+    /// The code of the only prefix, by its length beyond 64; 0: there are several.
+    code: u8,
+    /// Where the only prefix begins; or where the table begins, and how many entries it has.
+    place: [u8; 8],
 }
 
 /// A prefix is both allowed and denied.
@@ -82,21 +93,27 @@ impl Prefixes {
     }
 
     /// The longest prefix that an address is in. An IPv4 address is not written as an IPv6 one.
+    ///
+    /// All tables are asked, although the first answer may settle it: so they are waited for at the
+    /// same time, and not one after the other.
     pub(super) fn longest(&self, ip: IpAddr) -> Found {
         match ip {
             IpAddr::V4(ip) => {
                 let ip = u32::from(ip);
-                let host = self.v4_hosts.get(ip).map(|access| (32, access));
-                host.or_else(|| decoded(self.v4.get(ip.into())))
+                let host = self.v4_hosts.begin(ip);
+                let wide = self.v4.get(ip.into());
+                let host = self.v4_hosts.get(host).map(|access| (32, access));
+                host.or_else(|| decoded(wide))
             }
             IpAddr::V6(ip) => {
                 let ip = u128::from(ip);
-                if let Some(access) = self.v6_hosts.get(ip) {
-                    return Some((128, access));
-                }
                 let (high, low) = halves(ip);
-                let within = self.networks.get(high, low);
-                within.unwrap_or_else(|| decoded(self.v6.get(high)))
+                let host = self.v6_hosts.begin(ip);
+                let network = self.networks.all.begin(high);
+                let wide = self.v6.get(high);
+                let host = self.v6_hosts.get(host).map(|access| (128, access));
+                host.or_else(|| self.networks.get(network, low))
+                    .or_else(|| decoded(wide))
             }
         }
     }
@@ -116,19 +133,26 @@ impl Prefixes {
     /// The bytes that it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let networks = self.networks.tables.bytes() + size_of_val(&*self.networks.entries);
+        let networks = self.networks.all.bytes() + size_of_val(&*self.networks.entries);
         let hosts = self.v4_hosts.bytes() + self.v6_hosts.bytes();
         hosts + self.v4.bytes() + self.v6.bytes() + networks
     }
 }
 
 impl Networks {
-    /// What is found at these bits, where the network has a table: also what is around it.
-    fn get(&self, high: u64, low: u64) -> Option<Found> {
-        let (first, count) = self.tables.get(high)?;
-        let table = &self.entries[first as usize..][..count as usize];
+    /// What is found at these bits; `None`: what is around the network counts.
+    fn get(&self, start: Start<u64>, low: u64) -> Found {
+        let Network { code, place } = self.all.get(start)?;
+        let place = u64::from_le_bytes(place);
+        if let Some((beyond, access)) = decoded(code) {
+            let is_within = (low ^ place) >> (64 - beyond) == 0;
+            return is_within.then_some((64 + beyond, access));
+        }
+        let [first, count] = [place >> 32, place & u64::from(u32::MAX)];
+        let [first, count] = [first, count].map(|number| usize::try_from(number).unwrap_or(0));
+        let table = &self.entries[first..][..count];
         let at = table.partition_point(|(start, _)| *start <= low);
-        Some(table[at.checked_sub(1)?].1)
+        table[at.checked_sub(1)?].1
     }
 }
 
@@ -181,21 +205,28 @@ fn split(all: &[(Prefix, Access)]) -> (Vec<(u64, Found)>, Networks) {
         }
     }
     let flat = flatten(wide.into_iter());
-    let around = |high: u64| {
-        let at = flat.partition_point(|(start, _)| *start <= high);
-        at.checked_sub(1).and_then(|at| flat[at].1)
-    };
-    let (mut tables, mut entries) = (Vec::new(), Vec::new());
-    // A list has at most a million prefixes of a file, and so two million entries and more.
-    let number = |count: usize| u32::try_from(count).expect("fewer than 2^32 entries");
+    let (mut networks, mut entries) = (Vec::new(), Vec::new());
     for (high, ranges) in within {
-        let whole = (0, u64::MAX, around(high));
-        let table = flatten([whole].into_iter().chain(ranges));
-        tables.push((high, (number(entries.len()), number(table.len()))));
-        entries.extend(table);
+        let network = if let [(low, _, Some((length, access)))] = ranges[..] {
+            Network {
+                code: code(Some((length - 64, access))),
+                place: low.to_le_bytes(),
+            }
+        } else {
+            let around = (0, u64::MAX, None);
+            let first = entries.len() as u64;
+            entries.extend(flatten([around].into_iter().chain(ranges)));
+            // Of a file of 64 MiB: both are far below 2^32.
+            let count = entries.len() as u64 - first;
+            Network {
+                code: 0,
+                place: (first << 32 | count).to_le_bytes(),
+            }
+        };
+        networks.push((high, network));
     }
     let networks = Networks {
-        tables: Index::new(&tables),
+        all: Index::new(&networks),
         entries: entries.into_boxed_slice(),
     };
     (flat, networks)

@@ -4,6 +4,8 @@
 //! level, and the upper levels stay in the cache. There are no pointers, and so it is freed at
 //! once.
 
+use crate::sys::vec_in_huge_pages;
+
 /// The value of each number. The value of a range holds from its first number to the next range.
 #[derive(Debug)]
 pub(super) struct Ranges {
@@ -37,11 +39,11 @@ impl Ranges {
     pub(super) fn new(ranges: &[(u64, u8)]) -> Self {
         let first = Some(&(0, 0)).filter(|_| ranges.first().is_none_or(|(start, _)| *start > 0));
         let all: Vec<_> = first.into_iter().chain(ranges).copied().collect();
-        let leaves: Box<[Leaf]> = all.chunks(LEAF).map(Leaf::new).collect();
+        let leaves = boxed(all.chunks(LEAF).map(Leaf::new));
         let mut levels: Vec<Box<[Block]>> = Vec::new();
         let mut firsts: Vec<u64> = leaves.iter().map(|leaf| leaf.starts[0]).collect();
         while firsts.len() > 1 {
-            let blocks: Box<[Block]> = firsts.chunks(BLOCK).map(Block::new).collect();
+            let blocks = boxed(firsts.chunks(BLOCK).map(Block::new));
             firsts = blocks.iter().map(|block| block.0[0]).collect();
             levels.push(blocks);
         }
@@ -66,6 +68,12 @@ impl Ranges {
         let blocks: usize = self.levels.iter().map(|level| size_of_val(&**level)).sum();
         blocks + size_of_val(&*self.leaves)
     }
+}
+
+fn boxed<T>(all: impl ExactSizeIterator<Item = T>) -> Box<[T]> {
+    let mut boxed = vec_in_huge_pages(all.len());
+    boxed.extend(all);
+    boxed.into_boxed_slice()
 }
 
 /// The index of the last start that is not beyond a number. The first never is. Without branches,

@@ -14,6 +14,32 @@ pub fn available_memory() -> u64 {
     machine.min(allowed(&own, &limit))
 }
 
+/// An empty vector with room for so many values. Where that is much, the kernel is asked to back it
+/// by huge pages: a look-up in it then seldom misses the TLB. A kernel without them, or with them
+/// turned off, backs it by small ones.
+#[must_use]
+pub fn vec_in_huge_pages<T>(capacity: usize) -> Vec<T> {
+    let mut vec = Vec::with_capacity(capacity);
+    let room = vec.spare_capacity_mut();
+    let bytes = size_of_val(room);
+    if bytes >= HUGE_PAGES {
+        let start = room.as_mut_ptr().cast::<u8>();
+        let skipped = start.align_offset(PAGE).min(bytes);
+        let whole = (bytes - skipped) / PAGE * PAGE;
+        // SAFETY: the pages lie in the vector's own room, which nothing else uses, and the kernel
+        // has ended to use the pointer when the call returns. The advice changes how pages are
+        // backed, not what they hold. Where the allocator keeps them later, it goes on to hold.
+        unsafe {
+            libc::madvise(
+                start.wrapping_add(skipped).cast(),
+                whole,
+                libc::MADV_HUGEPAGE,
+            )
+        };
+    }
+    vec
+}
+
 /// What the TCP sockets of the whole machine hold, and how much of that is too much, in bytes
 /// (tcp(7), `tcp_mem`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +91,10 @@ fn tcp_memory_of(limits: &str, sockstat: &str, page: u64) -> Option<TcpMemory> {
 }
 
 /// In a program that is built for tests: the pages in use, and what stands for `tcp_mem`.
+/// From so many bytes on huge pages are asked for: two of them.
+const HUGE_PAGES: usize = 4 << 20;
+/// What the advice begins and ends at: a multiple of the size of pages.
+const PAGE: usize = 65_536;
 const TCP_MEM_OF_TESTS: &str = "MAHORAGA_TEST_TCP_MEM";
 
 /// The least limit of a cgroup and those around it (cgroups(7); version 2, then version 1). In a
@@ -109,6 +139,17 @@ mod tests {
             let found = files.iter().find(|(name, _)| Path::new(name) == path)?;
             read_limit(found.1)
         }
+    }
+
+    #[test]
+    fn large_vectors_are_as_good_as_small_ones() {
+        for count in [0, 1, HUGE_PAGES / 8 - 1, HUGE_PAGES / 8 + 1, 3_000_000] {
+            let mut vec = vec_in_huge_pages(count);
+            assert!(vec.is_empty() && vec.capacity() >= count);
+            vec.extend(0..count as u64);
+            assert!(vec.iter().copied().eq(0..count as u64));
+        }
+        assert!(vec_in_huge_pages::<()>(HUGE_PAGES).is_empty());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use files::{
     can_append_to, can_listen_at, can_make, can_replace, open_regular, open_to_append,
 };
 pub use helper::{dismiss_helper, start_helper};
-pub use memory::{TcpMemory, available_memory, tcp_memory};
+pub use memory::{TcpMemory, available_memory, tcp_memory, vec_in_huge_pages};
 pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
     probe_address,
