@@ -43,6 +43,8 @@ mod connecting;
 mod crowd;
 #[path = "proxy/crowded.rs"]
 mod crowded;
+#[path = "proxy/dashboard.rs"]
+mod dashboard;
 #[path = "proxy/discovery.rs"]
 mod discovery;
 #[path = "proxy/echo.rs"]

@@ -73,6 +73,14 @@ impl Tokens {
         Ok(Self(Arc::new(RwLock::new(pair))))
     }
 
+    /// Those of two texts, which differ.
+    pub(super) fn of(read: &str, write: &str) -> Self {
+        Self(Arc::new(RwLock::new(Pair {
+            read: Token::new(read),
+            write: Token::new(write),
+        })))
+    }
+
     /// All that is wrong with the files.
     #[must_use]
     pub fn mistakes(from: &AdminHttp) -> Vec<TokenError> {
@@ -85,7 +93,7 @@ impl Tokens {
         *self.0.write() = pair;
     }
 
-    fn role_of(&self, presented: &str) -> Option<Role> {
+    pub(super) fn role_of(&self, presented: &str) -> Option<Role> {
         let presented = Token::new(presented)?;
         let pair = self.0.read();
         let is = |token: &Option<Token>| token.as_ref().is_some_and(|it| it.is(&presented));
@@ -179,8 +187,20 @@ impl Token {
 pub(super) enum Access {
     /// Over the Unix socket: a process that may open it may do everything.
     Socket,
-    /// Over HTTP on this address.
-    Http(SocketAddr, Tokens),
+    /// Over HTTP.
+    Http(HttpAccess),
+}
+
+/// How requests arrive over HTTP.
+#[derive(Clone, Debug)]
+pub(super) struct HttpAccess {
+    /// The address that it listens on.
+    pub(super) bound: SocketAddr,
+    pub(super) tokens: Tokens,
+    /// The origins of reverse proxies, such as `https://lb.example.com`.
+    pub(super) origins: Vec<String>,
+    /// Callers without a token may read.
+    pub(super) is_open: bool,
 }
 
 /// Who sent a request.
@@ -199,15 +219,68 @@ impl Access {
     pub(super) fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Refusal> {
         match self {
             Self::Socket => Ok(Caller::Known(Author::Socket)),
-            Self::Http(bound, tokens) => {
-                check_host(uri, headers, *bound)?;
-                caller(headers, tokens)
+            Self::Http(its) => {
+                its.check_host(uri, headers)?;
+                check_site(headers)?;
+                let caller = caller(headers, &its.tokens)?;
+                let is_let_in = its.is_open && caller == Caller::Anonymous;
+                Ok(if is_let_in {
+                    Caller::Known(Author::Token(Role::Read))
+                } else {
+                    caller
+                })
             }
         }
     }
 }
 
+impl HttpAccess {
+    /// Refuses requests that were sent to another host, and those of another origin's web page.
+    ///
+    /// The port of a loopback host does not matter: `ssh -L` has its own.
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
+        let Some(host) = only(headers, &header::HOST)? else {
+            return Err(Refusal::malformed("expected a Host header"));
+        };
+        // A request may name its target in its first line too (RFC 9112, section 3.2.2).
+        let target = uri.authority().map(Authority::as_str);
+        for host in [Some(host), target].into_iter().flatten() {
+            if !names_loopback(host) && !self.is_proxy(host) {
+                return forbidden(
+                    "Host must be localhost, a loopback address, or of one of `origins`",
+                );
+            }
+        }
+        let Some(origin) = only(headers, &header::ORIGIN)? else {
+            return Ok(());
+        };
+        let is_own = origin.strip_prefix("http://") == Some(host) && names_loopback(host);
+        if !is_own && !self.origins.iter().any(|its| its == origin) {
+            return forbidden("pages of other origins are not answered");
+        }
+        Ok(())
+    }
+
+    /// Whether a Host is that of a reverse proxy, which may pass it on.
+    fn is_proxy(&self, host: &str) -> bool {
+        let authorities = self.origins.iter().filter_map(|its| its.split_once("://"));
+        authorities
+            .map(|(_, authority)| authority)
+            .any(|its| its.eq_ignore_ascii_case(host))
+    }
+}
+
 impl Caller {
+    /// What the caller may do.
+    pub(super) fn role(self) -> Option<Role> {
+        match self {
+            Self::Anonymous | Self::UnknownToken => None,
+            Self::Known(Author::Token(role)) => Some(role),
+            Self::Known(_) => Some(Role::Write),
+        }
+    }
+
     /// Refuses a caller whose role is lower than the endpoint's.
     pub(super) fn check(self, required: Option<Role>) -> Result<(), Refusal> {
         let Some(required) = required else {
@@ -237,37 +310,27 @@ fn caller(headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Refusal> {
     }))
 }
 
-/// Refuses requests that were sent to another host, and those of another site's web page.
-fn check_host(uri: &Uri, headers: &HeaderMap, bound: SocketAddr) -> Result<(), Refusal> {
-    let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
-    let Some(host) = only(headers, &header::HOST)? else {
-        return Err(Refusal::malformed("expected a Host header"));
-    };
-    // A request may name its target in its first line too (RFC 9112, section 3.2.2).
-    let target = uri.authority().map(Authority::as_str);
-    for host in [Some(host), target].into_iter().flatten() {
-        if !names_loopback(host, bound) {
-            return forbidden("Host must be localhost or a loopback address, with the right port");
-        }
-    }
-    let origin = only(headers, &header::ORIGIN)?;
-    if origin.is_some_and(|origin| origin.strip_prefix("http://") != Some(host)) {
-        return forbidden("pages of other origins are not answered");
+/// Refuses what a web page of another origin asks for without saying so, as images and scripts do.
+/// To follow a link to the dashboard is no such request.
+fn check_site(headers: &HeaderMap) -> Result<(), Refusal> {
+    let [site, mode] = ["sec-fetch-site", "sec-fetch-mode"].map(HeaderName::from_static);
+    let is_foreign = matches!(only(headers, &site)?, Some("cross-site" | "same-site"));
+    if is_foreign && only(headers, &mode)? != Some("navigate") {
+        let error = "pages of other origins are not answered";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, error));
     }
     Ok(())
 }
 
 /// Whether a Host names a loopback address. No resolver is asked: a name of an attacker may resolve
 /// to loopback.
-fn names_loopback(host: &str, bound: SocketAddr) -> bool {
+fn names_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
     };
-    let port = match authority.port_u16() {
-        Some(port) => port,
-        None if authority.as_str() == authority.host() => 80,
-        None => return false,
-    };
+    if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+        return false;
+    }
     let name = authority.host();
     let literal = name
         .strip_prefix('[')
@@ -276,9 +339,7 @@ fn names_loopback(host: &str, bound: SocketAddr) -> bool {
     let loopback = literal
         .parse::<IpAddr>()
         .is_ok_and(|address| address.to_canonical().is_loopback());
-    port == bound.port()
-        && !host.contains('@')
-        && (loopback || name.eq_ignore_ascii_case("localhost"))
+    !host.contains('@') && (loopback || name.eq_ignore_ascii_case("localhost"))
 }
 
 /// The value of a header that must not come twice.

@@ -62,6 +62,9 @@ fn of_process() -> Vec<Endpoint> {
         Endpoint::read("/metrics", "metrics", h::metrics)
             .says("All figures, for Prometheus: as OpenMetrics text where `Accept` names it."),
         Endpoint::read("/v1/status", "status", h::status).says("Shows overall status."),
+        Endpoint::open("/v1/caller", "caller", h::caller)
+            .says("What the caller may do.")
+            .without_control(),
     ]
 }
 
@@ -402,6 +405,11 @@ impl ApiRequest {
             Caller::Known(author) => Ok(author),
             Caller::Anonymous | Caller::UnknownToken => Err(Refusal::unknown_caller(false)),
         }
+    }
+
+    /// What the caller may do.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.caller.role()
     }
 
     /// Asks the control thread.

@@ -16,9 +16,9 @@ use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::exposition::{Format, Scrape};
 use super::model::{
     AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
-    BanStatus, Banned, BannedBy, Changed, ConfigText, HistogramStatus, Killed, Lifted, LiftedBans,
-    Limits, ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX,
-    SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
+    BanStatus, Banned, BannedBy, CallerStatus, Changed, ConfigText, HistogramStatus, Killed,
+    Lifted, LiftedBans, Limits, ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened,
+    SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -53,6 +53,11 @@ pub(super) async fn describe(_: ApiRequest, (): ()) -> Result<WrittenJson, Refus
 
 pub(super) async fn status(request: ApiRequest, (): ()) -> Answer<Status> {
     request.ask(Call::Status).await.map(Json)
+}
+
+pub(super) async fn caller(request: ApiRequest, (): ()) -> Answer<CallerStatus> {
+    let role = request.role();
+    Ok(Json(CallerStatus { role }))
 }
 
 pub(super) async fn metrics(request: ApiRequest, (): ()) -> Result<Scrape, Refusal> {

@@ -15,18 +15,23 @@ mod handlers;
 pub mod model;
 mod openapi;
 mod pace;
+mod page;
 mod refusal;
 mod server;
 mod slots;
+mod token_file;
 
 use std::fmt;
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use access::{TokenError, Tokens};
 pub use server::{AdminListener, Replacement, serve};
+pub use token_file::TokenFile;
 
 use crate::config::{Change, ChangeError, NewBan, Patch};
 use crate::control::events::Events;
@@ -123,7 +128,10 @@ impl Which {
 pub type Reply<T> = oneshot::Sender<T>;
 
 /// What a caller may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Read.
     Read,

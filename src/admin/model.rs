@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::Role;
 use crate::config::AdminState;
 pub use crate::session::SessionState;
 pub use crate::worker::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
@@ -366,6 +367,13 @@ pub struct Watching {
 pub struct Readiness {
     /// `ready` while it does.
     pub stage: Stage,
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallerStatus {
+    /// `read`, or `write` for one who may change things too; null for an unknown one.
+    pub role: Option<Role>,
 }
 
 /// A session that is open.

@@ -31,11 +31,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Handle;
-use super::access::{Access, Tokens};
+use super::access::{Access, HttpAccess, Tokens};
 use super::endpoints::{Deadlines, ServerContext, endpoints};
 use super::pace::{PAUSE, Pace};
+use super::page;
 use super::refusal::Refusal;
 use super::slots::{ConnectionSlot, ConnectionSlots};
+use super::token_file::TokenFile;
+use crate::config::AdminHttp;
 use crate::control::aside;
 use crate::sys::{self, Presence, SocketFile};
 
@@ -46,6 +49,8 @@ pub struct AdminListener {
     access: Access,
     /// Removed with this listener, if the file is still the one that it made.
     file: Option<SocketFile>,
+    /// Removed with this listener too: its tokens are no longer valid.
+    token_file: Option<TokenFile>,
     /// Where sockets come from that replace this one.
     replacements: mpsc::UnboundedReceiver<Replacement>,
 }
@@ -78,6 +83,7 @@ impl AdminListener {
             socket: ListeningSocket::Unix(Watched::new(listener)?, None),
             access: Access::Socket,
             file: Some(file),
+            token_file: None,
             replacements,
         };
         Ok((listener, sender))
@@ -96,8 +102,14 @@ impl AdminListener {
         let bound = listener.local_addr()?;
         Ok(Self {
             socket: ListeningSocket::Tcp(Watched::new(listener)?),
-            access: Access::Http(bound, tokens),
+            access: Access::Http(HttpAccess {
+                bound,
+                tokens,
+                origins: Vec::new(),
+                is_open: false,
+            }),
             file: None,
+            token_file: None,
             replacements: mpsc::unbounded_channel().1,
         })
     }
@@ -105,10 +117,21 @@ impl AdminListener {
     /// The address of [`Self::http`]: the port that the kernel chose, where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        match self.access {
+        match &self.access {
             Access::Socket => None,
-            Access::Http(bound, _) => Some(bound),
+            Access::Http(its) => Some(its.bound),
         }
+    }
+
+    /// Answers as these settings say, and removes this file when it ends. For a listener over HTTP.
+    #[must_use]
+    pub fn serving(mut self, settings: &AdminHttp, file: Option<TokenFile>) -> Self {
+        if let Access::Http(its) = &mut self.access {
+            its.origins.clone_from(&settings.origins);
+            its.is_open = settings.is_open;
+        }
+        self.token_file = file;
+        self
     }
 
     /// Goes on with another socket, which replaces this one at its path.
@@ -371,9 +394,9 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext
         }
     }
     // The file system may not answer.
-    let file = listener.file.take();
+    let files = (listener.file.take(), listener.token_file.take());
     drop(listener);
-    let removed = aside::close(move || drop(file));
+    let removed = aside::close(move || drop(files));
     while connections.next().await.is_some() {}
     let _ = timeout(REMOVAL_TIME, removed).await;
 }
@@ -383,7 +406,7 @@ fn router(context: ServerContext, access: Access) -> Router {
     for endpoint in endpoints() {
         router = router.route(endpoint.path, endpoint.route());
     }
-    router
+    page::add_to(router)
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, NOTHING))
         .method_not_allowed_fallback(async || {
             let error = "this can't be done here: see the Allow header";
@@ -405,8 +428,11 @@ async fn admit(State(access): State<Access>, mut request: Request, next: Next) -
     let headers = response.headers_mut();
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    let no_store = HeaderValue::from_static("no-store");
-    headers.insert(header::CACHE_CONTROL, no_store);
+    // What has a version is a file of the page: a browser may keep it.
+    if !headers.contains_key(header::ETAG) {
+        let no_store = HeaderValue::from_static("no-store");
+        headers.insert(header::CACHE_CONTROL, no_store);
+    }
     response
 }
 

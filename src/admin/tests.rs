@@ -3,6 +3,7 @@
 mod answers;
 mod callers;
 mod mistakes;
+mod page;
 mod stalling;
 mod watching;
 pub(super) mod world;

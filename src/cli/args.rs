@@ -1,6 +1,7 @@
 //! The arguments, as clap reads them.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,6 +174,15 @@ pub struct ProxyArgs {
                 again"
     )]
     pub deny: Vec<Prefix>,
+    /// Where the admin API and the dashboard answer over HTTP.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_parser = values::loopback,
+        help = "The admin API and the dashboard over HTTP, on a loopback address; the file with \
+                the tokens is beside the admin socket, and the start names it [default: off]"
+    )]
+    pub admin_http: Option<SocketAddr>,
     /// Never ban clients of this address or prefix.
     #[arg(
         long,

@@ -1,5 +1,6 @@
 //! `mahoraga demo`: three small HTTP backends and the balancer in front of them, in one process.
 
+use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -12,7 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::address::Address;
-use crate::config::{self, Admin, Backend, Config, Listener, Pool, Strategy};
+use crate::admin::TokenFile;
+use crate::config::{self, Admin, AdminHttp, Backend, Config, Listener, Pool, Strategy};
+use crate::control;
 use crate::sys;
 
 use super::run;
@@ -23,7 +26,8 @@ pub(super) fn demo() -> ExitCode {
     let started = (0..BACKENDS)
         .map(start_backend)
         .collect::<io::Result<Vec<_>>>();
-    let (backends, front) = match started.and_then(|backends| Ok((backends, front()?))) {
+    let listen = |backends| Ok((backends, free(FRONT_PORT)?, free(DASHBOARD_PORT)?));
+    let (backends, front, dashboard) = match started.and_then(listen) {
         Ok(started) => started,
         Err(error) => {
             super::say(&format_args!("error: the demo can't listen: {error}"));
@@ -31,9 +35,15 @@ pub(super) fn demo() -> ExitCode {
         }
     };
     let socket = admin_socket();
-    let config = demo_config(front, &backends, &socket);
+    let config = demo_config((front, dashboard), &backends, &socket);
     run::run_then(&config, None, "warn", || {
-        let welcome = welcome(front, &backends, admin_flag(&socket).as_deref());
+        let admin = admin_flag(&socket);
+        let welcome = welcome(
+            (front, dashboard),
+            &backends,
+            admin.as_deref(),
+            &token(&config),
+        );
         // Standard output may be a full pipe, so that the write blocks: on a thread of its own.
         thread::spawn(move || io::stdout().write_all(welcome.as_bytes()));
     })
@@ -59,7 +69,20 @@ fn admin_flag(socket: &Path) -> Option<String> {
     })
 }
 
-fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Config {
+/// The token that allows changes, out of the file of this run.
+fn token(config: &Config) -> String {
+    let admin = config.admin.as_ref();
+    let text = admin.and_then(|admin| fs::read_to_string(control::token_file(admin)).ok());
+    let text = text.unwrap_or_default();
+    let token = TokenFile::token_in(&text, "write");
+    token.unwrap_or_default().to_owned()
+}
+
+fn demo_config(
+    (front, dashboard): (SocketAddr, SocketAddr),
+    backends: &[SocketAddr],
+    socket: &Path,
+) -> Config {
     let backends = backends.iter().zip(1..).map(|(&address, number)| Backend {
         name: name_of(number),
         ..Backend::at(Address::Tcp(address))
@@ -76,14 +99,24 @@ fn demo_config(front: SocketAddr, backends: &[SocketAddr], socket: &Path) -> Con
     Config {
         admin: Some(Admin {
             socket: Some(socket.to_owned()),
+            http: Some(AdminHttp {
+                is_open: true,
+                ..AdminHttp::with_made_tokens(dashboard)
+            }),
             ..Admin::default()
         }),
         ..Config::of(vec![listener], vec![pool])
     }
 }
 
-/// What to try. `admin` is the flag of commands; without an admin API none is shown.
-fn welcome(front: SocketAddr, backends: &[SocketAddr], admin: Option<&str>) -> String {
+/// What to try. `admin` is the flag of commands; without an admin API none is shown. `token` is the
+/// one that allows changes.
+fn welcome(
+    (front, dashboard): (SocketAddr, SocketAddr),
+    backends: &[SocketAddr],
+    admin: Option<&str>,
+    token: &str,
+) -> String {
     let list: Vec<_> = backends
         .iter()
         .map(|backend| format!("http://{backend}/"))
@@ -126,6 +159,10 @@ fn welcome(front: SocketAddr, backends: &[SocketAddr], admin: Option<&str>) -> S
         "Mahoraga balances http://{front}/\n\
          over three HTTP backends in this process: {}\n\
          \n\
+         Open the dashboard: http://{dashboard}/\n\
+         Reading takes no token; to make changes, sign in there with\n\
+         {token}\n\
+         \n\
          Try, in another terminal:\n\
          {}\n\
          Ctrl-C ends it.\n",
@@ -139,9 +176,9 @@ fn name_of(number: u16) -> String {
     format!("backend-{number}")
 }
 
-/// The demo's default port, or a free one if that is taken.
-fn front() -> io::Result<SocketAddr> {
-    listen(FRONT_PORT)?.local_addr()
+/// An address with this port, or with a free one if that is taken.
+fn free(port: u16) -> io::Result<SocketAddr> {
+    listen(port)?.local_addr()
 }
 
 fn listen(port: u16) -> io::Result<TcpListener> {
@@ -225,6 +262,8 @@ async fn read_head(stream: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<Op
 
 const BACKENDS: u16 = 3;
 const FRONT_PORT: u16 = 8080;
+/// Beyond those of the backends.
+const DASHBOARD_PORT: u16 = 8090;
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -234,7 +273,8 @@ mod tests {
     #[test]
     fn each_command_reaches_this_process() {
         let front: SocketAddr = ([127, 0, 0, 1], 8080).into();
-        let second = welcome(front, &[front], Some(" --admin mahoraga-7.sock"));
+        let both = (front, front);
+        let second = welcome(both, &[front], Some(" --admin mahoraga-7.sock"), "secret");
         let commands = |text: &str| {
             let lines = text.lines().filter(|line| line.starts_with("  mahoraga "));
             let lines = lines.filter(|line| !line.contains("--help"));
@@ -245,6 +285,6 @@ mod tests {
             .iter()
             .all(|line| line.contains(" --admin mahoraga-7.sock  "));
         assert!(named, "{second}");
-        assert_eq!(commands(&welcome(front, &[front], None)), [""; 0]);
+        assert_eq!(commands(&welcome(both, &[front], None, "")), [""; 0]);
     }
 }

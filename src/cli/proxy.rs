@@ -8,7 +8,9 @@ use thiserror::Error;
 
 use super::args::{ProxyArgs, names};
 use crate::config::values::written;
-use crate::config::{self, Config, FlagSetting, Key, LogFormat, SettingInfo, Strategy, Warning};
+use crate::config::{
+    self, Admin, AdminHttp, Config, FlagSetting, Key, LogFormat, SettingInfo, Strategy, Warning,
+};
 use crate::prefix::Prefix;
 
 /// Why the flags are refused, beyond what the parser of arguments checks.
@@ -168,7 +170,7 @@ fn description(row: &SettingInfo) -> String {
 /// A rule of files is broken, or flags do not go with the strategy.
 pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
     let settings = settings(args)?;
-    config::from_flags(&settings).map_err(|(flag, sentence)| {
+    let config = config::from_flags(&settings).map_err(|(flag, sentence)| {
         // The flag stands for the name of its setting.
         let name = sentence.split_once(": ");
         let name =
@@ -176,7 +178,19 @@ pub fn proxy_config(args: &ProxyArgs) -> Result<Config, ProxyError> {
         let sentence = name.map_or(&*sentence, |(_, rest)| rest).to_owned();
         let flag = flag.to_owned();
         ProxyError::Rule { flag, sentence }
-    })
+    })?;
+    let Some(bind) = args.admin_http else {
+        return Ok(config);
+    };
+    let nowhere = Admin {
+        socket: None,
+        ..Admin::default()
+    };
+    let admin = Some(Admin {
+        http: Some(AdminHttp::with_made_tokens(bind)),
+        ..config.admin.unwrap_or(nowhere)
+    });
+    Ok(Config { admin, ..config })
 }
 
 /// The warning about prefixes that leave it open what holds for all others.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::codec::{group_or_off, parsed, path, required};
+use super::codec::{group_or_off, list, parsed, path, required, spelled};
 use super::table::{Settings, Shape, settings};
 use super::values;
 
@@ -53,6 +53,29 @@ settings! {
         pub read_token: Option<PathBuf> = None => path().given();
         /// The file of the token that may read and change.
         pub write_token: Option<PathBuf> = None => path().given();
+        /// Origins of reverse proxies in front of the API and the dashboard.
+        pub origins: Vec<String> = Vec::new()
+            => list(spelled(
+                "an origin such as \"https://lb.example.com\"",
+                values::origin,
+                String::clone,
+            ));
+        /// `proxy` and `demo`: the balancer makes the tokens.
+        pub makes_tokens: bool = false;
+        /// `demo`: callers without a token may read.
+        pub is_open: bool = false;
+    }
+}
+
+impl AdminHttp {
+    /// The API over HTTP, with tokens that the balancer makes.
+    #[must_use]
+    pub fn with_made_tokens(bind: SocketAddr) -> Self {
+        Self {
+            bind,
+            makes_tokens: true,
+            ..Self::base()
+        }
     }
 }
 
@@ -60,7 +83,7 @@ impl Shape for Admin {
     const SHORT: Option<&'static str> = Some("socket");
 }
 
-super::table::defaults!(Admin);
+super::table::defaults!(Admin, AdminHttp);
 
 fn shown(path: &Path) -> String {
     path.display().to_string()

@@ -14,7 +14,7 @@ use super::strategy::{NO_SUBSET, SUBSET};
 use super::tokens::Span;
 use super::tree::Reached;
 use super::values::{known, written};
-use super::{Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
+use super::{AdminHttp, Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
 use crate::address::Address;
 
 mod access;
@@ -106,7 +106,8 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
             found.push(Finding::at("admin", sentence));
         }
         let http = admin.http.as_ref();
-        if http.is_some_and(|http| http.read_token.is_none() && http.write_token.is_none()) {
+        let lacks = |http: &AdminHttp| http.read_token.is_none() && http.write_token.is_none();
+        if http.is_some_and(|http| lacks(http) && !http.makes_tokens) {
             let sentence = "http: expected a token: give the file of `read_token`, of \
                             `write_token` or of both";
             // Where neither is given, that is where the group begins.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::admin::{AdminListener, Handle, Replacement, Tokens, serve};
-use crate::config::{Admin, AdminHttp};
+use crate::admin::{AdminListener, Handle, Replacement, TokenFile, Tokens, serve};
+use crate::config::{ADMIN_SOCKET, Admin, AdminHttp};
 use crate::sys::{SocketFile, SocketPlace};
 
 use super::StartError;
@@ -129,8 +129,10 @@ impl AdminListeners {
             }
         }
         if let Some(http) = &admin.http {
-            let tokens = Tokens::read(http)?;
-            all = Some((tokens.clone(), http.clone()));
+            let (made, tokens) = tokens_of(admin, http)?;
+            if made.is_none() {
+                all = Some((tokens.clone(), http.clone()));
+            }
             let bind = || AdminListener::http(http.bind, tokens.clone());
             let listener = patience.bind(bind).await;
             let listener = listener.map_err(|error| StartError::Admin {
@@ -138,9 +140,9 @@ impl AdminListeners {
                 error,
             })?;
             if let Some(address) = listener.address() {
-                log::info!("admin API on http://{address}");
+                log::info!("admin API and dashboard on http://{address}/");
             }
-            listeners.push(listener);
+            listeners.push(listener.serving(http, made));
         }
         Ok(Self {
             listeners,
@@ -160,6 +162,30 @@ impl AdminListeners {
             stop,
         }
     }
+}
+
+/// The tokens of the API over HTTP: those of the files that the configuration names, or new ones
+/// with the file that they are in.
+fn tokens_of(admin: &Admin, http: &AdminHttp) -> Result<(Option<TokenFile>, Tokens), StartError> {
+    if !http.makes_tokens {
+        return Ok((None, Tokens::read(http)?));
+    }
+    let path = token_file(admin);
+    let made = TokenFile::make(&path);
+    let (file, tokens) = made.map_err(|error| StartError::Admin {
+        at: path.display().to_string(),
+        error,
+    })?;
+    log::info!("the tokens of the admin API are in {}", path.display());
+    Ok((Some(file), tokens))
+}
+
+/// Where the tokens are that a balancer makes: beside its admin socket, or where that would be.
+#[must_use]
+pub fn token_file(admin: &Admin) -> PathBuf {
+    let socket = admin.socket.as_deref();
+    let socket = socket.unwrap_or_else(|| Path::new(ADMIN_SOCKET));
+    TokenFile::beside(&socket_path(socket, admin.required))
 }
 
 /// The default socket is in the directory that the service manager made for such files, if it did

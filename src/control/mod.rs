@@ -68,6 +68,7 @@ use access_lists::AccessLists;
 pub use access_lists::read_access_list;
 use access_log::{AccessLogWriter, Log, Orders, Sink};
 use admin_listeners::AdminListeners;
+pub use admin_listeners::token_file;
 pub(crate) use audit::TARGET as AUDIT_TARGET;
 use balancer::Balancer;
 use bans::KeptBans;

@@ -69,6 +69,7 @@ fn window(counts: &Counts) -> LatencyWindow {
         count: counts.count(),
         p50_us: counts.quantile(500),
         p99_us: counts.quantile(990),
+        p999_us: counts.quantile(999),
     }
 }
 

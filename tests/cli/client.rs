@@ -77,6 +77,7 @@ fn latency(name: &str, p50_us: u64) -> LatencyStatus {
         count: count * p50_us,
         p50_us,
         p99_us: 10 * p50_us * count,
+        ..LatencyWindow::default()
     };
     LatencyStatus {
         name: name.to_owned(),

@@ -64,6 +64,11 @@ impl Launch {
             .fold(launch, |launch, to| launch.flag("--to", to))
     }
 
+    /// `mahoraga demo`, to be spawned.
+    pub(crate) fn demo() -> Self {
+        Self::new("demo").workers(0)
+    }
+
     /// `mahoraga run` on `127.0.0.1`, any port, with these fields of a pool besides its name, as
     /// config.ron has them. The access log goes to standard output.
     pub(crate) fn with_pool(pool: &str) -> Self {
@@ -199,7 +204,7 @@ impl Launch {
                  pools: [(name: \"default\", {pool}), {more_pools}])"
             );
             fs::write(self.dir.join("config.ron"), config).unwrap();
-        } else {
+        } else if workers > 0 {
             self.command.arg("--workers").arg(workers.to_string());
         }
         self.command.stdout(Stdio::piped());
@@ -386,7 +391,7 @@ impl Drop for Balancer {
 }
 
 impl Text {
-    fn collect(from: impl Read + Send + 'static) -> Self {
+    pub(crate) fn collect(from: impl Read + Send + 'static) -> Self {
         let text = Self::default();
         let to = text.clone();
         thread::spawn(move || {

@@ -26,6 +26,9 @@ pub struct LatencyWindow {
     pub p50_us: u64,
     /// 99% are below, in µs.
     pub p99_us: u64,
+    /// 99.9% are below, in µs.
+    #[serde(default)]
+    pub p999_us: u64,
 }
 
 /// How a backend's condition changed last.

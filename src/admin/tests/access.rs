@@ -8,6 +8,7 @@ fn admin(read: &Path, write: Option<&Path>) -> AdminHttp {
         bind: "127.0.0.1:0".parse().unwrap(),
         read_token: Some(read.to_owned()),
         write_token: write.map(Path::to_owned),
+        ..AdminHttp::default()
     }
 }
 

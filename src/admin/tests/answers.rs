@@ -326,7 +326,7 @@ async fn http_is_for_this_machine() {
     let admin = AdminHttp {
         bind: "0.0.0.0:0".parse().unwrap(),
         read_token: Some(file(&dir, "token", READ, 0o600)),
-        write_token: None,
+        ..AdminHttp::default()
     };
     let tokens = Tokens::read(&admin).unwrap();
     for bind in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {

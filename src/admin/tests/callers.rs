@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use super::world::{By, READ, WRITE, World, with_body};
 use crate::admin::endpoints::{Endpoint, endpoints};
 use crate::admin::{Author, Role};
+use crate::config::AdminHttp;
 
 /// A path with its parameters filled in.
 fn filled(endpoint: &Endpoint) -> String {
@@ -138,8 +139,11 @@ async fn other_hosts_are_refused() {
         world.send(By::Http(None), request).await.status
     };
     for here in ["127.0.0.1", "localhost", "LocalHost", "[::1]", "127.8.8.8"] {
-        let host = format!("{here}:{port}");
-        assert_eq!(status(&host, "/v1/status").await, StatusCode::OK, "{host}");
+        // `ssh -L` listens on a port of its own.
+        for port in [format!(":{port}"), format!(":{}", port ^ 1), String::new()] {
+            let host = format!("{here}{port}");
+            assert_eq!(status(&host, "/v1/status").await, StatusCode::OK, "{host}");
+        }
     }
     for there in [
         format!("127.evil.com:{port}"),
@@ -150,9 +154,8 @@ async fn other_hosts_are_refused() {
         format!("evil.com@127.0.0.1:{port}"),
         format!("0.0.0.0:{port}"),
         format!("10.0.0.1:{port}"),
-        format!("127.0.0.1:{}", port ^ 1),
-        "127.0.0.1".to_owned(),
         "localhost:".to_owned(),
+        "lb.example.com".to_owned(),
         String::new(),
     ] {
         // They do not even get the health.
@@ -192,6 +195,101 @@ async fn pages_of_other_origins_are_refused() {
     ] {
         assert_eq!(status(&other).await, StatusCode::FORBIDDEN, "{other}");
     }
+}
+
+#[tokio::test]
+async fn a_reverse_proxy_is_let_in_by_its_origin() {
+    let world = World::serving(AdminHttp {
+        origins: vec!["https://lb.example.com".to_owned()],
+        ..AdminHttp::default()
+    });
+    let world = world.await;
+    let own = world.bound.to_string();
+    let status = async |host: &str, origin: Option<&str>| {
+        let mut request = world.request(By::Http(Some(READ)), Method::GET, "/v1/status");
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
+        }
+        world.send(By::Http(None), request).await.status
+    };
+    // It passes the Host on, or names the address that it connects to.
+    for host in ["lb.example.com", "LB.example.com", &own] {
+        for origin in [None, Some("https://lb.example.com")] {
+            assert_eq!(
+                status(host, origin).await,
+                StatusCode::OK,
+                "{host} {origin:?}"
+            );
+        }
+    }
+    for (host, origin) in [
+        ("lb.example.com:8443", None),
+        ("evil.com", Some("https://lb.example.com")),
+        ("lb.example.com", Some("http://lb.example.com")),
+        ("lb.example.com", Some("https://lb.example.com.evil.com")),
+        (&own, Some("https://evil.com")),
+    ] {
+        let status = status(host, origin).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{host} {origin:?}");
+    }
+}
+
+/// As the demo answers.
+fn open() -> AdminHttp {
+    AdminHttp {
+        is_open: true,
+        ..AdminHttp::default()
+    }
+}
+
+/// Images and scripts of another page send no `Origin`.
+#[tokio::test]
+async fn what_another_page_embeds_is_refused() {
+    let world = World::serving(open()).await;
+    let status = async |site: &str, mode: &str, path: &str| {
+        let mut request = world.request(By::Http(None), Method::GET, path);
+        let headers = request.headers_mut();
+        headers.insert("sec-fetch-site", HeaderValue::from_str(site).unwrap());
+        headers.insert("sec-fetch-mode", HeaderValue::from_str(mode).unwrap());
+        world.send(By::Http(None), request).await.status
+    };
+    for site in ["same-origin", "none"] {
+        assert_eq!(
+            status(site, "cors", "/v1/status").await,
+            StatusCode::OK,
+            "{site}"
+        );
+    }
+    for site in ["cross-site", "same-site"] {
+        let refused = status(site, "no-cors", "/v1/status").await;
+        assert_eq!(refused, StatusCode::FORBIDDEN, "{site}");
+        assert_eq!(
+            status(site, "navigate", "/").await,
+            StatusCode::OK,
+            "{site}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn callers_without_a_token_may_only_read_where_that_is_open() {
+    let world = World::serving(open()).await;
+    let role = async |by: By| {
+        let answer = world.ask(by, Method::GET, "/v1/caller").await;
+        answer.json()["role"].as_str().map(str::to_owned)
+    };
+    assert_eq!(role(By::Http(None)).await.as_deref(), Some("read"));
+    assert_eq!(role(By::Http(Some("another"))).await, None);
+    assert_eq!(role(By::Http(Some(WRITE))).await.as_deref(), Some("write"));
+    for (method, path) in [(Method::POST, "/v1/reload"), (Method::GET, "/v1/config")] {
+        let answer = world.ask(By::Http(None), method, path).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let closed = World::new().await;
+    let answer = closed.ask(By::Http(None), Method::GET, "/v1/caller").await;
+    assert!(answer.json()["role"].is_null());
 }
 
 #[tokio::test]

@@ -283,7 +283,7 @@ async fn what_does_not_exist_is_a_problem_too() {
     let world = World::new().await;
     let nothing = "there is nothing at this path: /v1/openapi.json lists all paths";
     for (path, error) in [
-        ("/", nothing),
+        ("/assets/", nothing),
         ("/v2/status", nothing),
         ("/v1/status/", nothing),
         (

@@ -113,15 +113,26 @@ impl World {
     }
 
     pub(super) async fn with(deadlines: Deadlines) -> Self {
+        Self::of(deadlines, AdminHttp::default()).await
+    }
+
+    /// Over HTTP it answers as these settings say.
+    pub(super) async fn serving(settings: AdminHttp) -> Self {
+        Self::of(Deadlines::default(), settings).await
+    }
+
+    async fn of(deadlines: Deadlines, settings: AdminHttp) -> Self {
         let dir = temporary();
         let admin = AdminHttp {
             bind: "127.0.0.1:0".parse().unwrap(),
             read_token: Some(file(&dir, "read", READ, 0o600)),
             write_token: Some(file(&dir, "write", &format!(" {WRITE}\n"), 0o640)),
+            ..AdminHttp::default()
         };
         let socket = dir.join("admin.sock");
         let unix = listener(&socket).unwrap();
-        let http = AdminListener::http(admin.bind, Tokens::read(&admin).unwrap()).unwrap();
+        let http = AdminListener::http(admin.bind, Tokens::read(&admin).unwrap());
+        let http = http.unwrap().serving(&settings, None);
         let bound = http.address().unwrap();
         let (handle, calls) = Handle::new();
         let played = Arc::new(Mutex::new(Played {

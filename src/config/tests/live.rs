@@ -89,13 +89,15 @@ fn the_example_lists_the_sources_of_discovery() {
 fn the_example_shows_the_admin_api_in_full() {
     let (_, rest) = EXAMPLE.split_once("//   (socket: ").unwrap();
     let (group, _) = rest.split_once("\n    admin: ").unwrap();
-    let group = group.replace("//", "");
+    let group = group.replace("\n    //", "\n");
     let admin = Admin {
         required: true,
         http: Some(AdminHttp {
             bind: "127.0.0.1:9900".parse().unwrap(),
             read_token: Some("read.token".into()),
             write_token: Some("write.token".into()),
+            origins: vec!["https://lb.example.com".to_owned()],
+            ..AdminHttp::default()
         }),
         ..Admin::default()
     };

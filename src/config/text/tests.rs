@@ -286,6 +286,13 @@ impl Chance<'_> {
                 .unwrap(),
             read_token: it.maybe(Self::path),
             write_token: Some(it.path()),
+            origins: (0..it.0.usize(..3))
+                .map(|_| {
+                    it.pick(&["https://a.example", "http://[::1]:8443"])
+                        .to_owned()
+                })
+                .collect(),
+            ..AdminHttp::default()
         });
         let named = Admin {
             socket: Some(self.path()),

@@ -8,13 +8,27 @@ use crate::address::{Address, is_host_name};
 use crate::prefix::{Prefix, PrefixError};
 
 /// Reads where the admin API listens on TCP.
-pub(in crate::config) fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
+pub fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
     match text.parse()? {
         Address::Tcp(address) if address.ip().is_loopback() => Ok(address),
         other @ (Address::Tcp(_) | Address::Unix(_)) => Err(ValueError::Refused(format!(
             "`{other}` is not a loopback address: write 127.0.0.1:9900 or [::1]:9900"
         ))),
     }
+}
+
+/// Reads the origin of a web page: its scheme, host and maybe port (RFC 6454, section 6.1).
+pub(in crate::config) fn origin(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let authority = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))?;
+    let its: axum::http::uri::Authority = authority.parse().ok()?;
+    let is_whole = match its.port_u16() {
+        Some(port) => authority == format!("{}:{port}", its.host()),
+        None => authority == its.host(),
+    };
+    (is_whole && !its.host().is_empty()).then_some(text)
 }
 
 /// Reads the path of the admin socket, as an address or alone, or `off` as none.

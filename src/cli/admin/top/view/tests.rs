@@ -56,6 +56,7 @@ fn sample(second: u64) -> Answers {
             count,
             p50_us,
             p99_us,
+            ..LatencyWindow::default()
         });
         LatencyStatus {
             name: name.to_owned(),
