@@ -177,13 +177,6 @@ first() {
     [[ ! -e /proc/$STARTED/autogroup ]] || echo -20 >"/proc/$STARTED/autogroup"
 }
 
-# worker_of PID: the worker of a balancer that has one, as a directory in /proc.
-worker_of() {
-    local name
-    name=$(grep -l '^worker-0$' "/proc/$1/task/"*/comm) || die "the worker has no thread"
-    echo "${name%/comm}"
-}
-
 gone_within() {
     local seconds=$1 pid=$2 i
     for ((i = 0; i < seconds * 20; i++)); do

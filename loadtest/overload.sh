@@ -52,7 +52,8 @@ start_balancer() {
 RON
     first "$PROXY_CPU" balancer "$MAHORAGA" run "$WORK/balancer.ron"
     wait_port "$PORT" balancer
-    THREAD=$(worker_of "$STARTED")
+    THREAD=$(grep -l '^worker-0$' "/proc/$STARTED/task/"*/comm) || die "the worker has no thread"
+    THREAD=${THREAD%/comm}
 }
 
 # turn ROUND FACTOR RATE: adds a line to the table; sets SERVED.

@@ -9,19 +9,14 @@
 #   read        answers that nearly nobody reads (-X)
 #   syn         SYN_RATE half-open connections a second from 65,536 addresses, by a raw socket
 #
-# The good client has a listener of its own, of the same worker, in front of a server that echoes. It
-# has 50 open sessions with a message on each every 20 ms, and opens 200 more connections a second,
-# with a message on each. `syn` floods its listener, the others one in front of nginx. In each round
-# its p99s are measured three times: without the attack, while the attack arrives, and while it
-# stands. The script prints the medians and ranges of each p99, and of the ratios within a round.
-# Each attack is run without limits, and with `source_limits: (connections: LIMIT)`: what the
-# attacker holds then is what the limit says. The exit code does not depend on times; it is 1 when
-# the good client loses a session, is refused or given up, or when the attacker holds more than the
-# limit.
-#
-# The worker has PROXY_CPU (1) and goes before others there. All else is in a namespace of its own or
-# of the attacker on LOAD_CPU (0), the good client and its server first: their times are to be those
-# of the balancer, not of the attacker's CPU. Needs root, and a C compiler. By environment:
+# Balancer, backend (nginx) and the good client are in a network namespace, the attacker is in
+# another one. The good client has 8 connections from wrk; against `syn` it opens a new one for each
+# request, as only those could suffer. In each round it is measured three times: without the attack,
+# while the attack arrives, and while it stands. The script prints the medians and ranges of each
+# p99, and of the ratios within a round. Each attack is run without limits, and with
+# `source_limits: (connections: LIMIT)`: what the attacker holds then is what the limit says. The
+# exit code does not depend on times; it is 1 when a request of the good client fails, or when the
+# attacker holds more than the limit. Needs root. By environment:
 #   ROUNDS=5           DURATION=4     rounds, and seconds of each figure in a round
 #   CONNECTIONS=1000   LIMIT=50       of the attacker
 #   SYN_RATE=10000     SYNs a second
@@ -42,36 +37,22 @@ ATTACKER=10.231.0.2
 # Addresses of SYNs: routed to the attacker, who answers for none of them.
 FORGED=10.232.0.0/16
 TSV=$WORK/slow.tsv
-TOOL=$WORK/open_loop
-# Of the good client.
-SESSIONS=50
-RATE=200
 
-# start_balancer HTTP_PORT ECHO_PORT [LIMITS]: sets ATTACKED and CALM, the ports of its listeners,
-# and THREAD, its worker.
+# start_balancer BACKEND_PORT [LIMITS]: sets PORT.
 start_balancer() {
     free_port
-    ATTACKED=$PORT
-    free_port
-    CALM=$PORT
     cat >"$WORK/balancer.ron" <<RON
 (
     workers: 1,
-    admin: "$WORK/admin.sock",
+    admin: "off",
     access_log: "off",
-    listeners: [
-        (name: "in", bind: "0.0.0.0:$ATTACKED", pool: "out"${3:-}),
-        (name: "calm", bind: "0.0.0.0:$CALM", pool: "echo"),
-    ],
-    pools: [
-        (name: "out", backends: ["127.0.0.1:$1"]),
-        (name: "echo", backends: ["127.0.0.1:$2"]),
-    ],
+    histogram_log: "$WORK/balancer.hlog",
+    listeners: [(name: "in", bind: "0.0.0.0:$PORT", pool: "out"${2:-})],
+    pools: [(name: "out", backends: ["127.0.0.1:$1"])],
 )
 RON
-    first "$PROXY_CPU" balancer "$MAHORAGA" run "$WORK/balancer.ron"
-    wait_port "$CALM" balancer
-    THREAD=$(worker_of "$STARTED")
+    start "$PROXY_CPU" balancer "$MAHORAGA" run "$WORK/balancer.ron"
+    wait_port "$PORT" balancer
 }
 
 # start_attack NAME PORT
@@ -96,62 +77,47 @@ established() {
 # A counter of the kernel for this namespace.
 counter() { nstat -asz "$1" | awk -v name="$1" '$1 == name { print $2 }'; }
 
-# sessions: those of the attacked listener. More are established for a moment: those that the kernel
-# took in and the balancer has not seen.
-sessions() {
-    "$MAHORAGA" --admin "$WORK/admin.sock" listeners --json |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["connections"])'
-}
-
-# until_attacked NAME MOST: waits until the attack is there, 10 s at most.
+# until_attacked NAME PORT MOST: waits until the attack is there, 10 s at most.
 until_attacked() {
     local i
     for ((i = 0; i < 100; i++)); do
         case $1 in
         syn) ((i < 10)) || return 0 ;;
-        *) (($(sessions) < $2)) || return 0 ;;
+        *) (($(established "$2") < $3)) || return 0 ;;
         esac
         kill -0 "$STARTED" 2>/dev/null || break
         sleep 0.1
     done
-    say "$1: the attacker has $(sessions) sessions of $2"
+    say "$1: the attacker has $(established "$2") connections of $3"
 }
 
-# good_client NAME: prints the p99 of open sessions and of new ones in ms; dies when one is lost.
+# good_client NAME PORT: prints its p99 in µs; dies when a request fails.
 good_client() {
-    local pings
-    local -a p=() c=()
-    start "$LOAD_CPU" pings chrt -r 20 "$TOOL" pings "$CALM" "$SESSIONS" $((DURATION + 1))
-    pings=$STARTED
-    start "$LOAD_CPU" clients chrt -r 20 "$TOOL" clients "$CALM" "$RATE" "$DURATION" "$THREAD"
-    wait "$STARTED" || die "clients: $(<"$WORK/clients.log")"
-    wait "$pings" || die "pings: $(<"$WORK/pings.log")"
-    read -ra c <"$WORK/clients.log"
-    read -ra p <"$WORK/pings.log"
-    ((p[3] + c[2] + c[3] == 0)) || die "$1: the good client lost ${p[3]} sessions;" \
-        "${c[2]} connections a second were refused, ${c[3]} given up"
-    printf '%s\t%s\n' "${p[1]}" "${c[5]}"
+    local p99 errors
+    local -a how=()
+    [[ $1 != syn ]] || how=(-H 'Connection: close')
+    read -r _ _ _ p99 errors < <(run_wrk "$LOAD_CPU" "$2" 8 "$DURATION" "${how[@]}")
+    [[ $errors == 0 ]] || die "$1: $errors requests of the good client failed:" \
+        "$(grep -E 'Socket errors|Non-2xx' "$WORK/wrk.out")"
+    echo "$p99"
 }
 
-# measure NAME LIMITS MOST HTTP_PORT ECHO_PORT: all rounds of an attack.
+# measure NAME LIMITS MOST BACKEND_PORT: all rounds of an attack.
 measure() {
-    local name=$1 kind=$2 most=$3 round quiet arriving standing held cookies limits= port attack
+    local name=$1 kind=$2 most=$3 backend=$4 round quiet arriving standing held cookies limits=
     [[ $kind == none ]] || limits=", source_limits: (connections: $LIMIT)"
-    start_balancer "$4" "$5" "$limits"
-    local balancer=$STARTED
-    port=$ATTACKED
-    [[ $name != syn ]] || port=$CALM
-    good_client "$name" >/dev/null
+    start_balancer "$backend" "$limits"
+    local balancer=$STARTED port=$PORT
+    run_wrk "$LOAD_CPU" "$port" 8 1 >/dev/null
     for ((round = 1; round <= ROUNDS; round++)); do
         say "$name, limits: $kind, round $round of $ROUNDS"
-        quiet=$(good_client "$name")
+        quiet=$(good_client "$name" "$port")
         cookies=$(counter TcpExtSyncookiesSent)
         start_attack "$name" "$port"
-        attack=$STARTED
-        arriving=$(good_client "$name")
-        until_attacked "$name" "$most"
-        standing=$(good_client "$name")
-        held=$(sessions)
+        until_attacked "$name" "$port" "$most"
+        arriving=$(good_client "$name" "$port")
+        standing=$(good_client "$name" "$port")
+        held=$(established "$port")
         if [[ $name == syn ]]; then
             held=$(ss -Htn state syn-recv src "$OURS:$port" | wc -l)
             cookies=$(($(counter TcpExtSyncookiesSent) - cookies))
@@ -159,7 +125,7 @@ measure() {
         elif ((held > most)); then
             die "$name: the attacker has $held connections, at most $most are allowed"
         fi
-        stop "$attack"
+        stop "$STARTED"
         printf '%s\t%s\t%s\t%s\t%s\t%s\n' \
             "$name" "$kind" "$quiet" "$arriving" "$standing" "$held" >>"$TSV"
         # What the attacker left is gone before the next figure.
@@ -193,37 +159,31 @@ def spread(values, form):
     return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
-print("| attack | limits | p99 of | without, ms | while it arrives | while it stands | held |")
-print("|" + " --- |" * 7)
+print("| attack | limits | p99 without, ms | while it arrives | while it stands | attacker holds |")
+print("| --- | --- | --- | --- | --- | --- |")
 for (name, kind), figures in rounds.items():
-    columns = list(zip(*figures))
-    held = spread(columns[6], ",.0f") + (" half-open" if name == "syn" else "")
-    for offset, client in enumerate(["open sessions", "new ones"]):
-        quiet, arriving, standing = columns[offset:6:2]
-        ratio = lambda under: spread([two / one for one, two in zip(quiet, under)], ".2f")
-        ms = lambda under: f"{median(under):.2f}: {ratio(under)} times"
-        cells = [name, kind, client, spread(quiet, ".2f"), ms(arriving), ms(standing), held]
-        print("| " + " | ".join(cells) + " |")
+    quiet, arriving, standing, held = zip(*figures)
+    times = lambda under: spread([two / one for one, two in zip(quiet, under)], ".2f") + " times"
+    ms = lambda us: f"{median(us) / 1e3:.2f}: "
+    cells = [name, kind, spread([us / 1e3 for us in quiet], ".2f"),
+             ms(arriving) + times(arriving), ms(standing) + times(standing),
+             spread(held, ",.0f") + (" half-open" if name == "syn" else "")]
+    print("| " + " | ".join(cells) + " |")
 PYTHON
 }
 
 attacks() {
-    local attack http echo
-    cc -O2 -o "$TOOL" "$LOADTEST/open_loop.c"
+    local attack backend
     make_network "$OURS/24" "$ATTACKER/24"
     ip route add "$FORGED" via "$ATTACKER"
     echo 1 >/proc/sys/net/ipv4/tcp_syncookies
     head -c 1000000 /dev/zero >"$WORK/large.bin"
     start_http "$LOAD_CPU" "$WORK"
-    http=$PORT
-    free_port
-    echo=$PORT
-    start "$LOAD_CPU" echo chrt -r 10 "$TOOL" echo "$echo"
-    wait_port "$echo" echo
+    backend=$PORT
     : >"$TSV"
     for attack; do
-        measure "$attack" none "$CONNECTIONS" "$http" "$echo"
-        [[ $attack == syn ]] || measure "$attack" "$LIMIT" "$LIMIT" "$http" "$echo"
+        measure "$attack" none "$CONNECTIONS" "$backend"
+        [[ $attack == syn ]] || measure "$attack" "$LIMIT" "$LIMIT" "$backend"
     done
     print_table
     printf '%s rounds of %s s, %s connections, %s SYN/s; %s.\n' \
@@ -242,7 +202,7 @@ if [[ -n ${IN_NAMESPACE:-} ]]; then
     attacks "$@"
     exit
 fi
-need_tools cc chrt nice slowhttptest nginx python3 taskset ip ss nstat nsenter unshare
+need_tools slowhttptest wrk nginx python3 taskset ip ss nstat nsenter unshare
 need_two_cpus
 need_descriptors 8192
 find_mahoraga

@@ -328,8 +328,8 @@ fn flags_are_refused_in_one_sentence() {
     );
     misused(
         &proxy(&["--access-log", "a/"]),
-        "error: invalid value 'a/' for '--access-log <-|FILE>': \
-         expected -, off or the path of a file",
+        "error: invalid value 'a/' for '--access-log <-|FILE|SERVER>': \
+         expected -, off, syslog, journald or the path of a file",
     );
     misused(
         &proxy(&["--attempts", "17"]),

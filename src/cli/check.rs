@@ -125,7 +125,7 @@ fn finding(place: Option<&Place>, severity: &str, message: &str) -> Json {
 fn not_checked(config: &Config) -> String {
     let access_log = config.access_log.as_ref().and_then(|log| match &log.to {
         LogSink::File(path) => Some(path),
-        LogSink::Stdout => None,
+        LogSink::Stdout | LogSink::Syslog(_) | LogSink::Journald(_) => None,
     });
     let audit_log = config.admin.as_ref();
     let audit_log = audit_log.and_then(|admin| admin.audit_log.as_ref());

@@ -58,7 +58,7 @@ const FLAGS: [Flag; 21] = [
     ("session-timeout", "listeners.timeouts.session", "DUR|off"),
     ("peek-timeout", "listeners.timeouts.peek", "DUR"),
     ("shutdown-grace", "shutdown_grace", "DUR"),
-    ("access-log", "access_log.to", "-|FILE"),
+    ("access-log", "access_log.to", "-|FILE|SERVER"),
     ("access-log-format", "access_log.format", "FORMAT"),
     ("histogram-log", "histogram_log", "FILE"),
     ("admin", "admin", "PATH|off"),
@@ -92,8 +92,8 @@ fn help(flag: &str) -> Option<String> {
         "source-connections" => "Connections of a client at a time, or off; an IPv6 client is a \
                                  /64 [default: off]"
             .to_owned(),
-        "access-log" => "Write a line for each session to standard output (-) or to a file \
-                         [default: off]"
+        "access-log" => "Write a line for each session to standard output (-), a file, syslog or \
+                         journald [default: off]"
             .to_owned(),
         "access-log-format" => format!(
             "The format of the access log: {} [default: key_value]",

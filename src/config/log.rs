@@ -1,27 +1,42 @@
 //! The access log, and how the operational log looks.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use super::codec::{named, spelled};
+use serde_json::json;
+
+use super::codec::{Codec, list, named, number, spelled};
 use super::reader::{At, Reader};
 use super::table::{Shape, settings, words};
+use super::text::Text;
+use super::tree::Kind;
 use super::values;
+use crate::session::CloseReason;
 
 settings! {
     /// Where and how sessions are logged.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AccessLog: Shape {
-        /// Where lines go: "-" is standard output, "off" is nowhere, anything else is a file.
+        /// Where lines go: "-" is standard output, "off" is nowhere, "syslog" and "journald" are
+        /// those servers of this machine, anything else is a file.
         pub to: LogSink = LogSink::Stdout => spelled(
-            "\"-\", \"off\" or the path of a file",
+            "\"-\", \"off\", \"syslog\", \"journald\" or the path of a file",
             values::log_sink,
-            |sink| match sink {
-                LogSink::Stdout => "-".to_owned(),
-                LogSink::File(path) => path.display().to_string(),
-            },
+            LogSink::to_string,
         );
         /// The shape of a line.
         pub format: LogFormat = LogFormat::KeyValue => named("log format", &LogFormat::ALL);
+        /// Which sessions get a line: "all", "errors" (all but those that both sides closed in
+        /// order), or those that ended for one of these reasons.
+        pub only: LogOnly = LogOnly::All => only();
+        /// One of so many sessions that both sides closed in order gets a line; all others do.
+        pub sample: NonZeroU32 = NonZeroU32::MIN => number(values::SAMPLE);
+        /// The fields of a line, in this order; "standard" stands for those without a choice.
+        pub fields: Vec<LogField> = vec![LogField::Standard]
+            => list(named("field", &LogField::ALL));
     }
 }
 
@@ -31,9 +46,94 @@ impl Shape for AccessLog {
     fn is_off(at: At<'_>, _: &mut Reader<'_>) -> bool {
         at.says("to", "off")
     }
+
+    fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        let is_empty = |name| {
+            let field = at.value.field(name);
+            field.is_some_and(|value| matches!(&value.kind, Kind::List(all) if all.is_empty()))
+        };
+        if is_empty("only") {
+            reader.wrong(
+                at,
+                "only",
+                "expected a reason: without one no session has a line",
+            );
+        }
+        let fields = self.written_fields();
+        let mut seen = HashSet::new();
+        if let Some(twice) = fields.iter().find(|field| !seen.insert(**field)) {
+            let name = twice.as_str();
+            reader.wrong(
+                at,
+                "fields",
+                format!("`{name}` is there twice: leave one out"),
+            );
+        }
+        if is_empty("fields") {
+            reader.wrong(
+                at,
+                "fields",
+                "expected a field: a line can't be without one",
+            );
+        }
+    }
+}
+
+impl AccessLog {
+    /// The fields of a line, with those that [`LogField::Standard`] stands for in its place.
+    #[must_use]
+    pub fn written_fields(&self) -> Vec<LogField> {
+        let each = self.fields.iter().flat_map(|field| {
+            if *field == LogField::Standard {
+                &STANDARD[..]
+            } else {
+                std::slice::from_ref(field)
+            }
+        });
+        each.copied().collect()
+    }
 }
 
 super::table::defaults!(AccessLog);
+
+/// Which sessions get a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOnly {
+    /// All of them.
+    All,
+    /// All but those that both sides closed in order.
+    Errors,
+    /// Those that ended for one of these reasons.
+    Reasons(Vec<CloseReason>),
+}
+
+fn only() -> Codec<LogOnly> {
+    let reasons = list(named("close reason", &REASONS));
+    let expected = "\"all\", \"errors\" or a list of close reasons such as [\"idle_timeout\"]";
+    let writer = list(named("close reason", &REASONS));
+    Codec::new(
+        expected,
+        json!({ "anyOf": [{ "const": "all" }, { "const": "errors" }, reasons.facts.schema] }),
+        move |at, reader, _| match (&at.value.kind, at.text()) {
+            (_, Some("all")) => Some(LogOnly::All),
+            (_, Some("errors")) => Some(LogOnly::Errors),
+            (Kind::List(_), _) => reasons.read(at, reader, &Vec::new()).map(LogOnly::Reasons),
+            _ => reader.unexpected(at, expected),
+        },
+        move |only, _, around| match only {
+            LogOnly::All => Text::quoted("all"),
+            LogOnly::Errors => Text::quoted("errors"),
+            LogOnly::Reasons(reasons) => writer.write(reasons, &Vec::new(), around),
+        },
+    )
+}
+
+/// Each reason with its word.
+static REASONS: LazyLock<Vec<(&'static str, CloseReason)>> = LazyLock::new(|| {
+    CloseReason::ALL
+        .map(|reason| (reason.as_str(), reason))
+        .into()
+});
 
 /// Where a log goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +143,57 @@ pub enum LogSink {
     Stdout,
     /// A file, which is created if absent; lines are appended.
     File(PathBuf),
+    /// The socket of a syslog server, which takes messages of RFC 5424.
+    Syslog(PathBuf),
+    /// The socket of journald, which takes messages in its native format.
+    Journald(PathBuf),
 }
+
+impl LogSink {
+    /// Where it is in the file system; `None`: standard output.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout => None,
+            Self::File(path) | Self::Syslog(path) | Self::Journald(path) => Some(path),
+        }
+    }
+
+    /// The socket of a server, which takes a datagram for each line.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout | Self::File(_) => None,
+            Self::Syslog(path) | Self::Journald(path) => Some(path),
+        }
+    }
+}
+
+/// As a file has it.
+impl fmt::Display for LogSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = |f: &mut fmt::Formatter<'_>, name, path: &Path, default| {
+            f.write_str(name)?;
+            match path == Path::new(default) {
+                true => Ok(()),
+                false => write!(f, ":{}", path.display()),
+            }
+        };
+        match self {
+            Self::Stdout => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Syslog(path) => server(f, SYSLOG, path, SYSLOG_SOCKET),
+            Self::Journald(path) => server(f, JOURNALD, path, JOURNALD_SOCKET),
+        }
+    }
+}
+
+/// The word for a syslog server, and its socket.
+pub(super) const SYSLOG: &str = "syslog";
+pub(super) const SYSLOG_SOCKET: &str = "/dev/log";
+/// The word for journald, and its socket.
+pub(super) const JOURNALD: &str = "journald";
+pub(super) const JOURNALD_SOCKET: &str = "/run/systemd/journal/socket";
 
 words! {
     /// The shape of an access log line.
@@ -68,3 +218,69 @@ words! {
         Json = "json",
     }
 }
+
+words! {
+    /// A field of an access log line.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum LogField {
+        /// All that a line has without a choice.
+        Standard = "standard",
+        /// When the session ended.
+        Time = "time",
+        /// Its id.
+        Session = "session",
+        /// The listener.
+        Listener = "listener",
+        /// The client's address.
+        Client = "client",
+        /// The backend that was selected last.
+        Backend = "backend",
+        /// The pool.
+        Pool = "pool",
+        /// The pool's strategy.
+        Strategy = "strategy",
+        /// Connect attempts.
+        Attempts = "attempts",
+        /// Time in the queue.
+        QueuedUs = "queued_us",
+        /// Time until the backend answered the connect.
+        ConnectUs = "connect_us",
+        /// Time until the backend's first byte.
+        FirstByteUs = "first_byte_us",
+        /// Time until the end.
+        TotalUs = "total_us",
+        /// Bytes delivered from the client.
+        BytesUp = "bytes_up",
+        /// Bytes delivered to the client.
+        BytesDown = "bytes_down",
+        /// The worker.
+        Worker = "worker",
+        /// Why the session ended.
+        Reason = "reason",
+        /// The rule in dry run that would have refused the client, where there is one.
+        DryRun = "dry_run",
+        /// How many sessions the line stands for.
+        Sample = "sample",
+    }
+}
+
+/// What [`LogField::Standard`] stands for, in its order.
+const STANDARD: [LogField; 17] = [
+    LogField::Time,
+    LogField::Session,
+    LogField::Listener,
+    LogField::Client,
+    LogField::Backend,
+    LogField::Pool,
+    LogField::Strategy,
+    LogField::Attempts,
+    LogField::QueuedUs,
+    LogField::ConnectUs,
+    LogField::FirstByteUs,
+    LogField::TotalUs,
+    LogField::BytesUp,
+    LogField::BytesDown,
+    LogField::Worker,
+    LogField::Reason,
+    LogField::DryRun,
+];

@@ -71,7 +71,7 @@ pub use key::Key;
 pub use limits::{Overload, RateLimit, SourceLimits, Tarpit};
 pub use listener::{ATTEMPTS, Defaults, HalfClose, HalfSent, Listener, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
-pub use log::{AccessLog, LogFormat, LogSink, RecordFormat};
+pub use log::{AccessLog, LogField, LogFormat, LogOnly, LogSink, RecordFormat};
 pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
 pub use pool::Pool;

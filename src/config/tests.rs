@@ -3,6 +3,7 @@
 use super::*;
 
 mod live;
+mod log;
 mod rules;
 mod strategies;
 
@@ -39,6 +40,7 @@ fn defaults(listener: Listener, backends: Vec<Backend>) -> Config {
         access_log: Some(AccessLog {
             to: LogSink::Stdout,
             format: LogFormat::KeyValue,
+            ..AccessLog::default()
         }),
         admin: Some(Admin::default()),
         ..Config::of(vec![listener], vec![Pool::of("web", backends)])

@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
 use thiserror::Error;
 
+use super::log::{JOURNALD, JOURNALD_SOCKET, SYSLOG, SYSLOG_SOCKET};
 use super::reader::At;
 use super::{AdminState, Backend, Key, LogSink, RecordFormat, Strategy, codec, foreign};
 use crate::address::{Address, AddressError, kind_of_no_server};
@@ -135,6 +136,8 @@ pub const OFFENCES: RangeInclusive<u32> = 1..=1_000_000;
 pub const ATTEMPTS: RangeInclusive<u32> = 1..=16;
 /// Weights of a backend.
 pub const WEIGHT: RangeInclusive<u32> = 0..=256;
+/// Sessions of which one is logged.
+pub const SAMPLE: RangeInclusive<u32> = 1..=1_000_000;
 /// Clients that persistence remembers.
 pub const CLIENTS: RangeInclusive<u32> = 1..=1 << 24;
 /// Clients that wait for a pool; 0: none.
@@ -291,10 +294,29 @@ pub fn seed(text: &OsStr) -> Result<u64, ValueError> {
 
 /// Reads where a log goes: `-` is standard output, all else a file.
 pub(super) fn log_sink(text: &str) -> Option<LogSink> {
+    if let Some(path) = server_socket(text, SYSLOG, SYSLOG_SOCKET) {
+        return path.map(LogSink::Syslog);
+    }
+    if let Some(path) = server_socket(text, JOURNALD, JOURNALD_SOCKET) {
+        return path.map(LogSink::Journald);
+    }
     match text {
         "-" => Some(LogSink::Stdout),
         path => is_file(Path::new(path)).then(|| LogSink::File(path.into())),
     }
+}
+
+/// The socket of a log server, where the text names one: its word alone, or with `:PATH`. `None`
+/// inside: no socket can have that path.
+fn server_socket(text: &str, word: &str, default: &str) -> Option<Option<PathBuf>> {
+    let rest = text.strip_prefix(word)?;
+    if rest.is_empty() {
+        return Some(Some(default.into()));
+    }
+    let path = Path::new(rest.strip_prefix(':')?);
+    // sun_path of unix(7), with its closing NUL.
+    let fits = is_file(path) && path.as_os_str().len() < 108;
+    Some(fits.then(|| path.into()))
 }
 
 /// Whether a path may be that of a file.

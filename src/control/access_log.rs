@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, TryLockError};
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,19 +12,22 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, TryRecvError};
 use tokio::sync::{Notify, oneshot};
+use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File;
 
-use crate::config::{AccessLog, LogSink};
+use crate::config::{AccessLog, LogOnly, LogSink};
+use crate::session::CloseReason;
 use crate::sys::{self, Doorbell};
 use crate::time::SECOND;
 use crate::wording::plural;
-use crate::worker::{Record, Stats};
+use crate::worker::{LogRule, Record, Stats};
 
 use super::{StartError, aside};
 
 mod line;
+pub(super) mod socket;
 
-use line::write_line;
+use line::{Layout, write_line};
 
 /// Where lines go.
 pub(super) struct Sink {
@@ -33,20 +36,23 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    fn path(&self) -> Option<PathBuf> {
-        match &self.log.to {
-            LogSink::Stdout => None,
-            LogSink::File(path) => Some(path.clone()),
-        }
+    /// Which sessions get a line.
+    pub(super) fn rule(&self) -> LogRule {
+        rule(&self.log)
     }
 
-    /// Opens it, before anything listens: a mistake is reported at once.
+    /// Opens it, before anything listens: a mistake is reported at once. A log server that is not
+    /// there may come.
     pub(super) fn open(log: &AccessLog) -> Result<Self, StartError> {
-        let file = open(&log.to).map_err(|error| StartError::AccessLog {
-            path: match &log.to {
-                LogSink::Stdout => "-".to_owned(),
-                LogSink::File(path) => path.display().to_string(),
-            },
+        let file = match (open(&log.to), log.to.socket()) {
+            (Err(error), Some(path)) if socket::is_absent(&error) => {
+                log::warn!("{}", socket::absence(path, &error));
+                socket::unconnected()
+            }
+            (opened, _) => opened,
+        };
+        let file = file.map_err(|error| StartError::AccessLog {
+            path: log.to.to_string(),
             error,
         })?;
         Ok(Self {
@@ -57,7 +63,7 @@ impl Sink {
 
     /// Warns if another process writes this file: two balancers that start in one directory do.
     pub(super) fn warn_if_shared(&self) {
-        if let Some(path) = self.path()
+        if let LogSink::File(path) = &self.log.to
             && matches!(self.file.try_lock(), Err(TryLockError::WouldBlock))
         {
             log::warn!(
@@ -68,18 +74,30 @@ impl Sink {
     }
 }
 
+/// Which sessions get a line.
+pub(super) fn rule(log: &AccessLog) -> LogRule {
+    let takes = |reason: &CloseReason| match &log.only {
+        LogOnly::All => true,
+        LogOnly::Errors => !reason.is_orderly(),
+        LogOnly::Reasons(reasons) => reasons.contains(reason),
+    };
+    let reasons = CloseReason::ALL.into_iter().filter(takes);
+    LogRule::new(reasons, log.sample.get())
+}
+
 fn open(to: &LogSink) -> io::Result<fs::File> {
     match to {
         LogSink::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
         LogSink::File(path) => sys::open_to_append(path, MODE),
+        LogSink::Syslog(path) | LogSink::Journald(path) => socket::connect(path),
     }
 }
 
 /// Requests to the running writer.
 #[derive(Default)]
 pub(super) struct Orders {
-    /// The file that lines go to, if it is one.
-    path: RefCell<Option<PathBuf>>,
+    /// Where lines go, if it can be opened again.
+    to: RefCell<Option<LogSink>>,
     /// A task opens the file again.
     opening: Cell<bool>,
     /// The file was rotated since the task last opened it.
@@ -136,16 +154,16 @@ impl Orders {
     async fn open_again(self: Rc<Self>, doorbell: Arc<Doorbell>) {
         let mut failed = false;
         while self.rotated.replace(false) {
-            let Some(path) = self.path.borrow().clone() else {
+            let Some(to) = self.to.borrow().clone() else {
                 break;
             };
-            let its = path.clone();
+            let its = to.clone();
             let mut asked = self.asked.take();
-            let opened = aside::begin(move || sys::open_to_append(&its, MODE)).await;
+            let opened = aside::begin(move || open(&its)).await;
             let opened =
                 opened.unwrap_or_else(|_| Err(io::Error::other("no thread can be created")));
             // A reload may have replaced the log.
-            if self.path.borrow().as_ref() != Some(&path) {
+            if self.to.borrow().as_ref() != Some(&to) {
                 self.rotated.set(true);
                 self.asked.borrow_mut().append(&mut asked);
                 continue;
@@ -153,7 +171,7 @@ impl Orders {
             match opened {
                 Ok(file) => {
                     if std::mem::take(&mut failed) {
-                        log::info!("the access log {} is open again", path.display());
+                        log::info!("the access log {} is open again", shown(&to));
                     }
                     if let Some(mut before) = self.opened.take() {
                         asked.append(&mut before.asked);
@@ -164,10 +182,14 @@ impl Orders {
                 Err(error) => {
                     answer(asked, &Err(error.to_string()));
                     if !std::mem::replace(&mut failed, true) {
-                        let path = path.display();
+                        let lines = match to.socket() {
+                            Some(_) => "are lost until its server is there",
+                            None => "go to the old file",
+                        };
                         log::error!(
-                            "cannot open the access log {path} again: {error}; lines go to the \
-                             old file, and opening is tried again each second"
+                            "cannot open the access log {} again: {error}; lines {lines}, and \
+                             opening is tried again each second",
+                            shown(&to)
                         );
                     }
                     self.rotated.set(true);
@@ -179,14 +201,15 @@ impl Orders {
         self.opening.set(false);
     }
 
-    /// The file that lines go to, if it is one.
+    /// The file or the socket that lines go to, if it is one.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        self.path.borrow().clone()
+        let to = self.to.borrow();
+        to.as_ref().and_then(LogSink::path).map(Path::to_owned)
     }
 
     /// Switches to another log, which the workers send records to from now on, or are about to.
     pub(super) fn switch(&self, log: Log, doorbell: &Doorbell) {
-        self.path.replace(log.sink.as_ref().and_then(Sink::path));
+        self.to.replace(to_open_again(&log));
         self.opened.take();
         self.next.replace(Some(log));
         self.wake(doorbell);
@@ -224,6 +247,18 @@ impl Orders {
     }
 }
 
+/// Where the lines of a log go, if it can be opened again.
+fn to_open_again(log: &Log) -> Option<LogSink> {
+    let to = log.sink.as_ref().map(|sink| &sink.log.to);
+    to.filter(|to| **to != LogSink::Stdout).cloned()
+}
+
+/// The path of a log that is opened again.
+fn shown(to: &LogSink) -> String {
+    let path = to.path().map(|path| path.display().to_string());
+    path.unwrap_or_else(|| "-".to_owned())
+}
+
 /// Answers the callers that still wait.
 fn answer(asked: Vec<Asked>, outcome: &Result<(), String>) {
     for asked in asked {
@@ -233,13 +268,13 @@ fn answer(asked: Vec<Asked>, outcome: &Result<(), String>) {
 
 /// Writes the lines of all workers, in batches.
 pub(super) struct AccessLogWriter {
-    log: Option<(AccessLog, File)>,
+    log: Option<(Layout, File)>,
     records: Receiver<Record>,
     doorbell: Arc<Doorbell>,
     orders: Rc<Orders>,
     stats: Vec<Arc<Stats>>,
-    /// The worker of each line of the batch.
-    workers: Vec<u32>,
+    /// The worker of each line of the batch, and where the line ends.
+    lines: Vec<(u32, usize)>,
     /// Lines that were reported as lost so far.
     reported: u64,
     /// When they were reported, in ns of the workers' clock.
@@ -255,14 +290,14 @@ impl AccessLogWriter {
         orders: &Rc<Orders>,
         stats: Vec<Arc<Stats>>,
     ) -> Self {
-        orders.path.replace(log.sink.as_ref().and_then(Sink::path));
+        orders.to.replace(to_open_again(&log));
         Self {
-            log: log.sink.map(|sink| (sink.log, File::from_std(sink.file))),
+            log: log.sink.map(begin),
             records: log.records,
             doorbell: Arc::clone(doorbell),
             orders: Rc::clone(orders),
             stats,
-            workers: Vec::new(),
+            lines: Vec::new(),
             reported: 0,
             reported_at: 0,
             patience: PATIENCE,
@@ -328,9 +363,9 @@ impl AccessLogWriter {
         while batch.len() < BATCH_BYTES {
             match self.records.try_recv() {
                 Ok(record) => {
-                    if let Some((log, _)) = &self.log {
-                        write_line(batch, &record, log.format);
-                        self.workers.push(record.worker);
+                    if let Some((layout, _)) = &self.log {
+                        write_line(batch, &record, layout);
+                        self.lines.push((record.worker, batch.len()));
                     }
                 }
                 Err(error) => return error == TryRecvError::Disconnected,
@@ -345,7 +380,7 @@ impl AccessLogWriter {
             return;
         };
         self.records = next.records;
-        let log = next.sink.map(|sink| (sink.log, File::from_std(sink.file)));
+        let log = next.sink.map(begin);
         if let Some((_, old)) = std::mem::replace(&mut self.log, log) {
             close(old);
         }
@@ -354,47 +389,64 @@ impl AccessLogWriter {
     /// Writes the whole batch, and returns its memory for the next one.
     async fn write(&mut self, batch: String) -> String {
         let mut bytes = batch.into_bytes();
-        let workers = std::mem::take(&mut self.workers);
-        let Some((_, file)) = &self.log else {
+        let lines = std::mem::take(&mut self.lines);
+        let Some((layout, file)) = &self.log else {
             return String::new();
         };
-        // The last lines of the batch.
-        let lose = |lines: usize| {
-            for &worker in workers.iter().rev().take(lines) {
-                self.stats[worker as usize].log_unwritten.increment();
+        // The lines that end behind the one place, and not behind the other.
+        let lose = |from: usize, to: usize| {
+            for (worker, end) in &lines {
+                if (from + 1..=to).contains(end) {
+                    self.stats[*worker as usize].log_unwritten.increment();
+                }
             }
         };
-        let lines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
-        while !bytes.is_empty() {
-            let left = lines(&bytes);
+        let (mut at, all) = (0, bytes.len());
+        while at < all {
+            // A file takes all lines at once, a socket one.
+            let next = lines.partition_point(|(_, end)| *end <= at);
+            let next = lines.get(next).filter(|_| layout.is_for_socket());
+            let end = next.map_or(all, |(_, end)| *end);
             // At the file's own position, which is its end, as it is opened to append.
-            let mut write = Box::pin(file.write_at(bytes, u64::MAX).submit());
-            let (outcome, rest) = tokio::select! {
+            let write = file.write_at(bytes.slice(at..end), u64::MAX);
+            let mut write = Box::pin(write.submit());
+            let (outcome, slice) = tokio::select! {
                 biased;
                 written = &mut write => written,
                 // The reader of the old file may never read again.
                 () = self.orders.may_give_up(self.patience) => {
-                    lose(left);
+                    lose(at, all);
                     self.orders.give_up(write);
                     return String::new();
                 }
             };
-            bytes = rest;
+            bytes = slice.into_inner();
             match outcome {
-                Ok(written) if written > 0 => {
-                    bytes.drain(..written);
-                }
+                Ok(written) if written > 0 => at += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A full pipe that another process made nonblocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(BATCH_WAIT).await;
                 }
-                Ok(_) | Err(_) => {
-                    lose(left);
-                    bytes.clear();
+                Err(error) if socket::is_too_long(&error) => {
+                    lose(at, end);
+                    at = end;
+                }
+                Ok(_) => {
+                    lose(at, all);
+                    at = all;
+                }
+                Err(error) => {
+                    lose(at, all);
+                    at = all;
+                    if layout.is_for_socket() && socket::has_gone(&error) {
+                        // It reports its failures; no caller waits for the outcome.
+                        drop(self.orders.reopen(&self.doorbell));
+                    }
                 }
             }
         }
+        bytes.clear();
         String::from_utf8(bytes).unwrap_or_default()
     }
 
@@ -428,6 +480,11 @@ impl AccessLogWriter {
         );
         (self.reported, self.reported_at) = (lost, now);
     }
+}
+
+/// How lines look from now on, and where they go.
+fn begin(sink: Sink) -> (Layout, File) {
+    (Layout::of(&sink.log), File::from_std(sink.file))
 }
 
 /// Closes a file once its last operation has ended, which may be never.
@@ -472,6 +529,7 @@ mod tests {
             let log = AccessLog {
                 to: LogSink::Stdout,
                 format: LogFormat::Json,
+                ..AccessLog::default()
             };
             let sink = Some(Sink { log, file });
             let (_sender, records) = crossbeam::channel::bounded(1);

@@ -10,6 +10,7 @@ use crate::admin::Tokens;
 use crate::config::{AccessLog, Config, Discovery, LogSink, Pool, Verify};
 use crate::sys;
 
+use super::access_log::socket as log_socket;
 use super::{
     StartError, access_lists, admin_listeners, bans, capacity, discovery, health, listening,
     sandbox, systemd,
@@ -37,6 +38,12 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         && let Err(error) = sys::can_append_to(path)
     {
         let path = path.display().to_string();
+        found.push(StartError::AccessLog { path, error });
+    }
+    if let Some((to, Err(error))) = log_server(config)
+        && !log_socket::is_absent(&error)
+    {
+        let path = to.to_string();
         found.push(StartError::AccessLog { path, error });
     }
     if let Some(admin) = &config.admin {
@@ -92,7 +99,19 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
     });
     let kept = config.bans.file.as_deref().and_then(bans::mistake_in_kept);
     let kept = kept.map(|sentence| ("bans.file".to_owned(), sentence));
-    files.chain(kept).chain(socket).collect()
+    let log = log_server(config).and_then(|(to, connected)| {
+        let error = connected.err().filter(log_socket::is_absent)?;
+        let path = to.socket()?;
+        Some(("access_log".to_owned(), log_socket::absence(path, &error)))
+    });
+    files.chain(kept).chain(socket).chain(log).collect()
+}
+
+/// The log server that takes the access log, and whether it can be reached. It does not notice.
+fn log_server(config: &Config) -> Option<(&LogSink, io::Result<()>)> {
+    let to = &config.access_log.as_ref()?.to;
+    let path = to.socket()?;
+    Some((to, log_socket::connect(path).map(drop)))
 }
 
 /// The socket of the admin API, where the configuration names none.

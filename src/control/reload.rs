@@ -452,7 +452,7 @@ impl Balancer {
     }
 
     fn switch_log(&self, sink: Option<Sink>) {
-        if let Some(records) = self.workers.log(sink.is_some()) {
+        if let Some(records) = self.workers.log(sink.as_ref().map(Sink::rule)) {
             self.log_orders
                 .switch(Log { sink, records }, &self.workers.log_bell);
         }

@@ -19,13 +19,13 @@ use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell};
 use crate::wording::plural;
-use crate::worker::{Command, Inbox, Record, Setup, Stats, Worker};
+use crate::worker::{Command, Inbox, LogFeed, Record, Setup, Stats, Worker};
 
 use super::bans::KeptBans;
 use super::listening::{self, Patience};
 use super::syn_filter::Attachment;
 use super::workers::{LOG_QUEUE_LINES, WorkerHandle, Workers};
-use super::{StartError, capacity, sandbox};
+use super::{StartError, access_log, capacity, sandbox};
 
 /// The arguments of a worker's thread.
 ///
@@ -137,19 +137,22 @@ pub(super) async fn start(
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
     let (mut workers, record_sender) = before_threads(config, &plan, snapshot, seed)?;
-    let log = config.access_log.as_ref().map(|_| record_sender);
+    let log = config.access_log.as_ref().map(|log| LogFeed {
+        records: record_sender,
+        rule: access_log::rule(log),
+    });
     spawn_workers(&mut workers, plan, &bound, log)?;
     sys::done_with_rings().map_err(SetupError::Other)?;
     workers.note(&Arc::clone(&workers.snapshot), bound);
     Ok(workers)
 }
 
-/// Starts every worker, and returns once all of them accept. `log` takes records of the access log.
+/// Starts every worker, and returns once all of them accept. `log` takes records of sessions.
 fn spawn_workers(
     workers: &mut Workers,
     plan: Plan,
     bound: &[Bound],
-    log: Option<Sender<Record>>,
+    log: Option<LogFeed>,
 ) -> Result<(), StartError> {
     let count = plan.workers();
     let (ready, readiness) = channel::bounded(plan.cpus.len());

@@ -21,7 +21,7 @@ use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell, SocketPlace};
 use crate::time::{MS, NEVER, SECOND};
-use crate::worker::{Command, Record, SessionFilter, SessionInfo, Stats};
+use crate::worker::{Command, LogFeed, LogRule, Record, SessionFilter, SessionInfo, Stats};
 
 use super::aside;
 use super::replies::Replies;
@@ -455,12 +455,16 @@ impl Workers {
             .map(|its| its.bound.address.clone())
     }
 
-    /// Has every worker write lines of the access log, or none; answers with where the lines
-    /// arrive.
-    pub(super) fn log(&self, on: bool) -> Option<Receiver<Record>> {
+    /// Has every worker log the sessions that the rule takes, or none; answers with where the
+    /// records arrive.
+    pub(super) fn log(&self, rule: Option<LogRule>) -> Option<Receiver<Record>> {
         let (sender, records) = channel::bounded(LOG_QUEUE_LINES);
-        self.tell_all(|| Command::Log(on.then(|| sender.clone())));
-        on.then_some(records)
+        let feed = |rule| LogFeed {
+            records: sender.clone(),
+            rule,
+        };
+        self.tell_all(|| Command::Log(rule.map(feed)));
+        rule.map(|_| records)
     }
 
     /// Lists the matching sessions: one list arrives from each worker.

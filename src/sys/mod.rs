@@ -43,9 +43,9 @@ pub use privileges::{
     has_capability, has_no_new_privileges,
 };
 pub use process::{
-    allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, io_uring_disabled,
-    kernel_release, pin_to, precise_timers, raise_descriptor_limit, release_signals,
-    replace_handlers, with_signals_blocked,
+    allowed_cpus, await_signals, block_signals, descriptor_limit, hold_signals, host_name,
+    io_uring_disabled, kernel_release, pin_to, precise_timers, raise_descriptor_limit,
+    release_signals, replace_handlers, with_signals_blocked,
 };
 pub use seccomp::{can_filter_calls, confine_process, confine_worker, misbehave, settle_allocator};
 pub use socket::{

@@ -207,6 +207,15 @@ pub fn kernel_release() -> String {
     )
 }
 
+/// The name of this machine; `-` where it has none that a line of a log may hold.
+#[must_use]
+pub fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    let is_plain = (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    if is_plain { name } else { "-" }.to_owned()
+}
+
 /// The value of `kernel.io_uring_disabled`, where there is one (6.6).
 #[must_use]
 pub fn io_uring_disabled() -> Option<u32> {

@@ -18,6 +18,7 @@ mod held;
 mod hoarders;
 mod lanes;
 mod latencies;
+mod log_feed;
 mod metrics;
 mod numbers;
 mod queue;
@@ -34,7 +35,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::Receiver;
 use slab::Slab;
 
 use crate::guard::Sample;
@@ -54,6 +55,7 @@ use held::Held;
 use hoarders::Hoarders;
 use lanes::Lanes;
 pub use latencies::{Counts, Latencies, Times};
+pub use log_feed::{LogFeed, LogRule};
 pub use metrics::{Histograms, Number, Progress, Stats};
 pub use numbers::{NUMBERS, Numbers};
 pub use queue::Inbox;
@@ -84,7 +86,7 @@ pub struct Setup {
     pub inboxes: Arc<[Inbox]>,
     /// The queue of the access log, whose lines are dropped where it is full; `None` while the log
     /// is off.
-    pub log: Option<Sender<Record>>,
+    pub log: Option<LogFeed>,
     /// The worker's counters, which any thread may read.
     pub stats: Arc<Stats>,
 }
@@ -135,7 +137,7 @@ pub struct Worker<K> {
     inboxes: Arc<[Inbox]>,
     /// When to look for places that come free without a call; [`NEVER`] while no client waits.
     look_at: u64,
-    log: Option<Sender<Record>>,
+    log: Option<LogFeed>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
     stall: Stall,

@@ -41,7 +41,13 @@ impl<K: Kernel> Worker<K> {
         (reason, action): Denial,
     ) {
         self.stats.closed[reason as usize].increment();
-        if self.log.is_some() {
+        // It would have the next number.
+        let id = (self.id, self.sessions_opened + 1);
+        if self
+            .log
+            .as_ref()
+            .is_some_and(|log| log.rule.takes(id, reason))
+        {
             if self.refusals.takes(self.now, LINES_MAX) {
                 let client = client.or_else(|| self.kernel.peer(&socket));
                 self.log_refused(port, client, reason);

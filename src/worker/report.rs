@@ -11,6 +11,7 @@ use crate::session::{CloseReason, Summary};
 use crate::snapshot::{LiveListener, Snapshot};
 
 use super::filter::SessionFilter;
+use super::log_feed::LogFeed;
 use super::metrics::Histograms;
 use super::sessions::SessionInfo;
 
@@ -21,8 +22,8 @@ pub enum Command {
     Publish(Arc<Snapshot>),
     /// Hand over the histograms and begin new ones.
     TakeHistograms(Sender<(u32, Box<Histograms>)>),
-    /// Put access log lines into this queue from now on; `None`: write no more.
-    Log(Option<Sender<Record>>),
+    /// Hand the records of the access log to this feed from now on; `None`: no more.
+    Log(Option<LogFeed>),
     /// List the sessions that match.
     Sessions(SessionFilter, Sender<Vec<SessionInfo>>),
     /// Close the sessions that match, evenly spread over this time; answered by how many there are.

@@ -5,17 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
-
 use crate::kernel::Kernel;
 use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, SessionState, View};
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::time::{NEVER, nanos};
 
+use super::Worker;
 use super::filter::{SessionFilter, SessionId};
+use super::log_feed::LogFeed;
 use super::slot::Slot;
-use super::{Record, Worker};
 
 /// A session in a list.
 #[derive(Clone, Debug)]
@@ -229,7 +228,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Switches the access log on or off. It needs the clients' addresses, which are looked up now:
     /// at the end of its session a client may have gone.
-    pub(super) fn set_log(&mut self, log: Option<Sender<Record>>) {
+    pub(super) fn set_log(&mut self, log: Option<LogFeed>) {
         if log.is_some() && self.log.is_none() {
             let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
             keys.into_iter().for_each(|key| self.learn_peer(key));

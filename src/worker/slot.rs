@@ -436,7 +436,12 @@ impl<K: Kernel> Worker<K> {
 
         self.stats.closed[reason as usize].increment();
         self.measure(&summary);
-        if self.log.is_none() {
+        let id = (self.id, slot.number);
+        if !self
+            .log
+            .as_ref()
+            .is_some_and(|log| log.rule.takes(id, reason))
+        {
             return;
         }
         let stopped_early = slot.target.is_none()
@@ -461,7 +466,7 @@ impl<K: Kernel> Worker<K> {
     /// Queues a line of the access log. A full queue drops it.
     pub(super) fn write_record(&self, record: Record) {
         let Some(log) = &self.log else { return };
-        if log.try_send(record).is_ok() {
+        if log.records.try_send(record).is_ok() {
             self.kernel.wake(Sleeper::LogWriter);
         } else {
             self.stats.log_dropped.increment();

@@ -50,7 +50,8 @@ fn an_unknown_field() {
     refused(
         "unknown_field",
         "(access_log: (file: \"x\"))",
-        "config.ron:1:15: unknown field `file`: expected `to` or `format`
+        "config.ron:1:15: unknown field `file`: \
+         expected `to`, `format`, `only`, `sample` or `fields`
   | (access_log: (file: \"x\"))
   |               ^^^^",
     );
@@ -346,7 +347,7 @@ config.ron:3:22: invalid `max_connections` `99999999999999999999999`: expected a
 to 16777216, or \"auto\"
   |     max_connections: 99999999999999999999999,
   |                      ^^^^^^^^^^^^^^^^^^^^^^^
-config.ron:4:22: invalid `to` `\"\"`: expected \"-\", \"off\" or the path of a file
+config.ron:4:22: invalid `to` `\"\"`: expected \"-\", \"off\", \"syslog\", \"journald\" or the path of a file
   |     access_log: (to: \"\", format: \"jsn\"),
   |                      ^^
 config.ron:4:34: invalid `format` `jsn`, did you mean `json`?

@@ -48,6 +48,10 @@ fn check_refuses_what_run_refuses() {
             "access log text/a.log",
         ),
         (
+            "access_log: (to: \"syslog:text/log\")".to_owned(),
+            "access log syslog:text/log",
+        ),
+        (
             "admin: (audit_log: \"absent/a.log\")".to_owned(),
             "absent/a.log",
         ),

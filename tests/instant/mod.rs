@@ -57,7 +57,7 @@ impl Balancer {
             backlog: 0,
             mailbox: never(),
             inboxes: [Inbox::default()].into(),
-            log: Some(log),
+            log: Some(log.into()),
             stats: Arc::new(Stats::default()),
         };
         let kernel = InstantKernel::new(clients, usize::from(crowd), step);

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::thread;
+use std::time::Duration;
 
 use crate::api::look;
 use crate::balancer::{Balancer, Launch};
@@ -243,3 +244,158 @@ fn a_full_log_delays_no_session() {
 /// More lines than the queue's 16,384, the writer and the pipe hold together.
 const SESSIONS: usize = 18_000;
 const CLIENTS: usize = 8;
+
+#[test]
+fn errors_are_logged_with_the_chosen_fields_and_ordinary_sessions_are_not() {
+    watched(|| {
+        let (backend, to) = peers::listen();
+        let pool = format!("backends: [\"{to}\"]");
+        let log = "access_log: (to: \"-\", only: \"errors\", fields: [\"reason\", \"bytes_up\"])";
+        let balancer = Launch::with_pool(&pool).settings(log).start();
+        for _ in 0..3 {
+            let (client, mut accepted) = peers::session(&balancer, &backend);
+            client.shutdown(Shutdown::Write).unwrap();
+            expect_end(&mut accepted);
+        }
+        let (client, mut accepted) = peers::session(&balancer, &backend);
+        peers::reset(client);
+        expect_reset(&mut accepted);
+        // Both sides have ended before: a line of an ordinary session would stand above.
+        let (mut client, accepted) = peers::session(&balancer, &backend);
+        peers::reset(accepted);
+        expect_reset(&mut client);
+        let lines = balancer.output().lines(2);
+        let reasons: Vec<_> = lines.iter().map(|line| line.split(' ').next()).collect();
+        let want = ["reason=client_reset", "reason=backend_reset"];
+        assert_eq!(reasons, want.map(Some));
+        assert!(lines[0].contains(" bytes_up="), "{lines:?}");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_sample_of_ordinary_sessions_stands_for_all_of_them() {
+    watched(|| {
+        let backend = Backend::echo();
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let log = "access_log: (to: \"-\", format: \"json\", sample: 4, \
+                   fields: [\"session\", \"sample\"])";
+        let balancer = Launch::with_pool(&pool).settings(log).start();
+        for _ in 0..200 {
+            ping(&mut balancer.connect(), b"hello");
+        }
+        eventually("all sessions have ended", || {
+            balancer.number("closed.client_closed") == 200
+        });
+        // Whether a session has a line follows from its id, so that this number never differs.
+        let lines = balancer.output().lines(SAMPLED);
+        assert_eq!(lines.len(), SAMPLED);
+        assert!(
+            lines.iter().all(|line| line.ends_with(",\"sample\":4}")),
+            "{lines:?}"
+        );
+        balancer.finish();
+    });
+}
+
+/// Of the sessions 1 to 200 of worker 0, those that a sample of 4 takes.
+const SAMPLED: usize = 45;
+
+/// A log server of our own, on a socket in the balancer's directory.
+fn log_server(launch: &Launch) -> UnixDatagram {
+    let server = UnixDatagram::bind(launch.dir().join("log.sock")).unwrap();
+    server
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    server
+}
+
+/// The next line that it gets.
+fn next_line(server: &UnixDatagram) -> String {
+    let mut datagram = vec![0; 8192];
+    let length = server.recv(&mut datagram).unwrap();
+    datagram.truncate(length);
+    String::from_utf8(datagram).unwrap()
+}
+
+#[test]
+fn a_syslog_server_gets_a_datagram_for_each_line_and_may_come_and_go() {
+    watched(|| {
+        let backend = Backend::echo();
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let log = "access_log: (to: \"syslog:log.sock\", format: \"json\", fields: [\"session\"])";
+        let launch = Launch::with_pool(&pool).settings(log);
+        let path = launch.dir().join("log.sock");
+        let first = log_server(&launch);
+        let balancer = launch.start();
+        for session in 1..=3 {
+            ping(&mut balancer.connect(), b"hello");
+            let line = next_line(&first);
+            let (head, text) = line.split_once(" - ").unwrap();
+            let head: Vec<_> = head.split(' ').collect();
+            assert_eq!(head[0], "<134>1", "{line}");
+            humantime::parse_rfc3339(head[1]).unwrap();
+            assert_eq!((head[3], head[5]), ("mahoraga", "session"), "{line}");
+            assert_eq!(head[4].parse(), Ok(balancer.process.0));
+            assert_eq!(text, format!("{{\"session\":\"0-{session}\"}}"));
+        }
+        drop(first);
+        fs::remove_file(&path).unwrap();
+        ping(&mut balancer.connect(), b"hello");
+        eventually("the line is lost", || balancer.number("log_unwritten") == 1);
+        let again = UnixDatagram::bind(&path).unwrap();
+        again.set_nonblocking(true).unwrap();
+        eventually("lines come again", || {
+            ping(&mut balancer.connect(), b"hello");
+            again.recv(&mut [0; 8192]).is_ok()
+        });
+        balancer.finish();
+    });
+}
+
+#[test]
+fn journald_gets_the_fields_of_a_session_each_by_its_name() {
+    watched(|| {
+        let (backend, to) = peers::listen();
+        let pool = format!("backends: [\"{to}\"]");
+        let log = "access_log: \"journald:log.sock\"";
+        let launch = Launch::with_pool(&pool).settings(log);
+        let server = log_server(&launch);
+        let balancer = launch.start();
+        let (client, mut accepted) = peers::session(&balancer, &backend);
+        peers::reset(client);
+        expect_reset(&mut accepted);
+        let datagram = next_line(&server);
+        let fields = datagram.lines().map(|line| line.split_once('=').unwrap());
+        let fields: HashMap<_, _> = fields.collect();
+        assert_eq!(key_values(fields["MESSAGE"])["reason"], "client_reset");
+        assert_eq!(fields["SYSLOG_IDENTIFIER"], "mahoraga");
+        assert_eq!(fields["PRIORITY"], "5");
+        assert_eq!(fields["MAHORAGA_REASON"], "client_reset");
+        assert_eq!(fields["MAHORAGA_BACKEND"], to);
+        assert!(!fields.contains_key("MAHORAGA_QUEUED_US"), "{datagram}");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_log_server_that_takes_nothing_stops_no_client() {
+    watched(|| {
+        let backend = Backend::echo();
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let log = "access_log: \"syslog:log.sock\"";
+        let launch = Launch::with_pool(&pool).settings(log);
+        let server = log_server(&launch);
+        let balancer = launch.start();
+        // More than the queue of a socket holds (net.unix.max_dgram_qlen).
+        let sessions = 1_000;
+        for _ in 0..sessions {
+            ping(&mut balancer.connect(), b"hello");
+        }
+        for _ in 0..sessions {
+            next_line(&server);
+        }
+        assert_eq!(balancer.number("log_unwritten"), 0);
+        balancer.finish();
+    });
+}

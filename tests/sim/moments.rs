@@ -124,7 +124,7 @@ fn setup(
         backlog: 0,
         mailbox,
         inboxes,
-        log: Some(log),
+        log: Some(log.into()),
         stats: Arc::default(),
     }
 }

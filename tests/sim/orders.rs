@@ -69,7 +69,7 @@ pub(crate) fn mix_in(
                 filter.limit = Some(random.pick(&[1, 1_000, 1_000]));
                 Command::Sessions(filter, bounded(1).0)
             }
-            6 => Command::Log(random.permille(700).then(|| log.clone())),
+            6 => Command::Log(random.permille(700).then(|| log.clone().into())),
             _ => Command::Beat(beat),
         };
         insert(command, commands, random);

@@ -74,7 +74,7 @@ impl Scenario {
             backlog: plan.backlog,
             mailbox: commands,
             inboxes,
-            log: Some(log),
+            log: Some(log.into()),
             stats: Arc::default(),
         };
         Self::of(kernel, setup, records, plan.pools)

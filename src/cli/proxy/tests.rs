@@ -157,6 +157,7 @@ fn every_flag_arrives() {
         access_log: Some(AccessLog {
             to: LogSink::File("a.log".into()),
             format: LogFormat::Json,
+            ..AccessLog::default()
         }),
         histogram_log: "b.hlog".into(),
         admin: Some(Admin {

@@ -15,11 +15,13 @@ use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable, Bandwidth,
     Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener,
-    LogFormat, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader, QueueLimits, Rates,
-    RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier, Verify, parse,
+    LogField, LogFormat, LogOnly, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader,
+    QueueLimits, Rates, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier,
+    Verify, parse,
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
+use crate::session::CloseReason;
 use crate::shared::Shared;
 
 #[track_caller]
@@ -243,11 +245,24 @@ impl Chance<'_> {
             trusted: self.prefixes(12),
             shutdown_grace: self.ms(0, 86_400_000),
             access_log: self.maybe(|chance| AccessLog {
-                to: match chance.half() {
-                    true => LogSink::Stdout,
-                    false => LogSink::File(chance.path()),
+                to: match chance.0.u32(..6) {
+                    0..2 => LogSink::Stdout,
+                    2..4 => LogSink::File(chance.path()),
+                    4 => LogSink::Syslog(chance.path()),
+                    _ => LogSink::Journald("/run/systemd/journal/socket".into()),
                 },
                 format: chance.pick(&LogFormat::ALL).1,
+                only: chance.pick(&[
+                    LogOnly::All,
+                    LogOnly::Errors,
+                    LogOnly::Reasons(vec![CloseReason::Killed, CloseReason::Stalled]),
+                ]),
+                sample: NonZeroU32::new(chance.0.u32(1..=1_000_000)).unwrap(),
+                fields: chance.pick(&[
+                    vec![LogField::Standard],
+                    vec![LogField::Sample, LogField::Standard],
+                    vec![LogField::Client, LogField::Reason],
+                ]),
             }),
             log_format: self.pick(&RecordFormat::ALL).1,
             histogram_log: self

@@ -134,7 +134,15 @@ fn levels_of_the_operational_log() {
 fn sinks() {
     assert_eq!(log_sink("-"), Some(LogSink::Stdout));
     assert_eq!(log_sink("./off"), Some(LogSink::File("./off".into())));
-    for bad in ["logs/", ""] {
+    assert_eq!(log_sink("syslog.1"), Some(LogSink::File("syslog.1".into())));
+    for text in ["syslog", "syslog:a", "journald", "journald:/run/b"] {
+        let sink = log_sink(text).unwrap();
+        assert!(sink.socket().is_some());
+        assert_eq!(sink.to_string(), text);
+    }
+    assert_eq!(log_sink("syslog:/dev/log"), log_sink("syslog"));
+    let long = format!("syslog:/{}", "x".repeat(107));
+    for bad in ["logs/", "", "syslog:", "journald:/run/", &long] {
         assert_eq!(log_sink(bad), None);
     }
 }

@@ -3,48 +3,140 @@
 use std::fmt::{self, Write as _};
 use std::time::SystemTime;
 
-use crate::config::LogFormat;
+use crate::config::{AccessLog, LogField, LogFormat, LogSink};
 use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
-use crate::worker::Record;
+use crate::worker::{LogRule, Record};
 
-/// The fields of a line, each once, in both formats.
-pub(super) fn write_line(out: &mut String, record: &Record, format: LogFormat) {
-    let ended = SystemTime::now() - between(record.closed_at, sys::monotonic());
+use super::socket::{JOURNAL_HEAD, JournalFields, Level, SyslogHead};
+
+/// How lines look.
+pub(super) struct Layout {
+    format: LogFormat,
+    fields: Vec<LogField>,
+    /// Which sessions have a line, and so how many one stands for.
+    rule: LogRule,
+    framing: Framing,
+}
+
+/// What stands around a line.
+enum Framing {
+    /// A file has lines.
+    Newline,
+    Syslog(SyslogHead),
+    Journald,
+}
+
+impl Layout {
+    pub(super) fn of(log: &AccessLog) -> Self {
+        Self {
+            format: log.format,
+            fields: log.written_fields(),
+            rule: super::rule(log),
+            framing: match log.to {
+                LogSink::Stdout | LogSink::File(_) => Framing::Newline,
+                LogSink::Syslog(_) => Framing::Syslog(SyslogHead::new()),
+                LogSink::Journald(_) => Framing::Journald,
+            },
+        }
+    }
+
+    /// Whether each line is a datagram.
+    pub(super) fn is_for_socket(&self) -> bool {
+        !matches!(self.framing, Framing::Newline)
+    }
+}
+
+/// Writes the line of a session: the fields of the layout, each once, in all formats.
+pub(super) fn write_line(out: &mut String, record: &Record, layout: &Layout) {
+    let level = match record.reason.is_orderly() {
+        true => Level::Info,
+        false => Level::Notice,
+    };
+    match &layout.framing {
+        Framing::Newline => {}
+        Framing::Syslog(head) => head.write(out, ended(record), level),
+        Framing::Journald => out.push_str(JOURNAL_HEAD),
+    }
     let mut line = Line {
-        out,
-        format,
+        out: &mut *out,
+        format: layout.format,
         first: true,
     };
-    let summary = &record.summary;
     line.begin();
-    line.text("time", humantime::format_rfc3339_millis(ended));
-    line.text(
-        "session",
-        format_args!("{}-{}", record.worker, record.number),
-    );
-    line.text("listener", &record.listener.name);
-    line.optional_text("client", record.client.as_ref());
-    line.optional_text(
-        "backend",
-        record.backend.as_ref().map(|backend| &backend.name),
-    );
-    line.text("pool", &record.listener.plan.pool().name);
-    line.text("strategy", &record.listener.plan.pool().strategy);
-    line.number("attempts", Some(u64::from(summary.attempts)));
-    line.number("queued_us", summary.queued.map(us));
-    line.number("connect_us", summary.connect.map(us));
-    line.number("first_byte_us", summary.first_byte.map(us));
-    line.number("total_us", Some(us(total(summary, record.closed_at))));
-    line.number("bytes_up", Some(summary.delivered[0]));
-    line.number("bytes_down", Some(summary.delivered[1]));
-    line.number("worker", Some(u64::from(record.worker)));
-    line.text("reason", record.reason);
-    if let Some(rule) = record.dry_run {
-        line.text("dry_run", CloseReason::from(rule));
+    for field in &layout.fields {
+        write_field(&mut line, record, *field, layout.rule);
     }
     line.end();
+    match &layout.framing {
+        Framing::Newline => out.push('\n'),
+        // The end of the datagram ends it.
+        Framing::Syslog(_) => {}
+        Framing::Journald => {
+            out.push('\n');
+            let mut fields = JournalFields::begin(out, level);
+            for field in &layout.fields {
+                write_field(&mut fields, record, *field, layout.rule);
+            }
+        }
+    }
+}
+
+fn ended(record: &Record) -> SystemTime {
+    SystemTime::now() - between(record.closed_at, sys::monotonic())
+}
+
+/// Where the fields of a line go.
+pub(super) trait Fields {
+    fn text(&mut self, key: &str, value: impl fmt::Display);
+
+    /// A number, or that there is none.
+    fn number(&mut self, key: &str, value: Option<u64>);
+
+    fn optional_text(&mut self, key: &str, value: Option<impl fmt::Display>) {
+        match value {
+            Some(value) => self.text(key, value),
+            None => self.number(key, None),
+        }
+    }
+}
+
+fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: LogRule) {
+    let summary = &record.summary;
+    let key = field.as_str();
+    match field {
+        LogField::Time => line.text(key, humantime::format_rfc3339_millis(ended(record))),
+        LogField::Session => line.text(key, format_args!("{}-{}", record.worker, record.number)),
+        LogField::Listener => line.text(key, &record.listener.name),
+        LogField::Client => line.optional_text(key, record.client.as_ref()),
+        LogField::Backend => {
+            let backend = record.backend.as_ref();
+            line.optional_text(key, backend.map(|backend| &backend.name));
+        }
+        LogField::Pool => line.text(key, &record.listener.plan.pool().name),
+        LogField::Strategy => line.text(key, &record.listener.plan.pool().strategy),
+        LogField::Attempts => line.number(key, Some(summary.attempts.into())),
+        LogField::QueuedUs => line.number(key, summary.queued.map(us)),
+        LogField::ConnectUs => line.number(key, summary.connect.map(us)),
+        LogField::FirstByteUs => line.number(key, summary.first_byte.map(us)),
+        LogField::TotalUs => line.number(key, Some(us(total(summary, record.closed_at)))),
+        LogField::BytesUp => line.number(key, Some(summary.delivered[0])),
+        LogField::BytesDown => line.number(key, Some(summary.delivered[1])),
+        LogField::Worker => line.number(key, Some(record.worker.into())),
+        LogField::Reason => line.text(key, record.reason),
+        LogField::DryRun => {
+            if let Some(denied) = record.dry_run {
+                line.text(key, CloseReason::from(denied));
+            }
+        }
+        LogField::Sample => {
+            let sessions = rule.stands_for(record.reason);
+            line.number(key, Some(sessions.into()));
+        }
+        // The layout has what it stands for.
+        LogField::Standard => {}
+    }
 }
 
 fn total(summary: &Summary, closed_at: u64) -> u64 {
@@ -69,11 +161,9 @@ impl Line<'_> {
     }
 
     fn end(&mut self) {
-        self.out.push_str(if self.format == LogFormat::Json {
-            "}\n"
-        } else {
-            "\n"
-        });
+        if self.format == LogFormat::Json {
+            self.out.push('}');
+        }
     }
 
     fn key(&mut self, key: &str) {
@@ -91,7 +181,9 @@ impl Line<'_> {
             write!(self.out, "{key}=")
         };
     }
+}
 
+impl Fields for Line<'_> {
     fn text(&mut self, key: &str, value: impl fmt::Display) {
         self.key(key);
         let value = value.to_string();
@@ -106,14 +198,6 @@ impl Line<'_> {
         }
     }
 
-    fn optional_text(&mut self, key: &str, value: Option<impl fmt::Display>) {
-        match value {
-            Some(value) => self.text(key, value),
-            None => self.number(key, None),
-        }
-    }
-
-    /// A number, or the format's word for none.
     fn number(&mut self, key: &str, value: Option<u64>) {
         self.key(key);
         let none = if self.format == LogFormat::Json {
