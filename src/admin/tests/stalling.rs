@@ -176,6 +176,13 @@ async fn a_connection_that_is_being_answered_keeps_its_place() {
         stream.write_all(request).await.unwrap();
         asking.push(stream);
     }
+    // Only then each of them is being answered.
+    let all_asked = async {
+        while world.played.lock().open() < CONNECTIONS_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    bounded(all_asked).await;
     let mut silent = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
         silent.push(UnixStream::connect(&world.socket).await.unwrap());

@@ -313,6 +313,11 @@ fn banned() -> Banned {
 fn sent<T>(_: Result<(), T>) {}
 
 impl Played {
+    /// The calls that it left open.
+    pub(super) fn open(&self) -> usize {
+        self.stuck.len()
+    }
+
     /// Answers the calls that it left open.
     pub(super) fn unstick(&mut self) {
         self.is_stuck = false;
