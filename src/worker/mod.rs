@@ -11,6 +11,7 @@ mod arrivals;
 mod backlog;
 mod backoff;
 mod banned;
+mod completed;
 mod connecting;
 mod filter;
 mod follow;
@@ -372,11 +373,11 @@ impl<K: Kernel> Worker<K> {
             Purpose::Wake => return self.read_mailbox(),
             Purpose::Detached => return,
             Purpose::Connect => return self.on_connect_completed(token, completion.outcome),
-            Purpose::Recv(from) => slot::received(from, completion.outcome, ends),
-            Purpose::Send(from) => slot::sent(from, completion.outcome),
-            Purpose::PollSource(from) => slot::source_ready(from, completion.outcome),
-            Purpose::PollSink(from) => slot::sink_ready(from, completion.outcome),
-            Purpose::Watch(side) => slot::watched(side, completion.outcome),
+            Purpose::Recv(from) => completed::received(from, completion.outcome, ends),
+            Purpose::Send(from) => completed::sent(from, completion.outcome),
+            Purpose::PollSource(from) => completed::source_ready(from, completion.outcome),
+            Purpose::PollSink(from) => completed::sink_ready(from, completion.outcome),
+            Purpose::Watch(side) => completed::watched(side, completion.outcome),
             Purpose::Retry | Purpose::Starvation(_) | Purpose::Pace(_) => {
                 unreachable!("a visit is no kernel operation")
             }
