@@ -69,6 +69,18 @@ impl Fault {
         }
     }
 
+    /// The outcome of a connect that failed by it, as the access log has it: the error's name, or
+    /// why there is none.
+    #[must_use]
+    pub fn outcome(self, errno: Errno) -> &'static str {
+        // Its connect was cancelled: the attempt's time was over.
+        if self == Self::Unanswered && errno == Errno::CANCELED {
+            return "timeout";
+        }
+        let name = errno.name().filter(|_| self != Self::Source);
+        name.unwrap_or(self.as_str())
+    }
+
     /// What an error of socket(2) or bind(2) is as one of connect(2), for [`Self::of_connect`]. A
     /// socket is bound to an address only, so EADDRNOTAVAIL says that this machine does not have
     /// it, not that a port is missing.

@@ -354,12 +354,33 @@ impl Errno {
     /// The peer did not answer in time.
     pub const TIMEDOUT: Self = Self(libc::ETIMEDOUT);
 
+    /// Its name, as errno(3) has it; `None` of one that no connect is known to fail with.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        let known = NAMES.iter().find(|(number, _)| *number == self.0);
+        known.map(|(_, name)| *name)
+    }
+
     /// Whether the same operation may simply be asked again.
     #[must_use]
     pub fn is_transient(self) -> bool {
         matches!(self.0, libc::EINTR | libc::EAGAIN)
     }
 }
+
+/// Makes [`NAMES`]: the constants of libc have the names that users know.
+macro_rules! names {
+    ($($name:ident)+) => {
+        [$((libc::$name, stringify!($name))),+]
+    };
+}
+
+/// The errors that a connect may fail with.
+const NAMES: [(i32, &str); 28] = names!(
+    ECONNREFUSED ECONNRESET ECONNABORTED ETIMEDOUT EHOSTUNREACH ENETUNREACH EHOSTDOWN ENETDOWN
+    ENONET ENETRESET ENOENT ENOTDIR EACCES EPERM EADDRNOTAVAIL EADDRINUSE EMFILE ENFILE ENOBUFS
+    ENOMEM EAGAIN EINTR EINVAL EAFNOSUPPORT EPROTOTYPE ECANCELED EPIPE EPROTO
+);
 
 impl std::fmt::Display for Errno {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -380,5 +401,7 @@ mod tests {
         assert_eq!(kind(Errno::CONNREFUSED), io::ErrorKind::ConnectionRefused);
         assert_eq!(kind(Errno::TIMEDOUT), io::ErrorKind::TimedOut);
         assert!(Errno(4).is_transient() && !Errno(104).is_transient());
+        assert_eq!(Errno(111).name(), Some("ECONNREFUSED"));
+        assert_eq!(Errno(-1).name(), None);
     }
 }

@@ -57,6 +57,8 @@ mod ends_together;
 mod equal_parts;
 #[path = "proxy/exhaustion.rs"]
 mod exhaustion;
+#[path = "proxy/explain.rs"]
+mod explain;
 #[path = "proxy/first_bytes.rs"]
 mod first_bytes;
 #[path = "proxy/fleet.rs"]

@@ -128,6 +128,11 @@ fn of_sessions() -> Vec<Endpoint> {
             .refuses(&[StatusCode::NOT_FOUND]),
         Endpoint::write(Method::DELETE, SESSION, "kill_session", h::kill_session)
             .says("Closes a session."),
+        Endpoint::read("/v1/explain", "explain", h::explain)
+            .says("Where the last sessions of a client, or one session, went, and why."),
+        Endpoint::read("/v1/explain/dry_run", "explain_dry_run", h::explain_dry_run)
+            .says("Where a client would go now, and why.")
+            .refuses(&[StatusCode::NOT_FOUND]),
     ]
 }
 

@@ -16,9 +16,11 @@ use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::exposition::{Format, Scrape};
 use super::model::{
     AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
-    BanStatus, Banned, BannedBy, CallerStatus, Changed, ConfigText, HistogramStatus, Killed,
-    Lifted, LiftedBans, Limits, ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened,
-    SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
+    BanStatus, Banned, BannedBy, CallerStatus, Changed, ConfigText, DryRunQuery, DryRunStatus,
+    EXPLANATIONS_MAX, ExplainQuery, HistogramStatus, Killed, Lifted, LiftedBans, Limits,
+    ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX,
+    SessionExplanation, SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
+    client_address,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -27,6 +29,7 @@ use crate::config::{
     AccessEdits, Backend, Change, ChangeError, Config, Listener, NewBan, Pool, values,
 };
 use crate::control::events::{EventWatch, Since};
+use crate::worker::{DecisionFilter, DecisionSubject, PreviewQuestion};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 /// Of any length.
@@ -251,6 +254,56 @@ pub(super) async fn sessions(
     }
     filter_is_known(&request, &filter).await?;
     sessions_of(&request, filter).await.map(LongJson)
+}
+
+pub(super) async fn explain(
+    request: ApiRequest,
+    Query(query): Query<ExplainQuery>,
+) -> LongAnswer<Vec<SessionExplanation>> {
+    let last = query.last.unwrap_or(1);
+    if !(1..=EXPLANATIONS_MAX).contains(&last) {
+        let why = format!("last: expected 1 to {EXPLANATIONS_MAX}");
+        return Err(Refusal::malformed(why));
+    }
+    let of = match (query.session, query.client) {
+        (Some(session), None) => DecisionSubject::Session(session),
+        (None, Some(client)) => match client_address(&client).map_err(Refusal::malformed)? {
+            (ip, Some(port)) => DecisionSubject::Connection((ip, port).into()),
+            (ip, None) => DecisionSubject::Client(ip),
+        },
+        (None, None) | (Some(_), Some(_)) => {
+            return Err(Refusal::malformed("expected either `session` or `client`"));
+        }
+    };
+    let filter = DecisionFilter { of, last };
+    let explained = request.ask(|reply| Call::Explain(filter, reply)).await?;
+    let silent = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    explained.map(LongJson).map_err(silent)
+}
+
+pub(super) async fn explain_dry_run(
+    request: ApiRequest,
+    Query(query): Query<DryRunQuery>,
+) -> LongAnswer<DryRunStatus> {
+    let (ip, port) = client_address(&query.client).map_err(Refusal::malformed)?;
+    let pools = request.ask(|reply| Call::Pools(Which::Named(query.pool.clone()), reply));
+    found("pool", &query.pool, &pools.await?, |pool| &pool.name)?;
+    let is_one_line = |text: &Option<String>| {
+        let text = text.as_deref().unwrap_or_default();
+        !text.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    if !is_one_line(&query.sni) || !is_one_line(&query.url) {
+        return Err(Refusal::malformed("sni, url: expected no spaces"));
+    }
+    let question = PreviewQuestion {
+        pool: query.pool,
+        client: (ip, port.unwrap_or(0)).into(),
+        host: query.sni,
+        target: query.url,
+    };
+    let told = request.ask(|reply| Call::DryRun(question, reply)).await?;
+    let silent = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
+    told.map(LongJson).map_err(silent)
 }
 
 pub(super) async fn kill_sessions(

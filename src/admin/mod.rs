@@ -36,11 +36,11 @@ pub use token_file::TokenFile;
 use crate::config::{Change, ChangeError, NewBan, Patch};
 use crate::control::events::Events;
 use crate::prefix::Prefix;
-use crate::worker::Counts;
+use crate::worker::{Counts, DecisionFilter, PreviewQuestion};
 use model::{
-    AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, HistogramStatus,
-    Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionFilter, SessionStatus, Status,
-    UnbanFilter,
+    AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, DryRunStatus,
+    HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionExplanation,
+    SessionFilter, SessionStatus, Status, UnbanFilter,
 };
 
 /// Why the ban of a network is not lifted.
@@ -81,6 +81,13 @@ pub enum Call {
     Pools(Which, Reply<Vec<PoolStatus>>),
     /// Sessions that are open now; or why not all are known.
     Sessions(SessionFilter, Reply<Result<Vec<SessionStatus>, String>>),
+    /// Where sessions went, and why; or why not all workers tell.
+    Explain(
+        DecisionFilter,
+        Reply<Result<Vec<SessionExplanation>, String>>,
+    ),
+    /// Where a client would go now, and why; or why that can't be told.
+    DryRun(PreviewQuestion, Reply<Result<DryRunStatus, String>>),
     /// Closes sessions. Answers with their number, or why none is closed.
     Kill(SessionFilter, Author, Reply<Result<u64, String>>),
     /// How long clients waited since the start: of each worker, of each kind.
@@ -222,6 +229,8 @@ impl Handle {
             | Call::UnbanAll(..)
             | Call::Pools(..)
             | Call::Sessions(..)
+            | Call::Explain(..)
+            | Call::DryRun(..)
             | Call::Kill(..)
             | Call::Latencies(_)
             | Call::Histograms(_)

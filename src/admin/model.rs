@@ -13,12 +13,17 @@ pub use crate::worker::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 
 mod access_lists;
 mod bans;
+mod explain;
 mod figures;
 
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
 pub use bans::{
     BANS, BANS_MAX, BanFilter, BanImportStatus, BanOrder, BanStatus, Banned, BannedBy, BansStatus,
     Lifted, LiftedBans, SynFilterMeans, SynFilterStatus, UnbanFilter,
+};
+pub use explain::{
+    AttemptStatus, CandidateStatus, DecisionStatus, DryRunQuery, DryRunStatus, EXPLANATIONS_MAX,
+    ExplainQuery, KeyStatus, SessionExplanation, WorkerChoice, client_address,
 };
 pub use figures::{
     ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,

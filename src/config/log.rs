@@ -257,6 +257,8 @@ words! {
         Worker = "worker",
         /// Why the session ended.
         Reason = "reason",
+        /// Each attempt with its backend, address, outcome and time.
+        AttemptsList = "attempts_list",
         /// The rule in dry run that would have refused the client, where there is one.
         DryRun = "dry_run",
         /// How many sessions the line stands for.
@@ -265,7 +267,7 @@ words! {
 }
 
 /// What [`LogField::Standard`] stands for, in its order.
-const STANDARD: [LogField; 17] = [
+const STANDARD: [LogField; 18] = [
     LogField::Time,
     LogField::Session,
     LogField::Listener,
@@ -282,5 +284,6 @@ const STANDARD: [LogField; 17] = [
     LogField::BytesDown,
     LogField::Worker,
     LogField::Reason,
+    LogField::AttemptsList,
     LogField::DryRun,
 ];

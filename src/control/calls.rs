@@ -28,6 +28,7 @@ use super::audit::Entry;
 use super::balancer::Balancer;
 use super::declared::EndedOrder;
 use super::events::{Severity, Subject};
+use super::explain::{self, NameSource};
 use super::reload::ReloadRequest;
 use super::replies::Answers;
 use super::roster::Member;
@@ -73,6 +74,14 @@ impl Balancer {
                     drop(reply.send(list(&workers, filter).await));
                 });
             }
+            Call::Explain(filter, reply) => {
+                let asked = self.workers.decisions(filter);
+                tokio_uring::spawn(explain::explain(asked, filter, self.known_names(), reply));
+            }
+            Call::DryRun(question, reply) => {
+                let asked = self.workers.preview(&question);
+                tokio_uring::spawn(explain::preview(asked, question, self.known_names(), reply));
+            }
             Call::Kill(filter, author, reply) => self.kill(filter, author, reply),
             Call::Latencies(reply) => {
                 drop(reply.send(status::latencies(&self.workers.stats)));
@@ -100,6 +109,13 @@ impl Balancer {
                 let reopening = self.reopen_logs();
                 tokio_uring::spawn(async move { drop(reply.send(reopening.outcome().await)) });
             }
+        }
+    }
+
+    fn known_names(&self) -> NameSource {
+        NameSource {
+            snapshot: Arc::clone(self.publisher.snapshot()),
+            past: Arc::clone(self.publisher.past()),
         }
     }
 
@@ -458,7 +474,7 @@ fn all_of(lists: Answers<Vec<SessionInfo>>, limit: usize) -> Result<Vec<SessionI
 }
 
 /// That some workers did not answer in time, if so.
-fn silent<T>(answers: &Answers<T>) -> Option<String> {
+pub(super) fn silent<T>(answers: &Answers<T>) -> Option<String> {
     let Answers { asked, silent, .. } = answers;
     (*silent > 0).then(|| format!("{silent} of {asked} workers did not answer in time"))
 }

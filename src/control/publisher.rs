@@ -10,6 +10,7 @@ use crate::sys::{self, Bound};
 use crate::time::{MS, SECOND};
 
 use super::capacity;
+use super::names::PastNames;
 use super::roster::Roster;
 use super::workers::Workers;
 
@@ -25,6 +26,8 @@ pub(super) struct Publisher {
     took: u64,
     /// When the next publication was requested.
     requested_at: Option<u64>,
+    /// The names of what has left the snapshots.
+    past: Arc<PastNames>,
 }
 
 impl Publisher {
@@ -38,12 +41,18 @@ impl Publisher {
             published_at: now,
             took: 0,
             requested_at: None,
+            past: Arc::default(),
         }
     }
 
     /// The snapshot in force.
     pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// The names of what has left the snapshots.
+    pub(super) fn past(&self) -> &Arc<PastNames> {
+        &self.past
     }
 
     /// The number of the snapshot in force.
@@ -53,7 +62,9 @@ impl Publisher {
 
     /// Has the next publication bring new sockets for these listeners, in the snapshot's order.
     pub(super) fn replace_sockets(&mut self, ids: &[u64]) {
-        self.snapshot = Arc::new(self.snapshot.with_new_sockets(ids));
+        let next = Arc::new(self.snapshot.with_new_sockets(ids));
+        Arc::make_mut(&mut self.past).follow(&self.snapshot, &next);
+        self.snapshot = next;
     }
 
     /// Requests a publication. It comes in a moment, for all requests until then: when a network
@@ -88,6 +99,7 @@ impl Publisher {
         let next = Arc::new(draft.take_effect());
         let changed = roster.on_published(&self.snapshot, &next);
         self.workers.publish(&next, new);
+        Arc::make_mut(&mut self.past).follow(&self.snapshot, &next);
         self.snapshot = next;
         self.took_since(began);
         changed

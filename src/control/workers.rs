@@ -21,7 +21,10 @@ use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell, SocketPlace};
 use crate::time::{MS, NEVER, SECOND};
-use crate::worker::{Command, LogFeed, LogRule, Record, SessionFilter, SessionInfo, Stats};
+use crate::worker::{
+    Command, DecisionFilter, DecisionRecord, LogFeed, LogRule, Preview, PreviewQuestion, Record,
+    SessionFilter, SessionId, SessionInfo, Stats,
+};
 
 use super::aside;
 use super::replies::Replies;
@@ -470,6 +473,19 @@ impl Workers {
     /// Lists the matching sessions: one list arrives from each worker.
     pub(super) fn list(&self, filter: &SessionFilter) -> Replies<Vec<SessionInfo>> {
         self.ask(|reply| Command::Sessions(filter.clone(), reply))
+    }
+
+    /// Lists the matching decisions: one list arrives from each worker.
+    pub(super) fn decisions(
+        &self,
+        filter: DecisionFilter,
+    ) -> Replies<Vec<(SessionId, DecisionRecord)>> {
+        self.ask(|reply| Command::Decisions(filter, reply))
+    }
+
+    /// Asks each worker where a client would go.
+    pub(super) fn preview(&self, question: &PreviewQuestion) -> Replies<Vec<Preview>> {
+        self.ask(|reply| Command::Preview(question.clone(), reply))
     }
 
     /// Closes the matching sessions, each worker's evenly spread over this time. How many there are

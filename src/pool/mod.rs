@@ -19,6 +19,7 @@ mod traffic;
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
@@ -42,6 +43,9 @@ pub use traffic::Traffic;
 /// A set of backends.
 #[derive(Debug)]
 pub struct Pool {
+    /// What records that outlive it name it by: no other pool of this process has it, and it stays
+    /// over all snapshots.
+    pub number: u32,
     /// Unique among pools.
     pub name: String,
     /// How a backend is selected.
@@ -81,6 +85,9 @@ pub struct Backend {
     pub tally: Arc<Tally>,
     /// Its share of the connections, 0 to 256; with 0 it gets none.
     pub weight: u16,
+    /// What records that outlive it name it by: no other backend of this process has it. It stays
+    /// over all snapshots in which the backend has this name and this address.
+    pub number: u32,
     /// Unique within its pool.
     pub name: String,
     /// The address to connect to. For a host name, the address that it has in this snapshot.
@@ -166,6 +173,7 @@ impl Pool {
             before.map_or_else(fresh, |before| Arc::clone(limit(before)))
         };
         let mut pool = Self {
+            number: before.map_or_else(next_number, |before| before.number),
             name: config.name.clone(),
             strategy: config.strategy_in_force(),
             persist: config.persists().cloned(),
@@ -195,8 +203,8 @@ impl Pool {
             let backend = match old {
                 Some(old) if old.is_unchanged(config, standing, &pool) => Arc::clone(old),
                 old => {
-                    let tally = old.map_or_else(Arc::default, |old| Arc::clone(&old.tally));
-                    Arc::new(Backend::new(config, standing, tally, &pool))
+                    let old = old.map(|old| &**old);
+                    Arc::new(Backend::new(config, standing, old, &pool))
                 }
             };
             pool.backends.push(backend);
@@ -220,6 +228,7 @@ impl Pool {
             Arc::new(backend)
         });
         let mut pool = Self {
+            number: self.number,
             name: self.name.clone(),
             strategy: self.strategy.clone(),
             persist: self.persist.clone(),
@@ -335,6 +344,12 @@ impl Pool {
     }
 }
 
+/// A number that no other pool or backend of this process has, above 0.
+fn next_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// The sticky table of the pool before; a new one if the key or the size has changed.
 fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
     let persist = persist?;
@@ -347,9 +362,12 @@ fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<Sticky
 }
 
 impl Backend {
-    fn new(config: &config::Backend, standing: Standing, tally: Arc<Tally>, pool: &Pool) -> Self {
+    /// `old`: as it was in the pool before.
+    fn new(config: &config::Backend, standing: Standing, old: Option<&Self>, pool: &Pool) -> Self {
         let ejection = pool.config.ejection;
+        let same_address = old.filter(|old| old.address == config.address);
         Self {
+            number: same_address.map_or_else(next_number, |old| old.number),
             name: config.name.clone(),
             address: config.address.clone(),
             origins: Arc::new(pool.config.origins.towards(&config.address)),
@@ -362,7 +380,7 @@ impl Backend {
             slow_start: standing.slow_start,
             standby: standing.standby,
             forced: false,
-            tally,
+            tally: old.map_or_else(Arc::default, |old| Arc::clone(&old.tally)),
             in_pool: Arc::clone(&pool.connections),
             ejections: Arc::clone(&pool.ejections),
             failures_max: ejection.map_or(u32::MAX, |ejection| ejection.failures),
@@ -453,6 +471,12 @@ impl Backend {
         places.min(self.tally.backlog.places(now))
     }
 
+    /// Whether its backlog is full at `now`, so that it may have no connection.
+    #[must_use]
+    pub fn is_backlog_full(&self, now: u64) -> bool {
+        self.tally.backlog.places(now) == 0
+    }
+
     /// Its backlog is full. It gets no connections until the next try; this is not a failure.
     pub fn on_backlog_full(&self, now: u64) {
         self.tally.backlog.on_full(now);
@@ -466,7 +490,7 @@ impl Backend {
 
     /// Its `max_connections`: less in slow start, 0 while its backlog is full.
     fn max(&self, now: u64) -> u32 {
-        if self.tally.backlog.places(now) == 0 {
+        if self.is_backlog_full(now) {
             return 0;
         }
         let max = self.tally.connections.max();

@@ -44,6 +44,15 @@ impl StickyTable {
         get(&mut shard.lock(), key, self.times(now))
     }
 
+    /// The same as [`Self::get`], without counting as a use.
+    #[must_use]
+    pub fn look(&self, key: u64, now: u64) -> Option<u64> {
+        let (shard, key) = self.clients.locate(key);
+        let shard = shard.lock();
+        let mapping = *shard.value(shard.find(key)?);
+        (mapping.used >= self.times(now).1).then_some(mapping.backend)
+    }
+
     /// Maps `key` to `backend`, unless it has a fresh mapping to a backend other than `replaces`.
     /// Returns the backend that it is mapped to afterwards.
     ///

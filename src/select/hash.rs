@@ -58,6 +58,11 @@ impl Hash {
             .or_else(|| self.probe(key, |index| scene.is_open(*index)))
     }
 
+    /// The key's own backend, if the load of backends is bounded.
+    pub(super) fn bounded(&self, key: u64) -> Option<u16> {
+        self.max_load.and_then(|_| self.table.get(key))
+    }
+
     /// The key's backend, or the next in the key's order that fits. After 32 probes, when nearly no
     /// backend fits, the first member that does.
     fn probe(&self, key: u64, fits: impl Fn(&u16) -> bool) -> Option<u16> {

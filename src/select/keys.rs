@@ -45,11 +45,45 @@ impl Plan {
     /// The keys of a client. `first` are its first bytes so far; `last`: no more will be looked at.
     #[must_use]
     pub fn look(&self, client: Option<SocketAddr>, first: &[u8], last: bool) -> Looked {
+        self.find(client, |field| peek(field, first, last))
+    }
+
+    /// The keys of a client that would name this host, as a TLS server name or in HTTP, and send
+    /// this target of a request. Its address stands for what neither tells.
+    #[must_use]
+    pub fn keys_of(&self, client: SocketAddr, host: Option<&str>, target: Option<&str>) -> Keys {
+        // A server name and the host of a request are one key.
+        let names_host = host.is_some() || target.is_some_and(|target| !target.starts_with('/'));
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\n\r\n",
+            target.unwrap_or("/"),
+            host.unwrap_or_default()
+        );
+        let found = self.find(Some(client), |field| match field {
+            Field::Sni | Field::HttpHost if names_host => {
+                peek(&Field::HttpHost, request.as_bytes(), true)
+            }
+            Field::HttpPath if target.is_some() => peek(field, request.as_bytes(), true),
+            Field::Sni
+            | Field::HttpHost
+            | Field::HttpPath
+            | Field::TlsSessionId
+            | Field::HttpCookie(_)
+            | Field::RdpCookie => Peeked::Absent,
+        });
+        match found {
+            Looked::Known(keys, _) => keys,
+            Looked::Incomplete => Keys::default(),
+        }
+    }
+
+    /// The keys of a client, whose first bytes have what `peek` finds.
+    fn find(&self, client: Option<SocketAddr>, peek: impl Fn(&Field) -> Peeked) -> Looked {
         let source = source(client, &Key::default());
         let mut missed = 0;
         let mut look = |key: Option<&Key>| match key {
             None => Some(0),
-            Some(Key::Peeked(field)) => match peek(field, first, last) {
+            Some(Key::Peeked(field)) => match peek(field) {
                 Peeked::Found(hash) => Some(hash),
                 Peeked::Absent => {
                     missed += 1;
@@ -98,7 +132,7 @@ impl Plan {
         taken
     }
 
-    fn persist_key(&self) -> Option<&Key> {
+    pub(super) fn persist_key(&self) -> Option<&Key> {
         self.pool.persist.as_ref().map(|persist| &persist.key)
     }
 }

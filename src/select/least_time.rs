@@ -57,6 +57,18 @@ impl LeastTime {
         scene.least(&self.members, rng, &AnswerTime { fastest, decay })
     }
 
+    /// How it scored at the last selection.
+    pub(super) fn scorer(&self) -> AnswerTime {
+        let (fastest, decay) = (self.fastest, self.decay);
+        AnswerTime { fastest, decay }
+    }
+
+    /// How it scores among these members at this moment, without keeping the fastest.
+    pub(super) fn scorer_among(&self, members: &[u16], scene: &Scene<'_>) -> AnswerTime {
+        let (fastest, decay) = (Fastest::of(members, scene), self.decay);
+        AnswerTime { fastest, decay }
+    }
+
     /// Picks without keeping the fastest, for a strategy that is shared.
     pub(super) fn pick_shared(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         pick(&self.members, self.decay, scene, rng)
@@ -105,7 +117,7 @@ impl Fastest {
 
 /// The score: the expected time to an answer, in µs, divided by the weight.
 #[derive(Clone, Copy, Debug)]
-struct AnswerTime {
+pub(super) struct AnswerTime {
     fastest: Fastest,
     decay: u64,
 }

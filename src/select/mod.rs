@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod alias;
+mod explain;
 mod first;
 mod forecast;
 mod forecaster;
@@ -34,6 +35,7 @@ use crate::config::Strategy;
 use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
+pub use explain::{Considered, LISTED_MAX, LOOKS_MAX, Rated, Rating, Why};
 use first::First;
 pub use forecast::{Forecast, Model};
 pub use forecaster::{BackendForecast, Forecaster};
@@ -66,11 +68,13 @@ pub struct Plan {
 }
 
 /// A worker's selector for one pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Selector {
     plan: Arc<Plan>,
     ranks: [Picker; 2],
     rng: Rng,
+    /// The last selection found the client's own backend.
+    remembered: bool,
 }
 
 /// The session that needs a backend.
@@ -201,6 +205,7 @@ impl Selector {
         Self {
             ranks,
             rng: Rng::with_seed(seat.seed_for(&plan.pool)),
+            remembered: false,
             plan,
         }
     }
@@ -225,7 +230,13 @@ impl Selector {
     /// this order: one that was not tried; one that is ejected, or down where the pool fails open;
     /// one that was tried.
     pub fn select(&mut self, request: &Request<'_>) -> Choice {
-        let Self { plan, ranks, rng } = self;
+        let Self {
+            plan,
+            ranks,
+            rng,
+            remembered,
+        } = self;
+        *remembered = false;
         let scene = Scene::new(&plan.pool, request);
         let Some(memory) = &plan.memory else {
             return choose(&scene, plan, ranks, rng);
@@ -245,6 +256,7 @@ impl Selector {
         let sound = scene.is_worth_keeping(chosen);
         let keeps = |index| scene.is_worth_keeping(index) || !sound && scene.is_usable(index);
         let assigned = memory.assign(chosen, request, keeps);
+        *remembered = known == Some(assigned) || assigned != chosen;
         Choice::Backend(assigned)
     }
 }

@@ -49,6 +49,15 @@ impl Memory {
         })
     }
 
+    /// The same as [`Self::recall`], without counting as a use.
+    pub(super) fn look(&self, request: &Request<'_>) -> Option<u16> {
+        let find = |key| self.place(self.table.look(key, request.now)?);
+        find(request.keys.persist).or_else(|| {
+            let source = self.source(&request.keys)?;
+            find(source).or_else(|| find(left_from(source)))
+        })
+    }
+
     /// Remembers the client's backend. Returns the backend to use: another one if, at the same
     /// moment, another worker chose that for the same client and it is `usable`.
     pub(super) fn assign(

@@ -32,7 +32,7 @@ impl Predictive {
 
 /// The score: the part of its capacity that a backend would use with one more connection.
 #[derive(Debug)]
-struct CapacityUse;
+pub(super) struct CapacityUse;
 
 impl Score for CapacityUse {
     #[inline(always)]

@@ -11,6 +11,7 @@ use crate::time::{MS, SECOND};
 
 mod ejection;
 mod equal_parts;
+mod explain;
 mod persistence;
 mod properties;
 mod shares;

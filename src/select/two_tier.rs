@@ -12,10 +12,11 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use crate::config::{self, FirstTier, SecondTier, Strategy};
-use crate::pool::Pool;
+use crate::pool::{Backend, Pool};
 
+use super::least_time::AnswerTime;
 use super::round_robin::Round;
-use super::{LeastConnections, LeastTime, PowerOfTwo, Rendezvous, Scene, Seat};
+use super::{LOOKS_MAX, LeastConnections, LeastTime, PowerOfTwo, Rendezvous, Scene, Seat};
 use super::{least_connections, least_time};
 
 /// Both tiers over the members.
@@ -105,6 +106,42 @@ impl TwoTier {
         })
     }
 
+    /// The tier that a selected backend is of.
+    pub(super) fn tier<'a>(
+        &self,
+        key: u64,
+        (index, chosen): (u16, &'a Backend),
+        order: &'a mut [u16; ORDER_MAX],
+    ) -> Tier<'a> {
+        match &self.first {
+            First::Subset(subsets, _) => subsets.tier(key, index, order),
+            First::Group(_) | First::Weight(_) | First::Priority => match &chosen.group {
+                Some(group) => Tier::Group(Some(group)),
+                None => Tier::All,
+            },
+        }
+    }
+
+    /// How the second tier scores by answer times within a tier, if it does.
+    pub(super) fn answer_times(&self, scene: &Scene<'_>, tier: Tier<'_>) -> Option<AnswerTime> {
+        let Then::LeastTime(all) = &self.all else {
+            return None;
+        };
+        let own = match tier {
+            Tier::All | Tier::Group(None) => Some(all),
+            Tier::Subset(indices) => return Some(all.scorer_among(indices, scene)),
+            Tier::Group(name) => self.groups.iter().find_map(|group| match group {
+                Then::LeastTime(its) => {
+                    let first = its.members().first()?;
+                    (scene.backend(*first).group.as_deref() == name).then_some(its)
+                }
+                Then::LeastConnections(_) | Then::PowerOfTwo(_) => None,
+            }),
+        };
+        let members = own.unwrap_or(all).members();
+        Some(all.scorer_among(&members[..members.len().min(LOOKS_MAX)], scene))
+    }
+
     pub(super) fn pick(&mut self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
         let Self { all, groups, first } = self;
         let key = scene.request.keys.select;
@@ -132,6 +169,31 @@ impl TwoTier {
     }
 }
 
+/// The first tier as one selection saw it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Tier<'a> {
+    /// It left no backend out.
+    All,
+    /// It picked this group.
+    Group(Option<&'a str>),
+    /// It picked these backends.
+    Subset(&'a [u16]),
+}
+
+impl Tier<'_> {
+    /// The most backends of a subset.
+    pub(super) const ORDER_MAX: usize = ORDER_MAX;
+
+    /// Whether a backend is in another group, or in none of the subset.
+    pub(super) fn leaves_out(self, index: u16, backend: &Backend) -> bool {
+        match self {
+            Self::All => false,
+            Self::Group(name) => backend.group.as_deref() != name,
+            Self::Subset(indices) => !indices.contains(&index),
+        }
+    }
+}
+
 /// The name of a group by its place in the round.
 fn group(pool: &Pool, id: u16) -> Option<&str> {
     let Strategy::TwoTier(settings) = &pool.strategy else {
@@ -155,6 +217,21 @@ impl Subsets {
             order: Rendezvous::new(candidates),
             backends: all.map(|(index, _)| index).collect(),
             size,
+        }
+    }
+
+    /// The key's subset, if this backend is one of it.
+    fn tier<'a>(&self, key: u64, index: u16, order: &'a mut [u16; ORDER_MAX]) -> Tier<'a> {
+        let size = usize::from(self.size.get()).min(ORDER_MAX / 2);
+        let known = self.order.best(key, &mut order[..size]);
+        for candidate in &mut order[..known] {
+            *candidate = self.backends[usize::from(*candidate)];
+        }
+        let subset = &order[..known];
+        if subset.contains(&index) {
+            Tier::Subset(subset)
+        } else {
+            Tier::All
         }
     }
 

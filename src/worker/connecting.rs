@@ -8,10 +8,11 @@ use crate::origin::{Origin, User};
 use crate::pool::{Backend, Ended, Pool};
 use crate::select::{Choice, Request, Seat};
 use crate::session::Event;
+use crate::time::US;
 use crate::token::{Purpose, Token};
 
-use super::Worker;
 use super::slot::number;
+use super::{FailedConnect, FailedTry, Worker};
 
 impl<K: Kernel> Worker<K> {
     #[inline(never)]
@@ -87,9 +88,18 @@ impl<K: Kernel> Worker<K> {
         backend.origins.nth(origin, User::Worker(worker, of))
     }
 
+    /// Takes note of what a connect failed by, before its session hears of it and abandons it.
+    pub(super) fn note_failure(&mut self, key: usize, event: Event) {
+        if let Event::ConnectFailed(errno) = event {
+            let began = self.slots[key].session.view().active_at;
+            self.failed = (errno, self.now.saturating_sub(began));
+        }
+    }
+
     /// The kernel has connected a session, or could not.
     pub(super) fn on_connect_completed(&mut self, token: Token, outcome: Result<Done, Errno>) {
         let event = self.connected(token, outcome);
+        self.note_failure(token.slot() as usize, event);
         self.deliver(token, event, false);
         if event == Event::Connected {
             let key = token.slot() as usize;
@@ -131,7 +141,10 @@ impl<K: Kernel> Worker<K> {
         if Arc::ptr_eq(&slot.listener, listener) {
             return;
         }
-        slot.tried = translated(&slot.tried, slot.listener.plan.pool(), listener.plan.pool());
+        if let Some(tries) = &mut slot.tries {
+            let (old, new) = (slot.listener.plan.pool(), listener.plan.pool());
+            tries.tried = translated(&tries.tried, old, new);
+        }
         if listener.plan.needs_source() && slot.peer.is_none() {
             slot.peer = self.kernel.peer(&slot.client);
         }
@@ -152,20 +165,24 @@ impl<K: Kernel> Worker<K> {
             let request = Request {
                 now: self.now,
                 keys: slot.keys,
-                tried: &slot.tried,
+                tried: slot.tried(),
             };
-            let index = match port.selector.select(&request) {
-                Choice::Backend(index) => index,
-                Choice::Full => return Err(Event::Full),
-                Choice::Unavailable => return Err(Event::Unselected),
+            let choice = port.selector.select(&request);
+            let Choice::Backend(index) = choice else {
+                let noted = (self.now, choice);
+                self.decisions.on_selected(slot, &port.selector, noted);
+                return Err(match choice {
+                    Choice::Unavailable => Event::Unselected,
+                    Choice::Full | Choice::Backend(_) => Event::Full,
+                });
             };
             let backend = &slot.listener.plan.pool().backends[usize::from(index)];
             let held = self.backoff.holds(backend, self.now);
-            let tried = slot.tried.contains(&index);
+            let tried = slot.tried().contains(&index);
             if held.is_some() && !tried {
                 // Another one may be connected to.
                 lacking = held;
-                slot.tried.push(index);
+                slot.tries.get_or_insert_default().tried.push(index);
                 continue;
             }
             let spent = tried && slot.session.is_out_of_attempts(&slot.listener.limits);
@@ -183,10 +200,13 @@ impl<K: Kernel> Worker<K> {
                 return Err(Event::Paused);
             }
             slot.paused = false;
+            let backend = Arc::clone(backend);
+            let noted = (self.now, choice);
+            self.decisions.on_selected(slot, &port.selector, noted);
             if backend.try_acquire(self.now) {
                 slot.target_index = index;
                 slot.on_trial = backend.tally.is_ejected();
-                return Ok(Arc::clone(backend));
+                return Ok(backend);
             }
             races += 1;
         }
@@ -226,8 +246,24 @@ impl<K: Kernel> Worker<K> {
             self.backoff.hold(&backend, origin, fault, self.now);
         }
         let over = !of_origin || self.backoff.holds(&backend, self.now).is_some();
-        if over && !slot.tried.contains(&slot.target_index) {
-            slot.tried.push(slot.target_index);
+        let (errno, took) = self.failed;
+        let tries = slot.tries.get_or_insert_default();
+        if let Some(decision) = self.decisions.find(slot.decision) {
+            decision.on_failed(FailedConnect {
+                backend: backend.number,
+                took: u32::try_from(took / US).unwrap_or(u32::MAX),
+                errno,
+                fault,
+            });
+        }
+        tries.on_failed(FailedTry {
+            backend: Arc::clone(&backend),
+            fault,
+            errno,
+            took,
+        });
+        if over && !tries.tried.contains(&slot.target_index) {
+            tries.tried.push(slot.target_index);
         }
         if fault.blames_backend() && backend.on_unreached() {
             self.kernel.wake(Sleeper::Control);

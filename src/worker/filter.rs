@@ -1,7 +1,7 @@
 //! Selects sessions, for the control thread, over the wire and on the command line.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -80,6 +80,43 @@ impl TryFrom<String> for SessionId {
 impl From<SessionId> for String {
     fn from(id: SessionId) -> Self {
         id.to_string()
+    }
+}
+
+/// Selects decisions: those of one session, or those of one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecisionFilter {
+    /// Which.
+    pub of: DecisionSubject,
+    /// At most so many, the newest.
+    pub last: u32,
+}
+
+/// What decisions are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionSubject {
+    /// A session.
+    Session(SessionId),
+    /// The sessions of an address.
+    Client(IpAddr),
+    /// The sessions of an address and a port.
+    Connection(SocketAddr),
+}
+
+impl DecisionFilter {
+    /// Whether a decision about this session, of this client, matches. An IPv4 address matches its
+    /// IPv6-mapped form too.
+    pub(super) fn matches(&self, id: SessionId, client: Option<SocketAddr>) -> bool {
+        let is_of = |ip: IpAddr| {
+            client.is_some_and(|client| client.ip().to_canonical() == ip.to_canonical())
+        };
+        match self.of {
+            DecisionSubject::Session(wanted) => wanted == id,
+            DecisionSubject::Client(ip) => is_of(ip),
+            DecisionSubject::Connection(address) => {
+                is_of(address.ip()) && client.is_some_and(|client| client.port() == address.port())
+            }
+        }
     }
 }
 

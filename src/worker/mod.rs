@@ -13,6 +13,7 @@ mod backoff;
 mod banned;
 mod completed;
 mod connecting;
+mod decisions;
 mod filter;
 mod follow;
 mod held;
@@ -22,6 +23,7 @@ mod latencies;
 mod log_feed;
 mod metrics;
 mod numbers;
+mod preview;
 mod queue;
 mod refuse;
 mod report;
@@ -30,6 +32,7 @@ mod slot;
 mod stall;
 pub mod timers;
 mod traffic;
+mod tries;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -40,7 +43,7 @@ use crossbeam::channel::Receiver;
 use slab::Slab;
 
 use crate::guard::Sample;
-use crate::kernel::{Completion, Kernel, Socket};
+use crate::kernel::{Completion, Errno, Kernel, Socket};
 use crate::select::{Seat, Selector};
 use crate::session::{CloseReason, Event, Links, Ops};
 use crate::snapshot::Snapshot;
@@ -51,7 +54,11 @@ use accept::Port;
 use arrivals::Arrivals;
 use backoff::Backoff;
 use banned::BanSweep;
-pub use filter::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
+use decisions::Decisions;
+pub use decisions::{DECISIONS, DecisionRecord, End, FailedConnect};
+pub use filter::{
+    DecisionFilter, DecisionSubject, SESSIONS, SESSIONS_MAX, SessionFilter, SessionId,
+};
 use held::Held;
 use hoarders::Hoarders;
 use lanes::Lanes;
@@ -59,6 +66,7 @@ pub use latencies::{Counts, Latencies, Times};
 pub use log_feed::{LogFeed, LogRule};
 pub use metrics::{Histograms, Number, Progress, Stats};
 pub use numbers::{NUMBERS, Numbers};
+pub use preview::{Preview, PreviewQuestion};
 pub use queue::Inbox;
 pub use report::{Command, Record};
 use sessions::Closing;
@@ -67,6 +75,7 @@ use slot::Slot;
 use stall::Stall;
 use timers::Timers;
 use traffic::Uncounted;
+pub use tries::{FailedTry, TRIES_KEPT, Tries};
 
 /// What a worker is made from.
 #[derive(Debug)]
@@ -116,6 +125,9 @@ pub struct Worker<K> {
     backoff: Backoff,
     /// Counts connections, so that source addresses take turns.
     origin_turn: usize,
+    /// What the last connect failed by, and how long it took, in ns: its session abandons it next.
+    failed: (Errno, u64),
+    decisions: Decisions,
     generation: u32,
     sessions_opened: u64,
     links: Links,
@@ -202,6 +214,8 @@ impl<K: Kernel> Worker<K> {
             backoff: Backoff::default(),
             // Workers begin at different ones.
             origin_turn: setup.seat.worker as usize,
+            failed: (Errno::CANCELED, 0),
+            decisions: Decisions::new(),
             generation: 0,
             sessions_opened: 0,
             links: Links::default(),
@@ -475,6 +489,12 @@ impl<K: Kernel> Worker<K> {
                 Command::Log(log) => self.set_log(log),
                 Command::Sessions(filter, reply) => {
                     let _ = reply.try_send(self.list(&filter));
+                }
+                Command::Decisions(filter, reply) => {
+                    let _ = reply.try_send(self.decisions.list(self.id, &filter));
+                }
+                Command::Preview(question, reply) => {
+                    let _ = reply.try_send(self.preview(&question));
                 }
                 Command::Close(filter, reason, spread, reply) => {
                     let _ = reply.try_send(self.close_matching(filter, reason, spread));

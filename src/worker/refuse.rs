@@ -70,6 +70,8 @@ impl<K: Kernel> Worker<K> {
             closed_at: self.now,
             reason,
             dry_run: None,
+            tries: None,
+            connect_us: 0,
         };
         self.write_record(record);
     }

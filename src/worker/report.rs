@@ -10,10 +10,13 @@ use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{LiveListener, Snapshot};
 
-use super::filter::SessionFilter;
+use super::decisions::DecisionRecord;
+use super::filter::{DecisionFilter, SessionFilter, SessionId};
 use super::log_feed::LogFeed;
 use super::metrics::Histograms;
+use super::preview::{Preview, PreviewQuestion};
 use super::sessions::SessionInfo;
+use super::tries::Tries;
 
 /// A command of the control thread to a worker.
 #[derive(Debug)]
@@ -26,6 +29,10 @@ pub enum Command {
     Log(Option<LogFeed>),
     /// List the sessions that match.
     Sessions(SessionFilter, Sender<Vec<SessionInfo>>),
+    /// List the decisions that match.
+    Decisions(DecisionFilter, Sender<Vec<(SessionId, DecisionRecord)>>),
+    /// Say where a client would go now, by each listener of a pool.
+    Preview(PreviewQuestion, Sender<Vec<Preview>>),
     /// Close the sessions that match, evenly spread over this time; answered by how many there are.
     Close(SessionFilter, CloseReason, Duration, Sender<Option<u64>>),
     /// Close the sessions of these backends, which went down, each backend's evenly spread over
@@ -61,4 +68,8 @@ pub struct Record {
     pub reason: CloseReason,
     /// The rule that would have refused its client if it were not in dry run.
     pub dry_run: Option<DeniedBy>,
+    /// Its attempts that failed; `None`: none did.
+    pub tries: Option<Box<Tries>>,
+    /// How long the connect took that stood, in µs, if one did.
+    pub connect_us: u32,
 }

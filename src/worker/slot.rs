@@ -18,7 +18,7 @@ use super::accept::Admitted;
 use super::lanes::Party;
 use super::queue::QueueEntry;
 use super::refuse::LINES_MAX;
-use super::{Record, Stats, Worker};
+use super::{Record, Stats, Tries, Worker};
 
 /// A session's place in the slab.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Slot {
     pub(super) port: usize,
     pub(super) number: u64,
     pub(super) client: Socket,
-    /// The client's address, after something needed it.
+    /// The client's address; `None` on a Unix socket, or where the client had gone at its accept.
     pub(super) peer: Option<SocketAddr>,
     /// Its place at its source, if that is counted.
     held: Option<Held>,
@@ -42,8 +42,8 @@ pub(super) struct Slot {
     pub(super) backend: Option<Socket>,
     /// The backend that was selected last; it counts this session while `backend` is some.
     pub(super) target: Option<Arc<Backend>>,
-    /// Backends that earlier attempts failed on, as indices into the listener's pool.
-    pub(super) tried: Vec<u16>,
+    /// What attempts that failed have left.
+    pub(super) tries: Option<Box<Tries>>,
     /// It has waited before it tries the same backend again.
     pub(super) paused: bool,
     /// The backend was ejected when it was selected.
@@ -55,6 +55,10 @@ pub(super) struct Slot {
     pub(super) moved: bool,
     /// Bytes delivered in each direction when it was last counted: the low halves of the counts.
     pub(super) counted: [u32; 2],
+    /// How long the connect took that stood, in µs.
+    pub(super) connect_us: u32,
+    /// Its record among the worker's decisions; 0: it has none yet.
+    pub(super) decision: u32,
     /// Its place in its pool's queue.
     pub(super) queue_entry: Option<QueueEntry>,
     /// By source side: leased pipes that hold bytes.
@@ -62,6 +66,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Backends that earlier attempts failed on, as indices into the listener's pool.
+    pub(super) fn tried(&self) -> &[u16] {
+        self.tries.as_ref().map_or(&[], |tries| &tries.tried)
+    }
+
     fn with_tally(&self, tell: impl FnOnce(&Tally)) {
         if let Some(backend) = &self.target {
             tell(&backend.tally);
@@ -135,13 +144,8 @@ impl<K: Kernel> Worker<K> {
             pacing: self.lanes.pacing(self.slots.vacant_key(), party),
         };
         let session = Session::open(&mut cx);
-        let needs_peer = self.log.is_some() || listener.plan.needs_source();
-        let ask = || {
-            needs_peer
-                .then(|| self.kernel.peer(&client.socket))
-                .flatten()
-        };
-        let peer = client.peer.or_else(ask);
+        // Its decision is found by it, when the client may have gone.
+        let peer = client.peer.or_else(|| self.kernel.peer(&client.socket));
         let keys = listener.plan.keys_without_bytes(peer);
         let key = self.slots.insert(Slot {
             session,
@@ -156,13 +160,15 @@ impl<K: Kernel> Worker<K> {
             dry_run: client.pass.dry_run,
             backend: None,
             target: None,
-            tried: Vec::new(),
+            tries: None,
             paused: false,
             on_trial: false,
             target_index: 0,
             origin: 0,
             moved: false,
             counted: [0; 2],
+            connect_us: 0,
+            decision: 0,
             queue_entry: None,
             pipes: [None, None],
         });
@@ -210,6 +216,7 @@ impl<K: Kernel> Worker<K> {
             let Some(answer) = self.perform_one(key, op) else {
                 continue;
             };
+            self.note_failure(key, answer);
             self.call_session(key, |session, cx| session.on_event(answer, false, cx));
             if answer == Event::Connected {
                 self.on_connected(key);
@@ -395,7 +402,7 @@ impl<K: Kernel> Worker<K> {
         self.leave_queue(key);
         self.count(key);
         self.settle_bandwidth(key);
-        let slot = self.slots.remove(key);
+        let mut slot = self.slots.remove(key);
         debug_assert!(
             self.ops.is_empty(),
             "a session asks for nothing after its end"
@@ -404,6 +411,9 @@ impl<K: Kernel> Worker<K> {
         let manner = slot.session.manner();
         let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
         let summary = slot.session.summary(self.now);
+        if let Some(decision) = self.decisions.of(&mut slot) {
+            decision.on_end(reason, &summary, self.now);
+        }
         for pipe in slot.pipes.into_iter().flatten() {
             self.kernel.return_pipe(pipe);
         }
@@ -457,6 +467,8 @@ impl<K: Kernel> Worker<K> {
             closed_at: self.now,
             reason,
             dry_run: slot.dry_run,
+            tries: slot.tries,
+            connect_us: slot.connect_us,
         };
         self.write_record(record);
     }
@@ -475,9 +487,13 @@ impl<K: Kernel> Worker<K> {
     /// client waited.
     #[inline(never)]
     pub(super) fn on_connected(&mut self, key: usize) {
-        let Some(slot) = self.slots.get(key) else {
+        let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
+        slot.connect_us = u32::try_from(slot.session.answer() / US).unwrap_or(u32::MAX);
+        if let Some(decision) = self.decisions.find(slot.decision) {
+            decision.connected = Some(slot.connect_us);
+        }
         self.timers.set(number(key), slot.deadline(self.now));
         if let Some(connect) = slot.session.connect_took() {
             self.stats.latencies.connect.record(connect);

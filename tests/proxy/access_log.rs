@@ -12,7 +12,7 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, expect_turned_away, ping};
 use crate::watchdog::{eventually, heavy, watched};
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "time",
     "session",
     "listener",
@@ -29,6 +29,7 @@ const FIELDS: [&str; 16] = [
     "bytes_down",
     "worker",
     "reason",
+    "attempts_list",
 ];
 
 /// The values of a line of `key=value` pairs, whose keys are in the order of [`FIELDS`].
@@ -71,6 +72,8 @@ fn key_values_tell_of_a_whole_session() {
         assert_eq!(line["backend"], backend.address);
         assert_eq!(line["strategy"], "round_robin");
         assert_eq!(line["reason"], "client_closed");
+        let stood = format!("{}|connected|", backend.address);
+        assert!(line["attempts_list"].starts_with(&stood), "{line:?}");
         assert_eq!(["attempts", "worker"].map(number), [1, 0]);
         assert_eq!(["bytes_up", "bytes_down"].map(number), [100, 600]);
         assert!(number("connect_us") <= number("first_byte_us"));
@@ -109,6 +112,15 @@ fn json_lines_say_the_same_in_their_way() {
             assert_eq!(line["backend"], backend.address.as_str());
             assert_eq!(line["reason"], "client_closed");
             assert!((1..=2).contains(&line["attempts"].as_u64().unwrap()));
+            let made = line["attempts_list"].as_array().unwrap();
+            assert_eq!(Some(made.len() as u64), line["attempts"].as_u64());
+            let (stood, failed) = made.split_last().unwrap();
+            assert_eq!(stood["address"], backend.address.as_str());
+            assert_eq!(stood["outcome"], "connected");
+            for one in failed {
+                assert_eq!(one["backend"], to[1].as_str());
+                assert_eq!(one["outcome"], "ECONNREFUSED");
+            }
             assert!(line["connect_us"].is_u64());
         }
         for field in ["bytes_up", "bytes_down"] {
@@ -156,6 +168,9 @@ fn each_end_has_its_reason() {
         let lines = balancer.output().lines(5);
         let failed = key_values(&lines[4]);
         assert_eq!(failed["attempts"], "3");
+        let each = failed["attempts_list"].split(',');
+        let outcomes: Vec<_> = each.map(|one| one.split('|').nth(1)).collect();
+        assert_eq!(outcomes, [Some("ECONNREFUSED"); 3]);
         assert_eq!(
             ["connect_us", "first_byte_us"].map(|k| &*failed[k]),
             ["-"; 2]

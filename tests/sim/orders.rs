@@ -223,6 +223,8 @@ impl FakeKernel {
             Command::Publish(_)
             | Command::TakeHistograms(_)
             | Command::Log(_)
+            | Command::Decisions(..)
+            | Command::Preview(..)
             | Command::FreeMemory(_)
             | Command::Stop(_) => command,
         }
@@ -231,6 +233,12 @@ impl FakeKernel {
     /// A session has ended: it must not outlive an order to close it, and without an order it is
     /// not closed.
     pub(crate) fn check_closes(&self, record: &Record) {
+        // Each attempt has failed, but for the last one.
+        let failed = record.tries.as_ref().map_or(0, |tries| tries.failed());
+        assert!(
+            u32::from(record.summary.attempts) <= failed + 1,
+            "{record:?}"
+        );
         let reason = record.reason;
         let ordered = match reason {
             CloseReason::Killed | CloseReason::BackendDown => true,

@@ -180,6 +180,8 @@ impl FakeKernel {
             Command::TakeHistograms(_)
             | Command::Log(_)
             | Command::Sessions(..)
+            | Command::Decisions(..)
+            | Command::Preview(..)
             | Command::Close(..)
             | Command::CloseDowned(_)
             | Command::FreeMemory(_)

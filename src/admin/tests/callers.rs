@@ -27,6 +27,8 @@ fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
         "set_backend" => ("", r#"{"weight": 9}"#),
         "ban" => ("", r#"{"prefix": "::1"}"#),
         "edit_access_list" => ("", r#"{"deny": ["::1"]}"#),
+        "explain" => ("?session=0-1", ""),
+        "explain_dry_run" => ("?pool=main&client=::1", ""),
         "kill_sessions" | "unban_those" => ("?all=true", ""),
         _ => ("", ""),
     }

@@ -279,6 +279,49 @@ async fn filters_of_sessions_are_by_names_that_there_are() {
 }
 
 #[tokio::test]
+async fn an_explanation_is_of_one_session_or_client() {
+    let world = World::new().await;
+    let one = "expected either `session` or `client`";
+    let expected = "expected an IP address, or an address and a port such as 192.0.2.7:51234";
+    let client = format!("invalid client \"web\": {expected}");
+    let unknown = "there is no pool called `mian`, did you mean `main`?";
+    for (query, status, error) in [
+        ("explain", 400, one),
+        ("explain?session=0-1&client=::1", 400, one),
+        ("explain?client=web", 400, &*client),
+        ("explain?client=::1&last=0", 400, "last: expected 1 to 100"),
+        (
+            "explain?client=::1&last=101",
+            400,
+            "last: expected 1 to 100",
+        ),
+        ("explain/dry_run?pool=mian&client=::1", 404, unknown),
+        ("explain/dry_run?pool=main&client=web", 400, &*client),
+        (
+            "explain/dry_run?pool=main&client=::1&sni=a%0d%0ab",
+            400,
+            "sni, url: expected no spaces",
+        ),
+    ] {
+        let path = format!("/v1/{query}");
+        let answer = world.ask(By::Socket, Method::GET, &path).await;
+        assert_eq!(answer.status.as_u16(), status, "{query}");
+        assert_eq!(answer.error(), error, "{query}");
+    }
+    for query in [
+        "client=192.0.2.7",
+        "session=0-17&last=100",
+        "client=%5B::1%5D:80",
+    ] {
+        let path = format!("/v1/explain?{query}");
+        let answer = world.ask(By::Socket, Method::GET, &path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{query}");
+    }
+    let done = world.played.lock().done.join("\n");
+    assert!(done.contains("Connection([::1]:80), last: 1"), "{done}");
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_a_problem_too() {
     let world = World::new().await;
     let nothing = "there is nothing at this path: /v1/openapi.json lists all paths";

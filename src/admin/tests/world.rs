@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 use crate::admin::endpoints::{Deadlines, Endpoint, ServerContext, endpoints};
 use crate::admin::model::{
     AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
-    HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionStatus,
-    Stage, Status,
+    DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded,
+    SessionExplanation, SessionStatus, Stage, Status,
 };
 use crate::admin::server::{self, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
@@ -384,6 +384,14 @@ impl Played {
             Call::Sessions(filter, reply) => {
                 self.done.push(format!("{filter:?}"));
                 sent(reply.send(Ok(vec![session(); self.sessions as usize])));
+            }
+            Call::Explain(filter, reply) => {
+                self.done.push(format!("{filter:?}"));
+                sent(reply.send(Ok(vec![SessionExplanation::default()])));
+            }
+            Call::DryRun(question, reply) => {
+                self.done.push(format!("{question:?}"));
+                sent(reply.send(Ok(DryRunStatus::default())));
             }
             Call::Kill(filter, author, reply) => {
                 self.done.push(format!("kill {filter:?} {author}"));

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::address::AdminAddress;
 use super::settings::SettingFlags;
-use crate::admin::model::{SESSIONS_MAX, SessionFilter};
+use crate::admin::model::{EXPLANATIONS_MAX, SESSIONS_MAX, SessionFilter};
 use crate::cli::args::{Maybe, deadline};
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
@@ -52,6 +52,14 @@ pub enum ClientCommand {
 
 An id is WORKER-NUMBER, as in the access log.")]
     Sessions(SessionsArgs),
+    /// Explain where sessions went and why, or where a client would go
+    #[command(after_help = "Examples:
+  mahoraga explain 0-17
+  mahoraga explain 192.0.2.7 --last 5
+  mahoraga explain --dry-run --client 192.0.2.7 --sni shop.example web
+
+Each worker remembers its last 4096 sessions. --dry-run changes nothing.")]
+    Explain(ExplainArgs),
     /// Add a backend to a pool
     #[command(after_help = "Examples:
   mahoraga add web 127.0.0.1:9003
@@ -234,6 +242,36 @@ pub struct SessionsArgs {
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,
+}
+
+/// The arguments of `mahoraga explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// A session's id, or a client's address; with --dry-run, a pool
+    #[arg(value_name = "SESSION|CLIENT|POOL")]
+    pub subject: String,
+    /// Explain the last N that match, up to 100
+    #[arg(long, value_name = "N", default_value = "1", value_parser = last)]
+    pub last: u32,
+    /// Say where a client would go now
+    #[arg(long, requires = "client", conflicts_with = "last")]
+    pub dry_run: bool,
+    /// With --dry-run: the client's address
+    #[arg(long, value_name = "IP", requires = "dry_run", value_parser = client)]
+    pub client: Option<IpAddr>,
+    /// With --dry-run: the host that it names, by TLS or HTTP
+    #[arg(long, value_name = "NAME", requires = "dry_run")]
+    pub sni: Option<String>,
+    /// With --dry-run: what it requests, such as /path or http://host/path
+    #[arg(long, value_name = "URL", requires = "dry_run")]
+    pub url: Option<String>,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+fn last(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 1..=EXPLANATIONS_MAX)
 }
 
 /// Selects sessions: every flag that is given must match.

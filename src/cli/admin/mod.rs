@@ -10,6 +10,7 @@ mod bans;
 mod change;
 mod client;
 mod events;
+mod explain;
 mod find;
 mod sessions;
 mod settings;
@@ -21,8 +22,8 @@ mod units;
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
     AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, ChangeArgs, ClientCommand, ClientOptions,
-    ConfigCommand, EditArgs, EventsArgs, HistogramsArgs, PoolsArgs, ReadyArgs, SessionsArgs,
-    SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
+    ConfigCommand, EditArgs, EventsArgs, ExplainArgs, HistogramsArgs, PoolsArgs, ReadyArgs,
+    SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -63,6 +64,7 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Pools(args) => show::pools(args).await,
         ClientCommand::Backends(args) => show::backends(args).await,
         ClientCommand::Sessions(args) => sessions::sessions(args).await,
+        ClientCommand::Explain(args) => explain::explain(args).await,
         ClientCommand::Add(args) => change::add(args).await,
         ClientCommand::Remove(args) => change::remove(args).await,
         ClientCommand::Weight(args) => change::weight(args).await,

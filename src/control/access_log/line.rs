@@ -3,11 +3,42 @@
 use std::fmt::{self, Write as _};
 use std::time::SystemTime;
 
+use serde::Serialize;
+
 use crate::config::{AccessLog, LogField, LogFormat, LogSink};
 use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
 use crate::worker::{LogRule, Record};
+
+/// A connect that was made, as a line shows it.
+#[derive(Serialize)]
+pub(super) struct Attempt<'a> {
+    backend: &'a str,
+    address: String,
+    outcome: &'static str,
+    us: u64,
+}
+
+/// The connects of a session: the first that failed, and the one that stood.
+fn attempts(record: &Record) -> Vec<Attempt<'_>> {
+    let failed = record.tries.iter().flat_map(|tries| tries.first());
+    let failed = failed.map(|one| Attempt {
+        backend: &one.backend.name,
+        address: one.backend.address.to_string(),
+        outcome: one.fault.outcome(one.errno),
+        us: us(one.took),
+    });
+    let backend = record.backend.as_ref();
+    let stood = backend.filter(|_| record.summary.connect.is_some());
+    let stood = stood.map(|backend| Attempt {
+        backend: &backend.name,
+        address: backend.address.to_string(),
+        outcome: "connected",
+        us: record.connect_us.into(),
+    });
+    failed.chain(stood).collect()
+}
 
 use super::socket::{JOURNAL_HEAD, JournalFields, Level, SyslogHead};
 
@@ -100,6 +131,18 @@ pub(super) trait Fields {
             None => self.number(key, None),
         }
     }
+
+    /// Each attempt with its address and its outcome.
+    fn attempts(&mut self, key: &str, all: &[Attempt<'_>]) {
+        self.short_attempts(key, all);
+    }
+
+    /// The same as one word.
+    fn short_attempts(&mut self, key: &str, all: &[Attempt<'_>]) {
+        let one = |its: &Attempt<'_>| format!("{}|{}|{}", its.address, its.outcome, its.us);
+        let text = all.iter().map(one).collect::<Vec<_>>().join(",");
+        self.optional_text(key, (!all.is_empty()).then_some(text));
+    }
 }
 
 fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: LogRule) {
@@ -125,6 +168,7 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         LogField::BytesDown => line.number(key, Some(summary.delivered[1])),
         LogField::Worker => line.number(key, Some(record.worker.into())),
         LogField::Reason => line.text(key, record.reason),
+        LogField::AttemptsList => line.attempts(key, &attempts(record)),
         LogField::DryRun => {
             if let Some(denied) = record.dry_run {
                 line.text(key, CloseReason::from(denied));
@@ -196,6 +240,16 @@ impl Fields for Line<'_> {
         } else {
             let _ = write!(self.out, "{}", serde_json::Value::from(value));
         }
+    }
+
+    fn attempts(&mut self, key: &str, all: &[Attempt<'_>]) {
+        if all.is_empty() || self.format != LogFormat::Json {
+            return self.short_attempts(key, all);
+        }
+        self.key(key);
+        // Strings and numbers are always valid JSON.
+        let list = serde_json::to_string(all).unwrap_or_default();
+        self.out.push_str(&list);
     }
 
     fn number(&mut self, key: &str, value: Option<u64>) {

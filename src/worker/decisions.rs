@@ -1,0 +1,309 @@
+//! The last decisions of a worker: where sessions went and why, what was tried, how they ended.
+//!
+//! They stand in a ring of fixed size that is made, and touched, once. A session knows its record
+//! by a number; a record that others have overwritten since is found by none. Records name pools
+//! and backends by numbers, which the control thread resolves.
+
+use std::net::SocketAddr;
+
+use crate::fault::Fault;
+use crate::kernel::Errno;
+use crate::select::{Choice, Considered, Keys, Request, Selector};
+use crate::session::{CloseReason, Summary};
+use crate::time::US;
+
+use super::TRIES_KEPT;
+use super::filter::{DecisionFilter, SessionId};
+use super::slot::Slot;
+
+/// What a worker remembers of a session: 432 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct DecisionRecord {
+    /// Its session: its worker is known by the ring.
+    pub number: u64,
+    /// When its client was accepted, in ns of the workers' clock.
+    pub opened_at: u64,
+    /// Its client; `None` on a Unix socket.
+    pub client: Option<SocketAddr>,
+    /// The id of its listener.
+    pub listener: u64,
+    /// The number of its pool.
+    pub pool: u32,
+    /// Counts up with each record, and is never 0 in a record that was written.
+    serial: u32,
+    /// The names of the keys for the strategy and for persistence.
+    pub key_names: [Option<&'static str>; 2],
+    /// The keys that the client had at its last selection.
+    pub keys: Keys,
+    /// Its last selection.
+    pub considered: Considered,
+    /// Its connects that failed, the first ones.
+    attempts: [FailedConnect; TRIES_KEPT],
+    /// How many failed.
+    pub failed: u32,
+    /// How long the connect took that stood, in µs.
+    pub connected: Option<u32>,
+    /// How it ended; `None`: it goes on.
+    pub end: Option<End>,
+}
+
+/// A connect that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct FailedConnect {
+    /// The number of the backend.
+    pub backend: u32,
+    /// How long it took, in µs.
+    pub took: u32,
+    /// What it failed by.
+    pub errno: Errno,
+    /// Whose fault that was.
+    pub fault: Fault,
+}
+
+/// How a session ended; times in µs since its accept.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// Why.
+    pub reason: CloseReason,
+    /// How long it lasted, in ns.
+    pub lasted: u64,
+    /// When its backend was connected.
+    pub connect: Option<u32>,
+    /// When the first byte of its backend came.
+    pub first_byte: Option<u32>,
+    /// How long it waited in queues.
+    pub queued: Option<u32>,
+    /// Bytes delivered from the client, from the backend.
+    pub delivered: [u64; 2],
+}
+
+/// The decisions of one worker.
+#[derive(Debug)]
+pub(super) struct Decisions {
+    ring: Box<[DecisionRecord]>,
+    /// The serial of the last record.
+    last: u32,
+}
+
+impl DecisionRecord {
+    const NONE: Self = Self {
+        number: 0,
+        opened_at: 0,
+        client: None,
+        listener: 0,
+        pool: 0,
+        serial: 0,
+        key_names: [None; 2],
+        keys: Keys {
+            select: 0,
+            persist: 0,
+            source: 0,
+        },
+        considered: Considered::NONE,
+        attempts: [FailedConnect {
+            backend: 0,
+            took: 0,
+            errno: Errno::CANCELED,
+            fault: Fault::Busy,
+        }; TRIES_KEPT],
+        failed: 0,
+        connected: None,
+        end: None,
+    };
+
+    /// Its connects that failed, the first ones.
+    #[must_use]
+    pub fn attempts(&self) -> &[FailedConnect] {
+        let kept = usize::try_from(self.failed).map_or(TRIES_KEPT, |failed| failed.min(TRIES_KEPT));
+        &self.attempts[..kept]
+    }
+
+    /// A connect to a backend failed.
+    pub(super) fn on_failed(&mut self, attempt: FailedConnect) {
+        let place = usize::try_from(self.failed).unwrap_or(TRIES_KEPT);
+        if let Some(free) = self.attempts.get_mut(place) {
+            *free = attempt;
+        }
+        self.failed = self.failed.saturating_add(1);
+    }
+
+    /// The session has ended.
+    pub(super) fn on_end(&mut self, reason: CloseReason, summary: &Summary, now: u64) {
+        self.end = Some(End {
+            reason,
+            lasted: now.saturating_sub(summary.opened_at),
+            connect: summary.connect.map(us),
+            first_byte: summary.first_byte.map(us),
+            queued: summary.queued.map(us),
+            delivered: summary.delivered,
+        });
+    }
+}
+
+impl Decisions {
+    pub(super) fn new() -> Self {
+        Self {
+            ring: vec![DecisionRecord::NONE; DECISIONS].into(),
+            last: 0,
+        }
+    }
+
+    /// The record of a session, which is begun if there is none. `None`: it has been overwritten.
+    pub(super) fn of(&mut self, slot: &mut Slot) -> Option<&mut DecisionRecord> {
+        if slot.decision != 0 {
+            return self.find(slot.decision);
+        }
+        let record = self.begin(DecisionRecord {
+            number: slot.number,
+            opened_at: slot.session.view().opened_at,
+            client: slot.peer,
+            listener: slot.listener.id,
+            pool: slot.listener.plan.pool().number,
+            key_names: slot.listener.plan.key_names(),
+            keys: slot.keys,
+            ..DecisionRecord::NONE
+        });
+        slot.decision = record.serial;
+        Some(record)
+    }
+
+    /// Begins a record, over the oldest one.
+    fn begin(&mut self, first: DecisionRecord) -> &mut DecisionRecord {
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let record = &mut self.ring[place(self.last)];
+        *record = DecisionRecord {
+            serial: self.last,
+            ..first
+        };
+        record
+    }
+
+    /// The record of this serial, unless it has been overwritten.
+    pub(super) fn find(&mut self, serial: u32) -> Option<&mut DecisionRecord> {
+        let record = &mut self.ring[place(serial)];
+        (serial != 0 && record.serial == serial).then_some(record)
+    }
+
+    /// Takes note of a selection, which was just made for this session.
+    pub(super) fn on_selected(
+        &mut self,
+        slot: &mut Slot,
+        selector: &Selector,
+        (now, choice): (u64, Choice),
+    ) {
+        let Some(record) = self.of(slot) else { return };
+        let plan = &slot.listener.plan;
+        record.pool = plan.pool().number;
+        record.key_names = plan.key_names();
+        record.keys = slot.keys;
+        let request = Request {
+            now,
+            keys: slot.keys,
+            tried: slot.tried(),
+        };
+        selector.explain(&request, choice, &mut record.considered);
+    }
+
+    /// The records that match, the newest first: as many as the filter's limit allows.
+    pub(super) fn list(
+        &self,
+        worker: u32,
+        filter: &DecisionFilter,
+    ) -> Vec<(SessionId, DecisionRecord)> {
+        let newest = place(self.last);
+        let all = self.ring[..=newest].iter().rev();
+        let all = all.chain(self.ring[newest + 1..].iter().rev());
+        let all = all.filter(|record| record.serial != 0);
+        let all = all.map(|record| {
+            let number = record.number;
+            (SessionId { worker, number }, *record)
+        });
+        let found = all.filter(|(id, record)| filter.matches(*id, record.client));
+        found.take(filter.last as usize).collect()
+    }
+}
+
+fn place(serial: u32) -> usize {
+    serial as usize % DECISIONS
+}
+
+fn us(ns: u64) -> u32 {
+    u32::try_from(ns / US).unwrap_or(u32::MAX)
+}
+
+/// Decisions that a worker remembers.
+pub const DECISIONS: usize = 4_096;
+/// 1.7 MiB for each worker.
+const _: () = assert!(size_of::<DecisionRecord>() <= 432);
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::worker::DecisionSubject;
+
+    fn record(number: u64) -> DecisionRecord {
+        DecisionRecord {
+            number,
+            client: Some(([10, 0, 0, u8::try_from(number % 2).unwrap()], 50_000).into()),
+            ..DecisionRecord::NONE
+        }
+    }
+
+    fn numbers(decisions: &Decisions, of: DecisionSubject, last: u32) -> Vec<u64> {
+        let found = decisions.list(3, &DecisionFilter { of, last });
+        found.iter().map(|(id, _)| id.number).collect()
+    }
+
+    #[test]
+    fn the_last_decisions_are_found_and_older_ones_are_not() {
+        let mut decisions = Decisions::new();
+        let even = DecisionSubject::Client(IpAddr::from([10, 0, 0, 0]));
+        assert!(numbers(&decisions, even, 9).is_empty());
+        let all = DECISIONS as u64 + 100;
+        let first = decisions.begin(record(1)).serial;
+        for number in 2..=all {
+            decisions.begin(record(number));
+        }
+        assert!(decisions.find(first).is_none(), "it has been overwritten");
+        assert_eq!(numbers(&decisions, even, 2), [all, all - 2]);
+        assert_eq!(numbers(&decisions, even, u32::MAX).len(), DECISIONS / 2);
+        let session = |number| DecisionSubject::Session(SessionId { worker: 3, number });
+        assert_eq!(numbers(&decisions, session(101), 9), [101], "the oldest");
+        assert!(numbers(&decisions, session(100), 9).is_empty());
+        let mapped = "::ffff:10.0.0.0".parse().unwrap();
+        assert_eq!(
+            numbers(&decisions, DecisionSubject::Client(mapped), 1),
+            [all]
+        );
+        let port = |port| DecisionSubject::Connection(([10, 0, 0, 0], port).into());
+        assert_eq!(numbers(&decisions, port(50_000), 1), [all]);
+        assert!(numbers(&decisions, port(50_001), 1).is_empty());
+    }
+
+    #[test]
+    fn serials_go_on_after_the_last_one() {
+        let mut decisions = Decisions::new();
+        decisions.last = u32::MAX;
+        assert_eq!(decisions.begin(record(1)).serial, 1);
+        assert!(decisions.find(1).is_some());
+        assert!(decisions.find(0).is_none());
+    }
+
+    #[test]
+    fn the_first_failures_are_kept_and_all_are_counted() {
+        let mut its = DecisionRecord::NONE;
+        for took in 1..=6 {
+            its.on_failed(FailedConnect {
+                backend: 1,
+                took,
+                errno: Errno::CONNREFUSED,
+                fault: Fault::Backend,
+            });
+        }
+        let took = its.attempts().iter().map(|attempt| attempt.took);
+        assert_eq!(took.collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(its.failed, 6);
+    }
+}

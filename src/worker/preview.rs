@@ -1,0 +1,64 @@
+//! Where a client would go now. Nothing changes by it: no turn is taken, no client remembered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::kernel::Kernel;
+use crate::select::{Considered, Keys, Request};
+use crate::snapshot::LiveListener;
+
+use super::Worker;
+
+/// A client that would connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreviewQuestion {
+    /// The name of the pool.
+    pub pool: String,
+    /// Its address.
+    pub client: SocketAddr,
+    /// The host that it would name, as a TLS server name or in HTTP.
+    pub host: Option<String>,
+    /// The target of its HTTP request.
+    pub target: Option<String>,
+}
+
+/// Where it would go by one listener of one worker.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The worker.
+    pub worker: u32,
+    /// The listener.
+    pub listener: Arc<LiveListener>,
+    /// The keys of the client.
+    pub keys: Keys,
+    /// The selection.
+    pub considered: Considered,
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Where a client would go by each listener of a pool, [`PREVIEWS_MAX`] of them at most.
+    pub(super) fn preview(&self, question: &PreviewQuestion) -> Vec<Preview> {
+        let ports = self.listening.values().map(|key| &self.ports[*key]);
+        let of_pool = ports.filter(|port| port.listener.plan.pool().name == question.pool);
+        let previews = of_pool.take(PREVIEWS_MAX).map(|port| {
+            let (host, target) = (question.host.as_deref(), question.target.as_deref());
+            let plan = &port.listener.plan;
+            let keys = plan.keys_of(question.client, host, target);
+            let request = Request {
+                now: self.now,
+                keys,
+                tried: &[],
+            };
+            Preview {
+                worker: self.id,
+                listener: Arc::clone(&port.listener),
+                keys,
+                considered: port.selector.preview(&request),
+            }
+        });
+        previews.collect()
+    }
+}
+
+/// Listeners of a pool for which a worker answers: each copies the state of its strategy.
+const PREVIEWS_MAX: usize = 4;

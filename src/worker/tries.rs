@@ -1,0 +1,55 @@
+//! What failed attempts to connect leave at their session.
+
+use std::sync::Arc;
+
+use crate::fault::Fault;
+use crate::kernel::Errno;
+use crate::pool::Backend;
+
+/// What failed attempts of a session leave. Most sessions have none: it is made by the first one.
+#[derive(Debug, Default)]
+pub struct Tries {
+    /// Backends that are not tried again soon, as indices into the listener's pool.
+    pub(super) tried: Vec<u16>,
+    /// The first that failed, up to [`TRIES_KEPT`].
+    first: Vec<FailedTry>,
+    /// All that failed.
+    failed: u32,
+}
+
+/// A connect that failed.
+#[derive(Clone, Debug)]
+pub struct FailedTry {
+    /// The backend, with the address that was connected to.
+    pub backend: Arc<Backend>,
+    /// Whose fault it was.
+    pub fault: Fault,
+    /// The kernel's error; ECANCELED where the attempt's time was over.
+    pub errno: Errno,
+    /// From the attempt's begin to its end, in ns.
+    pub took: u64,
+}
+
+impl Tries {
+    /// The first that failed, in their order.
+    #[must_use]
+    pub fn first(&self) -> &[FailedTry] {
+        &self.first
+    }
+
+    /// How many failed.
+    #[must_use]
+    pub fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    pub(super) fn on_failed(&mut self, failed: FailedTry) {
+        self.failed = self.failed.saturating_add(1);
+        if self.first.len() < TRIES_KEPT {
+            self.first.push(failed);
+        }
+    }
+}
+
+/// Attempts of a session that are kept with what they failed by.
+pub const TRIES_KEPT: usize = 4;

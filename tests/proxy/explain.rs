@@ -1,0 +1,118 @@
+//! `mahoraga explain` says where a session went, what was tried, and how it ended.
+
+use serde_json::Value;
+
+use crate::api::{ask, look};
+use crate::balancer::Launch;
+use crate::peers::{self, Backend, ping};
+use crate::watchdog::{eventually, watched};
+
+/// The explanation of a client's last session, once that has ended.
+fn ended(balancer: &crate::balancer::Balancer, client: &str) -> Value {
+    let path = format!("/v1/explain?client={client}");
+    let mut told = Value::Null;
+    eventually("the session has ended", || {
+        told = look(balancer, &path)[0].clone();
+        told["state"] == "closed"
+    });
+    told
+}
+
+#[test]
+fn a_session_that_was_refused_first_is_explained_also_when_that_backend_is_gone() {
+    watched(|| {
+        let backend = Backend::echo();
+        let dead = peers::refusing_address();
+        let to = [dead.clone(), backend.address.clone()];
+        let launch = Launch::to(&to).flag("--strategy", "first");
+        let balancer = launch.flag("--admin", "mahoraga.sock").start();
+        let mut client = balancer.connect();
+        ping(&mut client, b"hello");
+        let address = client.local_addr().unwrap().to_string();
+        let open = look(&balancer, &format!("/v1/explain?client={address}"))[0].clone();
+        assert_eq!(open["state"], "open");
+        assert_eq!(open["attempts"][1]["outcome"], "connected");
+        drop(client);
+
+        let told = ended(&balancer, &address);
+        assert_eq!(told["client"], address.as_str());
+        assert_eq!(told["pool"], "default");
+        assert_eq!(told["strategy"], "first");
+        assert_eq!(told["reason"], "client_closed");
+        assert_eq!(told["bytes_up"], 5);
+        assert_eq!(told["attempts_failed"], 1);
+        let attempts = told["attempts"].as_array().unwrap();
+        let outcomes = attempts
+            .iter()
+            .map(|one| (&one["address"], &one["outcome"]));
+        let expected = [(&dead, "ECONNREFUSED"), (&backend.address, "connected")];
+        assert_eq!(attempts.len(), 2);
+        for ((address, outcome), expected) in outcomes.zip(expected) {
+            assert_eq!(address, expected.0.as_str());
+            assert_eq!(outcome, expected.1);
+        }
+        let decision = &told["decision"];
+        assert_eq!(decision["backend"], backend.address.as_str());
+        assert_eq!(decision["why"], "untried");
+        let verdicts = decision["candidates"].as_array().unwrap().iter();
+        let verdicts: Vec<_> = verdicts
+            .map(|one| one["verdict"].as_str().unwrap())
+            .collect();
+        assert_eq!(verdicts, ["chosen", "tried"]);
+
+        // A record outlives its backend.
+        let path = format!("/v1/pools/default/backends/{dead}");
+        let (code, _) = ask(&balancer, "DELETE", &path, "");
+        assert_eq!(code, 200);
+        let id = told["session"].as_str().unwrap();
+        let later = look(&balancer, &format!("/v1/explain?session={id}"))[0].clone();
+        assert_eq!(later["attempts"], told["attempts"]);
+        let text = balancer.words(&["explain", id]);
+        for part in [
+            "ECONNREFUSED (Connection refused)",
+            &dead,
+            "client_closed",
+            "by listener",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let told = balancer.ask(&["explain", "127.0.0.1", "--last", "9"]);
+        assert_eq!(told.as_array().unwrap().len(), 1);
+        let (code, error) = balancer.refusal(&["explain", "0-999"]);
+        assert_eq!(code, Some(1));
+        assert!(
+            error.contains("no session of 0-999 is remembered"),
+            "{error}"
+        );
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_dry_run_says_where_the_next_client_goes_and_changes_nothing() {
+    watched(|| {
+        let backends = [Backend::echo(), Backend::echo(), Backend::echo()];
+        let to = backends.each_ref().map(|backend| backend.address.clone());
+        let balancer = Launch::to(&to).flag("--admin", "mahoraga.sock").start();
+        let dry_run = ["explain", "--dry-run", "--client", "192.0.2.7", "default"];
+        for _ in 0..4 {
+            let told = [(); 3].map(|()| balancer.ask(&dry_run));
+            assert_eq!(told[0], told[2]);
+            let next = told[0]["decision"]["backend"].clone();
+            let mut client = balancer.connect();
+            ping(&mut client, b"hello");
+            let address = client.local_addr().unwrap();
+            let went = look(&balancer, &format!("/v1/explain?client={address}"));
+            assert_eq!(went[0]["decision"]["backend"], next);
+        }
+        let text = balancer.words(&dry_run);
+        assert!(
+            text.starts_with("A client of 192.0.2.7 would go to "),
+            "{text}"
+        );
+        let path = "/v1/explain/dry_run?pool=defalt&client=192.0.2.7";
+        let (code, error) = ask(&balancer, "GET", path, "");
+        assert_eq!(code, 404, "{error}");
+        balancer.finish();
+    });
+}
