@@ -347,7 +347,8 @@ config.ron:3:22: invalid `max_connections` `99999999999999999999999`: expected a
 to 16777216, or \"auto\"
   |     max_connections: 99999999999999999999999,
   |                      ^^^^^^^^^^^^^^^^^^^^^^^
-config.ron:4:22: invalid `to` `\"\"`: expected \"-\", \"off\", \"syslog\", \"journald\" or the path of a file
+config.ron:4:22: invalid `to` `\"\"`: expected \"-\", \"off\", \"syslog\", \"journald\" \
+or the path of a file
   |     access_log: (to: \"\", format: \"jsn\"),
   |                      ^^
 config.ron:4:34: invalid `format` `jsn`, did you mean `json`?
