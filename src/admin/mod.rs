@@ -12,6 +12,7 @@ mod endpoints;
 mod exchange;
 mod exposition;
 mod handlers;
+mod lobby;
 pub mod model;
 mod openapi;
 mod pace;

@@ -2,11 +2,10 @@
 //! connection only, and a deadline ends that. Whatever a client sends, it gets a bounded share of
 //! each turn of the runtime: one answer, one read, and some pieces of a body.
 
-use std::collections::VecDeque;
 use std::future::pending;
 use std::io;
 use std::net::{self as tcp, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,13 +25,14 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::Handle;
 use super::access::{Access, HttpAccess, Tokens};
 use super::endpoints::{Deadlines, ServerContext, endpoints};
+use super::lobby::{Client, Lobby, Stream};
 use super::pace::{PAUSE, Pace};
 use super::page;
 use super::refusal::Refusal;
@@ -40,7 +40,7 @@ use super::slots::{ConnectionSlot, ConnectionSlots};
 use super::token_file::TokenFile;
 use crate::config::AdminHttp;
 use crate::control::aside;
-use crate::sys::{self, Presence, SocketFile};
+use crate::sys::{self, SocketFile};
 
 /// Where requests come in.
 #[derive(Debug)]
@@ -229,95 +229,6 @@ impl ListeningSocket {
     }
 }
 
-/// Clients that were accepted and wait for a slot.
-#[derive(Debug, Default)]
-struct Lobby {
-    there: VecDeque<Client>,
-    /// Those that send no more: one is served each [`ENDED_PAUSE`], and beyond [`ENDED_MAX`] the
-    /// oldest is dropped.
-    ended: VecDeque<Client>,
-    /// When the last one of them was served.
-    served_at: Option<Instant>,
-}
-
-impl Lobby {
-    fn has_room(&self) -> bool {
-        self.there.len() < THERE_MAX
-    }
-
-    fn is_empty(&self) -> bool {
-        self.there.is_empty() && self.ended.is_empty()
-    }
-
-    /// Many clients have sent a request and closed.
-    fn is_crowded(&self) -> bool {
-        self.ended.len() >= ENDED_AT_ONCE
-    }
-
-    fn take_in(&mut self, client: Client) {
-        match client.presence() {
-            Presence::There => self.there.push_back(client),
-            Presence::Ended => {
-                if self.ended.len() == ENDED_MAX {
-                    self.ended.pop_front();
-                }
-                self.ended.push_back(client);
-            }
-            Presence::Gone => {}
-        }
-    }
-
-    /// The first one that is there still, or one that sends no more.
-    fn next(&mut self, is_backlog_empty: bool) -> Option<Client> {
-        while let Some(client) = self.there.pop_front() {
-            match client.presence() {
-                Presence::There => return Some(client),
-                Presence::Ended | Presence::Gone => self.take_in(client),
-            }
-        }
-        let rested = self.served_at.is_none_or(|at| at.elapsed() >= ENDED_PAUSE);
-        // Without a crowd there is nothing to wait for.
-        let may_ask = rested || is_backlog_empty && !self.is_crowded();
-        let client = self.ended.pop_front_if(|_| may_ask)?;
-        self.served_at = Some(Instant::now());
-        Some(client)
-    }
-}
-
-/// A client that was accepted, of which the runtime knows nothing yet.
-#[derive(Debug)]
-enum Client {
-    Tcp(tcp::TcpStream),
-    Unix(net::UnixStream),
-}
-
-impl Client {
-    fn presence(&self) -> Presence {
-        match self {
-            Self::Tcp(client) => sys::presence(client),
-            Self::Unix(client) => sys::presence(client),
-        }
-    }
-
-    /// The connection, with a copy of its descriptor.
-    fn begin(self) -> io::Result<(Box<dyn Stream>, OwnedFd)> {
-        Ok(match self {
-            Self::Tcp(client) => {
-                // Answers are whole: there is nothing to wait for.
-                client.set_nodelay(true)?;
-                client.set_nonblocking(true)?;
-                let copy = client.as_fd().try_clone_to_owned()?;
-                (Box::new(TcpStream::from_std(client)?), copy)
-            }
-            Self::Unix(client) => {
-                client.set_nonblocking(true)?;
-                let copy = client.as_fd().try_clone_to_owned()?;
-                (Box::new(UnixStream::from_std(client)?), copy)
-            }
-        })
-    }
-}
-
 /// A listening socket whose readiness the runtime watches.
 #[derive(Debug)]
 struct Watched<T> {
@@ -481,10 +392,6 @@ async fn serve_connection(
     let _ = timeout(deadlines.end, connection).await;
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
 /// A stream that fails when its peer accepts no byte for `patience`, and pauses after each read.
 struct ClientStream {
     stream: Box<dyn Stream>,
@@ -579,13 +486,6 @@ const REMOVAL_TIME: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Connections that are accepted before everything else has its turn.
 const ACCEPTS_AT_ONCE: u32 = 16;
-/// Clients that are there and wait for a slot; others stay in the backlog.
-const THERE_MAX: usize = 256;
-/// Clients that have ended their requests, and wait until others are taken in.
-const ENDED_MAX: usize = 256;
-/// Fewer of them are no flood, and none of them waits.
-const ENDED_AT_ONCE: usize = 8;
-const ENDED_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that are taken in before everything else has its turn: each costs a few system
 /// calls.
 const TAKEN_IN_AT_ONCE: u32 = 256;
