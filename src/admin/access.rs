@@ -1,6 +1,7 @@
 //! Identifies callers. Over the Unix socket the caller is its owner. Over HTTP a caller needs a
-//! token. Web pages in a browser of this machine are refused: `Host` gives away a name that was
-//! made to resolve to this machine, and `Origin` names the page's site.
+//! token; a scraper needs one where there is one. Web pages in a browser of this machine are
+//! refused: `Host` gives away a name that was made to resolve to this machine, and `Origin` names
+//! the page's site.
 
 use std::fmt;
 use std::fs;
@@ -16,12 +17,13 @@ use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
+use super::endpoints::Endpoint;
 use super::refusal::Refusal;
 use super::{Author, Role};
-use crate::config::AdminHttp;
+use crate::config::TokenFiles;
 use crate::sys;
 
-/// The tokens of the admin API over HTTP.
+/// The tokens of a server over HTTP.
 #[derive(Clone)]
 pub struct Tokens(Arc<RwLock<Pair>>);
 
@@ -68,7 +70,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`TokenError`]
-    pub fn read(from: &AdminHttp) -> Result<Self, TokenError> {
+    pub fn read(from: &TokenFiles) -> Result<Self, TokenError> {
         let pair = Pair::read(from).map_err(|mut all| all.swap_remove(0))?;
         Ok(Self(Arc::new(RwLock::new(pair))))
     }
@@ -83,7 +85,7 @@ impl Tokens {
 
     /// All that is wrong with the files.
     #[must_use]
-    pub fn mistakes(from: &AdminHttp) -> Vec<TokenError> {
+    pub fn mistakes(from: &TokenFiles) -> Vec<TokenError> {
         Pair::read(from).err().unwrap_or_default()
     }
 
@@ -115,7 +117,7 @@ impl fmt::Debug for Tokens {
 
 impl Pair {
     /// The tokens, or what is wrong with each file: never nothing.
-    fn read(from: &AdminHttp) -> Result<Self, Vec<TokenError>> {
+    fn read(from: &TokenFiles) -> Result<Self, Vec<TokenError>> {
         let mut mistakes = Vec::new();
         let mut read = |path: &Option<PathBuf>| {
             let token = path.as_deref().map(token_in).transpose();
@@ -125,13 +127,13 @@ impl Pair {
             })
         };
         let pair = Self {
-            read: read(&from.read_token).flatten(),
-            write: read(&from.write_token).flatten(),
+            read: read(&from.read).flatten(),
+            write: read(&from.write).flatten(),
         };
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
-        match (&from.read_token, &from.write_token) {
+        match (&from.read, &from.write) {
             (Some(one), Some(two)) if pair.read.is_some() && pair.read == pair.write => {
                 Err(vec![TokenError::Same(one.clone(), two.clone())])
             }
@@ -189,6 +191,8 @@ pub(super) enum Access {
     Socket,
     /// Over HTTP.
     Http(HttpAccess),
+    /// For metrics alone, over HTTP on this address; without tokens every client may read them.
+    Metrics(SocketAddr, Option<Tokens>),
 }
 
 /// How requests arrive over HTTP.
@@ -210,6 +214,8 @@ pub(super) enum Caller {
     Anonymous,
     /// A caller whose token matches neither role.
     UnknownToken,
+    /// A caller that may read without a token.
+    Reader,
     /// A caller with a role.
     Known(Author),
 }
@@ -220,7 +226,7 @@ impl Access {
         match self {
             Self::Socket => Ok(Caller::Known(Author::Socket)),
             Self::Http(its) => {
-                its.check_host(uri, headers)?;
+                check_host(uri, headers, &its.origins)?;
                 check_site(headers)?;
                 let caller = caller(headers, &its.tokens)?;
                 let is_let_in = its.is_open && caller == Caller::Anonymous;
@@ -230,44 +236,26 @@ impl Access {
                     caller
                 })
             }
-        }
-    }
-}
-
-impl HttpAccess {
-    /// Refuses requests that were sent to another host, and those of another origin's web page.
-    ///
-    /// The port of a loopback host does not matter: `ssh -L` has its own.
-    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
-        let Some(host) = only(headers, &header::HOST)? else {
-            return Err(Refusal::malformed("expected a Host header"));
-        };
-        // A request may name its target in its first line too (RFC 9112, section 3.2.2).
-        let target = uri.authority().map(Authority::as_str);
-        for host in [Some(host), target].into_iter().flatten() {
-            if !names_loopback(host) && !self.is_proxy(host) {
-                return forbidden(
-                    "Host must be localhost, a loopback address, or of one of `origins`",
-                );
+            Self::Metrics(bound, tokens) => {
+                if bound.ip().to_canonical().is_loopback() {
+                    check_host(uri, headers, &[])?;
+                } else {
+                    check_is_no_page(headers)?;
+                }
+                check_site(headers)?;
+                tokens
+                    .as_ref()
+                    .map_or(Ok(Caller::Reader), |tokens| caller(headers, tokens))
             }
         }
-        let Some(origin) = only(headers, &header::ORIGIN)? else {
-            return Ok(());
-        };
-        let is_own = origin.strip_prefix("http://") == Some(host) && names_loopback(host);
-        if !is_own && !self.origins.iter().any(|its| its == origin) {
-            return forbidden("pages of other origins are not answered");
-        }
-        Ok(())
     }
 
-    /// Whether a Host is that of a reverse proxy, which may pass it on.
-    fn is_proxy(&self, host: &str) -> bool {
-        let authorities = self.origins.iter().filter_map(|its| its.split_once("://"));
-        authorities
-            .map(|(_, authority)| authority)
-            .any(|its| its.eq_ignore_ascii_case(host))
+    /// Whether an endpoint is there at all.
+    pub(super) fn has(&self, endpoint: &Endpoint) -> bool {
+        match self {
+            Self::Socket | Self::Http(..) => true,
+            Self::Metrics(..) => endpoint.is_for_machines,
+        }
     }
 }
 
@@ -277,6 +265,7 @@ impl Caller {
         match self {
             Self::Anonymous | Self::UnknownToken => None,
             Self::Known(Author::Token(role)) => Some(role),
+            Self::Reader => Some(Role::Read),
             Self::Known(_) => Some(Role::Write),
         }
     }
@@ -290,7 +279,8 @@ impl Caller {
             Self::Anonymous => Err(Refusal::unknown_caller(false)),
             Self::UnknownToken => Err(Refusal::unknown_caller(true)),
             Self::Known(Author::Token(role)) if role < required => Err(Refusal::may_not_write()),
-            Self::Known(_) => Ok(()),
+            Self::Reader if required > Role::Read => Err(Refusal::unknown_caller(false)),
+            Self::Known(_) | Self::Reader => Ok(()),
         }
     }
 }
@@ -310,16 +300,58 @@ fn caller(headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Refusal> {
     }))
 }
 
+/// Refuses requests that were sent to another host, and those of another origin's web page.
+///
+/// The port of a loopback host does not matter: `ssh -L` has its own.
+fn check_host(uri: &Uri, headers: &HeaderMap, origins: &[String]) -> Result<(), Refusal> {
+    let forbidden = |error: &str| Err(Refusal::new(StatusCode::FORBIDDEN, error));
+    let Some(host) = only(headers, &header::HOST)? else {
+        return Err(Refusal::malformed("expected a Host header"));
+    };
+    // A request may name its target in its first line too (RFC 9112, section 3.2.2).
+    let target = uri.authority().map(Authority::as_str);
+    for host in [Some(host), target].into_iter().flatten() {
+        if !names_loopback(host) && !is_proxy(host, origins) {
+            return forbidden("Host must be localhost, a loopback address, or of one of `origins`");
+        }
+    }
+    let Some(origin) = only(headers, &header::ORIGIN)? else {
+        return Ok(());
+    };
+    let is_own = origin.strip_prefix("http://") == Some(host) && names_loopback(host);
+    if !is_own && !origins.iter().any(|its| its == origin) {
+        return forbidden(OF_PAGE);
+    }
+    Ok(())
+}
+
+/// Whether a Host is that of a reverse proxy, which may pass it on.
+fn is_proxy(host: &str, origins: &[String]) -> bool {
+    let authorities = origins.iter().filter_map(|its| its.split_once("://"));
+    authorities
+        .map(|(_, authority)| authority)
+        .any(|its| its.eq_ignore_ascii_case(host))
+}
+
 /// Refuses what a web page of another origin asks for without saying so, as images and scripts do.
 /// To follow a link to the dashboard is no such request.
 fn check_site(headers: &HeaderMap) -> Result<(), Refusal> {
     let [site, mode] = ["sec-fetch-site", "sec-fetch-mode"].map(HeaderName::from_static);
     let is_foreign = matches!(only(headers, &site)?, Some("cross-site" | "same-site"));
     if is_foreign && only(headers, &mode)? != Some("navigate") {
-        let error = "pages of other origins are not answered";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, error));
+        return Err(Refusal::new(StatusCode::FORBIDDEN, OF_PAGE));
     }
     Ok(())
+}
+
+/// Refuses what pages of other sites send. A scraper names this machine as its operator does, so
+/// that no Host is wrong: a page under a name that was made to resolve to this machine is kept out
+/// by a token, or by no browser being on the machines that may connect.
+fn check_is_no_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.contains_key(header::ORIGIN) {
+        true => Err(Refusal::new(StatusCode::FORBIDDEN, OF_PAGE)),
+        false => Ok(()),
+    }
 }
 
 /// Whether a Host names a loopback address. No resolver is asked: a name of an attacker may resolve
@@ -353,6 +385,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     }
 }
 
+const OF_PAGE: &str = "pages of other origins are not answered";
 /// A file with this word holds no token: systemd passes it for a credential without a file.
 const NO_TOKEN: &str = "none";
 /// Bytes of a token: enough that guessing is hopeless.

@@ -53,14 +53,17 @@ fn of_bans() -> Vec<Endpoint> {
 fn of_process() -> Vec<Endpoint> {
     vec![
         Endpoint::open("/healthz", "healthz", h::healthz)
-            .says("Answers while the control thread does."),
+            .says("Answers while the control thread does.")
+            .for_machines(),
         Endpoint::open("/readyz", "readyz", h::readyz)
-            .says("200 while connections are taken, else 503."),
+            .says("200 while connections are taken, else 503.")
+            .for_machines(),
         Endpoint::read("/v1/openapi.json", "describe", h::describe)
             .says("This description.")
             .without_control(),
         Endpoint::read("/metrics", "metrics", h::metrics)
-            .says("All figures, for Prometheus: as OpenMetrics text where `Accept` names it."),
+            .says("All figures, for Prometheus: as OpenMetrics text where `Accept` names it.")
+            .for_machines(),
         Endpoint::read("/v1/status", "status", h::status).says("Shows overall status."),
         Endpoint::open("/v1/caller", "caller", h::caller)
             .says("What the caller may do.")
@@ -187,6 +190,8 @@ pub(super) struct Endpoint {
     /// The statuses that only this endpoint refuses with, beside those that its columns imply.
     refuses: &'static [StatusCode],
     takes_body: bool,
+    /// Whether the listener for metrics has it too.
+    pub(super) is_for_machines: bool,
     pub(super) needs: fn(&mut SchemaGenerator) -> Needs,
     pub(super) gives: fn(&mut SchemaGenerator) -> Gives,
     act: Action,
@@ -214,6 +219,7 @@ impl Endpoint {
             asks_control: true,
             refuses: &[],
             takes_body: I::TAKES_BODY,
+            is_for_machines: false,
             needs: I::describe,
             gives: O::describe,
             act: Arc::new(move |request, uri, body| {
@@ -263,6 +269,14 @@ impl Endpoint {
         let asks_control = false;
         Self {
             asks_control,
+            ..self
+        }
+    }
+
+    fn for_machines(self) -> Self {
+        let is_for_machines = true;
+        Self {
+            is_for_machines,
             ..self
         }
     }
@@ -357,6 +371,9 @@ pub(super) struct ServerContext {
     pub(super) stop: watch::Receiver<()>,
     /// Permits to follow events. Such connections last, and must leave room for others.
     pub(super) watchers: Arc<Semaphore>,
+    /// Permits to write metrics, which takes long: what scrapers ask for takes no thread from the
+    /// answers to others.
+    pub(super) scrapes: Arc<Semaphore>,
     pub(super) deadlines: Deadlines,
 }
 
@@ -408,7 +425,9 @@ impl ApiRequest {
     pub(super) fn author(&self) -> Result<Author, Refusal> {
         match self.caller {
             Caller::Known(author) => Ok(author),
-            Caller::Anonymous | Caller::UnknownToken => Err(Refusal::unknown_caller(false)),
+            Caller::Anonymous | Caller::UnknownToken | Caller::Reader => {
+                Err(Refusal::unknown_caller(false))
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use prometheus_client::encoding::{
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit as Suffix};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::model::{ListenerStatus, PoolStatus, Status};
 use crate::metric::{Kind, Unit};
@@ -25,6 +26,8 @@ use figure::{Figure, Group, Reading, Value};
 /// What is shown: the state of everything at about one time.
 #[derive(Debug)]
 pub(super) struct Scrape {
+    /// Held until it is written.
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
     pub(super) format: Format,
     pub(super) status: Status,
     pub(super) listeners: Vec<ListenerStatus>,

@@ -64,7 +64,15 @@ pub(super) async fn caller(request: ApiRequest, (): ()) -> Answer<CallerStatus> 
 }
 
 pub(super) async fn metrics(request: ApiRequest, (): ()) -> Result<Scrape, Refusal> {
+    let (scrapes, time) = (
+        Arc::clone(&request.context.scrapes),
+        request.context.deadlines.answer,
+    );
+    let permit = tokio::time::timeout(time, scrapes.acquire_owned()).await;
+    let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many read metrics");
+    let permit = permit.ok().and_then(Result::ok).ok_or_else(busy)?;
     Ok(Scrape {
+        _permit: Some(permit),
         format: Format::of(&request.headers),
         status: request.ask(Call::Status).await?,
         listeners: request.ask(Call::Listeners).await?,

@@ -1,4 +1,5 @@
-//! The admin API of a running balancer: HTTP on a Unix socket or on loopback.
+//! The admin API of a running balancer: HTTP on a Unix socket or on loopback, and a part of it for
+//! those who read metrics.
 //!
 //! [`model`] has the wire types, for the server and for the command line as its client. A request
 //! passes `access`, which identifies the caller, then its row in the table of `endpoints`, which
@@ -31,7 +32,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use access::{TokenError, Tokens};
-pub use server::{AdminListener, Replacement, serve};
+pub use server::{AdminListener, Replacement, refused_scrapers, serve};
 pub use token_file::TokenFile;
 
 use crate::config::{Change, ChangeError, NewBan, Patch};

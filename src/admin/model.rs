@@ -97,6 +97,10 @@ pub struct Status {
     /// Lines of the operational log that were dropped: standard error did not take them.
     #[serde(default)]
     pub log_lines_dropped: u64,
+    /// Clients of the listener for metrics that were reset, as its `allow` has none of their
+    /// addresses.
+    #[serde(default)]
+    pub scrapers_refused: u64,
     /// What the process may do.
     #[serde(default)]
     pub privileges: PrivilegesStatus,

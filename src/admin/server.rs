@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ use super::slots::{ConnectionSlot, ConnectionSlots};
 use super::token_file::TokenFile;
 use crate::config::AdminHttp;
 use crate::control::aside;
+use crate::guard::Trusted;
+use crate::prefix::Prefix;
 use crate::sys::{self, SocketFile};
 
 /// Where requests come in.
@@ -60,7 +63,8 @@ pub type Replacement = (net::UnixListener, SocketFile);
 
 #[derive(Debug)]
 enum ListeningSocket {
-    Tcp(Watched<tcp::TcpListener>),
+    /// With the networks whose clients may connect; `None`: any may.
+    Tcp(Watched<tcp::TcpListener>, Option<Trusted>),
     /// With the socket that it replaced, in which clients may still wait.
     Unix(
         Watched<net::UnixListener>,
@@ -98,28 +102,49 @@ impl AdminListener {
             let error = "the admin API listens on loopback addresses only";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
-        let listener = sys::listen_alone(bind)?;
-        let bound = listener.local_addr()?;
-        Ok(Self {
-            socket: ListeningSocket::Tcp(Watched::new(listener)?),
-            access: Access::Http(HttpAccess {
+        Self::tcp(bind, None, |bound| {
+            Access::Http(HttpAccess {
                 bound,
                 tokens,
                 origins: Vec::new(),
                 is_open: false,
-            }),
+            })
+        })
+    }
+
+    /// Listens for those who read metrics: from these networks, or where there are none, from
+    /// anywhere; with a token, where there are tokens. Call it inside the runtime.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn metrics(bind: SocketAddr, allow: &[Prefix], tokens: Option<Tokens>) -> io::Result<Self> {
+        let allowed = (!allow.is_empty()).then(|| Trusted::new(allow));
+        Self::tcp(bind, allowed, |bound| Access::Metrics(bound, tokens))
+    }
+
+    fn tcp(
+        bind: SocketAddr,
+        allowed: Option<Trusted>,
+        access: impl FnOnce(SocketAddr) -> Access,
+    ) -> io::Result<Self> {
+        let listener = sys::listen_alone(bind)?;
+        let access = access(listener.local_addr()?);
+        Ok(Self {
+            socket: ListeningSocket::Tcp(Watched::new(listener)?, allowed),
+            access,
             file: None,
             token_file: None,
             replacements: mpsc::unbounded_channel().1,
         })
     }
 
-    /// The address of [`Self::http`]: the port that the kernel chose, where 0 was asked for.
+    /// Its address on TCP: with the port that the kernel chose, where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.access {
             Access::Socket => None,
             Access::Http(its) => Some(its.bound),
+            Access::Metrics(bound, _) => Some(*bound),
         }
     }
 
@@ -164,7 +189,8 @@ impl ListeningSocket {
             let mut is_empty = false;
             while lobby.has_room() && !pace.is_due() {
                 match self.try_accept() {
-                    Ok(client) => lobby.take_in(client),
+                    Ok(Some(client)) => lobby.take_in(client),
+                    Ok(None) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         is_empty = true;
                         break;
@@ -192,11 +218,18 @@ impl ListeningSocket {
         }
     }
 
-    fn try_accept(&mut self) -> io::Result<Client> {
+    /// `None`: one has come that may not connect, and was reset.
+    fn try_accept(&mut self) -> io::Result<Option<Client>> {
         match self {
-            Self::Tcp(listener) => {
-                let (client, _) = listener.try_next(tcp::TcpListener::accept)?;
-                Ok(Client::Tcp(client))
+            Self::Tcp(listener, allowed) => {
+                let (client, from) = listener.try_next(tcp::TcpListener::accept)?;
+                let may_connect = |allowed: &Trusted| allowed.contains(from.ip());
+                if allowed.as_ref().is_none_or(may_connect) {
+                    return Ok(Some(Client::Tcp(client)));
+                }
+                REFUSED.fetch_add(1, Ordering::Relaxed);
+                sys::reset_client(client);
+                Ok(None)
             }
             Self::Unix(listener, replaced) => {
                 let accept = net::UnixListener::accept;
@@ -211,7 +244,7 @@ impl ListeningSocket {
                     }
                     None => listener.try_next(accept)?,
                 };
-                Ok(Client::Unix(client))
+                Ok(Some(Client::Unix(client)))
             }
         }
     }
@@ -219,7 +252,7 @@ impl ListeningSocket {
     /// Waits until a client may have come.
     async fn readable(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(listener) => listener.ready.readable().await,
+            Self::Tcp(listener, _) => listener.ready.readable().await,
             Self::Unix(listener, None) => listener.ready.readable().await,
             Self::Unix(listener, Some(replaced)) => tokio::select! {
                 ready = listener.ready.readable() => ready,
@@ -260,6 +293,7 @@ pub async fn serve(listener: AdminListener, handle: Handle, stop: watch::Receive
         handle,
         stop,
         watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
         deadlines: Deadlines::default(),
     };
     serve_in(listener, context).await;
@@ -314,11 +348,19 @@ pub(super) async fn serve_in(mut listener: AdminListener, context: ServerContext
 
 fn router(context: ServerContext, access: Access) -> Router {
     let mut router = Router::new();
-    for endpoint in endpoints() {
+    let nothing = match access {
+        Access::Socket | Access::Http(..) => NOTHING,
+        Access::Metrics(..) => NOTHING_ELSE,
+    };
+    for endpoint in endpoints().into_iter().filter(|its| access.has(its)) {
         router = router.route(endpoint.path, endpoint.route());
     }
-    page::add_to(router)
-        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, NOTHING))
+    let router = match access {
+        Access::Socket | Access::Http(..) => page::add_to(router),
+        Access::Metrics(..) => router,
+    };
+    router
+        .fallback(async move || Refusal::new(StatusCode::NOT_FOUND, nothing))
         .method_not_allowed_fallback(async || {
             let error = "this can't be done here: see the Allow header";
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error)
@@ -471,12 +513,23 @@ impl AsyncWrite for ClientStream {
     }
 }
 
+/// Clients that were reset because [`AdminListener::metrics`] does not allow them.
+#[must_use]
+pub fn refused_scrapers() -> u64 {
+    REFUSED.load(Ordering::Relaxed)
+}
+
+/// Of the one listener for metrics that a process has.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
 /// Connections of a server. Beyond them the connection that has been idle for longest ends; while
 /// none is idle, new ones wait in the backlog.
 pub(super) const CONNECTIONS_MAX: usize = 64;
 /// Connections that may follow events at a time. Each lasts for as long as its client likes.
 pub(super) const WATCHERS_MAX: usize = 32;
+/// Scrapes that a server answers at a time; others wait for their turn.
+pub(super) const SCRAPES_MAX: usize = 1;
 const NOTHING: &str = "there is nothing at this path: /v1/openapi.json lists all paths";
+const NOTHING_ELSE: &str = "there is nothing at this path: /metrics, /healthz and /readyz are here";
 /// Bytes of a request's head.
 const HEADER_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

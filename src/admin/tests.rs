@@ -2,6 +2,7 @@
 
 mod answers;
 mod callers;
+mod metrics;
 mod mistakes;
 mod page;
 mod stalling;

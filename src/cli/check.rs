@@ -141,7 +141,8 @@ fn not_checked(config: &Config) -> String {
     let http = config.admin.as_ref().and_then(|admin| admin.http.as_ref());
     let http = http.map(|http| http.bind.to_string());
     let binds = config.listeners.iter().map(|its| its.bind.to_string());
-    let addresses: Vec<_> = binds.chain(http).collect();
+    let metrics = config.metrics.as_ref().map(|its| its.bind.to_string());
+    let addresses: Vec<_> = binds.chain(http).chain(metrics).collect();
     let shown = addresses.len().min(ADDRESSES_SHOWN);
     let more = match addresses.len() - shown {
         0 => String::new(),

@@ -32,7 +32,7 @@ pub enum ProxyError {
 /// A flag, the path of its setting, and what stands for its value in help.
 type Flag = (&'static str, &'static str, &'static str);
 
-const FLAGS: [Flag; 21] = [
+const FLAGS: [Flag; 22] = [
     ("strategy", "pools.strategy.name", "NAME"),
     ("key", "pools.strategy.key", "KEY"),
     ("max-load", "pools.strategy.max_load", "N|off"),
@@ -62,6 +62,7 @@ const FLAGS: [Flag; 21] = [
     ("access-log-format", "access_log.format", "FORMAT"),
     ("histogram-log", "histogram_log", "FILE"),
     ("admin", "admin", "PATH|off"),
+    ("metrics", "metrics", "ADDRESS|off"),
 ];
 
 /// The help of a flag, where the description of its setting does not say what the flag does.
@@ -101,6 +102,10 @@ fn help(flag: &str) -> Option<String> {
         ),
         "admin" => "The Unix socket of the admin API, or off [default: mahoraga.sock, if it is \
                     free]"
+            .to_owned(),
+        "metrics" => "Serve /metrics, /healthz and /readyz on this address too; beyond loopback \
+                      as a group with who may read, such as (bind: \"0.0.0.0:9100\", allow: \
+                      [\"10.0.0.0/8\"]) [default: off]"
             .to_owned(),
         _ => return None,
     })

@@ -79,6 +79,26 @@ impl AdminHttp {
     }
 }
 
+/// The files of tokens, by the role that their callers have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFiles {
+    /// The token that may read.
+    pub read: Option<PathBuf>,
+    /// The token that may read and change.
+    pub write: Option<PathBuf>,
+}
+
+impl AdminHttp {
+    /// The files of its tokens.
+    #[must_use]
+    pub fn tokens(&self) -> TokenFiles {
+        TokenFiles {
+            read: self.read_token.clone(),
+            write: self.write_token.clone(),
+        }
+    }
+}
+
 impl Shape for Admin {
     const SHORT: Option<&'static str> = Some("socket");
 }

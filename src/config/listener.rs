@@ -151,13 +151,15 @@ impl Listener {
 }
 
 impl Config {
-    /// Whether a balancer with it listens on this address, for clients or for the admin API.
+    /// Whether a balancer with it listens on this address: for clients, for the admin API or for
+    /// metrics.
     #[must_use]
     pub fn listens_on(&self, at: SocketAddr) -> bool {
         let http = self.admin.as_ref().and_then(|admin| admin.http.as_ref());
         let mut listeners = self.listeners.iter();
         listeners.any(|listener| listener.bind == Address::Tcp(at))
             || http.is_some_and(|http| http.bind == at)
+            || self.metrics.as_ref().is_some_and(|its| its.bind == at)
     }
 }
 

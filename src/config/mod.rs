@@ -36,6 +36,7 @@ mod limits;
 mod listener;
 mod load;
 mod log;
+mod metrics;
 mod patch;
 mod pool;
 mod reader;
@@ -53,7 +54,7 @@ pub mod values;
 mod warnings;
 
 pub use access_list::AccessList;
-pub use admin::{ADMIN_SOCKET, Admin, AdminHttp};
+pub use admin::{ADMIN_SOCKET, Admin, AdminHttp, TokenFiles};
 pub use availability::{AllDown, Ejection, OnDown, QueueLimits, ScaleBy, Scaling};
 pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
@@ -72,6 +73,7 @@ pub use limits::{Overload, RateLimit, SourceLimits, Tarpit};
 pub use listener::{ATTEMPTS, Defaults, HalfClose, HalfSent, Listener, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use log::{AccessLog, LogField, LogFormat, LogOnly, LogSink, RecordFormat};
+pub use metrics::MetricsHttp;
 pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
 pub use pool::Pool;
@@ -150,6 +152,11 @@ settings! {
         /// The admin API. Off: no admin API.
         pub admin: Option<Admin> = Some(Admin::default()) => waits(group_or_off(
             "\"off\", a path or a group such as (socket: \"PATH\", http: (...))",
+        ));
+        /// A listener of its own for `/metrics`, which other machines may reach. Off: `/metrics` is
+        /// on the admin API alone.
+        pub metrics: Option<MetricsHttp> = None => waits(group_or_off(
+            "\"off\", an address or a group such as (bind: \"0.0.0.0:9100\", allow: [...])",
         ));
         /// Defaults for settings that listeners leave out.
         pub defaults: Defaults = Defaults::default() => listener::shared();

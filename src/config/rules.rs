@@ -115,6 +115,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
             found.push(Finding::at(tokens, sentence));
         }
     }
+    access::of_metrics(config, &mut found);
     listeners(&config.listeners, &mut found);
     access::find(config, &mut found);
     listener::find(config, &mut found);

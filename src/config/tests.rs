@@ -56,19 +56,21 @@ fn the_smallest_configuration_has_every_default() {
 
 #[test]
 fn a_configuration_says_where_it_listens() {
-    let admin = "(admin: (http: (bind: \"127.0.0.1:99\", read_token: \"t\")), listeners: [\
+    let admin = "(admin: (http: (bind: \"127.0.0.1:99\", read_token: \"t\")), \
+                 metrics: \"127.0.0.2:91\", listeners: [\
                  (bind: \"unix:/a.sock\", pool: \"web\"), (bind: \"[::1]:80\", pool: \"web\"),";
     let (config, _) = read(&SMALLEST.replace("(listeners: [", admin)).unwrap();
     let ats = [
         "127.0.0.1:8080",
         "127.0.0.1:99",
+        "127.0.0.2:91",
         "[::1]:80",
         "[::]:80",
         "127.0.0.1:80",
         "127.0.0.1:9001",
     ];
     let found = ats.map(|at| config.listens_on(at.parse().unwrap()));
-    assert_eq!(found, [true, true, true, false, false, false]);
+    assert_eq!(found, [true, true, true, true, false, false, false]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(super) use names::nearest;
 pub(crate) use names::{did_you_mean, known};
 use names::{hint, listed};
 pub(super) use names::{joined, name_of_kind, one_of};
-pub(super) use network::{PREFIX, discovered_name, origin, resolver, source_address, webhook};
+pub(super) use network::{PREFIX, discovered_name, http_bind, origin, resolver, source_address, webhook};
 pub use network::{admin_socket, loopback, prefix};
 pub(super) use units::{Units, split};
 

@@ -1,4 +1,4 @@
-//! What the admin API listens on.
+//! What the admin API, and those who read metrics, are served on.
 
 use std::env;
 use std::io;
@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin::{AdminListener, Handle, Replacement, TokenFile, Tokens, serve};
-use crate::config::{ADMIN_SOCKET, Admin, AdminHttp};
+use crate::config::{ADMIN_SOCKET, Admin, AdminHttp, Config, MetricsHttp, TokenFiles};
 use crate::sys::{SocketFile, SocketPlace};
 
 use super::StartError;
@@ -18,8 +18,8 @@ use super::listening::Patience;
 /// Sockets of the API, before anything is answered.
 pub(super) struct AdminListeners {
     listeners: Vec<AdminListener>,
-    /// With where they come from.
-    pub(super) tokens: Option<(Tokens, AdminHttp)>,
+    /// Those of each, with where they come from.
+    pub(super) tokens: Vec<(Tokens, TokenFiles)>,
     /// The Unix socket.
     pub(super) socket: Option<AdminSocket>,
 }
@@ -57,6 +57,19 @@ pub(super) fn claim(admin: Option<&Admin>) -> Result<Option<SocketFile>, StartEr
     };
     let path = socket_path(path, admin.required);
     with_default(SocketFile::claim(&path), admin, &path)
+}
+
+/// All that is wrong with the files of tokens.
+pub(super) fn token_mistakes(config: &Config) -> Vec<StartError> {
+    let http = config.admin.as_ref().and_then(|admin| admin.http.as_ref());
+    let admin = http.map(|http| ("admin", http.tokens()));
+    let metrics = config.metrics.as_ref().and_then(MetricsHttp::tokens);
+    let files = admin.into_iter().chain(metrics.map(|its| ("metrics", its)));
+    let mistakes = files.flat_map(|(of, files)| {
+        let mistakes = Tokens::mistakes(&files).into_iter();
+        mistakes.map(move |error| StartError::Token { of, error })
+    });
+    mistakes.collect()
 }
 
 /// What is needed for the Unix socket. A start fails without the configured one, and does without
@@ -102,18 +115,30 @@ impl AdminListeners {
     /// # Errors
     /// A configured address or socket can't be listened on.
     pub(super) async fn open(
-        admin: Option<&Admin>,
+        config: &Config,
         socket: Option<SocketFile>,
         patience: &Patience,
     ) -> Result<Self, StartError> {
-        let (mut listeners, mut all, mut replaceable) = (Vec::new(), None, None);
-        let Some(admin) = admin else {
-            return Ok(Self {
-                listeners,
-                tokens: None,
-                socket: None,
-            });
+        let mut all = Self {
+            listeners: Vec::new(),
+            tokens: Vec::new(),
+            socket: None,
         };
+        if let Some(admin) = &config.admin {
+            all.open_admin(admin, socket, patience).await?;
+        }
+        if let Some(metrics) = &config.metrics {
+            all.open_metrics(metrics, patience).await?;
+        }
+        Ok(all)
+    }
+
+    async fn open_admin(
+        &mut self,
+        admin: &Admin,
+        socket: Option<SocketFile>,
+        patience: &Patience,
+    ) -> Result<(), StartError> {
         if let Some(mut file) = socket {
             let path = file.path().to_owned();
             // The default socket delays no start.
@@ -124,15 +149,12 @@ impl AdminListeners {
             let listener = listener.and_then(|listener| AdminListener::unix(listener, file));
             if let Some((listener, replace)) = with_default(listener, admin, &path)? {
                 log::info!("admin API on {}", path.display());
-                replaceable = place.map(|place| AdminSocket { place, replace });
-                listeners.push(listener);
+                self.socket = place.map(|place| AdminSocket { place, replace });
+                self.listeners.push(listener);
             }
         }
         if let Some(http) = &admin.http {
-            let (made, tokens) = tokens_of(admin, http)?;
-            if made.is_none() {
-                all = Some((tokens.clone(), http.clone()));
-            }
+            let (made, tokens) = self.tokens_of(admin, http)?;
             let bind = || AdminListener::http(http.bind, tokens.clone());
             let listener = patience.bind(bind).await;
             let listener = listener.map_err(|error| StartError::Admin {
@@ -142,13 +164,54 @@ impl AdminListeners {
             if let Some(address) = listener.address() {
                 log::info!("admin API and dashboard on http://{address}/");
             }
-            listeners.push(listener.serving(http, made));
+            self.listeners.push(listener.serving(http, made));
         }
-        Ok(Self {
-            listeners,
-            tokens: all,
-            socket: replaceable,
-        })
+        Ok(())
+    }
+
+    async fn open_metrics(
+        &mut self,
+        metrics: &MetricsHttp,
+        patience: &Patience,
+    ) -> Result<(), StartError> {
+        let (bind, allow) = (metrics.bind, &metrics.allow);
+        let files = metrics.tokens();
+        let tokens = files.map(|files| self.read_tokens("metrics", files));
+        let tokens = tokens.transpose()?;
+        let listen = || AdminListener::metrics(bind, allow, tokens.clone());
+        let listener = patience.bind(listen).await;
+        let listener = listener.map_err(|error| StartError::Metrics { bind, error })?;
+        if let Some(address) = listener.address() {
+            log::info!("metrics on http://{address}/metrics");
+        }
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// The tokens of the API over HTTP: those of the files that the configuration names, or new ones
+    /// with the file that they are in.
+    fn tokens_of(
+        &mut self,
+        admin: &Admin,
+        http: &AdminHttp,
+    ) -> Result<(Option<TokenFile>, Tokens), StartError> {
+        if !http.makes_tokens {
+            return Ok((None, self.read_tokens("admin", http.tokens())?));
+        }
+        let path = token_file(admin);
+        let made = TokenFile::make(&path);
+        let (file, tokens) = made.map_err(|error| StartError::Admin {
+            at: path.display().to_string(),
+            error,
+        })?;
+        log::info!("the tokens of the admin API are in {}", path.display());
+        Ok((Some(file), tokens))
+    }
+
+    fn read_tokens(&mut self, of: &'static str, files: TokenFiles) -> Result<Tokens, StartError> {
+        let tokens = Tokens::read(&files).map_err(|error| StartError::Token { of, error })?;
+        self.tokens.push((tokens.clone(), files));
+        Ok(tokens)
     }
 
     /// Answers from now on.
@@ -162,22 +225,6 @@ impl AdminListeners {
             stop,
         }
     }
-}
-
-/// The tokens of the API over HTTP: those of the files that the configuration names, or new ones
-/// with the file that they are in.
-fn tokens_of(admin: &Admin, http: &AdminHttp) -> Result<(Option<TokenFile>, Tokens), StartError> {
-    if !http.makes_tokens {
-        return Ok((None, Tokens::read(http)?));
-    }
-    let path = token_file(admin);
-    let made = TokenFile::make(&path);
-    let (file, tokens) = made.map_err(|error| StartError::Admin {
-        at: path.display().to_string(),
-        error,
-    })?;
-    log::info!("the tokens of the admin API are in {}", path.display());
-    Ok((Some(file), tokens))
 }
 
 /// Where the tokens are that a balancer makes: beside its admin socket, or where that would be.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::admin::Tokens;
 use crate::admin::model::Stage;
-use crate::config::{AdminHttp, Config};
+use crate::config::{Config, TokenFiles};
 use crate::pool::Tally;
 use crate::sys::{self, Bound};
 
@@ -68,7 +68,7 @@ impl Balancer {
         workers: &Rc<Workers>,
         (reread, tokens, socket): (
             Option<Reread>,
-            Option<(Tokens, AdminHttp)>,
+            Vec<(Tokens, TokenFiles)>,
             Option<AdminSocket>,
         ),
         events: &Events,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::admin::model::{
     Changed, EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
 };
-use crate::admin::{Author, Call, Reply, Which};
+use crate::admin::{self, Author, Call, Reply, Which};
 use crate::config::{
     AdminState, Backend, Change, ChangeError, Config, Topic, backend_values, changeable_values,
 };
@@ -170,6 +170,7 @@ impl Balancer {
             reloads: self.reloading.status.clone(),
             webhook_failures: self.webhooks.failures(),
             log_lines_dropped: operational_log::dropped(),
+            scrapers_refused: admin::refused_scrapers(),
             privileges: sandbox::status(),
             control: metrics.measurements.control(),
             workers: (0u32..)

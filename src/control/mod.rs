@@ -52,7 +52,7 @@ mod webhook;
 mod workers;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -190,9 +190,25 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
-    /// A token of the admin API can't be read.
-    #[error("admin: {0}")]
-    Token(#[from] TokenError),
+    /// The address for metrics can't be listened on.
+    #[error(
+        "metrics: cannot listen on {bind}: {error}{}",
+        remedy::of_bind(error, &Address::Tcp(*bind))
+    )]
+    Metrics {
+        /// As configured.
+        bind: SocketAddr,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// A token of the admin API or of the listener for metrics can't be read.
+    #[error("{of}: {error}")]
+    Token {
+        /// The setting that it belongs to.
+        of: &'static str,
+        /// What is wrong with its file.
+        error: TokenError,
+    },
     /// The user to run as does not exist.
     #[error("invalid user `{name}`: expected a user of this machine; create it, or name another")]
     User {
@@ -241,13 +257,14 @@ impl StartError {
             | Self::AccessLog { error, .. }
             | Self::BansFile { error, .. }
             | Self::Admin { error, .. }
-            | Self::DefaultAdmin { error, .. } => fault::is_passing_lack(error),
+            | Self::DefaultAdmin { error, .. }
+            | Self::Metrics { error, .. } => fault::is_passing_lack(error),
             Self::Ring(_)
             | Self::AccessList(_)
             | Self::ImportedBans(_)
             | Self::Certificates { .. }
             | Self::Memory { .. }
-            | Self::Token(_)
+            | Self::Token { .. }
             | Self::User { .. }
             | Self::Unreadable { .. }
             | Self::Thread { .. } => false,
@@ -270,7 +287,8 @@ impl StartError {
             | Self::BansFile { .. }
             | Self::Admin { .. }
             | Self::DefaultAdmin { .. }
-            | Self::Token(_)
+            | Self::Metrics { .. }
+            | Self::Token { .. }
             | Self::Certificates { .. }
             | Self::Memory { .. }
             | Self::Unreadable { .. }
@@ -309,8 +327,7 @@ pub fn run(
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
         let patience = Patience::new();
-        let admin = config.admin.as_ref();
-        let mut listeners = AdminListeners::open(admin, prepared.socket, &patience).await?;
+        let mut listeners = AdminListeners::open(config, prepared.socket, &patience).await?;
         // The time that the admin API took does not count for the listeners.
         let patience = Patience::new();
         let mut discoveries = Discoveries::new(handle.events());

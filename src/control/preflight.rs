@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
-use crate::admin::Tokens;
 use crate::config::{AccessLog, Config, Discovery, LogSink, Pool, Verify};
 use crate::sys;
 
@@ -57,9 +56,8 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
         if let Some(path) = &admin.audit_log {
             seen(path, sys::can_append_to(path));
         }
-        let mistakes = admin.http.as_ref().map(Tokens::mistakes);
-        found.extend(mistakes.into_iter().flatten().map(StartError::Token));
     }
+    found.extend(admin_listeners::token_mistakes(config));
     found.extend(listening::probe_origins(config, None).err());
     // The service manager may listen where this user may not.
     let handed_in = systemd::hands_in();

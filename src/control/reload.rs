@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::admin::model::{EventKind, Reloaded, Reloads, Stage};
 use crate::admin::{Author, Reply, Tokens};
-use crate::config::{self, AdminHttp};
+use crate::config::{self, TokenFiles};
 use crate::operational_log;
 
 use super::access_log::{Log, Sink};
@@ -59,8 +59,8 @@ pub(super) struct Reloading {
     pub(super) reread: Option<Reread>,
     /// Watches the file for changes.
     pub(super) watch: Option<Rc<ConfigWatch>>,
-    /// The tokens of the API over HTTP, with where they come from.
-    tokens: Option<(Tokens, AdminHttp)>,
+    /// The tokens of each server over HTTP, with where they come from.
+    tokens: Vec<(Tokens, TokenFiles)>,
     /// What the API shows of reloads.
     pub(super) status: Reloads,
     /// The reading under way.
@@ -96,7 +96,7 @@ impl Reloading {
     /// Nothing is being read. To be called inside the control thread's runtime.
     pub(super) fn new(
         reread: Option<Reread>,
-        tokens: Option<(Tokens, AdminHttp)>,
+        tokens: Vec<(Tokens, TokenFiles)>,
         socket: Option<AdminSocket>,
     ) -> Self {
         Self {
@@ -222,7 +222,12 @@ impl Balancer {
         self.watch_file(false);
         let present = InUse {
             log: self.in_force.config.access_log.clone(),
-            http: self.reloading.tokens.as_ref().map(|(_, http)| http.clone()),
+            tokens: self
+                .reloading
+                .tokens
+                .iter()
+                .map(|its| its.1.clone())
+                .collect(),
             certificates: preflight::certificate_files(&self.in_force.config),
             access_files: self.access.known(),
             ban_files: self.bans.import.known(),
@@ -445,8 +450,8 @@ impl Balancer {
         Ok(notes)
     }
 
-    fn replace_tokens(&self, read: Option<Tokens>) {
-        if let Some(((tokens, _), read)) = self.reloading.tokens.as_ref().zip(read) {
+    fn replace_tokens(&self, read: Vec<Tokens>) {
+        for ((tokens, _), read) in self.reloading.tokens.iter().zip(read) {
             tokens.replace(&read);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -352,6 +352,11 @@ pub fn reset_on_close(socket: &Socket) {
     let _ = with(socket, |socket| socket.set_linger(Some(Duration::ZERO)));
 }
 
+/// Closes a client's connection by a reset; what it has sent is dropped.
+pub fn reset_client(client: TcpStream) {
+    let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+}
+
 /// Makes an accepted socket fit to be held unread: it takes a few KiB at most from now on, and
 /// drops what has come. `silent`: what this end sends, acknowledgements and the end too, ends at
 /// the first router, so that only a peer on the same network hears of it; and where a filter may be
@@ -519,7 +524,7 @@ mod tests {
                 unreachable!("it is one of TCP");
             };
             let clients: Vec<_> = (0..200)
-                .map(|_| std::net::TcpStream::connect(("127.0.0.1", at.port())).unwrap())
+                .map(|_| TcpStream::connect(("127.0.0.1", at.port())).unwrap())
                 .collect();
             let count = |socket: &OwnedFd| {
                 let socket = Socket::from_raw(socket.as_raw_fd());

@@ -22,6 +22,7 @@ golden!(
     checks,
     availability,
     discovery_and_scaling,
+    metrics,
     sources,
     user
 );

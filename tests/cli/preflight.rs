@@ -204,6 +204,7 @@ fn check_makes_no_file() {
     let config = "(access_log: (to: \"a.log\"),
         admin: (socket: \"a.sock\", audit_log: \"audit.log\",
                 http: (bind: \"127.0.0.1:1\", read_token: \"token\")),
+        metrics: \"127.0.0.1:2\",
         listeners: [(bind: \"unix:b.sock\", pool: \"web\")],
         pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])";
     fs::write(directory.join("config.ron"), config).unwrap();
@@ -211,7 +212,7 @@ fn check_makes_no_file() {
     let output = command.arg("check").current_dir(&directory).output();
     let output = output.unwrap();
     let seen = stderr(&output);
-    let message = "not checked: whether unix:b.sock, 127.0.0.1:1 can be listened on";
+    let message = "not checked: whether unix:b.sock, 127.0.0.1:1, 127.0.0.1:2 can be listened on";
     assert!(seen.contains(message), "{seen}");
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
 }

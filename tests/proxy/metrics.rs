@@ -1,8 +1,13 @@
 //! `/metrics`: figures of a load, as other programs read them.
 
-use std::io::{Read, Write};
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+
+use socket2::SockAddr;
 
 use crate::api::look;
 use crate::balancer::{Balancer, Launch};
@@ -76,6 +81,65 @@ fn figures_are_those_of_the_load() {
         assert_eq!(accepted, 6);
         check_by_promtool(&scrape(&balancer, "*/*"));
         drop(open);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_listener_of_its_own_has_the_figures_and_follows_its_token() {
+    watched(|| {
+        let backend = Backend::echo();
+        let pool = format!("backends: [\"{}\"]", backend.address);
+        let metrics = "metrics: (bind: \"0.0.0.0:0\", allow: [\"127.0.0.1\"], \
+                       read_token: \"./token\")";
+        let launch = Launch::with_pool(&pool).settings(metrics);
+        let path = launch.dir().join("token");
+        let write = |token: &str| {
+            fs::write(&path, token).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        };
+        write("a-token-of-this-test");
+        let balancer = launch.start();
+        let lines = balancer.log().lines_with("metrics on http://");
+        let (_, address) = lines[0].split_once("http://").unwrap();
+        let port = address.trim_end_matches("/metrics").rsplit(':').next();
+        let port: u16 = port.unwrap().parse().unwrap();
+        ping(&mut balancer.connect(), b"figures");
+        let ask = |from: [u8; 4], path: &str, token: &str| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+            let socket = socket.unwrap();
+            let of = |ip: [u8; 4], port| SockAddr::from(SocketAddr::from((ip, port)));
+            socket.bind(&of(from, 0)).unwrap();
+            socket.connect(&of([127, 0, 0, 1], port)).unwrap();
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nHost: lb-1\r\nConnection: close\r\n\
+                 Authorization: Bearer {token}\r\n\r\n"
+            );
+            let mut stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(patience())).unwrap();
+            let mut answer = String::new();
+            let sent = stream.write_all(request.as_bytes());
+            let read = sent.and_then(|()| stream.read_to_string(&mut answer));
+            read.map(|_| answer)
+        };
+        let here = [127, 0, 0, 1];
+        let text = ask(here, "/metrics", "a-token-of-this-test").unwrap();
+        assert_eq!(sum(&text, "mahoraga_worker_accepted_total"), 1, "{text}");
+        let other = ask([127, 0, 0, 9], "/healthz", "").unwrap_err();
+        assert_ne!(other.kind(), ErrorKind::WouldBlock);
+        assert!(
+            ask(here, "/readyz", "")
+                .unwrap()
+                .starts_with("HTTP/1.1 200")
+        );
+        let status = ask(here, "/v1/status", "a-token-of-this-test").unwrap();
+        assert!(status.starts_with("HTTP/1.1 404"), "{status}");
+        write("another-token-of-this-test");
+        balancer.words(&["reload"]);
+        let old = ask(here, "/metrics", "a-token-of-this-test").unwrap();
+        assert!(old.starts_with("HTTP/1.1 401"), "{old}");
+        let text = ask(here, "/metrics", "another-token-of-this-test").unwrap();
+        assert_eq!(sum(&text, "mahoraga_scrapers_refused_total"), 1, "{text}");
         balancer.finish();
     });
 }

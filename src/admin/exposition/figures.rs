@@ -117,6 +117,11 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
             |its: &Status| its.log_lines_dropped,
         ),
         counter(
+            "scrapers_refused",
+            "Clients of the listener for metrics that its `allow` does not have.",
+            |its: &Status| its.scrapers_refused,
+        ),
+        counter(
             "control_turns",
             "Turns of the control thread.",
             |its: &Status| its.control.turns,

@@ -24,6 +24,7 @@ fn scrape(format: Format) -> Scrape {
     let numbers = NUMBERS.iter().map(|metric| (metric.name.to_owned(), 3));
     let closed = [("closed.client_closed".to_owned(), 5)];
     Scrape {
+        _permit: None,
         format,
         status: Status {
             access_lists: vec![AccessListStatus::default()],

@@ -3,12 +3,10 @@
 use super::*;
 use crate::admin::tests::world::{file, temporary};
 
-fn admin(read: &Path, write: Option<&Path>) -> AdminHttp {
-    AdminHttp {
-        bind: "127.0.0.1:0".parse().unwrap(),
-        read_token: Some(read.to_owned()),
-        write_token: write.map(Path::to_owned),
-        ..AdminHttp::default()
+fn admin(read: &Path, write: Option<&Path>) -> TokenFiles {
+    TokenFiles {
+        read: Some(read.to_owned()),
+        write: write.map(Path::to_owned),
     }
 }
 

@@ -328,7 +328,7 @@ async fn http_is_for_this_machine() {
         read_token: Some(file(&dir, "token", READ, 0o600)),
         ..AdminHttp::default()
     };
-    let tokens = Tokens::read(&admin).unwrap();
+    let tokens = Tokens::read(&admin.tokens()).unwrap();
     for bind in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let refused = AdminListener::http(bind.parse().unwrap(), tokens.clone()).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{bind}");

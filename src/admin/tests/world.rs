@@ -26,7 +26,7 @@ use crate::admin::model::{
     DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded,
     SessionExplanation, SessionStatus, Stage, Status,
 };
-use crate::admin::server::{self, WATCHERS_MAX};
+use crate::admin::server::{self, SCRAPES_MAX, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
@@ -55,7 +55,7 @@ pub(super) struct Played {
 }
 
 pub(super) struct World {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     pub(super) socket: PathBuf,
     pub(super) bound: SocketAddr,
     pub(super) handle: Handle,
@@ -131,7 +131,7 @@ impl World {
         };
         let socket = dir.join("admin.sock");
         let unix = listener(&socket).unwrap();
-        let http = AdminListener::http(admin.bind, Tokens::read(&admin).unwrap());
+        let http = AdminListener::http(admin.bind, Tokens::read(&admin.tokens()).unwrap());
         let http = http.unwrap().serving(&settings, None);
         let bound = http.address().unwrap();
         let (handle, calls) = Handle::new();
@@ -147,6 +147,7 @@ impl World {
                 handle: handle.clone(),
                 stop: stopped.clone(),
                 watchers: Arc::clone(watchers),
+                scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
                 deadlines,
             };
             tokio::spawn(server::serve_in(listener, context))
@@ -241,7 +242,7 @@ pub(super) async fn bounded<T>(future: impl Future<Output = T>) -> T {
     outcome.expect("an end within 20 s")
 }
 
-async fn exchange<S>(stream: io::Result<S>, request: Request<Full<Bytes>>) -> Answer
+pub(super) async fn exchange<S>(stream: io::Result<S>, request: Request<Full<Bytes>>) -> Answer
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

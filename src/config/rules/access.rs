@@ -1,4 +1,4 @@
-//! The rules of access lists.
+//! The rules of access lists, and of who may read metrics.
 
 use super::{Finding, RENAME, unique};
 use crate::config::{AccessList, Config};
@@ -36,6 +36,29 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
     }
 }
 
+/// The rules that a listener for metrics breaks.
+pub(super) fn of_metrics(config: &Config, found: &mut Vec<Finding>) {
+    let Some(metrics) = &config.metrics else {
+        return;
+    };
+    if !metrics.is_local() && metrics.allow.is_empty() && metrics.read_token.is_none() {
+        let sentence = "metrics: other machines can reach this address: give `allow`, the \
+                        prefixes of those that may read, or the file of a `read_token`";
+        let settings = Finding::at("metrics.bind|metrics", sentence);
+        found.push(settings.needing("metrics.allow|metrics.read_token"));
+    }
+    let count = metrics.allow.len();
+    if count > PREFIXES_MAX {
+        let sentence = format!("{count} prefixes are too many: at most {PREFIXES_MAX}");
+        found.push(Finding::at("metrics.allow", sentence));
+    }
+    let prefixes = metrics.allow.iter().map(ToString::to_string);
+    let prefixes: Vec<_> = prefixes.collect();
+    let prefixes = prefixes.iter().enumerate();
+    let prefixes = prefixes.map(|(i, prefix)| (format!("metrics.allow[{i}]"), &**prefix));
+    unique(("listed twice:", ": leave one out"), prefixes, found);
+}
+
 /// The rule that an access list of too many prefixes breaks.
 pub(in crate::config) fn too_many_prefixes(list: &AccessList) -> Option<String> {
     let count = list.allow.len() + list.deny.len();
@@ -59,5 +82,5 @@ fn without_others(list: &AccessList) -> Option<String> {
     ))
 }
 
-/// Prefixes that the configuration itself may have in one list, or in `trusted`.
+/// Prefixes that the configuration itself may have in one list, in `trusted` or in `metrics`.
 const PREFIXES_MAX: usize = 10_000;

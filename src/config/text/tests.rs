@@ -15,7 +15,7 @@ use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable, Bandwidth,
     Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener,
-    LogField, LogFormat, LogOnly, LogSink, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader,
+    LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader,
     QueueLimits, Rates, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier,
     Verify, parse,
 };
@@ -271,6 +271,7 @@ impl Chance<'_> {
             user: self.maybe(|it| it.pick(&["root", "balancer"]).to_owned()),
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),
+            metrics: self.maybe(Self::metrics),
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
             defaults: shared,
             access_lists: access_lists.into_iter().map(Shared::from).collect(),
@@ -290,6 +291,16 @@ impl Chance<'_> {
             half_closed: self.ms(1, month),
             session: self.maybe(|it| it.ms(1, month)),
             peek: self.ms(1, 60_000),
+        }
+    }
+
+    fn metrics(&mut self) -> MetricsHttp {
+        let (bind, allow) = (self.tcp(), self.prefixes(14));
+        let needed = allow.is_empty().then(|| self.path());
+        MetricsHttp {
+            bind,
+            allow,
+            read_token: self.maybe(Self::path).or(needed),
         }
     }
 

@@ -31,6 +31,16 @@ pub(in crate::config) fn origin(text: &str) -> Option<String> {
     (is_whole && !its.host().is_empty()).then_some(text)
 }
 
+/// Reads where metrics are served on TCP.
+pub(in crate::config) fn http_bind(text: &str) -> Result<SocketAddr, ValueError> {
+    match text.parse()? {
+        Address::Tcp(address) => Ok(address),
+        other @ Address::Unix(_) => Err(ValueError::Refused(format!(
+            "`{other}` is not an address of TCP: write 127.0.0.1:9100 or [::]:9100"
+        ))),
+    }
+}
+
 /// Reads the path of the admin socket, as an address or alone, or `off` as none.
 pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, ValueError> {
     if text == "off" {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::admin::Tokens;
-use crate::config::{AccessLog, AdminHttp, Config, ConfigError};
+use crate::config::{AccessLog, Config, ConfigError, TokenFiles};
 use crate::control::access_log::Sink;
 use crate::control::file_watch::{FileVersion, FileWatch, Look};
 use crate::control::{access_lists, aside, bans, capacity, preflight};
@@ -55,7 +55,7 @@ impl Reread {
         let access_files = access_files.map_err(|error| error.to_string())?;
         let ban_files = bans::read_import(&config, &in_use.ban_files);
         let ban_files = ban_files.map_err(|error| error.to_string())?;
-        let tokens = in_use.http.as_ref().map(Tokens::read).transpose();
+        let tokens: Result<_, _> = in_use.tokens.iter().map(Tokens::read).collect();
         let tokens = tokens.map_err(|error| error.to_string())?;
         let open = |log: &AccessLog| Sink::open(log).map_err(|error| error.to_string());
         let log = if config.access_log == in_use.log {
@@ -77,8 +77,8 @@ impl Reread {
 /// What is in use when a reading begins. It stays in use if the file names it again.
 pub(super) struct InUse {
     pub(super) log: Option<AccessLog>,
-    /// Where the tokens are.
-    pub(super) http: Option<AdminHttp>,
+    /// Where the tokens of each server are.
+    pub(super) tokens: Vec<TokenFiles>,
     /// Files of certificates.
     pub(super) certificates: HashSet<PathBuf>,
     /// Files of access lists.
@@ -97,8 +97,8 @@ pub(in crate::control) struct Read {
     pub(super) ban_files: Vec<bans::BansRead>,
     /// The new access log, if it is another one than before; `Some(None)`: none.
     pub(super) log: Option<Option<Sink>>,
-    /// The new tokens of the API over HTTP.
-    pub(super) tokens: Option<Tokens>,
+    /// The new tokens of each server over HTTP.
+    pub(super) tokens: Vec<Tokens>,
 }
 
 /// Watches the file by a look each second, where `reload_on_change` is set.
