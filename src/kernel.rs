@@ -171,6 +171,24 @@ pub trait Kernel {
 
     /// Pipes on lease.
     fn pipes_in_use(&self) -> u32;
+
+    /// How much was asked of it so far.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+/// How much a worker has asked of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Calls that hand over operations, or wait, or both.
+    pub enters: u64,
+    /// Operations that were handed over.
+    pub submissions: u64,
+    /// Completions that were taken.
+    pub completions: u64,
+    /// Other system calls.
+    pub other_calls: u64,
 }
 
 /// A thread, or a task of it, that may wait for a worker.

@@ -16,12 +16,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::model::{ListenerStatus, PoolStatus, Status};
 use crate::metric::{Kind, Unit};
-use crate::worker::Counts;
+use crate::worker::{Counts, LatencyCounts};
 
 mod figure;
 mod figures;
 
-use figure::{Figure, Group, Reading, Value};
+use figure::{Bounds, Figure, Group, Reading, Value};
 
 /// What is shown: the state of everything at about one time.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Scrape {
     pub(super) listeners: Vec<ListenerStatus>,
     pub(super) pools: Vec<PoolStatus>,
     /// By worker, of each kind.
-    pub(super) latencies: Vec<[Counts; 3]>,
+    pub(super) latencies: Vec<LatencyCounts>,
 }
 
 /// The formats that there are.
@@ -108,7 +108,7 @@ impl Collector for Scrape {
             workers.map(|its| (vec![its.worker.to_string()], its)),
         )?;
         let workers = self.latencies.iter().enumerate();
-        figures::LATENCIES.write(
+        figures::TIMES.write(
             encoder,
             workers.map(|(number, its)| (vec![number.to_string()], its)),
         )
@@ -151,7 +151,9 @@ impl<S> Figure<S> {
                 labels.push((*label, name));
                 write_value(metric.encode_family(&labels)?, kind, value)
             }),
-            Reading::Times(read) => write_times(metric.encode_family(labels)?, read(its)),
+            Reading::Times(bounds, read) => {
+                write_times(metric.encode_family(labels)?, bounds, read(its))
+            }
         }
     }
 }
@@ -169,10 +171,11 @@ fn write_value(mut metric: MetricEncoder<'_>, kind: Kind, value: Value) -> fmt::
     }
 }
 
-fn write_times(mut metric: MetricEncoder<'_>, times: &Counts) -> fmt::Result {
+fn write_times(mut metric: MetricEncoder<'_>, bounds: &Bounds, times: &Counts) -> fmt::Result {
     // The encoder sums them up.
     let mut below = 0;
-    let mut buckets: Vec<_> = BOUNDS
+    let mut buckets: Vec<_> = bounds
+        .clone()
         .map(|power| {
             let bound = 1_u64 << power;
             let before = std::mem::replace(&mut below, times.below(bound));
@@ -205,8 +208,6 @@ fn type_of(kind: Kind) -> MetricType {
 
 /// All names begin with it.
 const PREFIX: &str = "mahoraga";
-/// The bounds of histograms are powers of two of µs: 64 µs to 67 s.
-const BOUNDS: std::ops::RangeInclusive<u32> = 6..=26;
 
 #[cfg(test)]
 mod tests;

@@ -38,7 +38,7 @@ pub use token_file::TokenFile;
 use crate::config::{Change, ChangeError, NewBan, Patch};
 use crate::control::events::Events;
 use crate::prefix::Prefix;
-use crate::worker::{Counts, DecisionFilter, PreviewQuestion};
+use crate::worker::{DecisionFilter, LatencyCounts, PreviewQuestion};
 use model::{
     AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, DryRunStatus,
     HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionExplanation,
@@ -92,8 +92,8 @@ pub enum Call {
     DryRun(PreviewQuestion, Reply<Result<DryRunStatus, String>>),
     /// Closes sessions. Answers with their number, or why none is closed.
     Kill(SessionFilter, Author, Reply<Result<u64, String>>),
-    /// How long clients waited since the start: of each worker, of each kind.
-    Latencies(Reply<Vec<[Counts; 3]>>),
+    /// How long clients waited and turns took since the start: of each worker.
+    Latencies(Reply<Vec<LatencyCounts>>),
     /// The workers' histograms since the start.
     Histograms(Reply<Vec<HistogramStatus>>),
     /// The effective configuration, as RON.

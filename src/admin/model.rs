@@ -26,7 +26,8 @@ pub use explain::{
     ExplainQuery, KeyStatus, SessionExplanation, WorkerChoice, client_address,
 };
 pub use figures::{
-    ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, TrafficStatus,
+    ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, SegmentsStatus,
+    TrafficStatus,
 };
 
 /// Overall status of the balancer.
@@ -101,6 +102,9 @@ pub struct Status {
     /// addresses.
     #[serde(default)]
     pub scrapers_refused: u64,
+    /// Segments of TCP that this machine has sent and received.
+    #[serde(default)]
+    pub segments: Option<SegmentsStatus>,
     /// What the process may do.
     #[serde(default)]
     pub privileges: PrivilegesStatus,
@@ -186,6 +190,9 @@ pub struct ListenerStatus {
     pub connections: u64,
     /// Client connections at most.
     pub max_connections: Option<u32>,
+    /// Sessions begun since it listens.
+    #[serde(default)]
+    pub sessions: u64,
     /// The access list that says which clients may connect.
     #[serde(default)]
     pub access_list: Option<String>,
@@ -331,6 +338,10 @@ pub struct BackendStatus {
     /// How long it was down in all, the present time included, in seconds.
     #[serde(default)]
     pub down_s: f64,
+    /// How long it was in each state, the present time included, in seconds: `up`, `unresolved`,
+    /// `down`, `ejected`, `standby`, `drain` or `maint`; without those that it never had.
+    #[serde(default)]
+    pub state_s: BTreeMap<String, f64>,
     /// Times that it was ejected.
     #[serde(default)]
     pub times_ejected: u64,

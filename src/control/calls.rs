@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::model::{
-    Changed, EventKind, SESSIONS, SESSIONS_MAX, SessionFilter, SessionStatus, Stage, Status,
+    Changed, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter, SessionStatus,
+    Stage, Status,
 };
 use crate::admin::{self, Author, Call, Reply, Which};
 use crate::config::{
@@ -171,6 +172,11 @@ impl Balancer {
             webhook_failures: self.webhooks.failures(),
             log_lines_dropped: operational_log::dropped(),
             scrapers_refused: admin::refused_scrapers(),
+            segments: metrics.segments.map(|its| SegmentsStatus {
+                received: its.received,
+                sent: its.sent,
+                sent_again: its.sent_again,
+            }),
             privileges: sandbox::status(),
             control: metrics.measurements.control(),
             workers: (0u32..)

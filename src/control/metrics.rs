@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use crate::snapshot::Snapshot;
-use crate::sys;
+use crate::sys::{self, TcpSegments};
 
 use super::events::Events;
 use super::histograms::Measurements;
@@ -25,6 +25,8 @@ pub(super) struct Metrics {
     refusals: Refusals,
     overloads: Overloads,
     tcp: TcpPressure,
+    /// As they were a second ago at most.
+    pub(super) segments: Option<TcpSegments>,
     pub(super) recent: Recent,
     pub(super) started_at: SystemTime,
     /// When rates were last updated, in ns of the workers' clock.
@@ -40,6 +42,7 @@ impl Metrics {
             refusals: Refusals::default(),
             overloads: Overloads::default(),
             tcp: TcpPressure::default(),
+            segments: sys::tcp_segments(),
             recent: Recent::default(),
             started_at: SystemTime::now(),
             ticked_at: sys::monotonic(),
@@ -71,6 +74,7 @@ impl Metrics {
         self.refusals.tick(&workers.stats, snapshot, events);
         self.overloads.tick(&workers.stats, events);
         self.tcp.tick(sys::tcp_memory(), workers);
+        self.segments = sys::tcp_segments();
         let now = sys::monotonic();
         let since = now - std::mem::replace(&mut self.ticked_at, now);
         status::tick(snapshot, &workers.stats, since);

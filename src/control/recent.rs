@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::admin::model::{LatencyStatus, LatencyWindow};
-use crate::worker::{Counts, Latencies, Stats};
+use crate::worker::{Counts, LATENCIES, LatencyCounts, Stats};
 
-/// The counts of all workers together, of each kind of latency.
-type Sample = [Counts; 3];
+/// The counts of all workers together.
+type Sample = LatencyCounts;
 
 /// The last samples, the newest last; one every [`EVERY`] ticks, which come each second.
 #[derive(Debug, Default)]
@@ -36,15 +36,15 @@ impl Recent {
             first.and_then(|first| self.samples.get(first))
         };
         let [ten, minute] = [TEN, MINUTE].map(|samples| before(samples + 1));
-        let kinds = Latencies::NAMES.iter().zip(&now).enumerate();
-        let kinds = kinds.map(|(kind, (name, counts))| {
+        let kinds = LATENCIES.iter().zip(&now).enumerate();
+        let kinds = kinds.map(|(kind, (metric, counts))| {
             // Younger than the window: everything since the start.
             let since = |sample: Option<&Sample>| match sample {
                 Some(sample) => window(&counts.since(&sample[kind])),
                 None => window(counts),
             };
             LatencyStatus {
-                name: (*name).to_owned(),
+                name: metric.name.to_owned(),
                 last_10s: since(ten),
                 last_1m: since(minute),
                 since_start: window(counts),

@@ -9,12 +9,12 @@ use crate::admin::model::{
     SourcesStatus, TrafficStatus, WorkerStatus,
 };
 use crate::guard::{DeniedBy, Limit, Meters, Refusal, Sources};
-use crate::pool::{self, Backend, Pool, Tally, Traffic};
+use crate::pool::{self, Backend, Condition, HistorySummary, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::sys;
 use crate::time::seconds;
-use crate::worker::{Counts, NUMBERS, Numbers, Stats, Times};
+use crate::worker::{Counts, LatencyCounts, NUMBERS, Numbers, Stats, Times};
 
 use super::workers::Workers;
 
@@ -52,6 +52,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         refused_by: refused_by(listener),
         dry_run: dry_run(listener),
         paced: paced_by(listener),
+        sessions: listener.gate.sessions(),
         traffic: traffic([&*listener.traffic]),
     });
     listeners.collect()
@@ -202,6 +203,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         checks_failed: known.checks_failed,
         times_down: past.times_down,
         down_s: seconds(past.down),
+        state_s: state_s(&past),
         times_ejected: u64::from(tally.times_ejected()),
         last_change: past.last_change.map(|(condition, at)| LastChange {
             to: condition.as_str().to_owned(),
@@ -235,6 +237,14 @@ pub(super) fn tick(snapshot: &Snapshot, stats: &[Arc<Stats>], ns: u64) {
         let backends = pool.backends.iter().chain(&pool.leaving);
         backends.for_each(|backend| backend.tally.traffic.tick(ns));
     }
+}
+
+/// How long each condition lasted; without those that a backend never had.
+fn state_s(past: &HistorySummary) -> BTreeMap<String, f64> {
+    let times = Condition::ALL.into_iter().zip(past.times);
+    let times = times.filter(|(_, time)| *time > 0);
+    let times = times.map(|(condition, time)| (condition.as_str().to_owned(), seconds(time)));
+    times.collect()
 }
 
 fn connect_failures(tally: &Tally) -> BTreeMap<String, u64> {
@@ -295,8 +305,8 @@ pub(super) fn worker(worker: u32, stats: &Stats) -> WorkerStatus {
     }
 }
 
-/// How long clients waited since the start: of each worker, of each kind.
-pub(super) fn latencies(stats: &[Arc<Stats>]) -> Vec<[Counts; 3]> {
+/// How long clients waited and turns took since the start: of each worker.
+pub(super) fn latencies(stats: &[Arc<Stats>]) -> Vec<LatencyCounts> {
     let counts = |times: &Times| {
         let mut counts = Counts::default();
         counts.add(times);

@@ -15,6 +15,8 @@ pub struct Gate {
     number: u32,
     /// Its new connections.
     rate: SharedBucket,
+    /// Sessions that began.
+    sessions: AtomicU64,
     /// The sources that the table has no room for, as one.
     overflow: Mutex<Count>,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -123,6 +125,7 @@ impl Gate {
             number: sources.number_gate(),
             rate: SharedBucket::default(),
             overflow: Mutex::default(),
+            sessions: AtomicU64::new(0),
             refused: Default::default(),
             banned: AtomicU64::new(0),
             access_denied: AtomicU64::new(0),
@@ -169,6 +172,17 @@ impl Gate {
     #[must_use]
     pub fn banned(&self) -> u64 {
         self.banned.load(Ordering::Relaxed)
+    }
+
+    /// Counts a session that begins.
+    pub fn count_session(&self) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sessions that have begun.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// Counts a client that the access list refused.

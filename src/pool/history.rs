@@ -20,6 +20,10 @@ pub struct History {
     condition: AtomicU8,
     /// When the condition changed last, in ms since 1970.
     changed_at: AtomicU64,
+    /// How long each condition lasted, in ns, without the present time.
+    times: [AtomicU64; Condition::ALL.len()],
+    /// Since when the present one lasts, in ns of the workers' clock.
+    since: AtomicU64,
 }
 
 /// The condition of a backend in one word.
@@ -50,10 +54,14 @@ pub struct HistorySummary {
     pub down: u64,
     /// Its condition, and since when, in ms since 1970; `None` before it is first published.
     pub last_change: Option<(Condition, u64)>,
+    /// How long each condition lasted, in ns, in the order of [`Condition::ALL`]: the present one
+    /// included.
+    pub times: [u64; Condition::ALL.len()],
 }
 
 impl Condition {
-    const ALL: [Self; 7] = [
+    /// All of them.
+    pub const ALL: [Self; 7] = [
         Self::Up,
         Self::Unresolved,
         Self::Down,
@@ -91,8 +99,14 @@ impl History {
             self.down_since.store(0, Ordering::Relaxed);
         }
         let code = condition as u8 + 1;
-        if self.condition.swap(code, Ordering::Relaxed) != code {
-            self.changed_at.store(wall, Ordering::Relaxed);
+        let before = self.condition.swap(code, Ordering::Relaxed);
+        if before == code {
+            return;
+        }
+        self.changed_at.store(wall, Ordering::Relaxed);
+        let since = self.since.swap(now, Ordering::Relaxed);
+        if let Some(time) = place_of(before).and_then(|place| self.times.get(place)) {
+            time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
         }
     }
 
@@ -118,16 +132,27 @@ impl History {
         } else {
             0
         };
-        let code = usize::from(self.condition.load(Ordering::Relaxed));
-        let condition = code
-            .checked_sub(1)
-            .and_then(|index| Condition::ALL.get(index));
+        let place = place_of(self.condition.load(Ordering::Relaxed));
+        let condition = place.and_then(|place| Condition::ALL.get(place));
+        let mut times = [0; Condition::ALL.len()];
+        for (time, its) in times.iter_mut().zip(&self.times) {
+            *time = read(its);
+        }
+        if let Some(time) = place.and_then(|place| times.get_mut(place)) {
+            *time += now.saturating_sub(read(&self.since));
+        }
         HistorySummary {
+            times,
             times_down: read(&self.times_down),
             down: read(&self.down) + present,
             last_change: condition.map(|&condition| (condition, read(&self.changed_at))),
         }
     }
+}
+
+/// The index of a condition in [`Condition::ALL`], by how it is kept.
+fn place_of(code: u8) -> Option<usize> {
+    usize::from(code).checked_sub(1)
 }
 
 #[cfg(test)]
@@ -159,6 +184,8 @@ mod tests {
             times_down: 2,
             down: 21,
             last_change: Some((Condition::Down, 1_005)),
+            // Up, unresolved, down, ejected, standby, drain, maint.
+            times: [10, 0, 16, 0, 0, 65, 0],
         };
         assert_eq!(history.summary(101), want);
     }

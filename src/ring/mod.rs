@@ -35,7 +35,7 @@ use crate::address::Address;
 use crate::fault::Fault;
 use crate::kernel::{
     BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
-    Pumped, RECV_BYTES_MAX, Sleeper, Socket,
+    Pumped, RECV_BYTES_MAX, Sleeper, Socket, Usage,
 };
 use crate::origin::Origin;
 use crate::sys;
@@ -78,6 +78,8 @@ pub struct Ring {
     spares: Vec<OwnedFd>,
     /// A descriptor was closed since spares were last looked at.
     closed: bool,
+    /// Without the other calls, which are counted where they are made.
+    usage: Usage,
 }
 
 impl Ring {
@@ -105,6 +107,7 @@ impl Ring {
             handed: VecDeque::new(),
             spares: Vec::with_capacity(SPARES),
             closed: false,
+            usage: Usage::default(),
         };
         ring.restock_spares();
         ring.await_wake();
@@ -177,8 +180,9 @@ impl Ring {
 
     /// Hands the queue over without waiting.
     fn submit(&mut self) {
+        self.usage.enters += 1;
         match self.uring.submit() {
-            Ok(_) => {}
+            Ok(taken) => self.usage.submissions += taken as u64,
             Err(error) if is_passing(&error) => {}
             Err(error) => panic!("io_uring_enter: {error}"),
         }
@@ -206,8 +210,9 @@ impl Ring {
                 .submitter()
                 .enter(queued, 1, flags.bits(), Some(&args))
         };
+        self.usage.enters += 1;
         match entered {
-            Ok(_) => {}
+            Ok(taken) => self.usage.submissions += taken as u64,
             Err(error) if is_passing(&error) => {}
             Err(error) => panic!("io_uring_enter: {error}"),
         }
@@ -224,6 +229,7 @@ impl Ring {
     fn reap(&mut self, completions: &mut Vec<Completion>) {
         let mut disarmed = false;
         for cqe in self.uring.completion() {
+            self.usage.completions += 1;
             let token = Token::from_raw(cqe.user_data())
                 .expect("the kernel answers with a token that it was given");
             let purpose = token.purpose();
@@ -548,6 +554,13 @@ impl Kernel for Ring {
 
     fn pipes_in_use(&self) -> u32 {
         self.pipes.leased()
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            other_calls: sys::calls_of_thread(),
+            ..self.usage
+        }
     }
 }
 

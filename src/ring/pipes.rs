@@ -197,6 +197,7 @@ fn is_passing(errno: Errno) -> bool {
 
 fn receive(from: &Socket, into: &mut [u8], flags: i32) -> Result<usize, Errno> {
     let flags = flags | libc::MSG_DONTWAIT;
+    sys::count_calls(1);
     // SAFETY: the kernel writes at most `into.len()` bytes to `into`, which is borrowed for this
     // call only; the `Socket` that is borrowed owns the descriptor.
     let read = unsafe { libc::recv(from.raw(), into.as_mut_ptr().cast(), into.len(), flags) };
@@ -205,6 +206,7 @@ fn receive(from: &Socket, into: &mut [u8], flags: i32) -> Result<usize, Errno> {
 
 fn send(to: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    sys::count_calls(1);
     // SAFETY: the kernel reads at most `bytes.len()` bytes of `bytes`, which is borrowed for this
     // call only; the `Socket` that is borrowed owns the descriptor.
     let sent = unsafe { libc::send(to.raw(), bytes.as_ptr().cast(), bytes.len(), flags) };
@@ -213,6 +215,7 @@ fn send(to: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
 
 /// Reads what is in a pipe into `len` bytes from `start` on, which nothing else uses; how many.
 pub(super) fn read(pipe: &Pipe, start: *mut u8, len: u32) -> Option<u32> {
+    sys::count_calls(1);
     // SAFETY: `Buffers::fill` gives the start of a buffer of `len` bytes in the arena, which is in
     // no other hand: the kernel's use of it ends with this call.
     let read = unsafe { libc::read(pipe.read, start.cast(), len as usize) };
@@ -223,6 +226,7 @@ pub(super) fn read(pipe: &Pipe, start: *mut u8, len: u32) -> Option<u32> {
 /// set when they were made, for the other end.
 fn splice(from: i32, to: i32, bytes: u32) -> Result<u32, Errno> {
     let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    sys::count_calls(1);
     // SAFETY: no memory is handed over but two null offsets; the descriptors belong to the session
     // and the pool, which keep them open across this call.
     let moved = unsafe {

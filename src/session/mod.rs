@@ -273,10 +273,24 @@ impl Session {
         self.state == SessionState::Queued
     }
 
+    /// Whether the present attempt to connect is not the first.
+    #[must_use]
+    pub fn is_retrying(&self) -> bool {
+        self.attempts > 1
+    }
+
     /// How long the session has waited in queues of pools, in ns.
     #[must_use]
     pub fn queued(&self) -> u64 {
         self.queued
+    }
+
+    /// The same at `now`, with the wait that goes on.
+    #[must_use]
+    pub fn queue_took(&self, now: u64) -> u64 {
+        let waits = self.is_queued();
+        let present = waits.then(|| now.saturating_sub(self.queued_at));
+        self.queued + present.unwrap_or(0)
     }
 
     /// From accept to the backend's connection, in ns; `None` before.

@@ -71,6 +71,7 @@ pub fn eventfd(nonblocking: bool) -> io::Result<OwnedFd> {
 /// the eventfd is readable already.
 pub fn notify(eventfd: &OwnedFd) {
     let one = 1u64;
+    super::count_calls(1);
     // SAFETY: `one` is read during the call only.
     unsafe {
         libc::write(
@@ -84,6 +85,7 @@ pub fn notify(eventfd: &OwnedFd) {
 /// Makes a nonblocking eventfd unreadable until the next [`notify`].
 pub fn clear_eventfd(eventfd: &OwnedFd) {
     let mut count = 0u64;
+    super::count_calls(1);
     // SAFETY: `count` is written during the call only.
     unsafe {
         libc::read(

@@ -72,6 +72,39 @@ pub fn tcp_memory() -> Option<TcpMemory> {
     tcp_memory_of(&limits, &used, u64::try_from(page).ok()?)
 }
 
+/// Segments of TCP in a network namespace since it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSegments {
+    /// Received.
+    pub received: u64,
+    /// Sent, without those that were sent again.
+    pub sent: u64,
+    /// Sent again.
+    pub sent_again: u64,
+}
+
+/// The segments of this network namespace, over all its programs; `None`: they can't be known.
+#[must_use]
+pub fn tcp_segments() -> Option<TcpSegments> {
+    tcp_segments_of(&fs::read_to_string("/proc/net/snmp").ok()?)
+}
+
+/// From two lines, of names and of numbers (proc(5)).
+fn tcp_segments_of(snmp: &str) -> Option<TcpSegments> {
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let numbers: Vec<_> = numbers.split_whitespace().collect();
+    let of = |name: &str| {
+        let place = names.split_whitespace().position(|its| its == name)?;
+        numbers.get(place)?.parse().ok()
+    };
+    Some(TcpSegments {
+        received: of("InSegs")?,
+        sent: of("OutSegs")?,
+        sent_again: of("RetransSegs")?,
+    })
+}
+
 fn tcp_memory_of(limits: &str, sockstat: &str, page: u64) -> Option<TcpMemory> {
     let mut limits = limits.split_whitespace().map(|pages| {
         let pages: u64 = pages.parse().ok()?;
@@ -179,6 +212,20 @@ mod tests {
         assert_eq!(tcp_memory_of(limits, sockstat, 1 << 12), Some(memory));
         assert_eq!(tcp_memory_of("1 2", sockstat, 1), None);
         assert_eq!(tcp_memory_of(limits, "UDP: inuse 0 mem 256\n", 1), None);
+    }
+
+    #[test]
+    fn segments_are_found_by_their_names() {
+        let snmp = "Ip: InSegs\nIp: 9\nTcp: MaxConn InSegs OutSegs RetransSegs New\n\
+                    Tcp: 200 5 7 1 3\nUdp: InSegs\n";
+        let segments = TcpSegments {
+            received: 5,
+            sent: 7,
+            sent_again: 1,
+        };
+        assert_eq!(tcp_segments_of(snmp), Some(segments));
+        assert_eq!(tcp_segments_of("Tcp: InSegs OutSegs\nTcp: 5 7\n"), None);
+        assert_eq!(tcp_segments_of("Tcp: InSegs\n"), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "calls that neither std nor socket2 wraps")]
 
+mod calls;
 mod clock;
 mod descriptor;
 mod doorbell;
@@ -20,6 +21,8 @@ mod syn_filter;
 mod unix;
 mod users;
 
+pub use calls::calls_of_thread;
+pub(crate) use calls::count_calls;
 pub use clock::monotonic;
 pub use descriptor::{
     clear_eventfd, close, close_pipe, eventfd, handed_descriptors, notify, own_descriptor_table,
@@ -30,7 +33,9 @@ pub use files::{
     can_append_to, can_listen_at, can_make, can_replace, open_regular, open_to_append,
 };
 pub use helper::{dismiss_helper, start_helper};
-pub use memory::{TcpMemory, available_memory, tcp_memory, vec_in_huge_pages};
+pub use memory::{
+    TcpMemory, TcpSegments, available_memory, tcp_memory, tcp_segments, vec_in_huge_pages,
+};
 pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
     probe_address,

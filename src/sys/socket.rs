@@ -14,7 +14,7 @@ use crate::kernel::{Errno, Socket};
 use crate::origin::Origin;
 
 use super::unix::SocketFile;
-use super::{helper, origin, ports};
+use super::{count_calls, helper, origin, ports};
 
 /// The listening sockets of an address.
 #[derive(Debug)]
@@ -216,6 +216,7 @@ pub fn open_socket(to: &Address, from: Origin) -> Result<Socket, Errno> {
     };
     let kind = Type::STREAM.nonblocking().cloexec();
     let errno = |error: io::Error| Errno(error.raw_os_error().unwrap_or(libc::EIO));
+    count_calls(if protocol.is_some() { 3 } else { 1 });
     let socket = socket2::Socket::new(domain(to), kind, protocol).map_err(errno)?;
     if protocol.is_some() {
         socket.set_tcp_nodelay(true).map_err(errno)?;
@@ -396,6 +397,7 @@ pub fn keep_alive(socket: &Socket) {
 #[must_use]
 pub fn unsent(socket: &Socket) -> u32 {
     let mut bytes: libc::c_int = 0;
+    count_calls(1);
     // SAFETY: the kernel writes one integer, into `bytes`, before the call returns; the `Socket`
     // that is borrowed for it owns the descriptor.
     let done = unsafe { libc::ioctl(socket.raw(), libc::TIOCOUTQ, &raw mut bytes) };
@@ -443,6 +445,7 @@ pub fn socket_memory(socket: &Socket) -> u32 {
 /// What the kernel counts of a socket (socket(7), SO_MEMINFO).
 fn memory_of(socket: &Socket) -> Option<[u32; MEMINFO_WORDS]> {
     let mut memory = [0u32; MEMINFO_WORDS];
+    count_calls(1);
     let mut len = libc::socklen_t::try_from(size_of_val(&memory)).unwrap_or(0);
     // SAFETY: the kernel writes at most `len` bytes, the size of `memory`, before the call
     // returns; the `Socket` that is borrowed for it owns the descriptor.
@@ -473,6 +476,7 @@ fn domain(address: &Address) -> Domain {
 }
 
 fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
+    count_calls(1);
     // SAFETY: the `Socket` that is borrowed for this call owns the descriptor and keeps it open.
     let fd = unsafe { BorrowedFd::borrow_raw(socket.raw()) };
     call(SockRef::from(&fd))

@@ -57,6 +57,9 @@ impl<K: Kernel> Worker<K> {
                 return Some(Event::ConnectFailed(Fault::binding(errno)));
             }
         };
+        if slot.session.is_retrying() {
+            self.stats.retries.increment();
+        }
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
         let answer = self.kernel.connect(token, &socket, &backend.address);
         if answer == Some(Err(Errno::AGAIN)) {

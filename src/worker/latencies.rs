@@ -1,8 +1,9 @@
-//! How long clients wait, in counts that any thread may read at any time. Two readings differ by
-//! what happened between them.
+//! How long clients wait and turns take, in counts that any thread may read at any time. Two
+//! readings differ by what happened between them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::metric::{Kind, Metric, Unit};
 use crate::time::US;
 
 /// Times of one kind: counts by length.
@@ -16,27 +17,50 @@ pub struct Times([AtomicU64; STEPS]);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts(Box<[u64; STEPS]>);
 
-/// The times that are measured.
-#[derive(Debug, Default)]
-pub struct Latencies {
-    /// From accept to the backend's connection.
-    pub connect: Times,
-    /// From accept to the backend's first byte.
-    pub first_byte: Times,
-    /// From accept to the end.
-    pub session: Times,
+/// Makes [`Latencies`] and [`LATENCIES`] from rows: what a time is, and its name.
+macro_rules! latencies {
+    ($($(#[doc = $help:literal])+ $name:ident,)+) => {
+        /// The times that are measured.
+        #[derive(Debug, Default)]
+        pub struct Latencies {
+            $($(#[doc = $help])+ pub $name: Times,)+
+        }
+
+        /// What those times are, in the order of [`Latencies::all`].
+        pub static LATENCIES: [Metric; LATENCY_KINDS] = [$(Metric {
+            name: stringify!($name),
+            kind: Kind::Histogram,
+            unit: Some(Unit::Seconds),
+            help: concat!($($help),+).trim_ascii_start(),
+        }),+];
+
+        const LATENCY_KINDS: usize = [$(stringify!($name)),+].len();
+
+        impl Latencies {
+            /// Each kind.
+            #[must_use]
+            pub fn all(&self) -> [&Times; LATENCY_KINDS] {
+                [$(&self.$name),+]
+            }
+        }
+    };
 }
 
-impl Latencies {
-    /// Their names, in the order of [`Self::all`].
-    pub const NAMES: [&str; 3] = ["connect", "first_byte", "session"];
-
-    /// Each kind, in the order of a session.
-    #[must_use]
-    pub fn all(&self) -> [&Times; 3] {
-        [&self.connect, &self.first_byte, &self.session]
-    }
+latencies! {
+    /// From a client's accept to its backend's connection.
+    connect,
+    /// From a client's accept to its backend's first byte.
+    first_byte,
+    /// From a client's accept to the end.
+    session,
+    /// In queues of pools: of the clients that waited for a place, however that ended.
+    queue,
+    /// One turn of the worker, without its wait for the kernel.
+    turn,
 }
+
+/// The counts of [`Latencies`], of each kind.
+pub type LatencyCounts = [Counts; LATENCY_KINDS];
 
 impl Times {
     /// Counts a time of `ns` nanoseconds.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 use hdrhistogram::Histogram;
 
+use crate::kernel::Usage;
 use crate::time::{SECOND, US};
 
 use super::numbers::Numbers;
@@ -30,6 +31,16 @@ impl std::ops::Deref for Stats {
 
     fn deref(&self) -> &Numbers {
         &self.0
+    }
+}
+
+impl Stats {
+    /// What the worker has asked of its kernel so far.
+    pub(super) fn set_usage(&self, usage: Usage) {
+        self.enters.set(usage.enters);
+        self.submissions.set(usage.submissions);
+        self.completions.set(usage.completions);
+        self.other_calls.set(usage.other_calls);
     }
 }
 
@@ -92,6 +103,8 @@ pub struct Histograms {
     pub first_byte: Histogram<u64>,
     /// From accept to the end, µs.
     pub session: Histogram<u64>,
+    /// In queues of pools, of the clients that waited there, µs.
+    pub queue: Histogram<u64>,
     /// From the client, bytes per session.
     pub bytes_up: Histogram<u64>,
     /// To the client, bytes per session.
@@ -108,6 +121,7 @@ impl Histograms {
             connect: histogram(DAY_US),
             first_byte: histogram(DAY_US),
             session: histogram(DAY_US),
+            queue: histogram(DAY_US),
             bytes_up: histogram(BYTES_MAX),
             bytes_down: histogram(BYTES_MAX),
             turn: histogram(10 * SECOND),
@@ -120,6 +134,7 @@ impl Histograms {
             connect,
             first_byte,
             session,
+            queue,
             bytes_up,
             bytes_down,
             turn,
@@ -128,6 +143,7 @@ impl Histograms {
             (connect, &other.connect),
             (first_byte, &other.first_byte),
             (session, &other.session),
+            (queue, &other.queue),
             (bytes_up, &other.bytes_up),
             (bytes_down, &other.bytes_down),
             (turn, &other.turn),
@@ -140,11 +156,12 @@ impl Histograms {
 
     /// Each with its name and unit, in the order of a session.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, &'static str, &Histogram<u64>); 6] {
+    pub fn all(&self) -> [(&'static str, &'static str, &Histogram<u64>); 7] {
         [
             ("connect", "us", &self.connect),
             ("first_byte", "us", &self.first_byte),
             ("session", "us", &self.session),
+            ("queue", "us", &self.queue),
             ("bytes_up", "B", &self.bytes_up),
             ("bytes_down", "B", &self.bytes_down),
             ("turn", "ns", &self.turn),

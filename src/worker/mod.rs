@@ -62,7 +62,7 @@ pub use filter::{
 use held::Held;
 use hoarders::Hoarders;
 use lanes::Lanes;
-pub use latencies::{Counts, Latencies, Times};
+pub use latencies::{Counts, LATENCIES, Latencies, LatencyCounts, Times};
 pub use log_feed::{LogFeed, LogRule};
 pub use metrics::{Histograms, Number, Progress, Stats};
 pub use numbers::{NUMBERS, Numbers};
@@ -287,10 +287,12 @@ impl<K: Kernel> Worker<K> {
             .buffers
             .set(u64::from(self.kernel.buffers_in_use()));
         self.stats.pipes.set(u64::from(self.kernel.pipes_in_use()));
+        self.stats.set_usage(self.kernel.usage());
         self.now = self.kernel.now();
         self.stall.on_turned(began, self.now);
         self.links.set_short(self.kernel.is_short_of_buffers());
         self.histograms.turn.saturating_record(self.now - began);
+        self.stats.latencies.turn.record(self.now - began);
     }
 
     /// Waits for a batch, and hands each completion to its session. Returns how many came.

@@ -91,6 +91,18 @@ numbers! {
     /// Clients that the kernel dropped before they were connected, while this worker was
     /// overloaded.
     counter backlog_drops,
+    /// Connects after the first one of a session: the one before failed.
+    counter retries,
+    /// Calls of io_uring_enter(2): each hands over what was asked, and nearly each one waits. So
+    /// the worker woke at most that often.
+    counter enters,
+    /// Operations that were handed to the kernel.
+    counter submissions,
+    /// Completions that the kernel answered with.
+    counter completions,
+    /// Other system calls that go with sessions: sockets made, asked or set, bytes spliced, threads
+    /// woken.
+    counter other_calls,
     /// Refused clients that hear nothing more.
     counter dropped,
     /// Refused clients that stay connected for a while.

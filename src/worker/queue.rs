@@ -8,7 +8,7 @@ use crossbeam::queue::SegQueue;
 use crate::kernel::{Kernel, Sleeper};
 use crate::pool::{Called, Pool, Queue, Ticket};
 use crate::session::Event;
-use crate::time::{MS, NEVER};
+use crate::time::{MS, NEVER, US};
 
 use super::slot::number;
 use super::{Worker, slot::Slot};
@@ -93,9 +93,13 @@ impl<K: Kernel> Worker<K> {
     /// Takes the session out of the queue: it has a backend, or it ended. If it was called, the
     /// call goes to the next one.
     pub(super) fn leave_queue(&mut self, key: usize) {
-        let Some(entry) = self.slots[key].queue_entry.take() else {
+        let slot = &mut self.slots[key];
+        let Some(entry) = slot.queue_entry.take() else {
             return;
         };
+        let waited = slot.session.queue_took(self.now);
+        self.stats.latencies.queue.record(waited);
+        self.histograms.queue.saturating_record(waited / US);
         if entry.pool.queue.leave(entry.number) {
             self.call_next(self.slots[key].port, &entry.pool);
         }

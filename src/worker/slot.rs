@@ -130,6 +130,7 @@ impl<K: Kernel> Worker<K> {
         self.generation = (self.generation + 1) & GENERATION_MASK;
         self.sessions_opened += 1;
         let listener = Arc::clone(&self.ports[port].listener);
+        listener.gate.count_session();
         let party = Party {
             listener: &listener,
             backend: None,

@@ -229,6 +229,7 @@ fn listeners_and_pools_and_backends_are_tables() {
             pool: "web".to_owned(),
             connections: 1_234,
             max_connections: Some(10_000),
+            sessions: 98_765,
             access_list: Some("office".to_owned()),
             refused: 7,
             refused_by: [

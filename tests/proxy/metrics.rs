@@ -73,9 +73,30 @@ fn figures_are_those_of_the_load() {
             ("mahoraga_worker_closed_total", 3),
             ("mahoraga_worker_connect_seconds_count", 5),
             ("mahoraga_pool_traffic_bytes_total", 70),
+            ("mahoraga_listener_sessions_total", 5),
+            ("mahoraga_worker_queue_seconds_count", 0),
+            ("mahoraga_worker_retries_total", 0),
         ] {
             assert_eq!(sum(&text, name), right, "{name}\n{text}");
         }
+        // An accept, a receive and a send of each side, and a connect.
+        for (name, least) in [
+            ("mahoraga_worker_enters_total", 5),
+            ("mahoraga_worker_submissions_total", 5 * 5),
+            ("mahoraga_worker_completions_total", 5 * 6),
+            ("mahoraga_worker_other_calls_total", 5 * 3),
+            ("mahoraga_worker_turn_seconds_count", 5),
+            ("mahoraga_tcp_segments_total", 5 * 2 * 5),
+        ] {
+            assert!(sum(&text, name) >= least, "{name}\n{text}");
+        }
+        let state = "mahoraga_backend_state_seconds_total{pool=\"p\"";
+        let of_state = text.lines().filter(|line| line.starts_with(state));
+        let of_state: Vec<_> = of_state.collect();
+        assert!(
+            of_state.len() == 1 && of_state[0].contains("state=\"up\""),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"));
         let accepted = look(&balancer, "/v1/status")["accepted"].clone();
         assert_eq!(accepted, 6);

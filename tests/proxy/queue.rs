@@ -67,6 +67,10 @@ fn they_are_served_in_the_order_of_arrival() {
         let waited = stage.lines();
         let waited = waited.iter().filter(|line| line.queued.is_some());
         assert_eq!(waited.count(), 6);
+        let status = stage.balancer.ask(&["status"]);
+        let times = status["latencies"].as_array().unwrap().iter();
+        let mut of_queue = times.filter(|its| its["name"] == "queue");
+        assert_eq!(of_queue.next().unwrap()["since_start"]["count"], 6);
         assert_eq!(stage.fleet.held_max(), [1]);
         stage.finish();
     });

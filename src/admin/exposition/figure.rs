@@ -31,8 +31,11 @@ pub(super) enum Reading<S> {
     One(Read<S, Option<Value>>),
     /// One for each value of a further label.
     Each(&'static str, Read<S, Vec<(String, Value)>>),
-    Times(Box<dyn Fn(&S) -> &Counts + Send + Sync>),
+    Times(Bounds, Box<dyn Fn(&S) -> &Counts + Send + Sync>),
 }
+
+/// The bounds of a histogram: these powers of two of µs.
+pub(super) type Bounds = std::ops::RangeInclusive<u32>;
 
 /// A value of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]

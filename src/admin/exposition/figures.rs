@@ -1,9 +1,10 @@
 //! The figures of `/metrics`, each declared once. Those of workers stand in `worker/numbers.rs`.
 
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use super::figure::{
-    Figure, Group, Reading, Value, counter, counts, each, gauge, metric, micros, optional, rests,
+    Bounds, Figure, Group, Reading, Value, counter, counts, each, gauge, micros, optional, rests,
     traffic,
 };
 use crate::admin::model::{
@@ -11,7 +12,7 @@ use crate::admin::model::{
     Status, WorkerStatus,
 };
 use crate::metric::{Kind, Metric, Unit};
-use crate::worker::{Counts, Latencies, NUMBERS};
+use crate::worker::{LATENCIES, LatencyCounts, NUMBERS};
 
 pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
     let figures = vec![
@@ -66,6 +67,17 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
             "Whether the last reload was refused: 1, else 0.",
             |its: &Status| its.reloads.last_error.is_some(),
         ),
+        optional(
+            Kind::Gauge,
+            "last_reload_timestamp",
+            "When the last reload was, since 1970.",
+            |its: &Status| {
+                let at = humantime::parse_rfc3339(its.reloads.last_at.as_ref()?).ok()?;
+                let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+                Some(Value::Part(since.as_secs_f64()))
+            },
+        )
+        .in_unit(Unit::Seconds),
         gauge(
             "sources",
             "Sources that the table of sources has.",
@@ -121,6 +133,21 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
             "Clients of the listener for metrics that its `allow` does not have.",
             |its: &Status| its.scrapers_refused,
         ),
+        each(
+            "tcp_segments",
+            "Segments of TCP in the network namespace, those of other programs included.",
+            "kind",
+            |its: &Status| {
+                let of = |name: &str, count| (name.to_owned(), Value::Whole(count));
+                its.segments.map_or_else(Vec::new, |segments| {
+                    vec![
+                        of("received", segments.received),
+                        of("sent", segments.sent),
+                        of("sent_again", segments.sent_again),
+                    ]
+                })
+            },
+        ),
         counter(
             "control_turns",
             "Turns of the control thread.",
@@ -175,6 +202,9 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
             "Client connections at most.",
             |its| its.max_connections.map(|max| Value::Whole(max.into())),
         ),
+        counter("sessions", "Sessions begun.", |its: &ListenerStatus| {
+            its.sessions
+        }),
         each(
             "refused",
             "Clients refused, by rule.",
@@ -328,6 +358,17 @@ pub(super) static BACKEND: LazyLock<Group<BackendStatus>> = LazyLock::new(|| {
             |its: &BackendStatus| its.down_s,
         )
         .in_unit(Unit::Seconds),
+        each(
+            "state",
+            "How long it was in each state.",
+            "state",
+            |its: &BackendStatus| {
+                let times = its.state_s.iter();
+                let times = times.map(|(state, time)| (state.clone(), Value::Part(*time)));
+                times.collect()
+            },
+        )
+        .in_unit(Unit::Seconds),
         counter(
             "times_ejected",
             "Times that it was ejected.",
@@ -373,19 +414,23 @@ pub(super) static WORKER: LazyLock<Group<WorkerStatus>> = LazyLock::new(|| {
     Group::new("worker", &["worker"], figures)
 });
 
-pub(super) static LATENCIES: LazyLock<Group<[Counts; 3]>> = LazyLock::new(|| {
-    let helps = [
-        "From a client's accept to its backend's connection.",
-        "From a client's accept to its backend's first byte.",
-        "From a client's accept to the end.",
-    ];
-    let kinds = Latencies::NAMES.into_iter().zip(helps).enumerate();
-    let figures = kinds.map(|(kind, (name, help))| Figure {
-        metric: metric(Kind::Histogram, name, help),
-        reading: Reading::Times(Box::new(move |its: &[Counts; 3]| &its[kind])),
+pub(super) static TIMES: LazyLock<Group<LatencyCounts>> = LazyLock::new(|| {
+    let figures = LATENCIES.iter().enumerate().map(|(kind, metric)| {
+        let bounds = match metric.name {
+            "turn" => OF_TURNS,
+            _ => OF_CLIENTS,
+        };
+        Figure {
+            metric: *metric,
+            reading: Reading::Times(bounds, Box::new(move |its: &LatencyCounts| &its[kind])),
+        }
     });
-    let figures = figures.map(|figure| figure.in_unit(Unit::Seconds));
     Group::new("worker", &["worker"], figures.collect())
 });
+
+/// 64 µs to 67 s.
+const OF_CLIENTS: Bounds = 6..=26;
+/// 4 µs to 1 s.
+const OF_TURNS: Bounds = 2..=20;
 
 const RESTS: &str = "Times that a direction of a session rested, as its bandwidth was used up.";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::figures::{ACCESS_LIST, BACKEND, LATENCIES, LISTENER, POOL, PROCESS, WORKER};
+use super::figures::{ACCESS_LIST, BACKEND, LISTENER, POOL, PROCESS, TIMES, WORKER};
 use super::*;
 use crate::admin::model::{AccessListStatus, BackendStatus, WorkerStatus};
 use crate::worker::{Latencies, NUMBERS};
@@ -13,6 +13,9 @@ fn scrape(format: Format) -> Scrape {
     let latencies = Latencies::default();
     for ms in [1, 1, 1_000, 100_000] {
         latencies.connect.record(ms * crate::time::MS);
+    }
+    for us in [3, 4, 5] {
+        latencies.turn.record(us * crate::time::US);
     }
     let counts = latencies.all().map(|times| {
         let mut counts = Counts::default();
@@ -71,6 +74,8 @@ fn both_formats_have_all_figures() {
         "mahoraga_worker_connect_seconds_bucket{le=\"1.048576\",worker=\"0\"} 3",
         "mahoraga_worker_connect_seconds_bucket{le=\"67.108864\",worker=\"0\"} 3",
         "mahoraga_worker_connect_seconds_bucket{le=\"+Inf\",worker=\"0\"} 4",
+        "mahoraga_worker_turn_seconds_bucket{le=\"0.000004\",worker=\"0\"} 1",
+        "mahoraga_worker_turn_seconds_bucket{le=\"0.000008\",worker=\"0\"} 3",
     ] {
         assert!(text.lines().any(|its| its == line), "{line}\n{text}");
     }
@@ -93,7 +98,7 @@ fn each_name_is_declared_once() {
         rows(&LISTENER),
         rows(&POOL),
     ];
-    let others = [rows(&BACKEND), rows(&WORKER), rows(&LATENCIES)];
+    let others = [rows(&BACKEND), rows(&WORKER), rows(&TIMES)];
     let declared: usize = declared.iter().chain(&others).map(Vec::len).sum();
     assert_eq!(names.len(), declared);
 }
@@ -153,7 +158,7 @@ fn the_page_of_figures_is_right() {
         ("Listeners", rows(&LISTENER)),
         ("Pools", rows(&POOL)),
         ("Backends", rows(&BACKEND)),
-        ("Workers", [rows(&WORKER), rows(&LATENCIES)].concat()),
+        ("Workers", [rows(&WORKER), rows(&TIMES)].concat()),
     ] {
         write!(right, "\n## {title}\n\n{}\n", rows.join("\n")).unwrap();
     }

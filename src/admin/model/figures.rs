@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LatencyStatus {
     /// `connect` and `first_byte`: from a client's accept to its backend's connection and first
-    /// byte; `session`: from accept to the end.
+    /// byte; `session`: from accept to the end; `queue`: in queues of pools, of clients that waited
+    /// there; `turn`: a turn of a worker.
     pub name: String,
     /// Those of the last 10 seconds, to 12.
     pub last_10s: LatencyWindow,
@@ -67,6 +68,18 @@ impl TrafficStatus {
     pub fn per_s(&self) -> u64 {
         self.bytes_up_per_s.saturating_add(self.bytes_down_per_s)
     }
+}
+
+/// Segments of TCP in the network namespace of the balancer since it was made: those of other
+/// programs too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SegmentsStatus {
+    /// Received.
+    pub received: u64,
+    /// Sent, without those that were sent again.
+    pub sent: u64,
+    /// Sent again.
+    pub sent_again: u64,
 }
 
 /// Turns of the control thread since the start: all that it does between two looks for what is

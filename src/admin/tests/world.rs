@@ -30,7 +30,7 @@ use crate::admin::server::{self, SCRAPES_MAX, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
-use crate::worker::Counts;
+use crate::worker::LatencyCounts;
 
 pub(super) const READ: &str = "a-token-that-may-look";
 pub(super) const WRITE: &str = "a-token-that-may-change-things";
@@ -398,7 +398,7 @@ impl Played {
                 self.done.push(format!("kill {filter:?} {author}"));
                 sent(reply.send(Ok(self.sessions.into())));
             }
-            Call::Latencies(reply) => sent(reply.send(vec![<[Counts; 3]>::default()])),
+            Call::Latencies(reply) => sent(reply.send(vec![LatencyCounts::default()])),
             Call::Histograms(reply) => sent(reply.send(vec![HistogramStatus::default()])),
             Call::Config(reply) => sent(reply.send("(pools: [])".to_owned())),
             Call::Change {
