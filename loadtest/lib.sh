@@ -47,6 +47,7 @@ package_of() {
     case $1 in
     redis-cli | redis-benchmark) echo redis-tools ;;
     nginx-stream) echo libnginx-mod-stream ;;
+    promtool) echo prometheus ;;
     initdb | postgres | pgbench | psql) echo postgresql ;;
     taskset | setpriv | nsenter | unshare) echo util-linux ;;
     qemu-system-x86_64) echo qemu-system-x86 ;;

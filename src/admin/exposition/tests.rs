@@ -171,4 +171,39 @@ fn the_page_of_figures_is_right() {
     );
 }
 
+/// Dashboard and rules of `scripts/` ask for figures that there are, and each alert is tested.
+#[test]
+fn what_dashboard_and_alerts_ask_for_is_there() {
+    let text = scrape(Format::Prometheus).text();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: BTreeSet<_> = types.filter_map(|line| line.split(' ').next()).collect();
+    let read = |file: &str| {
+        let path = format!("{}/scripts/{file}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    for (file, least) in [
+        ("grafana.json", 40),
+        ("alerts.yml", 20),
+        ("alerts.test.yml", 20),
+    ] {
+        let text = read(file);
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked: BTreeSet<_> = words.filter(|word| word.starts_with("mahoraga_")).collect();
+        assert!(asked.len() >= least, "{file}: {asked:?}");
+        for name in asked {
+            let parts = ["_bucket", "_sum", "_count"].map(|part| name.strip_suffix(part));
+            let of_histogram = parts.into_iter().flatten().any(|name| names.contains(name));
+            assert!(of_histogram || names.contains(name), "{file}: {name}");
+        }
+    }
+    let tests = read("alerts.test.yml");
+    let rules = read("alerts.yml");
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert}");
+    }
+}
+
 const MARK: &str = "<!-- The lists are made from the source. -->";
