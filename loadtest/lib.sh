@@ -53,6 +53,7 @@ package_of() {
     qemu-system-x86_64) echo qemu-system-x86 ;;
     busybox) echo busybox-static ;;
     strip) echo binutils ;;
+    chromedriver) echo chromium-driver ;;
     xz) echo xz-utils ;;
     ip | ss | nstat) echo iproute2 ;;
     *) echo "$1" ;;

@@ -11,12 +11,22 @@ import { askForWrite, showSignIn } from './signin.js';
 import { keepFollowing, keepPolling, roleChanged, store, subscribe } from './store.js';
 
 import * as backends from './views/backends.js';
+import * as bans from './views/bans.js';
+import * as config from './views/config.js';
+import * as distribution from './views/distribution.js';
 import * as events from './views/events.js';
+import * as explain from './views/explain.js';
+import * as health from './views/health.js';
+import * as history from './views/history.js';
+import * as listeners from './views/listeners.js';
 import * as overview from './views/overview.js';
+import * as pools from './views/pools.js';
+import * as sessions from './views/sessions.js';
 
 const GROUPS = [
-  ['Now', { overview, backends }],
-  ['Over time', { events }],
+  ['Now', { overview, backends, pools, listeners, distribution, sessions, bans }],
+  ['Over time', { health, history, events }],
+  ['Why', { explain, config }],
 ];
 const VIEWS = Object.assign({}, ...GROUPS.map(([, views]) => views));
 
@@ -95,7 +105,7 @@ function drawProblems() {
   const badgeOf = links.overview?.lastChild;
   if (badgeOf) {
     say(badgeOf, serious.length ? String(serious.length) : '');
-    mark(links.overview, 'aria-label', serious.length ? `Overview, ${plural(serious.length, 'problem')}` : null);
+    mark(badgeOf, 'title', serious.length ? plural(serious.length, 'problem') : null);
     mark(badgeOf, 'data-tone', serious[0]?.tone ?? null);
   }
   // Screen readers hear of a problem once, wherever they are.

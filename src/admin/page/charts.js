@@ -52,7 +52,10 @@ export function chart({ title, about, series, format, tick = format, log, height
   }
 
   function options() {
-    const axis = { stroke: colour('muted'), font: FONT, grid: { stroke: colour('grid'), width: 1 } };
+    const grid = { stroke: colour('grid'), width: 1 };
+    const axis = { stroke: colour('muted'), font: FONT, grid };
+    // Of powers of ten only the whole ones are drawn.
+    const filter = (_, all) => all.map((value) => (log && !isDecade(value) ? null : value));
     const line = ({ label, colour: name, dash, fill }) => ({
       label,
       stroke: colour(name),
@@ -80,7 +83,8 @@ export function chart({ title, about, series, format, tick = format, log, height
           ...axis,
           size: 66,
           ticks: { show: false },
-          filter: (_, all) => all.map((value) => (log && !isDecade(value) ? null : value)),
+          filter,
+          grid: { ...grid, filter },
           values: (_, all) => all.map((value) => (value == null ? '' : tick(value))),
         },
       ],

@@ -48,8 +48,17 @@ files! {
     "/assets/store.js" JS "store.js",
     "/assets/table.js" JS "table.js",
     "/assets/views/backends.js" JS "views/backends.js",
+    "/assets/views/bans.js" JS "views/bans.js",
+    "/assets/views/config.js" JS "views/config.js",
+    "/assets/views/distribution.js" JS "views/distribution.js",
     "/assets/views/events.js" JS "views/events.js",
+    "/assets/views/explain.js" JS "views/explain.js",
+    "/assets/views/health.js" JS "views/health.js",
+    "/assets/views/history.js" JS "views/history.js",
+    "/assets/views/listeners.js" JS "views/listeners.js",
     "/assets/views/overview.js" JS "views/overview.js",
+    "/assets/views/pools.js" JS "views/pools.js",
+    "/assets/views/sessions.js" JS "views/sessions.js",
 }
 
 /// A router with the files of the page.

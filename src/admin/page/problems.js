@@ -67,7 +67,7 @@ function ofPools() {
       const since = Math.min(...failing.map((one) => Date.parse(one.last_change?.at ?? '')));
       found.push({
         tone: usable === 0 ? 'bad' : 'warn',
-        text: `Pool ${pool.name}: ${failing.length} of ${plural(backends.length, 'backend')} fail`,
+        text: `Pool ${pool.name}: ${failing.length} of ${plural(backends.length, 'backend')} ${failing.length === 1 ? 'fails' : 'fail'}`,
         why: `${names}. ${usable} of ${backends.length} take new sessions.`,
         since: Number.isFinite(since) ? since : undefined,
         todo,

@@ -83,10 +83,9 @@ class Minute {
   add(at, values) {
     const { samples } = this;
     const last = samples.at(-1);
-    // A counter that goes back belongs to another one of that name.
-    if (last && Object.keys(values).some((name) => values[name] < last.values[name])) {
-      samples.length = 0;
-    }
+    // A counter that goes back belongs to another one of that name, and a clock may be set back.
+    const isOther = (its) => its.at >= at || Object.keys(values).some((name) => values[name] < its.values[name]);
+    if (last && isOther(last)) samples.length = 0;
     samples.push({ at, values });
     while (samples.length > 2 && samples[0].at < at - MINUTE_MS) samples.shift();
   }
@@ -115,7 +114,8 @@ class Minute {
 const all = new Minute();
 let run = '';
 
-function take(status, pools, listeners, at) {
+/** Takes the answers of one time, in ms. */
+export function take(status, pools, listeners, at) {
   const its = `${status.pid} ${status.started_at}`;
   if (its !== run) {
     // Counters of another process begin at 0.
@@ -194,6 +194,8 @@ function addPoint(status, pools, at) {
 }
 
 function push(point) {
+  // The clock was set back: lines go forward.
+  if (store.points.time.at(-1) >= point.time) store.points = columns();
   for (const [name, column] of Object.entries(store.points)) {
     column.push(point[name] ?? null);
     if (column.length > POINTS_MAX) column.shift();
@@ -286,7 +288,8 @@ function setStream(state) {
 
 let due = false;
 
-function addEvent(event) {
+/** Takes an event of the stream. */
+export function addEvent(event) {
   const at = ms(event.at);
   store.events.push({ ...event, ms: Number.isFinite(at) ? at : Date.now() });
   if (store.events.length > EVENTS_MAX) store.events.shift();

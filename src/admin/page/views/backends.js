@@ -70,6 +70,7 @@ export function show(box, query) {
   const backends = table({
     caption: 'Backends',
     key: keyOf,
+    sorted: { id: 'state', direction: 'descending' },
     rowClass: (backend) => (isFailing(backend) ? 'failing' : backend.in_rotation ? '' : 'resting'),
     columns: [
       {
@@ -80,13 +81,21 @@ export function show(box, query) {
       { id: 'pool', title: 'Pool', text: (its) => its.pool, sort: (its) => its.pool, less: 1 },
       {
         id: 'state', title: 'State', sort: (its) => RANKS.indexOf(condition(its).tone),
-        node: badge, update: (node, its) => setBadge(node, condition(its)),
+        node: () => h('span', null, badge(), ' ', h('span', { class: 'hint' })),
+        update: (node, its) => {
+          setBadge(node.firstChild, condition(its));
+          say(node.lastChild, isFailing(its) ? (its.check ?? '') : '');
+        },
       },
       { id: 'since', title: 'Since', text: (its) => (its.last_change ? ago(its.last_change.at) : ''), hint: (its) => whole(its.last_change?.at), sort: (its) => its.last_change?.at ?? '', less: 2, class: 'nowrap' },
       { id: 'address', title: 'Address', text: (its) => its.address, hint: (its) => its.resolved, less: 2, class: 'code' },
+      {
+        id: 'errors', title: 'Errors', text: (its) => count(errorsOf(its)), numeric: true, sort: errorsOf,
+        tone: (its) => (errorsOf(its) > 0 ? 'bad' : ''), about: 'Connects of sessions that failed in the last minute',
+      },
       { id: 'weight', title: 'Weight', text: (its) => String(its.weight), numeric: true, sort: (its) => its.weight, less: 1 },
       {
-        id: 'share', title: 'Share, 1 min', numeric: true, less: 1, about: 'Its part of the new connections of its pool; the mark is where its weight would put it',
+        id: 'share', title: 'Share', numeric: true, less: 1, about: 'Its part of the new connections of its pool in the last minute; the mark is where its weight would put it',
         sort: (its) => its.share,
         node: () => h('span', { class: 'share' }, bar(), h('span')),
         update: (node, its) => {
@@ -98,10 +107,6 @@ export function show(box, query) {
       { id: 'new', title: 'New/s', text: (its) => rate(minuteOf(its)?.rate('opened')), numeric: true, sort: (its) => minuteOf(its)?.rate('opened'), less: 1 },
       { id: 'traffic', title: 'Traffic', text: (its) => bytesRate(its.bytes_up_per_s + its.bytes_down_per_s), numeric: true, sort: (its) => its.bytes_up_per_s + its.bytes_down_per_s, less: 2, class: 'nowrap' },
       { id: 'answer', title: 'Answer', text: (its) => (its.answer_ms == null ? '–' : micros(its.answer_ms * 1e3)), numeric: true, sort: (its) => its.answer_ms, less: 2, class: 'nowrap', about: 'Average of its recent answer times' },
-      {
-        id: 'errors', title: 'Errors, 1 min', text: (its) => count(errorsOf(its)), numeric: true, sort: errorsOf,
-        tone: (its) => (errorsOf(its) > 0 ? 'bad' : ''), about: 'Connects of sessions that failed',
-      },
     ],
     empty: 'No backend matches.',
   });
@@ -132,8 +137,8 @@ export function show(box, query) {
     const failing = all.filter(isFailing).length;
     const resting = all.filter((its) => !its.in_rotation && !isFailing(its)).length;
     const parts = [`${all.filter((its) => its.in_rotation).length} of ${all.length} take new sessions`];
-    if (failing) parts.push(`${failing} fail`);
-    if (resting) parts.push(`${resting} rest`);
+    if (failing) parts.push(`${failing} ${failing === 1 ? 'fails' : 'fail'}`);
+    if (resting) parts.push(`${resting} ${resting === 1 ? 'rests' : 'rest'}`);
     if (shown.length !== all.length) parts.push(`${shown.length} shown`);
     say(summary, store.status ? parts.join(' · ') : '');
   }
@@ -347,7 +352,8 @@ const ORDERS = {
     done: 'It is in maintenance.',
   },
 };
-const RANKS = ['good', 'note', 'warn', 'bad'];
+/** Those that fail come first; the others stay as the configuration has them. */
+const RANKS = ['warn', 'bad'];
 const STATES = [
   ['', 'all'],
   ['failing', 'failing'],

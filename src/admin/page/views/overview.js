@@ -27,7 +27,7 @@ const TILES = {
     const all = store.pools.flatMap((pool) => pool.backends).filter((one) => !one.leaving);
     const usable = all.filter((one) => one.in_rotation).length;
     const failing = all.filter(isFailing).length;
-    const rest = failing ? `${failing} fail` : 'none fails';
+    const rest = failing > 1 ? `${failing} fail` : failing ? '1 fails' : 'none fails';
     return [`${usable} of ${all.length}`, `take new sessions; ${rest}`, failing > 0 && 'bad'];
   },
 };

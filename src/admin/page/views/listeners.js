@@ -1,0 +1,62 @@
+// Listeners: who comes in, and who is refused by which rule.
+
+import { h } from '../dom.js';
+import { bytesRate, count, rate, words } from '../format.js';
+import { store } from '../store.js';
+import { table } from '../table.js';
+
+export const title = 'Listeners';
+
+const list = (counts) =>
+  Object.entries(counts)
+    .filter(([, number]) => number > 0)
+    .sort((one, other) => other[1] - one[1])
+    .map(([name, number]) => `${count(number)} ${words(name)}`)
+    .join(', ') || '–';
+
+export function show(box) {
+  const listeners = table({
+    caption: 'Listeners',
+    key: (its) => its.name,
+    columns: [
+      { id: 'name', title: 'Listener', header: true, text: (its) => its.name, sort: (its) => its.name },
+      { id: 'bind', title: 'Address', text: (its) => its.bind, sort: (its) => its.bind, less: 1, class: 'code' },
+      {
+        id: 'pool', title: 'Pool', sort: (its) => its.pool,
+        node: (its) => h('a', { href: `#/backends?${new URLSearchParams({ pool: its.pool })}` }, its.pool),
+      },
+      { id: 'connections', title: 'Connections', numeric: true, sort: (its) => its.connections, text: (its) => (its.max_connections ? `${count(its.connections)} of ${count(its.max_connections)}` : count(its.connections)), tone: (its) => (its.max_connections && its.connections >= its.max_connections ? 'warn' : '') },
+      { id: 'down', title: 'To clients', numeric: true, sort: (its) => its.bytes_down_per_s, text: (its) => bytesRate(its.bytes_down_per_s), less: 1, class: 'nowrap' },
+      { id: 'up', title: 'From clients', numeric: true, sort: (its) => its.bytes_up_per_s, text: (its) => bytesRate(its.bytes_up_per_s), less: 1, class: 'nowrap' },
+      { id: 'access', title: 'Access list', text: (its) => its.access_list ?? '–', less: 2 },
+      { id: 'refusing', title: 'Refused/s', numeric: true, sort: (its) => store.listenerRates.get(its.name)?.rate('refused'), text: (its) => rate(store.listenerRates.get(its.name)?.rate('refused')), tone: (its) => (store.listenerRates.get(its.name)?.rate('refused') > 0 ? 'warn' : '') },
+      { id: 'refused', title: 'Refused since it listens', text: (its) => list(its.refused_by), less: 1 },
+      { id: 'dry', title: 'Dry run', text: (its) => list(its.dry_run), less: 2, about: 'Clients that a rule in a dry run would have refused' },
+    ],
+    empty: 'There is no listener.',
+  });
+  const lists = table({
+    caption: 'Access lists',
+    key: (its) => its.name,
+    columns: [
+      { id: 'name', title: 'Access list', header: true, text: (its) => its.name, sort: (its) => its.name },
+      { id: 'prefixes', title: 'Prefixes', numeric: true, text: (its) => count(its.prefixes), sort: (its) => its.prefixes },
+      { id: 'others', title: 'All others', text: (its) => its.others },
+      { id: 'refused', title: 'Refused', numeric: true, text: (its) => count(its.refused), sort: (its) => its.refused },
+      { id: 'mode', title: 'Mode', text: (its) => (its.dry_run ? 'dry run: counts only' : 'in force'), less: 1 },
+      { id: 'file', title: 'File', text: (its) => its.error ?? its.file ?? '–', tone: (its) => (its.error ? 'bad' : ''), less: 1 },
+    ],
+    empty: 'No access list is configured.',
+  });
+  box.append(
+    listeners.element,
+    h('section', { class: 'below' }, h('h2', null, 'Access lists'), lists.element),
+  );
+  return {
+    update(what) {
+      if (what !== 'poll' && what !== 'show') return;
+      listeners.update(store.listeners);
+      lists.update(store.status?.access_lists ?? []);
+    },
+  };
+}
