@@ -14,7 +14,7 @@ pub struct Metric {
 }
 
 /// How a figure changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// It goes up and down.
     Gauge,
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 /// What a figure is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Unit {
     /// Bytes.
     Bytes,

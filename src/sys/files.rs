@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::unix::can_lock;
@@ -56,6 +56,37 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         "expected a regular file"
     };
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// Opens a regular file that no other user may read, and creates it if there is none. Takes the
+/// rights of others away, and follows no symbolic link.
+///
+/// # Errors
+/// What open(2) and fchmod(2) say; `InvalidInput`: it is a link, or not a regular file.
+pub fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let opened = options
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path);
+    let refused = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => refused("this is a symbolic link: name the file that it leads to"),
+        _ => error,
+    })?;
+    let found = file.metadata()?;
+    if !found.file_type().is_file() {
+        return Err(refused("expected a regular file"));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 fn make_blocking(file: &File) -> io::Result<()> {

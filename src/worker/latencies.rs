@@ -1,6 +1,7 @@
 //! How long clients wait and turns take, in counts that any thread may read at any time. Two
 //! readings differ by what happened between them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::metric::{Kind, Metric, Unit};
@@ -84,6 +85,13 @@ impl Counts {
         }
     }
 
+    /// Adds what others have.
+    pub fn add_counts(&mut self, others: &Self) {
+        for (sum, count) in self.0.iter_mut().zip(others.0.iter()) {
+            *sum = sum.saturating_add(*count);
+        }
+    }
+
     /// What was counted since an earlier reading.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
@@ -98,6 +106,25 @@ impl Counts {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
+    }
+
+    /// The counts that are above 0, by step, as the history keeps them.
+    #[must_use]
+    pub fn steps(&self) -> BTreeMap<u16, u64> {
+        let steps = (0_u16..).zip(self.0.iter().copied());
+        steps.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// The counts that have these steps.
+    #[must_use]
+    pub fn of_steps(steps: &BTreeMap<u16, u64>) -> Self {
+        let mut counts = Self::default();
+        for (step, count) in steps {
+            if let Some(own) = counts.0.get_mut(usize::from(*step)) {
+                *own = *count;
+            }
+        }
+        counts
     }
 
     /// How many times were shorter than this many µs, a power of two from 16 on: exactly.

@@ -211,6 +211,8 @@ const PROCESS: &[libc::c_long] = &[
     libc::SYS_mkdirat,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
+    // SQLite gives its log to the owner of its file.
+    libc::SYS_fchown,
     libc::SYS_umask,
     // Who and what this process is, and what it may use.
     libc::SYS_getppid,

@@ -1,0 +1,479 @@
+//! What a history answers: a list of intervals, and for each figure a value of each interval.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, UNIX_EPOCH};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::question::{AskError, EventQuestion, Question};
+use super::sample::{Point, SubjectSample};
+use super::store::{PastEvent, Store, StoreError};
+use super::{FigureOf, MILLION, Of, Resolution, Subject};
+use crate::metric::{Kind, Unit};
+use crate::worker::Counts;
+
+/// What happened from one time to another, in intervals of equal length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryAnswer {
+    /// Where the first interval begins, in seconds since 1970.
+    pub since: u64,
+    /// Where the last one ends. The one that is not over yet has what was so far.
+    pub until: u64,
+    /// How long each is, in seconds.
+    pub step: u64,
+    /// Where each begins, in seconds since 1970.
+    pub at: Vec<u64>,
+    /// The subjects that there is something of.
+    pub subjects: Vec<SubjectHistory>,
+}
+
+/// The history of the process, a listener, a pool or a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubjectHistory {
+    /// `process`, `listener`, `pool` or `backend`.
+    pub kind: String,
+    /// The listener's name.
+    pub listener: Option<String>,
+    /// The pool's name, of a pool or a backend.
+    pub pool: Option<String>,
+    /// The backend's name.
+    pub backend: Option<String>,
+    /// What each figure was. One without a value is absent.
+    pub figures: BTreeMap<String, FigureHistory>,
+}
+
+/// A figure in each interval; null where nothing was recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FigureHistory {
+    /// By how much it went up within each interval.
+    Counter {
+        /// `bytes`, `seconds` or null.
+        unit: Option<String>,
+        /// The increase.
+        sum: Vec<Option<Measured>>,
+    },
+    /// What goes up and down.
+    Gauge {
+        /// `bytes`, `seconds` or null.
+        unit: Option<String>,
+        /// Its average.
+        mean: Vec<Option<f64>>,
+        /// Its greatest value.
+        max: Vec<Option<Measured>>,
+    },
+    /// Times, off by 4% at most.
+    Histogram {
+        /// `seconds`.
+        unit: Option<String>,
+        /// How many there were.
+        count: Vec<Option<u64>>,
+        /// Half were shorter.
+        p50: Vec<Option<f64>>,
+        /// 99% were shorter.
+        p99: Vec<Option<f64>>,
+        /// 99.9% were shorter.
+        p999: Vec<Option<f64>>,
+    },
+}
+
+/// A number that may be whole.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Measured {
+    /// It is.
+    Whole(u64),
+    /// It is not.
+    Part(f64),
+}
+
+impl Measured {
+    fn of(value: u64, is_part: bool) -> Self {
+        match is_part {
+            false => Self::Whole(value),
+            true => Self::Part(ratio(value, MILLION)),
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are enough to show it")]
+    pub fn number(self) -> f64 {
+        match self {
+            Self::Whole(whole) => whole as f64,
+            Self::Part(part) => part,
+        }
+    }
+}
+
+/// An event of the past.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryEvent {
+    /// When (RFC 3339).
+    pub at: String,
+    /// The kind of event; `audit`: who changed something.
+    pub kind: String,
+    /// The pool that it concerns.
+    pub pool: Option<String>,
+    /// The backend that it concerns.
+    pub backend: Option<String>,
+    /// A sentence that describes it.
+    pub message: String,
+}
+
+/// What a store has, in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The first time of each resolution.
+    oldest: [Option<u64>; 3],
+    /// The last second.
+    pub last: Option<u64>,
+}
+
+impl Store {
+    /// What it has, in time.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn span(&self) -> Result<Span, StoreError> {
+        let mut oldest = [None; 3];
+        for (place, resolution) in oldest.iter_mut().zip(Resolution::ALL) {
+            *place = self.oldest(resolution)?;
+        }
+        Ok(Span {
+            oldest,
+            last: self.last(),
+        })
+    }
+
+    /// The last events that match, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn events(&self, asked: &EventQuestion) -> Result<Vec<PastEvent>, StoreError> {
+        let about = (asked.pool.as_deref(), asked.backend.as_deref());
+        self.last_events(asked.within, about, asked.limit)
+    }
+}
+
+impl From<PastEvent> for HistoryEvent {
+    fn from(event: PastEvent) -> Self {
+        let at = UNIX_EPOCH + Duration::from_millis(event.at_ms.min(LATEST_MS));
+        Self {
+            at: humantime::format_rfc3339_millis(at).to_string(),
+            kind: event.kind,
+            pool: event.pool,
+            backend: event.backend,
+            message: event.message,
+        }
+    }
+}
+
+/// An answer under way. What stores have is put into it in the order of time.
+#[derive(Debug)]
+pub struct Asked {
+    question: Question,
+    step: u64,
+    resolution: Resolution,
+    since: u64,
+    until: u64,
+    subjects: BTreeMap<Subject, Gathered>,
+    /// Points that it has.
+    points: usize,
+    /// It would have more than an answer may have.
+    is_too_much: bool,
+}
+
+/// What was found of a subject.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// The intervals in which there is something of it.
+    present: BTreeSet<usize>,
+    figures: BTreeMap<FigureOf, BTreeMap<usize, Point>>,
+}
+
+impl Asked {
+    /// Plans the answer from stores that have these times.
+    ///
+    /// # Errors
+    /// [`AskError::Wrong`]: there would be too many intervals.
+    pub fn new(question: Question, spans: &[Span]) -> Result<Self, AskError> {
+        let seconds = question.until - question.since;
+        let least = finest(question.since, spans).step();
+        let step = match question.step {
+            Some(step) => step.max(least),
+            None => {
+                let about = (seconds / POINTS).max(least);
+                let round = STEPS.into_iter().find(|step| *step >= about);
+                round.unwrap_or_else(|| about.next_multiple_of(DAY))
+            }
+        };
+        // Intervals that are kept are parts of those that are shown.
+        let coarsest = Resolution::ALL
+            .into_iter()
+            .rev()
+            .find(|of| step >= of.step());
+        let resolution = coarsest.unwrap_or(Resolution::Seconds);
+        let step = step.next_multiple_of(resolution.step());
+        let since = question.since / step * step;
+        let until = question.until.next_multiple_of(step);
+        if (until - since) / step > POINTS_MAX {
+            let why = format!("invalid step: expected {POINTS_MAX} intervals at most");
+            return Err(AskError::Wrong(why));
+        }
+        Ok(Self {
+            question,
+            step,
+            resolution,
+            since,
+            until,
+            subjects: BTreeMap::new(),
+            points: 0,
+            is_too_much: false,
+        })
+    }
+
+    /// Adds what a store has from this second on until another one.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub fn take(&mut self, store: &Store, from: u64, until: u64) -> Result<(), AskError> {
+        let within = (self.since.max(from), self.until.min(until));
+        let asked = store
+            .subjects()
+            .filter(|(its, _)| self.question.matches(its));
+        let named: BTreeMap<i64, Subject> = asked.map(|(its, of)| (of, its.clone())).collect();
+        let numbers: Vec<i64> = named.keys().copied().collect();
+        let resolution = self.resolution;
+        store.scan(resolution, within, &numbers, &mut |at, subject, bytes| {
+            let Some(subject) = named.get(&subject).filter(|_| !self.is_too_much) else {
+                return Ok(());
+            };
+            let sample = SubjectSample::of_bytes(bytes);
+            let sample = sample.ok_or_else(|| super::store::damaged("a sample"))?;
+            self.gather(store, subject, at, &sample);
+            Ok(())
+        })?;
+        if self.is_too_much {
+            let why = format!(
+                "the answer would have more than {VALUES_MAX} values: ask for a pool, a backend \
+                 or a listener, for some `figures`, for one kind (`of`), or for a longer `step`"
+            );
+            return Err(AskError::Wrong(why));
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, store: &Store, subject: &Subject, at: u64, sample: &SubjectSample) {
+        let interval = usize::try_from((at - self.since) / self.step).unwrap_or(usize::MAX);
+        if !self.subjects.contains_key(subject) {
+            self.subjects.insert(subject.clone(), Gathered::default());
+        }
+        let Some(gathered) = self.subjects.get_mut(subject) else {
+            return;
+        };
+        gathered.present.insert(interval);
+        for (number, point) in sample.points() {
+            let Some(figure) = store.figures().get(number) else {
+                continue;
+            };
+            if !self.question.has(&figure.name) {
+                continue;
+            }
+            if !gathered.figures.contains_key(figure) {
+                gathered.figures.insert(figure.clone(), BTreeMap::new());
+            }
+            let Some(points) = gathered.figures.get_mut(figure) else {
+                continue;
+            };
+            if let Some(there) = points.get_mut(&interval) {
+                there.add(point);
+            } else {
+                points.insert(interval, point.clone());
+                self.points += 1;
+            }
+        }
+        self.is_too_much = self.points > VALUES_MAX;
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn history(self) -> HistoryAnswer {
+        let intervals = (self.until - self.since) / self.step;
+        let subjects = self.subjects.into_iter();
+        let subjects = subjects.filter(|(_, gathered)| !gathered.figures.is_empty());
+        HistoryAnswer {
+            since: self.since,
+            until: self.until,
+            step: self.step,
+            at: (0..intervals)
+                .map(|nth| self.since + nth * self.step)
+                .collect(),
+            subjects: subjects
+                .map(|(subject, gathered)| {
+                    let figures = gathered.figures.iter().map(|(figure, points)| {
+                        let shown = shown(figure, points, &gathered.present, intervals);
+                        (figure.name.clone(), shown)
+                    });
+                    SubjectHistory {
+                        figures: figures.collect(),
+                        ..named(subject)
+                    }
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The finest resolution that goes back as far as anything does, or as is asked.
+fn finest(since: u64, spans: &[Span]) -> Resolution {
+    let oldest = |of: Resolution| {
+        let place = Resolution::ALL.iter().position(|its| *its == of);
+        let all = spans.iter().filter_map(|span| span.oldest[place?]);
+        all.min()
+    };
+    let first = Resolution::ALL.into_iter().filter_map(oldest).min();
+    let Some(first) = first.map(|first| first.max(since)) else {
+        return Resolution::Seconds;
+    };
+    // What was summed up begins with its interval, which may be before the first second.
+    let reaches = |of: &Resolution| {
+        let slack = match of {
+            Resolution::Seconds => Resolution::Minutes.step(),
+            Resolution::Minutes | Resolution::Hours => Resolution::Hours.step(),
+        };
+        oldest(*of).is_some_and(|its| its < first + slack)
+    };
+    let found = Resolution::ALL.into_iter().find(reaches);
+    found.unwrap_or(Resolution::Seconds)
+}
+
+fn named(subject: Subject) -> SubjectHistory {
+    let Subject { of, pool, name } = subject;
+    let (listener, pool, backend) = match of {
+        Of::Process => (None, None, None),
+        Of::Listener => (Some(name), None, None),
+        Of::Pool => (None, Some(pool), None),
+        Of::Backend => (None, Some(pool), Some(name)),
+    };
+    SubjectHistory {
+        kind: of.as_str().to_owned(),
+        listener,
+        pool,
+        backend,
+        figures: BTreeMap::new(),
+    }
+}
+
+/// The values of a figure in each interval.
+fn shown(
+    figure: &FigureOf,
+    points: &BTreeMap<usize, Point>,
+    present: &BTreeSet<usize>,
+    intervals: u64,
+) -> FigureHistory {
+    let intervals = usize::try_from(intervals).unwrap_or(usize::MAX);
+    let unit = figure.unit.map(|unit| {
+        let word = match unit {
+            Unit::Bytes => "bytes",
+            Unit::Seconds => "seconds",
+        };
+        word.to_owned()
+    });
+    let measured = |value: u64| Measured::of(value, figure.is_part);
+    // While a subject was there, what has no point did not happen.
+    let nothing = |nth: &usize| present.contains(nth).then_some(0);
+    match figure.kind {
+        Kind::Counter => {
+            let sum = |nth: usize| match points.get(&nth) {
+                Some(Point::Counter(sum)) => Some(measured(*sum)),
+                _ => nothing(&nth).map(measured),
+            };
+            let sum = (0..intervals).map(sum).collect();
+            FigureHistory::Counter { unit, sum }
+        }
+        Kind::Gauge => {
+            let read = |nth: usize| match points.get(&nth) {
+                Some(Point::Gauge { count, sum, max }) => Some((*count, *sum, *max)),
+                _ => None,
+            };
+            let scale = if figure.is_part { MILLION } else { 1 };
+            let mean = (0..intervals).map(read);
+            let mean = mean
+                .map(|read| read.map(|(count, sum, _)| ratio(sum, count.max(1)) / ratio(scale, 1)));
+            let max = (0..intervals).map(|nth| read(nth).map(|(_, _, max)| measured(max)));
+            FigureHistory::Gauge {
+                unit,
+                mean: mean.collect(),
+                max: max.collect(),
+            }
+        }
+        Kind::Histogram => {
+            let counts: Vec<Option<Counts>> = (0..intervals)
+                .map(|nth| match points.get(&nth) {
+                    Some(Point::Times(steps)) => Some(Counts::of_steps(steps)),
+                    _ => None,
+                })
+                .collect();
+            let quantile = |permille| {
+                let all = counts.iter().map(|counts| {
+                    let us = counts.as_ref()?.quantile(permille);
+                    Some(ratio(us, MILLION))
+                });
+                all.collect()
+            };
+            FigureHistory::Histogram {
+                unit,
+                count: counts
+                    .iter()
+                    .enumerate()
+                    .map(|(nth, counts)| match counts {
+                        Some(counts) => Some(counts.count()),
+                        None => nothing(&nth),
+                    })
+                    .collect(),
+                p50: quantile(500),
+                p99: quantile(990),
+                p999: quantile(999),
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "53 bits are enough to show it")]
+fn ratio(value: u64, of: u64) -> f64 {
+    value as f64 / of as f64
+}
+
+/// Intervals of an answer, if the question does not say: about so many at most.
+const POINTS: u64 = 300;
+/// Intervals of an answer.
+const POINTS_MAX: u64 = 1_500;
+/// Values of an answer.
+const VALUES_MAX: usize = 500_000;
+/// The end of the year 9999, the last one that is written.
+const LATEST_MS: u64 = 253_402_300_799_999;
+const DAY: u64 = 86_400;
+/// The lengths of intervals that are chosen, in seconds.
+const STEPS: [u64; 19] = [
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1_800,
+    3_600,
+    7_200,
+    10_800,
+    21_600,
+    43_200,
+    DAY,
+    7 * DAY,
+];

@@ -1,0 +1,222 @@
+//! Reading rows: for answers, and for another store.
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{NewRows, PastEvent, Store, StoreError, signed, whole};
+use crate::history::Resolution;
+
+/// What is done with a row: its time, the number of its subject and the bytes of its sample.
+type EachRow<'a> = dyn FnMut(u64, i64, &[u8]) -> Result<(), StoreError> + 'a;
+
+impl Store {
+    /// Each row of these times, in their order: the time, the subject's number and the sample.
+    pub(super) fn each_row(
+        &self,
+        of: Resolution,
+        from: u64,
+        until: u64,
+        mut each: impl FnMut(u64, i64, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let table = of.table();
+        let sql = format!("SELECT at, subject, sample FROM {table} WHERE at >= ? AND at < ?");
+        let mut select = self.connection.prepare(&sql)?;
+        let mut rows = select.query(params![signed(from), signed(until)])?;
+        while let Some(row) = rows.next()? {
+            let bytes = row.get_ref(2)?.as_blob();
+            let bytes = bytes.map_err(|_| super::damaged("a sample"))?;
+            each(whole(row.get(0)?), row.get(1)?, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of some subjects, each found by its key.
+    fn rows_of(
+        &self,
+        of: Resolution,
+        (from, until): (u64, u64),
+        subjects: &[i64],
+        mut each: impl FnMut(u64, i64, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let table = of.table();
+        let sql = format!("SELECT sample FROM {table} WHERE at = ? AND subject = ?");
+        let mut select = self.connection.prepare(&sql)?;
+        let step = of.step();
+        let mut at = from.next_multiple_of(step);
+        while at < until {
+            for subject in subjects {
+                let sample = select.query_row(params![signed(at), subject], |row| {
+                    Ok(each(
+                        at,
+                        *subject,
+                        row.get_ref(0)?.as_blob().unwrap_or_default(),
+                    ))
+                });
+                sample.optional()?.unwrap_or(Ok(()))?;
+            }
+            at += step;
+        }
+        Ok(())
+    }
+
+    /// The samples of these subjects from one time to another, in intervals of this resolution; in
+    /// finer ones where it has none: before its first whole interval, and since its last.
+    pub(in crate::history) fn scan(
+        &self,
+        of: Resolution,
+        (from, until): (u64, u64),
+        subjects: &[i64],
+        each: &mut EachRow<'_>,
+    ) -> Result<(), StoreError> {
+        if from >= until || subjects.is_empty() {
+            return Ok(());
+        }
+        let step = of.step();
+        let begin = from.next_multiple_of(step);
+        let end = (until / step * step).min(self.summed(of));
+        match of.finer() {
+            Some(finer) if end <= begin => self.scan(finer, (from, until), subjects, each),
+            Some(finer) => {
+                self.scan(finer, (from, begin), subjects, each)?;
+                self.select(of, (begin, end), subjects, each)?;
+                self.scan(finer, (end, until), subjects, each)
+            }
+            None => self.select(of, (from, until), subjects, each),
+        }
+    }
+
+    fn select(
+        &self,
+        of: Resolution,
+        (from, until): (u64, u64),
+        subjects: &[i64],
+        each: &mut EachRow<'_>,
+    ) -> Result<(), StoreError> {
+        // To find a row takes as long as to pass some.
+        if subjects.len() * FINDING < self.subjects.len() {
+            // Nothing is before the first row.
+            let from = self.oldest(of)?.map_or(until, |first| first.max(from));
+            return self.rows_of(of, (from, until), subjects, each);
+        }
+        self.each_row(of, from, until, |at, subject, bytes| {
+            match subjects.binary_search(&subject) {
+                Ok(_) => each(at, subject, bytes),
+                Err(_) => Ok(()),
+            }
+        })
+    }
+
+    /// What came after this second and this event, but for the last second, which may not be whole:
+    /// at most so many seconds. Minutes stand in for seconds that are gone.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn rows_after(
+        &self,
+        (after, last_event): (Option<u64>, i64),
+        at_most: u64,
+        is_last_whole: bool,
+    ) -> Result<NewRows, StoreError> {
+        let mut rows = NewRows {
+            figures: self.figures.clone(),
+            subjects: self
+                .subjects
+                .iter()
+                .map(|(its, of)| (*of, its.clone()))
+                .collect(),
+            last_event,
+            last: after,
+            ..NewRows::default()
+        };
+        rows.events = self.events_after(&mut rows.last_event)?;
+        let (Some(first), Some(last)) = (self.oldest(Resolution::Seconds)?, self.last) else {
+            return Ok(rows);
+        };
+        let end = last + u64::from(is_last_whole);
+        let mut from = match after {
+            None => first,
+            // The clock was set back: what is new begins now.
+            Some(after) if after > last => last,
+            Some(after) => after + 1,
+        };
+        if from.saturating_add(GAP) < first {
+            // The minute that the first second is in has other seconds, which are gone.
+            let (begin, until) = (from / 60 * 60, first.next_multiple_of(60));
+            self.each_row(Resolution::Minutes, begin, until, |at, subject, bytes| {
+                rows.minutes.push((at, subject, bytes.to_vec()));
+                Ok(())
+            })?;
+            from = match rows.minutes.is_empty() {
+                true => first,
+                false => until,
+            };
+        }
+        from = from.max(first);
+        let until = end.min(from.saturating_add(at_most));
+        self.each_row(Resolution::Seconds, from, until, |at, subject, bytes| {
+            rows.seconds.push((at, subject, bytes.to_vec()));
+            Ok(())
+        })?;
+        rows.last = until.checked_sub(1).filter(|last| *last >= from).or(after);
+        Ok(rows)
+    }
+
+    fn events_after(&self, last: &mut i64) -> Result<Vec<PastEvent>, StoreError> {
+        let mut select = self.connection.prepare(
+            "SELECT number, at, kind, pool, backend, message FROM events WHERE number > ? \
+             ORDER BY number LIMIT 1000",
+        )?;
+        let mut rows = select.query([*last])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            *last = row.get(0)?;
+            events.push(event_of(row)?);
+        }
+        Ok(events)
+    }
+
+    /// When the first event was, in ms.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn first_event(&self) -> Result<Option<u64>, StoreError> {
+        let sql = "SELECT min(at) FROM events";
+        let at: Option<i64> = self.connection.query_row(sql, [], |row| row.get(0))?;
+        Ok(at.map(whole))
+    }
+
+    /// The last events that match, the newest first: `within` has times in ms.
+    pub(in crate::history) fn last_events(
+        &self,
+        within: (u64, u64),
+        (pool, backend): (Option<&str>, Option<&str>),
+        limit: u32,
+    ) -> Result<Vec<PastEvent>, StoreError> {
+        let mut select = self.connection.prepare(
+            "SELECT number, at, kind, pool, backend, message FROM events \
+             WHERE at >= ?1 AND at < ?2 AND (?3 IS NULL OR pool = ?3) \
+             AND (?4 IS NULL OR backend = ?4) ORDER BY at DESC, number DESC LIMIT ?5",
+        )?;
+        let (from, until) = within;
+        let mut rows = select.query(params![signed(from), signed(until), pool, backend, limit])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            events.push(event_of(row)?);
+        }
+        Ok(events)
+    }
+}
+
+fn event_of(row: &rusqlite::Row<'_>) -> Result<PastEvent, StoreError> {
+    Ok(PastEvent {
+        at_ms: whole(row.get(1)?),
+        kind: row.get(2)?,
+        pool: row.get(3)?,
+        backend: row.get(4)?,
+        message: row.get(5)?,
+    })
+}
+
+/// Seconds may come this late.
+const GAP: u64 = 60;
+/// A row that is found costs as much as so many that are passed.
+const FINDING: usize = 4;
