@@ -71,6 +71,8 @@ mod hashing;
 mod health;
 #[path = "proxy/hindered.rs"]
 mod hindered;
+#[path = "proxy/history.rs"]
+mod history;
 #[path = "proxy/loops.rs"]
 mod loops;
 #[path = "proxy/machines.rs"]

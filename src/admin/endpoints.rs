@@ -153,6 +153,14 @@ fn of_operation() -> Vec<Endpoint> {
         Endpoint::write(Method::POST, "/v1/reopen", "reopen", h::reopen)
             .says("Opens the files of the logs again, after they were moved away.")
             .refuses(&[StatusCode::INTERNAL_SERVER_ERROR]),
+        Endpoint::read("/v1/history", "history", h::history)
+            .says("What figures were: by second, minute or hour.")
+            .without_control()
+            .refuses(&ASIDE),
+        Endpoint::read("/v1/history/events", "history_events", h::history_events)
+            .says("What happened, the newest first: past events, and who changed something.")
+            .without_control()
+            .refuses(&ASIDE),
         Endpoint::read("/v1/events", "events", h::events)
             .says("What happens, as a stream of events (JSON in each `data`).")
             .without_control()
@@ -170,6 +178,8 @@ const BACKENDS: &str = "/v1/pools/{pool}/backends";
 const BACKEND: &str = "/v1/pools/{pool}/backends/{backend}";
 const SESSIONS: &str = "/v1/sessions";
 const SESSION: &str = "/v1/sessions/{id}";
+/// Too many ask, or a disk does not answer.
+const ASIDE: [StatusCode; 2] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
 /// The change would make the configuration invalid.
 const INVALID: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 

@@ -20,6 +20,7 @@ use crate::worker::{Counts, LatencyCounts};
 
 mod figure;
 mod figures;
+pub(crate) mod readings;
 
 use figure::{Bounds, Figure, Group, Reading, Value};
 

@@ -17,10 +17,10 @@ use super::exposition::{Format, Scrape};
 use super::model::{
     AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
     BanStatus, Banned, BannedBy, CallerStatus, Changed, ConfigText, DryRunQuery, DryRunStatus,
-    EXPLANATIONS_MAX, ExplainQuery, HistogramStatus, Killed, Lifted, LiftedBans, Limits,
-    ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX,
-    SessionExplanation, SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
-    client_address,
+    EXPLANATIONS_MAX, ExplainQuery, HistogramStatus, HistoryAnswer, HistoryEvent,
+    HistoryEventQuery, HistoryQuery, Killed, Lifted, LiftedBans, Limits, ListenerStatus,
+    PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX, SessionExplanation,
+    SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching, client_address,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -28,7 +28,9 @@ use super::{Call, UnbanError, Which};
 use crate::config::{
     AccessEdits, Backend, Change, ChangeError, Config, Listener, NewBan, Pool, values,
 };
+use crate::control::HistoryRefusal;
 use crate::control::events::{EventWatch, Since};
+use crate::history::AskError;
 use crate::worker::{DecisionFilter, DecisionSubject, PreviewQuestion};
 
 type Answer<T> = Result<Json<T>, Refusal>;
@@ -358,6 +360,47 @@ pub(super) async fn reopen(request: ApiRequest, (): ()) -> Answer<Reopened> {
     let refused = |error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error);
     let files = reopened.map_err(refused)?;
     Ok(Json(Reopened { files }))
+}
+
+pub(super) async fn history(
+    request: ApiRequest,
+    Query(query): Query<HistoryQuery>,
+) -> LongAnswer<HistoryAnswer> {
+    let history = request.context.handle.history();
+    past(&request, history.history(query)).await
+}
+
+pub(super) async fn history_events(
+    request: ApiRequest,
+    Query(query): Query<HistoryEventQuery>,
+) -> LongAnswer<Vec<HistoryEvent>> {
+    let history = request.context.handle.history();
+    past(&request, history.events(query)).await
+}
+
+/// Waits for an answer from the history: a thread of its own gives it.
+async fn past<T>(
+    request: &ApiRequest,
+    answer: impl Future<Output = Result<T, HistoryRefusal>>,
+) -> LongAnswer<T> {
+    let answer = tokio::time::timeout(request.context.deadlines.answer, answer).await;
+    let late = |_| {
+        let why = "the history takes too long: ask for less, or its disk does not answer";
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, why)
+    };
+    answer
+        .map_err(late)?
+        .map(LongJson)
+        .map_err(|why| match why {
+            HistoryRefusal::Busy => {
+                let why = "too many ask for the history: try again in a moment";
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why)
+            }
+            HistoryRefusal::Refused(AskError::Wrong(why)) => Refusal::malformed(why),
+            HistoryRefusal::Refused(error @ AskError::Store(_)) => {
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
+        })
 }
 
 /// A stream of server-sent events (HTML standard, section 9.2).

@@ -11,7 +11,7 @@
 mod access;
 mod endpoints;
 mod exchange;
-mod exposition;
+pub(crate) mod exposition;
 mod handlers;
 mod lobby;
 pub mod model;
@@ -36,6 +36,7 @@ pub use server::{AdminListener, Replacement, refused_scrapers, serve};
 pub use token_file::TokenFile;
 
 use crate::config::{Change, ChangeError, NewBan, Patch};
+use crate::control::HistoryReader;
 use crate::control::events::Events;
 use crate::prefix::Prefix;
 use crate::worker::{DecisionFilter, LatencyCounts, PreviewQuestion};
@@ -170,6 +171,7 @@ pub struct Handle {
     /// For calls that are answered at once: no long one delays them.
     brief: mpsc::Sender<Call>,
     events: Events,
+    history: HistoryReader,
 }
 
 /// Where the calls arrive.
@@ -205,6 +207,7 @@ impl Handle {
             calls,
             brief,
             events: Events::new(),
+            history: HistoryReader::empty(),
         };
         let arriving = Calls {
             calls: arriving,
@@ -243,6 +246,18 @@ impl Handle {
         };
         to.send(call).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
+    }
+
+    /// The same handle, which reads from this history.
+    #[must_use]
+    pub fn with_history(self, history: HistoryReader) -> Self {
+        Self { history, ..self }
+    }
+
+    /// The history, to read.
+    #[must_use]
+    pub(crate) fn history(&self) -> &HistoryReader {
+        &self.history
     }
 
     /// The events, to publish and to follow.

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 pub use super::Role;
 use crate::config::AdminState;
+pub use crate::history::{
+    FigureHistory, HistoryAnswer, HistoryEvent, HistoryEventQuery, HistoryQuery, Measured,
+    SubjectHistory,
+};
 pub use crate::session::SessionState;
 pub use crate::worker::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 
@@ -26,8 +30,8 @@ pub use explain::{
     ExplainQuery, KeyStatus, SessionExplanation, WorkerChoice, client_address,
 };
 pub use figures::{
-    ControlStatus, HistogramStatus, LastChange, LatencyStatus, LatencyWindow, SegmentsStatus,
-    TrafficStatus,
+    ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,
+    SegmentsStatus, TrafficStatus,
 };
 
 /// Overall status of the balancer.
@@ -84,6 +88,9 @@ pub struct Status {
     /// What drops banned clients before they are accepted.
     #[serde(default)]
     pub syn_filter: SynFilterStatus,
+    /// The history of figures and events.
+    #[serde(default)]
+    pub history: HistoryStatus,
     /// What of the configuration takes effect at the next start, a sentence each.
     #[serde(default)]
     pub waiting: Vec<String>,
@@ -505,6 +512,12 @@ pub enum EventKind {
     AccessListRead,
     /// The file of an access list is wrong: the last good one stays in force.
     AccessListFailed,
+    /// The history can't be kept in its file: the last hour is kept in memory.
+    HistoryFailed,
+    /// The history is kept in its file again.
+    HistoryRestored,
+    /// The file of the history was damaged: it was set aside, and another one begun.
+    HistoryDamaged,
     /// Events that this watcher was too slow or too late for; the number is that of the last.
     #[default]
     Missed,

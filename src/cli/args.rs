@@ -339,8 +339,8 @@ const RUN_HELP: &str = "Examples:
   generate-config | mahoraga run -
 
 SIGHUP, or mahoraga reload, reads the file again. Changes of workers,
-memory, source_table, user, admin and metrics take effect at the next
-start, all others at once. A mistake leaves the old configuration in
+memory, source_table, history, user, admin and metrics take effect at the
+next start, all others at once. A mistake leaves the old configuration in
 force. mahoraga --help lists the other signals.";
 
 const AFTER_HELP: &str = "Examples:

@@ -32,7 +32,7 @@ pub enum ProxyError {
 /// A flag, the path of its setting, and what stands for its value in help.
 type Flag = (&'static str, &'static str, &'static str);
 
-const FLAGS: [Flag; 22] = [
+const FLAGS: [Flag; 23] = [
     ("strategy", "pools.strategy.name", "NAME"),
     ("key", "pools.strategy.key", "KEY"),
     ("max-load", "pools.strategy.max_load", "N|off"),
@@ -63,6 +63,7 @@ const FLAGS: [Flag; 22] = [
     ("histogram-log", "histogram_log", "FILE"),
     ("admin", "admin", "PATH|off"),
     ("metrics", "metrics", "ADDRESS|off"),
+    ("history", "history.path", "FILE"),
 ];
 
 /// The help of a flag, where the description of its setting does not say what the flag does.
@@ -106,6 +107,9 @@ fn help(flag: &str) -> Option<String> {
         "metrics" => "Serve /metrics, /healthz and /readyz on this address too; beyond loopback \
                       as a group with who may read, such as (bind: \"0.0.0.0:9100\", allow: \
                       [\"10.0.0.0/8\"]) [default: off]"
+            .to_owned(),
+        "history" => "The file that keeps the history of all figures and events; without it the \
+                      last hour is kept in memory"
             .to_owned(),
         _ => return None,
     })

@@ -30,6 +30,7 @@ mod discovery;
 mod error;
 mod flags;
 mod foreign;
+mod history;
 mod json;
 mod key;
 mod limits;
@@ -67,6 +68,7 @@ pub use discovery::Discovery;
 pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning};
 pub use flags::{FlagSetting, from_flags};
+pub use history::{HistoryPlace, HistorySettings};
 pub use json::BodyError;
 pub use key::Key;
 pub use limits::{Overload, RateLimit, SourceLimits, Tarpit};
@@ -130,6 +132,8 @@ settings! {
         /// The shape of the operational log on standard error.
         pub log_format: RecordFormat = RecordFormat::Text
             => named("log format", &RecordFormat::ALL);
+        /// The history of all figures and events.
+        pub history: HistorySettings = HistorySettings::default() => waits(group());
         /// The file that SIGUSR1 appends histograms to (HdrHistogram V2 log format).
         pub histogram_log: PathBuf = HISTOGRAM_LOG.into() => path();
         /// Whether the file is read again when it changes.

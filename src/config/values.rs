@@ -11,7 +11,9 @@ use thiserror::Error;
 
 use super::log::{JOURNALD, JOURNALD_SOCKET, SYSLOG, SYSLOG_SOCKET};
 use super::reader::At;
-use super::{AdminState, Backend, Key, LogSink, RecordFormat, Strategy, codec, foreign};
+use super::{
+    AdminState, Backend, HistoryPlace, Key, LogSink, RecordFormat, Strategy, codec, foreign,
+};
 use crate::address::{Address, AddressError, kind_of_no_server};
 use crate::wording::is_misleading;
 
@@ -34,8 +36,8 @@ pub(super) use check::{
 };
 pub(crate) use duration::written;
 pub use duration::{
-    BAN, Bounds, CHECK_INTERVAL, DEADLINE, DECAY, EJECTION, GRACE, HORIZON, QUEUE_WAIT, REFRESH,
-    TTL,
+    BAN, Bounds, CHECK_INTERVAL, DEADLINE, DECAY, EJECTION, GRACE, HISTORY_KEPT, HORIZON,
+    QUEUE_WAIT, REFRESH, SECONDS_KEPT, TTL,
 };
 pub(super) use duration::{DAY, HOUR, MINUTE, SECOND, between, duration_of};
 pub(super) use meant::{binary_memory, plain_number, truth};
@@ -46,7 +48,9 @@ pub(super) use names::nearest;
 pub(crate) use names::{did_you_mean, known};
 use names::{hint, listed};
 pub(super) use names::{joined, name_of_kind, one_of};
-pub(super) use network::{PREFIX, discovered_name, http_bind, origin, resolver, source_address, webhook};
+pub(super) use network::{
+    PREFIX, discovered_name, http_bind, origin, resolver, source_address, webhook,
+};
 pub use network::{admin_socket, loopback, prefix};
 pub(super) use units::{Units, split};
 
@@ -317,6 +321,15 @@ fn server_socket(text: &str, word: &str, default: &str) -> Option<Option<PathBuf
     // sun_path of unix(7), with its closing NUL.
     let fits = is_file(path) && path.as_os_str().len() < 108;
     Some(fits.then(|| path.into()))
+}
+
+/// Reads where the history is kept.
+pub(super) fn history_place(text: &str) -> Option<HistoryPlace> {
+    match text {
+        "auto" => Some(HistoryPlace::Auto),
+        "memory" => Some(HistoryPlace::Memory),
+        path => is_file(Path::new(path)).then(|| HistoryPlace::File(path.into())),
+    }
 }
 
 /// Whether a path may be that of a file.

@@ -33,6 +33,13 @@ pub(crate) fn compute<T: Send + 'static>(
     COMPUTING.begin(call)
 }
 
+/// The same for questions to the history: its file may not answer.
+pub(super) fn consult<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    CONSULTED.begin(call)
+}
+
 /// The same for files that are closed and removed, one after the other. It takes no thread from
 /// operators' calls.
 pub(crate) fn close<T: Send + 'static>(
@@ -222,6 +229,8 @@ static ASKED: Threads = Threads::new(ASKED_MAX);
 static WATCHED: Watched = Watched::new(WATCHED_MAX);
 /// Reaches for Unix sockets.
 static REACHED: Watched = Watched::new(REACHED_MAX);
+/// Answers from the history.
+static CONSULTED: Threads = Threads::new(CONSULTED_MAX);
 /// Closes and removes files.
 static CLOSING: Threads = Threads::new(1);
 /// Runs what computes for long.
@@ -229,6 +238,8 @@ static COMPUTING: Threads = Threads::new(COMPUTING_MAX);
 const ASKED_MAX: usize = 16;
 /// Workers need the CPUs more.
 const COMPUTING_MAX: usize = 2;
+/// One goes on where the file hangs for others.
+const CONSULTED_MAX: usize = 3;
 /// When so many files hang, others are looked at late.
 const WATCHED_MAX: usize = 48;
 /// When Unix sockets hang in so many directories, others are looked at late, and probed late.

@@ -10,13 +10,20 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::admin::Author;
+use crate::history::PastEvent;
 use crate::sys;
 use crate::wording::is_misleading;
 use crate::writer::{Outlet, Writer};
 
+use super::history::{self, Notes};
+
 /// Where the lines go. Drop waits for up to a second until all lines are written.
 #[derive(Debug)]
-pub(super) struct Audit(Option<(PathBuf, Writer)>);
+pub(super) struct Audit {
+    file: Option<(PathBuf, Writer)>,
+    /// Puts lines into the history, too.
+    notes: Option<Notes>,
+}
 
 /// A change that was made, or refused.
 #[derive(Clone, Debug)]
@@ -40,21 +47,31 @@ impl Audit {
     ///
     /// # Errors
     /// The file can't be opened, or the thread can't be started.
-    pub(super) fn open(path: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn open(path: Option<&Path>, notes: Option<Notes>) -> io::Result<Self> {
         let Some(path) = path else {
-            return Ok(Self(None));
+            return Ok(Self { file: None, notes });
         };
         let file = sys::open_to_append(path, MODE)?;
         let outlet = AuditFile(path.to_owned());
         let writer = Writer::start("audit", file, outlet)?;
-        Ok(Self(Some((path.to_owned(), writer))))
+        let file = Some((path.to_owned(), writer));
+        Ok(Self { file, notes })
     }
 
     /// Records a change. A line that the file does not take goes to the operational log. Without a
     /// file all lines go there, except those of reloads, whose events are logged already.
     pub(super) fn record(&self, entry: &Entry<'_>) {
-        let line = line(entry, SystemTime::now());
-        let unsent = match &self.0 {
+        let now = SystemTime::now();
+        let line = line(entry, now);
+        if let Some(notes) = &self.notes {
+            notes.push(PastEvent {
+                at_ms: history::ms(now),
+                kind: TARGET.to_owned(),
+                message: line.clone(),
+                ..PastEvent::default()
+            });
+        }
+        let unsent = match &self.file {
             Some((_, writer)) => writer.push(format!("{line}\n").into_bytes()).is_err(),
             None => entry.action != RELOAD,
         };
@@ -66,19 +83,19 @@ impl Audit {
     /// The file.
     #[must_use]
     pub(super) fn path(&self) -> Option<&Path> {
-        self.0.as_ref().map(|(path, _)| &**path)
+        self.file.as_ref().map(|(path, _)| &**path)
     }
 
     /// Opens the file again after it was rotated, and answers with the outcome. `None`: there is no
     /// file.
     pub(super) fn reopen(&self) -> Option<oneshot::Receiver<Result<(), String>>> {
-        self.0.as_ref().map(|(_, writer)| writer.open_again())
+        self.file.as_ref().map(|(_, writer)| writer.open_again())
     }
 }
 
 impl Drop for Audit {
     fn drop(&mut self) {
-        if let Some((_, writer)) = &self.0
+        if let Some((_, writer)) = &self.file
             && !writer.flush(END_TIME)
         {
             log::error!("cannot write the last lines of the audit log in time");

@@ -22,6 +22,7 @@ use super::events::Events;
 use super::health::Checks;
 use super::health_cycle::HealthCycle;
 use super::histograms::Measurements;
+use super::history::Recorder;
 use super::in_force::InForce;
 use super::metrics::Metrics;
 use super::publisher::Publisher;
@@ -49,6 +50,7 @@ pub(super) struct Balancer {
     pub(super) bans: BanReports,
     pub(super) syn_filter: SynFilter,
     pub(super) metrics: Metrics,
+    pub(super) history: Recorder,
     pub(super) log_orders: Rc<Orders>,
     pub(super) events: Events,
     pub(super) audit: Rc<Audit>,
@@ -72,14 +74,15 @@ impl Balancer {
             Option<AdminSocket>,
         ),
         events: &Events,
-        (log_orders, measurements): (&Rc<Orders>, &Rc<Measurements>),
+        (log_orders, measurements, history): (&Rc<Orders>, &Rc<Measurements>, Recorder),
     ) -> Result<Self, StartError> {
         let admin = config.admin.as_ref();
         let audit_log = admin.and_then(|admin| admin.audit_log.as_deref());
-        let audit = Audit::open(audit_log).map_err(|error| StartError::Admin {
-            at: audit_log.map_or_else(String::new, |path| path.display().to_string()),
-            error,
-        })?;
+        let audit =
+            Audit::open(audit_log, Some(history.notes())).map_err(|error| StartError::Admin {
+                at: audit_log.map_or_else(String::new, |path| path.display().to_string()),
+                error,
+            })?;
         let mut balancer = Self {
             workers: Rc::clone(workers),
             in_force: InForce::new(config, discoveries),
@@ -91,6 +94,7 @@ impl Balancer {
             bans: BanReports::default(),
             syn_filter: SynFilter::new(),
             metrics: Metrics::new(measurements),
+            history,
             log_orders: Rc::clone(log_orders),
             events: events.clone(),
             audit: Rc::new(audit),

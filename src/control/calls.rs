@@ -137,7 +137,7 @@ impl Balancer {
         });
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let stats = &self.workers.stats;
         let sum = |number: fn(&Stats) -> u64| stats.iter().map(|its| number(its)).sum();
         let mut closed = BTreeMap::new();
@@ -164,6 +164,7 @@ impl Balancer {
             paced: status::paced(&snapshot.bandwidth),
             bans: self.bans_status(),
             syn_filter: self.syn_filter.status(),
+            history: self.history.status(),
             lacks: metrics.lacks(),
             alerts: self.alerts(),
             waiting: self.at_start.pending(self.in_force.declared.config()),
@@ -187,7 +188,7 @@ impl Balancer {
     }
 
     /// What is known of the backends of each pool that is to be shown with them.
-    fn known(&self, which: &Which) -> Vec<Option<Vec<MemberStatus>>> {
+    pub(super) fn known(&self, which: &Which) -> Vec<Option<Vec<MemberStatus>>> {
         let pools = self.in_force.config.pools.iter().zip(&self.roster.pools);
         let known = pools.map(|(pool, record)| {
             which.includes(&pool.name).then(|| {
@@ -296,6 +297,7 @@ impl Balancer {
             sentences.push(format!("{more} more problems with discovery"));
         }
         sentences.extend(self.bans.problems());
+        sentences.extend(self.history.problem());
         let (problems, more) = self.access.problems(ALERTS_MAX);
         sentences.extend(problems);
         if more > 0 {

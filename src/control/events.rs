@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::admin::model::{BalancerEvent, EventKind};
 use crate::wording::plural;
@@ -191,6 +191,22 @@ impl EventWatch {
             Ok(event) => event,
             Err(RecvError::Lagged(count)) => missed(count, self.last + count),
             Err(RecvError::Closed) => return None,
+        };
+        self.last = event.number;
+        Some(event)
+    }
+}
+
+impl EventWatch {
+    /// The next event that is there already, as [`Self::next`] gives it.
+    pub(super) fn try_next(&mut self) -> Option<BalancerEvent> {
+        let event = match self.replay.pop_front() {
+            Some(event) => event,
+            None => match self.live.try_recv() {
+                Ok(event) => event,
+                Err(TryRecvError::Lagged(count)) => missed(count, self.last + count),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            },
         };
         self.last = event.number;
         Some(event)

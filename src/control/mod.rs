@@ -22,6 +22,7 @@ mod file_watch;
 pub mod health;
 mod health_cycle;
 mod histograms;
+mod history;
 mod in_force;
 mod list_files;
 mod listening;
@@ -78,6 +79,9 @@ pub use bans::{read_imported_bans, rewrite_kept_bans};
 use discovery::Discoveries;
 use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
+pub use history::HistoryReader;
+pub(crate) use history::HistoryRefusal;
+use history::Recorder;
 pub use listening::Inherited;
 use listening::Patience;
 pub use preflight::{preflight, start_warnings, unreadable};
@@ -326,6 +330,8 @@ pub fn run(
         let mut signals = Signals::new().map_err(thread)?;
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
+        let history = Recorder::start(&config.history, handle.events())?;
+        let handle = handle.with_history(history.reader());
         let patience = Patience::new();
         let mut listeners = AdminListeners::open(config, prepared.socket, &patience).await?;
         // The time that the admin API took does not count for the listeners.
@@ -349,7 +355,7 @@ pub fn run(
         let events = handle.events();
         let (tokens, socket) = (listeners.tokens.clone(), listeners.socket.take());
         let known = (config, discoveries, access);
-        let kept = (&orders, &measurements);
+        let kept = (&orders, &measurements, history);
         let mut balancer = Balancer::new(known, &workers, (reread, tokens, socket), events, kept)?;
         balancer.begin_bans(prepared.bans);
         let listeners = listeners.serve(&handle);
@@ -359,6 +365,7 @@ pub fn run(
         workers.join();
         workers.remove_socket_files();
         balancer.keep_bans().await;
+        balancer.end_history();
         workers.log_bell.close();
         // The reader of a pipe may have stopped reading.
         let _ = tokio::time::timeout(LOG_GRACE, log).await;

@@ -11,8 +11,8 @@ use crate::sys;
 
 use super::access_log::socket as log_socket;
 use super::{
-    StartError, access_lists, admin_listeners, bans, capacity, discovery, health, listening,
-    sandbox, systemd,
+    StartError, access_lists, admin_listeners, bans, capacity, discovery, health, history,
+    listening, sandbox, systemd,
 };
 
 /// Why a start with this configuration would fail on this machine, where that shows without
@@ -102,7 +102,11 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
         let path = to.socket()?;
         Some(("access_log".to_owned(), log_socket::absence(path, &error)))
     });
-    files.chain(kept).chain(socket).chain(log).collect()
+    let history = config.history.file();
+    let history = history.as_deref().and_then(history::mistake_in);
+    let history = history.map(|sentence| ("history.path".to_owned(), sentence));
+    let all = files.chain(kept).chain(socket).chain(log);
+    all.chain(history).collect()
 }
 
 /// The log server that takes the access log, and whether it can be reached. It does not notice.

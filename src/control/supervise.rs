@@ -259,6 +259,7 @@ impl Balancer {
         if self.scaling().tick() {
             self.publish();
         }
+        self.sample();
     }
 
     /// A worker has ejected a backend or banned a source, or it is time to readmit a backend.

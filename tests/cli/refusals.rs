@@ -245,6 +245,7 @@ Commands to a running balancer:
   histograms  Show histograms: times and bytes of sessions
   events      Show recent events, and follow new ones
   top         Show everything live, refreshed each second
+  history     Show what figures were, by second, minute or hour, or past events
 
 Options:
   -h, --help     Print help

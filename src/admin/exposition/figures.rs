@@ -118,6 +118,22 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
         each("rests", RESTS, "direction", |its: &Status| {
             rests(&its.paced)
         }),
+        gauge(
+            "history",
+            "Bytes of the history's file that are in use.",
+            |its: &Status| its.history.bytes,
+        )
+        .in_unit(Unit::Bytes),
+        gauge(
+            "history_failed",
+            "Whether the history's file can't be written: 1, else 0.",
+            |its: &Status| its.history.error.is_some(),
+        ),
+        counter(
+            "history_dropped",
+            "Samples of the history that were dropped: the machine was too busy.",
+            |its: &Status| its.history.dropped,
+        ),
         counter(
             "webhook_failures",
             "Scaling decisions that could not be sent.",

@@ -96,6 +96,20 @@ pub struct ControlStatus {
     pub max_us: u64,
 }
 
+/// The history of figures and events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryStatus {
+    /// The file that keeps it; none: the last hour is kept in memory.
+    pub file: Option<String>,
+    /// Bytes in use in the file.
+    pub bytes: u64,
+    /// Samples that were dropped: the machine was too busy.
+    pub dropped: u64,
+    /// Why the file can't be written, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// A histogram over all that a worker saw since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistogramStatus {

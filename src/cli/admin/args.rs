@@ -180,6 +180,17 @@ configuration in force, and the exit code is 1.")]
 
 ? shows the keys. --json prints one line for each interval instead.")]
     Top(TopArgs),
+    /// Show what figures were, by second, minute or hour, or past events
+    #[command(after_help = "Examples:
+  mahoraga history
+  mahoraga history --pool web --since 24h
+  mahoraga history --backend app-1 --since 30d --json
+  mahoraga history --since 2026-01-31T12:00:00Z --until 2026-01-31T13:00:00Z --csv
+  mahoraga history --events --since 7d
+  mahoraga history --file /var/lib/mahoraga/history.db
+
+A table has the figures that all have; --json and --csv have every figure.")]
+    History(HistoryArgs),
 }
 
 /// How to reach the balancer, and how to show its answer.
@@ -557,6 +568,47 @@ pub struct TopArgs {
     /// How often to refresh
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+/// The arguments of `mahoraga history`.
+#[derive(Args, Clone, Debug)]
+pub struct HistoryArgs {
+    /// A pool and its backends
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Backends of this name
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// A listener
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// From when: how long ago, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "AGO|TIME", default_value = "1h")]
+    pub since: String,
+    /// Until when [default: now]
+    #[arg(long, value_name = "AGO|TIME")]
+    pub until: Option<String>,
+    /// How long each interval is; it is longer where no shorter ones are kept
+    #[arg(long, value_name = "DUR")]
+    pub step: Option<String>,
+    /// Only these kinds: process, listener, pool, backend
+    #[arg(long, value_name = "KIND,...")]
+    pub of: Option<String>,
+    /// Only these figures, such as connections,traffic.up
+    #[arg(long, value_name = "FIGURE,...")]
+    pub figures: Option<String>,
+    /// Show past events instead: health, bans, reloads, scaling, who changed something
+    #[arg(long, conflicts_with_all = ["csv", "step", "of", "figures", "listener"])]
+    pub events: bool,
+    /// Print a line of CSV for each value
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Read the file of a balancer that has stopped
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["admin", "token_file"])]
+    pub file: Option<PathBuf>,
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,

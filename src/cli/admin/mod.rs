@@ -12,6 +12,7 @@ mod client;
 mod events;
 mod explain;
 mod find;
+mod history;
 mod sessions;
 mod settings;
 mod show;
@@ -22,8 +23,8 @@ mod units;
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
     AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, ChangeArgs, ClientCommand, ClientOptions,
-    ConfigCommand, EditArgs, EventsArgs, ExplainArgs, HistogramsArgs, PoolsArgs, ReadyArgs,
-    SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
+    ConfigCommand, EditArgs, EventsArgs, ExplainArgs, HistogramsArgs, HistoryArgs, PoolsArgs,
+    ReadyArgs, SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -88,6 +89,7 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Histograms(args) => show::histograms(args).await,
         ClientCommand::Events(args) => events::events(args).await,
         ClientCommand::Top(args) => top::top(args).await,
+        ClientCommand::History(args) => history::history(args).await,
     }
 }
 

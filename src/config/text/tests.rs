@@ -15,10 +15,11 @@ use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable, Bandwidth,
     Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener,
-    LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool, Predictive, Probe, ProxyHeader,
-    QueueLimits, Rates, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy, Timeouts, TwoTier,
-    Verify, parse,
+    LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool, Predictive, Probe,
+    ProxyHeader, QueueLimits, Rates, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy,
+    Timeouts, TwoTier, Verify, parse,
 };
+use crate::config::{HistoryPlace, HistorySettings};
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
 use crate::session::CloseReason;
@@ -265,6 +266,18 @@ impl Chance<'_> {
                 ]),
             }),
             log_format: self.pick(&RecordFormat::ALL).1,
+            history: HistorySettings {
+                path: match self.maybe(Self::path) {
+                    Some(path) => HistoryPlace::File(path),
+                    None => self
+                        .pick(&[HistoryPlace::Auto, HistoryPlace::Memory])
+                        .clone(),
+                },
+                max_size: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
+                seconds: self.ms(60_000, 3_600_000),
+                minutes: self.ms(3_600_000, 86_400_000),
+                hours: self.ms(86_400_000, 900_000_000),
+            },
             histogram_log: self
                 .maybe(Self::path)
                 .unwrap_or_else(|| HISTOGRAM_LOG.into()),

@@ -37,6 +37,11 @@ pub const EJECTION: Bounds = between(100, DAY);
 /// Bans.
 pub const BAN: Bounds = between(SECOND, 3_650 * DAY);
 
+/// How long the history keeps seconds: memory keeps the same.
+pub const SECONDS_KEPT: Bounds = between(MINUTE, DAY);
+/// How long the history keeps minutes and hours.
+pub const HISTORY_KEPT: Bounds = between(HOUR, 3_650 * DAY);
+
 /// From one number of milliseconds to another one.
 pub(in crate::config) const fn between(min: u64, max: u64) -> Bounds {
     Bounds { min, max, step: 1 }

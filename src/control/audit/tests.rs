@@ -70,7 +70,7 @@ fn nothing_in_a_line_misleads_its_reader() {
 fn a_file_is_appended_to_and_opened_again() {
     let path = temporary("audit.log");
     fs::write(&path, "before\n").unwrap();
-    let audit = Audit::open(Some(&path)).unwrap();
+    let audit = Audit::open(Some(&path), None).unwrap();
     audit.record(&entry("one"));
     audit.record(&entry("two"));
     drop(audit);
@@ -78,7 +78,7 @@ fn a_file_is_appended_to_and_opened_again() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3);
     assert!(lines[1].contains("\"one\"") && lines[2].contains("\"two\""));
-    let audit = Audit::open(Some(&path)).unwrap();
+    let audit = Audit::open(Some(&path), None).unwrap();
     let rotated = path.with_extension("1");
     fs::rename(&path, &rotated).unwrap();
     audit.record(&entry("three"));
@@ -93,7 +93,7 @@ fn a_file_is_appended_to_and_opened_again() {
 
 #[test]
 fn a_file_that_cannot_be_opened_is_reported_at_once() {
-    Audit::open(Some(Path::new("/no/such/place"))).unwrap_err();
+    Audit::open(Some(Path::new("/no/such/place")), None).unwrap_err();
 }
 
 /// A pipe without a reader delays neither a change nor the end.
@@ -105,7 +105,7 @@ fn a_stuck_pipe_delays_nothing() {
     // Open for both, a pipe is opened without waiting for the other end.
     let both = OpenOptions::new().read(true).write(true).open(&path);
     let mut reader = both.unwrap();
-    let audit = Audit::open(Some(&path)).unwrap();
+    let audit = Audit::open(Some(&path), None).unwrap();
     let long = "x".repeat(4_000);
     for _ in 0..2 * RECORDS_MAX {
         audit.record(&entry(&long));

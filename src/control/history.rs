@@ -1,0 +1,468 @@
+//! The history of figures and events: the control thread takes a sample each second, the thread
+//! `history` puts it into a store in memory, and the thread `history-file` copies from there what
+//! its file lacks.
+//!
+//! The control thread never waits: a sample that finds no room is dropped and counted. A disk that
+//! is full, broken, locked or stuck delays the file's thread alone: the last hour stays in memory,
+//! and is copied once the disk works again.
+
+mod keeper;
+mod sampler;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::admin::Which;
+use crate::admin::exposition::readings::State;
+use crate::admin::model::{BalancerEvent, HistoryStatus, Stage};
+use crate::config::HistorySettings;
+use crate::history::{
+    AskError, Asked, EventQuestion, HistoryAnswer, HistoryEvent, HistoryEventQuery, HistoryQuery,
+    Keep, PastEvent, Question, Store, open_beside,
+};
+use crate::snapshot::Snapshot;
+use crate::sys;
+use crate::time::between;
+
+use super::balancer::Balancer;
+use super::events::{EventWatch, Events, Since};
+use super::status::{self, MemberStatus};
+use super::{StartError, aside};
+
+use sampler::Sampler;
+
+/// Takes samples. Drop it to end its threads.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    /// `None`: it has ended.
+    jobs: Option<Sender<Raw>>,
+    notes: Notes,
+    shared: Arc<Shared>,
+    /// Has no sender left once the threads have ended.
+    ended: Receiver<()>,
+}
+
+/// Takes what is no event for watchers: who changed something.
+#[derive(Clone, Debug)]
+pub(super) struct Notes(Sender<PastEvent>);
+
+/// Answers from the history.
+#[derive(Clone, Debug)]
+pub struct HistoryReader(Arc<Shared>);
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(crate) enum HistoryRefusal {
+    /// Others are being answered.
+    Busy,
+    /// The question, or the store.
+    Refused(AskError),
+}
+
+#[derive(Debug)]
+struct Shared {
+    memory: Mutex<Store>,
+    file: Option<KeptFile>,
+    /// Samples that found no room.
+    dropped: AtomicU64,
+    /// Places of questions.
+    places: Arc<Semaphore>,
+    /// When looks into the file began that are not over, in ns of the workers' clock.
+    looks: Mutex<Vec<u64>>,
+}
+
+/// The file, as its thread last left it.
+#[derive(Debug)]
+struct KeptFile {
+    path: PathBuf,
+    state: Mutex<FileState>,
+}
+
+#[derive(Debug, Default)]
+struct FileState {
+    /// It can be read.
+    is_open: bool,
+    bytes: u64,
+    /// Why it can't be written.
+    error: Option<String>,
+    /// When its thread began what it does now, in ns of the workers' clock.
+    working_since: Option<u64>,
+}
+
+/// What the control thread knows, of which another thread makes a sample.
+struct Raw {
+    at: SystemTime,
+    state: State,
+    snapshot: Arc<Snapshot>,
+    known: Vec<Option<Vec<MemberStatus>>>,
+}
+
+impl Recorder {
+    /// Begins a history, in memory and in the file that the settings name.
+    ///
+    /// # Errors
+    /// A thread can't be made.
+    pub(super) fn start(settings: &HistorySettings, events: &Events) -> Result<Self, StartError> {
+        let shared = Shared::new(settings.file()).map(Arc::new);
+        let shared = shared.map_err(|error| StartError::Thread {
+            what: "keep the history in memory",
+            error,
+        })?;
+        let (jobs, raw) = channel::bounded(WAITING_MAX);
+        let (notes, noted) = channel::bounded(NOTES_MAX);
+        let (end, ended) = channel::bounded(0);
+        let (bell, stop) = channel::bounded(0);
+        let watch = events.watch(Since::Number(0));
+        if shared.file.is_some() {
+            let (shared, events) = (Arc::clone(&shared), events.clone());
+            let keep = Keep {
+                seconds: settings.seconds.as_secs(),
+                minutes: settings.minutes.as_secs(),
+                hours: settings.hours.as_secs(),
+                bytes: settings.max_size,
+            };
+            let end = end.clone();
+            spawn("history-file", move || {
+                keeper::run(&shared, keep, &stop, &events);
+                drop(end);
+            })?;
+        }
+        let own = Arc::clone(&shared);
+        spawn("history", move || {
+            own.record(&raw, &noted, watch);
+            // The file's thread ends after this one: it has the last sample.
+            drop((bell, end));
+        })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            notes: Notes(notes),
+            shared,
+            ended,
+        })
+    }
+
+    pub(super) fn reader(&self) -> HistoryReader {
+        HistoryReader(Arc::clone(&self.shared))
+    }
+
+    pub(super) fn notes(&self) -> Notes {
+        self.notes.clone()
+    }
+
+    /// Waits for a while until all is in the file.
+    pub(super) fn finish(&mut self) {
+        self.jobs = None;
+        if self.ended.recv_timeout(END_TIME) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("cannot write the end of the history in time");
+        }
+    }
+
+    pub(super) fn status(&self) -> HistoryStatus {
+        let file = self.shared.file.as_ref();
+        let problem = self.problem();
+        HistoryStatus {
+            file: file.map(|file| file.path.display().to_string()),
+            bytes: file.map_or(0, |file| file.state.lock().bytes),
+            dropped: self.shared.dropped.load(Ordering::Relaxed),
+            error: problem,
+        }
+    }
+
+    /// What is wrong with the file.
+    pub(super) fn problem(&self) -> Option<String> {
+        let file = self.shared.file.as_ref()?;
+        let state = file.state.lock();
+        let hangs = state.working_since.is_some_and(hangs);
+        let why = match (&state.error, hangs) {
+            (_, true) => "no answer yet",
+            (Some(error), false) => error,
+            (None, false) => return None,
+        };
+        Some(file.sentence(why))
+    }
+}
+
+impl KeptFile {
+    fn sentence(&self, why: &str) -> String {
+        let path = self.path.display();
+        format!(
+            "cannot keep the history in {path}: {why}; the last hour is kept in memory, and the \
+             file is tried again"
+        )
+    }
+}
+
+impl Notes {
+    /// Puts a note into the history, if there is room.
+    pub(super) fn push(&self, note: PastEvent) {
+        let _ = self.0.try_send(note);
+    }
+}
+
+impl Shared {
+    fn new(file: Option<PathBuf>) -> std::io::Result<Self> {
+        let memory = Store::in_memory(MEMORY).map_err(std::io::Error::other)?;
+        Ok(Self {
+            memory: Mutex::new(memory),
+            file: file.map(|path| KeptFile {
+                path,
+                state: Mutex::default(),
+            }),
+            dropped: AtomicU64::new(0),
+            places: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            looks: Mutex::default(),
+        })
+    }
+
+    /// Puts samples and events into the store in memory, until no more come.
+    fn record(&self, raw: &Receiver<Raw>, noted: &Receiver<PastEvent>, mut watch: EventWatch) {
+        let mut sampler = Sampler::default();
+        let mut happened = Vec::new();
+        for raw in raw {
+            happened.extend(noted.try_iter());
+            while let Some(event) = watch.try_next() {
+                happened.push(past(event));
+            }
+            let at = sampler.second(raw.at);
+            let batch = sampler.batch(raw.into_state().read(SUBJECTS_MAX));
+            let mut memory = self.memory.lock();
+            if memory.last().is_some_and(|last| at < last) {
+                // The clock was set back. A failure shows below.
+                let _ = memory.forget_after(at);
+            }
+            match memory.write(at, &batch, &happened) {
+                Ok(()) => happened.clear(),
+                Err(error) => {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    happened.truncate(NOTES_MAX);
+                    log::debug!("cannot keep a sample in memory: {error}");
+                }
+            }
+        }
+    }
+
+    /// The store in the file, to read from it; `None`: there is none that answers.
+    fn look(&self) -> Option<(Store, Look<'_>)> {
+        let file = self.file.as_ref()?;
+        let is_open = file.state.lock().is_open;
+        let mut looks = self.looks.lock();
+        if !is_open || looks.iter().any(|began| hangs(*began)) {
+            return None;
+        }
+        let began = sys::monotonic();
+        looks.push(began);
+        drop(looks);
+        let look = Look { of: self, began };
+        let store = open_beside(&file.path);
+        store.ok().map(|store| (store, look))
+    }
+
+    fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, AskError> {
+        let question = Question::new(query, SystemTime::now())?;
+        let file = self.look();
+        let mut spans = vec![self.memory.lock().span()?];
+        if let Some((store, _)) = &file {
+            spans.push(store.span()?);
+        }
+        let mut asked = Asked::new(question, &spans)?;
+        let mut from = 0;
+        if let Some((store, _)) = &file {
+            // What comes into the file meanwhile is in memory too.
+            from = store.last().map_or(0, |last| last + 1);
+            asked.take(store, 0, from)?;
+        }
+        drop(file);
+        asked.take(&self.memory.lock(), from, u64::MAX)?;
+        Ok(asked.history())
+    }
+
+    fn events(&self, query: &HistoryEventQuery) -> Result<Vec<HistoryEvent>, AskError> {
+        let question = EventQuestion::new(query, SystemTime::now())?;
+        let mut events = self.memory.lock().events(&question)?;
+        if let Some((store, _look)) = self.look() {
+            // Of those in both, the file's part ends where that of memory begins.
+            let begin = self.memory.lock().first_event()?;
+            let older = store.events(&question.before(begin))?;
+            events.extend(older);
+            events.truncate(question.limit());
+        }
+        Ok(events.into_iter().map(HistoryEvent::from).collect())
+    }
+}
+
+/// A look into the file is under way, until this is dropped.
+struct Look<'a> {
+    of: &'a Shared,
+    began: u64,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        let mut looks = self.of.looks.lock();
+        if let Some(place) = looks.iter().position(|began| *began == self.began) {
+            looks.swap_remove(place);
+        }
+    }
+}
+
+impl HistoryReader {
+    /// One that has nothing, for a balancer that records nothing.
+    pub(crate) fn empty() -> Self {
+        let shared = Shared::new(None).expect("an empty store in memory needs little of it");
+        Self(Arc::new(shared))
+    }
+
+    /// What the figures were.
+    pub(crate) async fn history(
+        &self,
+        query: HistoryQuery,
+    ) -> Result<HistoryAnswer, HistoryRefusal> {
+        self.ask(move |shared| shared.history(&query)).await
+    }
+
+    /// What happened.
+    pub(crate) async fn events(
+        &self,
+        query: HistoryEventQuery,
+    ) -> Result<Vec<HistoryEvent>, HistoryRefusal> {
+        self.ask(move |shared| shared.events(&query)).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Shared) -> Result<T, AskError> + Send + 'static,
+    ) -> Result<T, HistoryRefusal> {
+        let place = Arc::clone(&self.0.places).try_acquire_owned();
+        let place = place.map_err(|_| HistoryRefusal::Busy)?;
+        let shared = Arc::clone(&self.0);
+        let answer = aside::consult(move || {
+            let _place = place;
+            question(&shared)
+        });
+        let answer = answer.await.map_err(|_| HistoryRefusal::Busy)?;
+        answer.map_err(HistoryRefusal::Refused)
+    }
+}
+
+impl Raw {
+    fn into_state(self) -> State {
+        State {
+            pools: status::pools(&self.snapshot, &self.known),
+            ..self.state
+        }
+    }
+}
+
+impl Balancer {
+    /// Takes a sample of all figures, to be called each second.
+    pub(super) fn sample(&self) {
+        let Some(jobs) = &self.history.jobs else {
+            return;
+        };
+        if self.stage == Stage::Starting && self.metrics.uptime() < Duration::from_secs(1) {
+            return;
+        }
+        if jobs.is_full() {
+            self.history.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let snapshot = self.publisher.snapshot();
+        let raw = Raw {
+            at: SystemTime::now(),
+            state: State {
+                status: self.status(),
+                listeners: status::listeners(snapshot, &self.workers),
+                pools: Vec::new(),
+                latencies: status::latencies(&self.workers.stats),
+            },
+            snapshot: Arc::clone(snapshot),
+            known: self.known(&Which::All),
+        };
+        // Its thread ends with the process only.
+        let _ = jobs.try_send(raw);
+    }
+}
+
+impl Balancer {
+    /// Takes the last sample, and waits for a while until the history has it.
+    pub(super) fn end_history(&mut self) {
+        self.sample();
+        self.history.finish();
+    }
+}
+
+fn past(event: BalancerEvent) -> PastEvent {
+    let at = humantime::parse_rfc3339(&event.at).unwrap_or_else(|_| SystemTime::now());
+    let kind = serde_json::to_value(event.kind).unwrap_or_default();
+    PastEvent {
+        at_ms: ms(at),
+        kind: kind.as_str().unwrap_or_default().to_owned(),
+        pool: event.pool,
+        backend: event.backend,
+        message: event.message,
+    }
+}
+
+/// Since 1970.
+pub(super) fn ms(at: SystemTime) -> u64 {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the disk does not answer what began at this time.
+fn hangs(began: u64) -> bool {
+    between(began, sys::monotonic()) > HANGS_AFTER
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    let run = || {
+        // A failure leaves a right that the thread has no use for.
+        let _ = sys::done_with_rings();
+        run();
+    };
+    // Signals are the main thread's business.
+    let spawned = sys::with_signals_blocked(|| thread.spawn(run));
+    spawned.map(drop).map_err(|error| StartError::Thread {
+        what: "start the thread of the history",
+        error,
+    })
+}
+
+/// What a file lacks in a warning before the start: why it could not be kept there.
+pub(super) fn mistake_in(path: &Path) -> Option<String> {
+    let error = sys::can_replace(path).err()?;
+    let path = path.display();
+    Some(format!(
+        "cannot keep the history in {path}: {error}; the last hour is kept in memory"
+    ))
+}
+
+/// What is kept in memory: the last hour.
+const MEMORY: Keep = Keep {
+    seconds: 15 * 60,
+    minutes: 3_600,
+    hours: 3_600,
+    bytes: 32 << 20,
+};
+/// Samples that wait: a machine that is that busy loses some.
+const WAITING_MAX: usize = 4;
+/// Notes that wait for the next sample.
+const NOTES_MAX: usize = 1_024;
+/// Subjects of a sample. Beyond that backends are left out.
+const SUBJECTS_MAX: usize = 4_096;
+/// Questions that are answered or wait for that.
+const QUESTIONS_MAX: usize = 8;
+/// How long the end waits for a disk.
+const END_TIME: Duration = Duration::from_secs(2);
+/// When a disk counts as stuck.
+const HANGS_AFTER: Duration = Duration::from_secs(5);
