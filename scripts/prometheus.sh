@@ -43,7 +43,7 @@ start any wrk wrk -t 1 -c 8 -d 60 -H 'Connection: close' "http://127.0.0.1:$fron
 url=http://127.0.0.1:$metrics
 status=$(curl -sS -o /dev/null -w '%{http_code}' "$url/metrics")
 [[ $status == 401 ]] || die "/metrics without a token: $status instead of 401"
-curl -fsS "$url/readyz" >/dev/null || die '/readyz does not answer'
+curl -fs --retry 20 --retry-delay 1 "$url/readyz" >/dev/null || die '/readyz does not answer'
 curl -fsS -H "Authorization: Bearer $(<"$WORK/token")" "$url/metrics" >"$WORK/metrics.txt"
 promtool check metrics <"$WORK/metrics.txt" || die 'promtool finds mistakes in /metrics'
 

@@ -188,8 +188,8 @@ impl AdminListeners {
         Ok(())
     }
 
-    /// The tokens of the API over HTTP: those of the files that the configuration names, or new ones
-    /// with the file that they are in.
+    /// The tokens of the API over HTTP: those of the files that the configuration names, or new
+    /// ones with the file that they are in.
     fn tokens_of(
         &mut self,
         admin: &Admin,

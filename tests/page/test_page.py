@@ -46,7 +46,8 @@ class Page:
     def see(self, *texts, where="main", seconds=10):
         """Waits until all of these are on the screen."""
         for text in texts:
-            self.browser.wait(f"`{text}` in {where}", lambda: text in self.browser.text(where), seconds)
+            is_there = lambda: text in self.browser.text(where)
+            self.browser.wait(f"`{text}` in {where}", is_there, seconds)
 
     def confirm(self, verb):
         """Answers the dialog that asks."""
@@ -74,8 +75,9 @@ class Page:
 
     def expect_quiet(self, what):
         """No error on the console, no request to another host, and no token in an address."""
-        grave = [one for one in self.browser.log("browser") if one["level"] in ("SEVERE", "WARNING")]
-        grave = [one for one in grave if not any(it in one["message"] for it in self.expected)]
+        said = self.browser.log("browser")
+        grave = [one["message"] for one in said if one["level"] in ("SEVERE", "WARNING")]
+        grave = [one for one in grave if not any(it in one for it in self.expected)]
         assert not grave, f"{what}: {grave}"
         for entry in self.browser.log("performance"):
             message = json.loads(entry["message"])["message"]
@@ -229,8 +231,8 @@ def backends_are_ordered(page):
     page.see("1 shown")
     browser.write("input[type=search]", "app")
     browser.click("button.sort", "Conns")
-    sorts = browser.run("return document.querySelector('[aria-sort=descending] button').textContent")
-    assert sorts == "Conns", sorts
+    sorted_by = "return document.querySelector('[aria-sort=descending] button').textContent"
+    assert browser.run(sorted_by) == "Conns"
     choose(browser, "State", "failing")
     page.see("1 shown")
 

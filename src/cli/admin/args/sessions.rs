@@ -1,0 +1,104 @@
+//! Flags of `sessions` and `explain`.
+
+use std::net::IpAddr;
+
+use clap::Args;
+
+use super::ClientOptions;
+use crate::admin::model::{EXPLANATIONS_MAX, SESSIONS_MAX, SessionFilter};
+use crate::config::values::{self, ValueError};
+
+/// The arguments of `mahoraga sessions`.
+#[derive(Args, Clone, Debug)]
+pub struct SessionsArgs {
+    /// Which sessions.
+    #[command(flatten)]
+    pub filter: FilterFlags,
+    /// Close sessions: those with these ids, or those that the other flags select
+    #[arg(long, value_name = "ID", num_args = 0.., conflicts_with = "limit")]
+    pub kill: Option<Vec<String>>,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+/// The arguments of `mahoraga explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// A session's id, or a client's address; with --dry-run, a pool
+    #[arg(value_name = "SESSION|CLIENT|POOL")]
+    pub subject: String,
+    /// Explain the last N that match, up to 100
+    #[arg(long, value_name = "N", default_value = "1", value_parser = last)]
+    pub last: u32,
+    /// Say where a client would go now
+    #[arg(long, requires = "client", conflicts_with = "last")]
+    pub dry_run: bool,
+    /// With --dry-run: the client's address
+    #[arg(long, value_name = "IP", requires = "dry_run", value_parser = client)]
+    pub client: Option<IpAddr>,
+    /// With --dry-run: the host that it names, by TLS or HTTP
+    #[arg(long, value_name = "NAME", requires = "dry_run")]
+    pub sni: Option<String>,
+    /// With --dry-run: what it requests, such as /path or http://host/path
+    #[arg(long, value_name = "URL", requires = "dry_run")]
+    pub url: Option<String>,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+fn last(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 1..=EXPLANATIONS_MAX)
+}
+
+/// Selects sessions: every flag that is given must match.
+#[derive(Args, Clone, Debug)]
+pub struct FilterFlags {
+    /// Only those of this listener
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// Only those of this pool
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Only those of this backend: its name, or POOL/BACKEND
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<String>,
+    /// Only those of this client address
+    #[arg(long, value_name = "IP", value_parser = client)]
+    pub client: Option<IpAddr>,
+    /// Show at most N, up to 10000 [default: 1000]
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub limit: Option<u32>,
+    /// With --kill: close every session
+    #[arg(
+        long,
+        requires = "kill",
+        conflicts_with_all = ["listener", "pool", "backend", "client"]
+    )]
+    pub all: bool,
+}
+
+impl FilterFlags {
+    pub(in crate::cli::admin) fn filter(&self) -> SessionFilter {
+        let flags = self.clone();
+        SessionFilter {
+            id: None,
+            listener: flags.listener,
+            pool: flags.pool,
+            backend: flags.backend,
+            client: flags.client,
+            limit: flags.limit,
+            all: flags.all,
+        }
+    }
+}
+
+pub(super) fn client(text: &str) -> Result<IpAddr, ValueError> {
+    let expected = || ValueError::Unexpected("an IP address".to_owned());
+    text.parse().map_err(|_| expected())
+}
+
+fn limit(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 1..=SESSIONS_MAX)
+}

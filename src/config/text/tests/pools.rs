@@ -1,0 +1,255 @@
+//! Pools of any kind.
+
+use super::*;
+
+impl Chance<'_> {
+    pub(super) fn pool(&mut self, i: usize) -> Pool {
+        let discovery = self.maybe(Self::discovery);
+        let least = usize::from(discovery.is_none());
+        let mut backends: Vec<_> = (0..self.0.usize(least..5))
+            .map(|i| self.backend(i))
+            .collect();
+        if let Some(first) = backends.first_mut() {
+            first.weight = first.weight.max(1);
+        }
+        let scaling = self.maybe(Self::scaling);
+        if scaling.is_some() {
+            let reserve = (5..self.0.usize(6..9)).map(|i| Backend {
+                reserve: true,
+                ..self.backend(i)
+            });
+            backends.extend(reserve.collect::<Vec<_>>());
+        }
+        let strategy = self.strategy(&mut backends);
+        let is_sticky = matches!(strategy, Strategy::StickyRoundRobin(_));
+        let persist = self.maybe(Self::persist);
+        Pool {
+            persist: persist.filter(|_| !is_sticky),
+            strategy,
+            max_connections: self.limit(),
+            origins: Origins {
+                addresses: self
+                    .pick(&[vec![], vec!["10.0.0.5", "fd00::5"]])
+                    .into_iter()
+                    .map(|ip| ip.parse().unwrap())
+                    .collect(),
+                ports: self.pick(&[None, Ports::new(20_000, 39_999), Ports::new(1, 1)]),
+            },
+            queue: QueueLimits {
+                max: self.pick(&[0, 1, 1024, 1 << 24]),
+                timeout: self.pick(&[Duration::from_secs(5), Duration::from_millis(20)]),
+            },
+            check: self.maybe(Self::check),
+            ejection: self.maybe(Self::ejection),
+            panic_below: self.maybe(|it| it.0.u8(..=100)),
+            all_down: self.maybe(|it| it.pick(&AllDown::ALL).1),
+            slow_start: self.maybe(|it| it.ms(100, 3_600_000)),
+            on_down: match self.0.u8(..3) {
+                0 => OnDown::Keep,
+                1 => OnDown::Close(Duration::ZERO),
+                _ => OnDown::Close(self.ms(1, 86_400_000)),
+            },
+            discovery,
+            scaling,
+            ..Pool::of(
+                format!("pool {i} \u{7}é\"").replace('\u{7}', "\\"),
+                backends,
+            )
+        }
+    }
+
+    fn backend(&mut self, i: usize) -> Backend {
+        let backend = Backend::at(self.address(i));
+        Backend {
+            name: self
+                .maybe(|it| format!("{i}{}", it.name()).chars().take(64).collect())
+                .unwrap_or(backend.name),
+            weight: self.pick(&[0, 1, 1, 2, 256]),
+            max_connections: self.limit(),
+            bandwidth: Rates::any(self.0),
+            backup: self.half(),
+            state: self.pick(&AdminState::ALL).1,
+            ..Backend::at(backend.address)
+        }
+    }
+
+    fn key(&mut self) -> Key {
+        let cookie = Field::HttpCookie("__Host-a!#$".to_owned());
+        let keys = Key::all().map(|(_, key)| key).into_iter();
+        let mut keys: Vec<_> = keys.filter(|key| key.name() != "http_cookie").collect();
+        keys.extend([Key::SourceIp { v4: 24, v6: 0 }, Key::Peeked(cookie)]);
+        self.pick(&keys)
+    }
+
+    fn persist(&mut self) -> Persist {
+        let key = match self.key() {
+            Key::SourceIpPort => Key::default(),
+            key @ (Key::SourceIp { .. } | Key::Peeked(_)) => key,
+        };
+        let default = Persist::default();
+        let other = Persist {
+            ttl: self.ms(1000, 86_400_000),
+            clients_max: self.0.u32(1..=1 << 24),
+            ..default.clone()
+        };
+        Persist {
+            key,
+            ..self.pick(&[default, other])
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other strategies have no settings"
+    )]
+    fn strategy(&mut self, backends: &mut [Backend]) -> Strategy {
+        let decay = LeastTime {
+            decay: self.pick(&[LeastTime::default().decay, Duration::from_millis(100)]),
+        };
+        match self.pick(&Strategy::all()).1 {
+            Strategy::Hash(_) => Strategy::Hash(Hash {
+                key: self.key(),
+                max_load: self.maybe(|it| it.0.u16(101..=1000)),
+            }),
+            Strategy::LeastTime(_) => Strategy::LeastTime(decay),
+            Strategy::StickyRoundRobin(_) => Strategy::StickyRoundRobin(self.persist()),
+            Strategy::TwoTier(_) => Strategy::TwoTier(self.two_tier(backends, decay)),
+            Strategy::Predictive(_) => Strategy::Predictive(Predictive {
+                horizon: Duration::from_secs(self.0.u64(1..=600)),
+                season: self.maybe(|it| it.ms(600_000, 86_400_000)),
+            }),
+            plain => plain,
+        }
+    }
+
+    fn two_tier(&mut self, backends: &mut [Backend], decay: LeastTime) -> TwoTier {
+        let seconds = SecondTier::all().map(|(_, tier)| tier);
+        let then = match self.pick(&seconds) {
+            SecondTier::LeastTime(_) => SecondTier::LeastTime(decay),
+            then @ (SecondTier::LeastConnections | SecondTier::PowerOfTwo) => then,
+        };
+        let hash = FirstTier::Hash {
+            key: self.key(),
+            subset: NonZeroU16::new(2).unwrap(),
+        };
+        if backends.is_empty() || self.half() {
+            let subset = NonZeroU16::new(self.0.u16(1..=16)).unwrap();
+            let key = self.key();
+            return TwoTier {
+                first: FirstTier::Hash { key, subset },
+                then,
+                groups: Vec::new(),
+            };
+        }
+        for backend in &mut *backends {
+            backend.group = Some(self.pick(&["blue", "\"green\"", "日"]).to_owned());
+        }
+        let mut groups = Group::of(&*backends);
+        self.0.shuffle(&mut groups);
+        groups[0].weight = self.pick(&[0, 1, 1 << 16]);
+        groups.truncate(if self.half() { groups.len() } else { 0 });
+        TwoTier {
+            first: self.pick(&[hash, FirstTier::Weight, FirstTier::Priority]),
+            then,
+            groups,
+        }
+    }
+
+    fn check(&mut self) -> Check {
+        let mut check = Check {
+            probe: self.probe(),
+            tls: self.maybe(Self::tls),
+            interval: self.pick(&[Check::default().interval, Duration::from_millis(100)]),
+            interval_down: self.maybe(|it| it.ms(100, 3_600_000)),
+            interval_between: self.maybe(|it| it.ms(100, 3_600_000)),
+            rise: self.0.u32(1..=100),
+            fall: self.pick(&[3, 100]),
+            port: self.maybe(|it| it.0.u16(1..)),
+            proxy_header: self.maybe(|it| it.pick(&[ProxyHeader::V1, ProxyHeader::V2])),
+            initial: self.pick(&Initial::ALL).1,
+            ..Check::default()
+        };
+        check.timeout = check.timeout_default();
+        if self.half() {
+            check.timeout = Duration::from_millis(self.0.u64(10..=100));
+        }
+        let plain = Check {
+            probe: check.probe.clone(),
+            tls: check.tls.clone(),
+            ..Check::default()
+        };
+        self.pick(&[check, plain])
+    }
+
+    fn probe(&mut self) -> Probe {
+        let bytes: [&[u8]; 4] = [b"PING\r\n", "é\"\\\0".as_bytes(), b"\xff\x00\"'\\", b"\x7f"];
+        match self.0.u8(..3) {
+            0 => Probe::Tcp,
+            1 => Probe::SendExpect {
+                send: self
+                    .maybe(|it| it.pick(&bytes).to_vec())
+                    .unwrap_or_default(),
+                expect: match self.half() {
+                    true => Expect::Bytes(self.pick(&bytes).to_vec()),
+                    false => Expect::Regex(r#"^\+"PONG\s\xffé"#.to_owned()),
+                },
+            },
+            _ => Probe::Http(HttpProbe {
+                method: self.pick(&["GET", "HEAD"]).to_owned(),
+                path: self.pick(&["/", "/a?b=\"c\\"]).to_owned(),
+                host: self.maybe(|_| "[::1]:80".to_owned()),
+                status: self.pick(&[200..=399, 204..=204, 100..=599]),
+            }),
+        }
+    }
+
+    fn tls(&mut self) -> CheckTls {
+        CheckTls {
+            sni: self.maybe(|_| "a.example".to_owned()),
+            alpn: self.pick(&[vec![], vec!["h2".to_owned(), "é\"".to_owned()]]),
+            verify: match self.0.u8(..3) {
+                0 => Verify::Off,
+                1 => Verify::System,
+                _ => Verify::File(self.path()),
+            },
+        }
+    }
+
+    fn ejection(&mut self) -> Ejection {
+        let base = self.pick(&[Ejection::default().base, Duration::from_secs(3600)]);
+        let max = self.pick(&[Ejection::default().max, Duration::from_secs(7200)]);
+        Ejection {
+            failures: self.0.u32(1..=1000),
+            base,
+            max: max.max(base),
+            share: self.0.u8(..=100),
+            latency: self.maybe(|it| it.0.u16(150..=10_000)),
+        }
+    }
+
+    fn discovery(&mut self) -> Discovery {
+        match self.0.u8(..3) {
+            0 => Discovery::Dns {
+                name: "web.example".to_owned(),
+                port: self.0.u16(1..),
+            },
+            1 => Discovery::Srv("_web._tcp.example.".to_owned()),
+            _ => Discovery::File(self.path()),
+        }
+    }
+
+    fn scaling(&mut self) -> Scaling {
+        let high = self.0.u32(1..=1 << 24);
+        let high = self.pick(&[100, high]);
+        let low = self.0.u32(..=high / 2);
+        Scaling {
+            by: self.pick(&ScaleBy::ALL).1,
+            high,
+            low: self.pick(&[low, Scaling::low_default(high)]),
+            window: self.ms(1000, 3_600_000),
+            cool_down: self.ms(1000, 86_400_000),
+            min: self.0.u32(1..=1 << 16),
+            webhook: self.maybe(|_| "http://[::1]:80/a?b=\"".to_owned()),
+        }
+    }
+}
