@@ -94,79 +94,56 @@ impl Progress {
     }
 }
 
-/// Distributions since the last time that they were taken.
-#[derive(Clone, Debug)]
-pub struct Histograms {
-    /// From accept to the backend's answer, µs.
-    pub connect: Histogram<u64>,
-    /// From accept to the backend's first byte, µs.
-    pub first_byte: Histogram<u64>,
-    /// From accept to the end, µs.
-    pub session: Histogram<u64>,
-    /// In queues of pools, of the clients that waited there, µs.
-    pub queue: Histogram<u64>,
-    /// From the client, bytes per session.
-    pub bytes_up: Histogram<u64>,
-    /// To the client, bytes per session.
-    pub bytes_down: Histogram<u64>,
-    /// Handling one batch of completions, ns.
-    pub turn: Histogram<u64>,
+/// Makes [`Histograms`] from rows: what is measured, its name, its unit and its greatest value.
+macro_rules! histograms {
+    ($($(#[doc = $doc:literal])+ $name:ident in $unit:literal up to $high:expr,)+) => {
+        /// Distributions since the last time that they were taken.
+        #[derive(Clone, Debug)]
+        pub struct Histograms {
+            $($(#[doc = $doc])+ pub $name: Histogram<u64>,)+
+        }
+
+        impl Histograms {
+            /// Nothing recorded.
+            #[must_use]
+            pub fn new() -> Self {
+                Self {
+                    $($name: histogram($high),)+
+                }
+            }
+
+            /// Adds what another one has.
+            pub fn add(&mut self, other: &Self) {
+                let sames = "all of one kind have the same bounds";
+                $(self.$name.add(&other.$name).expect(sames);)+
+            }
+
+            /// Each with its name and unit, in the order of a session.
+            #[must_use]
+            pub fn all(
+                &self,
+            ) -> [(&'static str, &'static str, &Histogram<u64>); [$($unit),+].len()] {
+                [$((stringify!($name), $unit, &self.$name)),+]
+            }
+        }
+    };
 }
 
-impl Histograms {
-    /// Nothing recorded.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            connect: histogram(DAY_US),
-            first_byte: histogram(DAY_US),
-            session: histogram(DAY_US),
-            queue: histogram(DAY_US),
-            bytes_up: histogram(BYTES_MAX),
-            bytes_down: histogram(BYTES_MAX),
-            turn: histogram(10 * SECOND),
-        }
-    }
-
-    /// Adds what another one has.
-    pub fn add(&mut self, other: &Self) {
-        let Self {
-            connect,
-            first_byte,
-            session,
-            queue,
-            bytes_up,
-            bytes_down,
-            turn,
-        } = self;
-        let pairs = [
-            (connect, &other.connect),
-            (first_byte, &other.first_byte),
-            (session, &other.session),
-            (queue, &other.queue),
-            (bytes_up, &other.bytes_up),
-            (bytes_down, &other.bytes_down),
-            (turn, &other.turn),
-        ];
-        for (own, other) in pairs {
-            own.add(other)
-                .expect("all of one kind have the same bounds");
-        }
-    }
-
-    /// Each with its name and unit, in the order of a session.
-    #[must_use]
-    pub fn all(&self) -> [(&'static str, &'static str, &Histogram<u64>); 7] {
-        [
-            ("connect", "us", &self.connect),
-            ("first_byte", "us", &self.first_byte),
-            ("session", "us", &self.session),
-            ("queue", "us", &self.queue),
-            ("bytes_up", "B", &self.bytes_up),
-            ("bytes_down", "B", &self.bytes_down),
-            ("turn", "ns", &self.turn),
-        ]
-    }
+histograms! {
+    /// From accept to the backend's answer, µs.
+    connect in "us" up to DAY_US,
+    /// From accept to the backend's first byte, µs.
+    first_byte in "us" up to DAY_US,
+    /// From accept to the end, µs.
+    session in "us" up to DAY_US,
+    /// In queues of pools, of the clients that waited there, µs.
+    queue in "us" up to DAY_US,
+    /// From the client, bytes per session.
+    bytes_up in "B" up to BYTES_MAX,
+    /// To the client, bytes per session.
+    bytes_down in "B" up to BYTES_MAX,
+    /// Handling one batch of completions, ns.
+    turn in "ns" up to 10 * SECOND,
 }
 
 impl Default for Histograms {

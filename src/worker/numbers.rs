@@ -84,12 +84,13 @@ numbers! {
     /// New listeners whose listening socket did not arrive: this worker does not listen there.
     counter listeners_lost,
     /// Waits that ended or reported a change, and nothing could be moved: a few for each
-    /// session that is half-closed or slow, never many.
+    /// session that is half-closed or slow. A busy loop would be thousands a second.
     counter turns_in_vain,
-    /// Clients that would have been refused as `overloaded` if that were not in dry run.
+    /// Clients that would have been refused as `overloaded` or `memory_full` if that were not in
+    /// dry run.
     counter overloaded_dry_run,
-    /// Clients that the kernel dropped before they were connected, while this worker was
-    /// overloaded.
+    /// Segments that the kernel dropped at listening sockets while this worker was overloaded: of
+    /// clients for which the short backlog had no room, and of those that a filter refuses.
     counter backlog_drops,
     /// Connects after the first one of a session: the one before failed.
     counter retries,
@@ -115,6 +116,7 @@ numbers! {
     counter log_dropped,
     /// Refused clients without a line of their own in the access log, as there were many.
     counter refusals_unlogged,
-    /// Access log lines that the log did not take. The control thread counts them, alone.
+    /// Access log lines that the log did not take, as on a full disk. The control thread counts
+    /// them, alone.
     counter log_unwritten,
 }
