@@ -19,6 +19,8 @@ use crate::config::TokenFiles;
 struct Scraped {
     world: World,
     at: SocketAddr,
+    /// Permits to write metrics.
+    scrapes: Arc<Semaphore>,
     _stop: watch::Sender<()>,
 }
 
@@ -33,17 +35,19 @@ impl Scraped {
         let listener = AdminListener::metrics(bind.parse().unwrap(), &allow, tokens).unwrap();
         let port = listener.address().unwrap().port();
         let (stop, stopped) = watch::channel(());
+        let scrapes = Arc::new(Semaphore::new(SCRAPES_MAX));
         let context = ServerContext {
             handle: world.handle.clone(),
             stop: stopped,
             watchers: Arc::new(Semaphore::new(0)),
-            scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+            scrapes: Arc::clone(&scrapes),
             deadlines: Deadlines::default(),
         };
         tokio::spawn(serve_in(listener, context));
         Self {
             world,
             at: SocketAddr::new([127, 0, 0, 1].into(), port),
+            scrapes,
             _stop: stop,
         }
     }
@@ -177,4 +181,22 @@ async fn a_crowd_there_delays_no_caller_of_the_api() {
         scraped.get("/metrics", &[("host", &host)]).await,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn scrapes_wait_for_their_turn_and_nothing_else_does() {
+    let scraped = Scraped::new("0.0.0.0:0", &["127.0.0.1"], false).await;
+    let others = Arc::clone(&scraped.scrapes).acquire_owned().await.unwrap();
+    let mut scrape = std::pin::pin!(scraped.get("/metrics", &[]));
+    for _ in 0..10 {
+        tokio::select! {
+            status = &mut scrape => panic!("{status} while another one is written"),
+            status = scraped.get("/healthz", &[]) => assert_eq!(status, StatusCode::OK),
+        }
+        let of_api = scraped.world.get("/metrics").await;
+        assert_eq!(of_api.status, StatusCode::OK);
+    }
+    drop(others);
+    assert_eq!(scrape.await, StatusCode::OK);
+    assert_eq!(scraped.scrapes.available_permits(), SCRAPES_MAX);
 }
