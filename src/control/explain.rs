@@ -295,6 +295,7 @@ fn word(why: Why) -> &'static str {
     match why {
         Why::Strategy => "strategy",
         Why::Remembered => "remembered",
+        Why::FailingShare => "failing_share",
         Why::Backup => "backup",
         Why::EjectedOnly => "ejected_only",
         Why::Untried => "untried",
@@ -321,6 +322,7 @@ fn sentence(why: Why, backend: &str, considered: &Considered) -> String {
     let why = match why {
         Why::Strategy => reason.to_owned(),
         Why::Remembered => "the client had it before".to_owned(),
+        Why::FailingShare => "it failed last, and its share of the clients still goes there".into(),
         Why::Backup => format!("of the backups, as no other can be used; {reason}"),
         Why::EjectedOnly => "it is ejected, and no other can be used".to_owned(),
         Why::Untried => format!("an attempt on another failed; of the rest, {reason}"),
@@ -341,14 +343,15 @@ fn verdict(verdict: Rating, strategy: &Strategy) -> &'static str {
         Rating::Strategy => match strategy {
             Strategy::RoundRobin | Strategy::StickyRoundRobin(_) => "its turn comes later",
             Strategy::Hash(_) => "the client's key leads to another",
-            Strategy::LeastConnections | Strategy::LeastTime(_) | Strategy::Predictive(_) => {
-                "its score is no better"
-            }
+            Strategy::LeastConnections
+            | Strategy::LeastTime(_)
+            | Strategy::PowerOfTwo
+            | Strategy::Predictive(_) => "its score is no better",
             Strategy::Random => "another was drawn",
-            Strategy::PowerOfTwo => "it was not drawn, or its score is no better",
             Strategy::First => "it comes later in the order",
             Strategy::TwoTier(_) => "it is not the best of the tier",
         },
+        Rating::NotDrawn => "another was drawn",
         Rating::Remembered => "the client had another before",
         Rating::Tier => "it is in another group or subset",
         Rating::MaxLoad => "its load is at max_load",

@@ -55,6 +55,8 @@ pub enum Why {
     Strategy,
     /// The client had it before, and the pool remembers that.
     Remembered,
+    /// It failed since its last answer, and clients that are its share still go there.
+    FailingShare,
     /// It is a backup, and no other backend could be used.
     Backup,
     /// It is ejected, and no other backend could be used.
@@ -79,6 +81,8 @@ pub enum Rating {
     Chosen,
     /// The strategy preferred the other.
     Strategy,
+    /// Chance did not draw it.
+    NotDrawn,
     /// The client had another before.
     Remembered,
     /// It is in another group, or in none of the key's subset.
@@ -115,9 +119,10 @@ pub enum Rating {
 
 impl Rating {
     /// All, in the order of their counts.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Chosen,
         Self::Strategy,
+        Self::NotDrawn,
         Self::Remembered,
         Self::Tier,
         Self::MaxLoad,
@@ -142,6 +147,7 @@ impl Rating {
         match self {
             Self::Chosen => "chosen",
             Self::Strategy => "strategy",
+            Self::NotDrawn => "not_drawn",
             Self::Remembered => "remembered",
             Self::Tier => "tier",
             Self::MaxLoad => "max_load",
@@ -260,6 +266,7 @@ struct Question<'a> {
     /// The key's own backend, which the bound on its load kept out.
     bounded: Option<u16>,
     tier: Tier<'a>,
+    picker: &'a Picker,
 }
 
 impl Selector {
@@ -281,6 +288,7 @@ impl Selector {
             remembered: self.remembered,
             bounded: bounded(picker, chosen, &scene),
             tier: tier(picker, &scene, chosen, &mut order),
+            picker,
         };
         let scorer = Scorer::of(picker, &scene, question.tier);
         *into = Considered {
@@ -350,6 +358,8 @@ impl Question<'_> {
             Why::EjectedOnly
         } else if backend.backup {
             Why::Backup
+        } else if self.scene.is_failing(index) {
+            Why::FailingShare
         } else if tried.is_empty() {
             Why::Strategy
         } else {
@@ -388,6 +398,8 @@ impl Question<'_> {
             Rating::Failing
         } else if backend.percent(now) < 100 {
             Rating::SlowStart
+        } else if is_left_to_chance(self.picker, index) {
+            Rating::NotDrawn
         } else {
             Rating::Strategy
         }
@@ -413,6 +425,21 @@ fn bounded(picker: &Picker, chosen: Option<u16>, scene: &Scene<'_>) -> Option<u1
     };
     let own = hash.bounded(scene.request.keys.select)?;
     (chosen != Some(own) && scene.is_open(own)).then_some(own)
+}
+
+/// Whether a backend that was not selected was not even drawn.
+fn is_left_to_chance(picker: &Picker, index: u16) -> bool {
+    match picker {
+        Picker::Random(_) => true,
+        Picker::PowerOfTwo(strategy) => !strategy.has_drawn(index),
+        Picker::RoundRobin(_)
+        | Picker::Hash(_)
+        | Picker::LeastConnections(_)
+        | Picker::LeastTime(_)
+        | Picker::First(_)
+        | Picker::TwoTier(_)
+        | Picker::Predictive(_) => false,
+    }
 }
 
 /// The tier of the selected backend. In a large pool it takes too long to find.

@@ -19,12 +19,15 @@ use super::random::Random;
 #[derive(Clone, Debug)]
 pub(super) struct PowerOfTwo {
     random: Random,
+    /// The two that were drawn last.
+    drawn: [u16; 2],
 }
 
 impl PowerOfTwo {
     pub(super) fn new(pool: &Pool, members: Arc<[u16]>) -> Self {
         Self {
             random: Random::new(pool, members),
+            drawn: [0; 2],
         }
     }
 
@@ -32,17 +35,34 @@ impl PowerOfTwo {
         self.random.members()
     }
 
-    pub(super) fn pick(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+    /// Whether it was one of the two that were drawn last.
+    pub(super) fn has_drawn(&self, index: u16) -> bool {
+        self.drawn.contains(&index)
+    }
+
+    pub(super) fn pick(&mut self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        self.drawn = self.draw(scene, rng)?;
+        Some(less_loaded(self.drawn, scene, rng))
+    }
+
+    /// Picks without keeping what was drawn, for a strategy that is shared.
+    pub(super) fn pick_shared(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<u16> {
+        Some(less_loaded(self.draw(scene, rng)?, scene, rng))
+    }
+
+    /// Draws two; where no other is open, the same one twice.
+    fn draw(&self, scene: &Scene<'_>, rng: &mut Rng) -> Option<[u16; 2]> {
         let one = self.random.pick(scene, rng)?;
-        let Some(two) = self.random.pick_but(Some(one), scene, rng) else {
-            return Some(one);
-        };
-        Some(less_loaded(one, two, scene, rng))
+        let two = self.random.pick_but(Some(one), scene, rng);
+        Some([one, two.unwrap_or(one)])
     }
 }
 
 /// The less loaded of two backends; the first if they are equal.
-fn less_loaded(one: u16, two: u16, scene: &Scene<'_>, rng: &mut Rng) -> u16 {
+fn less_loaded([one, two]: [u16; 2], scene: &Scene<'_>, rng: &mut Rng) -> u16 {
+    if one == two {
+        return one;
+    }
     let [one_load, two_load] = [one, two].map(|index| Load.score(scene, scene.backend(index)));
     let (less, more) = if two_load < one_load {
         (two, one)

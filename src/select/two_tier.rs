@@ -291,7 +291,7 @@ impl Then {
         match self {
             Self::LeastConnections(strategy) => strategy.pick(scene, rng),
             Self::LeastTime(strategy) => strategy.pick_shared(scene, rng),
-            Self::PowerOfTwo(strategy) => strategy.pick(scene, rng),
+            Self::PowerOfTwo(strategy) => strategy.pick_shared(scene, rng),
         }
     }
 }

@@ -10,11 +10,12 @@ use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::select::{Choice, Considered, Keys, Request, Selector};
 use crate::session::{CloseReason, Summary};
+use crate::snapshot::LiveListener;
 use crate::time::US;
 
-use super::TRIES_KEPT;
 use super::filter::{DecisionFilter, SessionId};
 use super::slot::Slot;
+use super::{Record, TRIES_KEPT};
 
 /// What a worker remembers of a session: 432 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -77,10 +78,17 @@ pub struct End {
     pub delivered: [u64; 2],
 }
 
-/// The decisions of one worker.
+/// The decisions of one worker. Refused clients have a ring of their own: a flood of them is not
+/// to make the others forgotten.
 #[derive(Debug)]
 pub(super) struct Decisions {
-    ring: Box<[DecisionRecord]>,
+    sessions: Ring,
+    refused: Ring,
+}
+
+#[derive(Debug)]
+struct Ring {
+    records: Box<[DecisionRecord]>,
     /// The serial of the last record.
     last: u32,
 }
@@ -110,6 +118,17 @@ impl DecisionRecord {
         connected: None,
         end: None,
     };
+
+    /// Of a client of this listener: the session of this number, or what would have been it.
+    fn by(listener: &LiveListener, number: u64) -> Self {
+        Self {
+            number,
+            listener: listener.id,
+            pool: listener.plan.pool().number,
+            key_names: listener.plan.key_names(),
+            ..Self::NONE
+        }
+    }
 
     /// Its connects that failed, the first ones.
     #[must_use]
@@ -143,8 +162,8 @@ impl DecisionRecord {
 impl Decisions {
     pub(super) fn new() -> Self {
         Self {
-            ring: vec![DecisionRecord::NONE; DECISIONS].into(),
-            last: 0,
+            sessions: Ring::new(DECISIONS),
+            refused: Ring::new(REFUSED),
         }
     }
 
@@ -153,35 +172,29 @@ impl Decisions {
         if slot.decision != 0 {
             return self.find(slot.decision);
         }
-        let record = self.begin(DecisionRecord {
-            number: slot.number,
+        let record = self.sessions.begin(DecisionRecord {
             opened_at: slot.session.view().opened_at,
             client: slot.peer,
-            listener: slot.listener.id,
-            pool: slot.listener.plan.pool().number,
-            key_names: slot.listener.plan.key_names(),
             keys: slot.keys,
-            ..DecisionRecord::NONE
+            ..DecisionRecord::by(&slot.listener, slot.number)
         });
         slot.decision = record.serial;
         Some(record)
     }
 
-    /// Begins a record, over the oldest one.
-    fn begin(&mut self, first: DecisionRecord) -> &mut DecisionRecord {
-        self.last = self.last.checked_add(1).unwrap_or(1);
-        let record = &mut self.ring[place(self.last)];
-        *record = DecisionRecord {
-            serial: self.last,
-            ..first
-        };
-        record
-    }
-
     /// The record of this serial, unless it has been overwritten.
     pub(super) fn find(&mut self, serial: u32) -> Option<&mut DecisionRecord> {
-        let record = &mut self.ring[place(serial)];
-        (serial != 0 && record.serial == serial).then_some(record)
+        self.sessions.find(serial)
+    }
+
+    /// Takes note of a client that was refused before it had a session.
+    pub(super) fn on_refused(&mut self, refused: &Record) {
+        let record = self.refused.begin(DecisionRecord {
+            opened_at: refused.closed_at,
+            client: refused.client,
+            ..DecisionRecord::by(&refused.listener, refused.number)
+        });
+        record.on_end(refused.reason, &refused.summary, refused.closed_at);
     }
 
     /// Takes note of a selection, which was just made for this session.
@@ -204,27 +217,60 @@ impl Decisions {
         selector.explain(&request, choice, &mut record.considered);
     }
 
-    /// The records that match, the newest first: as many as the filter's limit allows.
+    /// The records that match, of each kind the newest first: as many as the filter's limit allows.
     pub(super) fn list(
         &self,
         worker: u32,
         filter: &DecisionFilter,
     ) -> Vec<(SessionId, DecisionRecord)> {
-        let newest = place(self.last);
-        let all = self.ring[..=newest].iter().rev();
-        let all = all.chain(self.ring[newest + 1..].iter().rev());
-        let all = all.filter(|record| record.serial != 0);
-        let all = all.map(|record| {
-            let number = record.number;
-            (SessionId { worker, number }, *record)
+        let rings = [&self.sessions, &self.refused];
+        let found = rings.into_iter().flat_map(|ring| {
+            let all = ring.newest_first().map(move |record| {
+                let number = record.number;
+                (SessionId { worker, number }, *record)
+            });
+            let found = all.filter(|(id, record)| filter.matches(*id, record.client));
+            found.take(filter.last as usize)
         });
-        let found = all.filter(|(id, record)| filter.matches(*id, record.client));
-        found.take(filter.last as usize).collect()
+        found.collect()
     }
 }
 
-fn place(serial: u32) -> usize {
-    serial as usize % DECISIONS
+impl Ring {
+    fn new(length: usize) -> Self {
+        Self {
+            records: vec![DecisionRecord::NONE; length].into(),
+            last: 0,
+        }
+    }
+
+    /// Begins a record, over the oldest one.
+    fn begin(&mut self, first: DecisionRecord) -> &mut DecisionRecord {
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        let place = self.place(self.last);
+        self.records[place] = DecisionRecord {
+            serial: self.last,
+            ..first
+        };
+        &mut self.records[place]
+    }
+
+    fn find(&mut self, serial: u32) -> Option<&mut DecisionRecord> {
+        let place = self.place(serial);
+        let record = &mut self.records[place];
+        (serial != 0 && record.serial == serial).then_some(record)
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = &DecisionRecord> {
+        let newest = self.place(self.last);
+        let all = self.records[..=newest].iter().rev();
+        let all = all.chain(self.records[newest + 1..].iter().rev());
+        all.filter(|record| record.serial != 0)
+    }
+
+    fn place(&self, serial: u32) -> usize {
+        serial as usize % self.records.len()
+    }
 }
 
 fn us(ns: u64) -> u32 {
@@ -233,7 +279,9 @@ fn us(ns: u64) -> u32 {
 
 /// Decisions that a worker remembers.
 pub const DECISIONS: usize = 4_096;
-/// 1.7 MiB for each worker.
+/// Refused clients that a worker remembers beside.
+const REFUSED: usize = 256;
+/// 1.8 MiB for each worker.
 const _: () = assert!(size_of::<DecisionRecord>() <= 432);
 
 #[cfg(test)]
@@ -262,9 +310,9 @@ mod tests {
         let even = DecisionSubject::Client(IpAddr::from([10, 0, 0, 0]));
         assert!(numbers(&decisions, even, 9).is_empty());
         let all = DECISIONS as u64 + 100;
-        let first = decisions.begin(record(1)).serial;
+        let first = decisions.sessions.begin(record(1)).serial;
         for number in 2..=all {
-            decisions.begin(record(number));
+            decisions.sessions.begin(record(number));
         }
         assert!(decisions.find(first).is_none(), "it has been overwritten");
         assert_eq!(numbers(&decisions, even, 2), [all, all - 2]);
@@ -285,8 +333,8 @@ mod tests {
     #[test]
     fn serials_go_on_after_the_last_one() {
         let mut decisions = Decisions::new();
-        decisions.last = u32::MAX;
-        assert_eq!(decisions.begin(record(1)).serial, 1);
+        decisions.sessions.last = u32::MAX;
+        assert_eq!(decisions.sessions.begin(record(1)).serial, 1);
         assert!(decisions.find(1).is_some());
         assert!(decisions.find(0).is_none());
     }

@@ -43,24 +43,24 @@ impl<K: Kernel> Worker<K> {
         self.stats.closed[reason as usize].increment();
         // It would have the next number.
         let id = (self.id, self.sessions_opened + 1);
-        if self
-            .log
-            .as_ref()
-            .is_some_and(|log| log.rule.takes(id, reason))
-        {
-            if self.refusals.takes(self.now, LINES_MAX) {
-                let client = client.or_else(|| self.kernel.peer(&socket));
-                self.log_refused(port, client, reason);
-            } else {
-                self.stats.refusals_unlogged.increment();
+        let log = self.log.as_ref();
+        let is_logged = log.is_some_and(|log| log.rule.takes(id, reason));
+        if self.refusals.takes(self.now, LINES_MAX) {
+            let client = client.or_else(|| self.kernel.peer(&socket));
+            let record = self.refused(port, client, reason);
+            self.decisions.on_refused(&record);
+            if is_logged {
+                self.write_record(record);
             }
+        } else if is_logged {
+            self.stats.refusals_unlogged.increment();
         }
         self.dismiss(socket, action);
     }
 
-    fn log_refused(&mut self, port: usize, client: Option<SocketAddr>, reason: CloseReason) {
+    fn refused(&mut self, port: usize, client: Option<SocketAddr>, reason: CloseReason) -> Record {
         self.sessions_opened += 1;
-        let record = Record {
+        Record {
             number: self.sessions_opened,
             worker: self.id,
             listener: Arc::clone(&self.ports[port].listener),
@@ -72,11 +72,10 @@ impl<K: Kernel> Worker<K> {
             dry_run: None,
             tries: None,
             connect_us: 0,
-        };
-        self.write_record(record);
+        }
     }
 }
 
-/// Lines for refused clients in the access log, of a worker in a second: a flood of clients is not
-/// to be a flood of lines.
+/// Refused clients that a worker takes note of in a second, in the access log too: a flood of
+/// clients is not to be a flood of lines.
 pub(super) const LINES_MAX: u32 = 100;

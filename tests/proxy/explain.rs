@@ -116,3 +116,23 @@ fn a_dry_run_says_where_the_next_client_goes_and_changes_nothing() {
         balancer.finish();
     });
 }
+
+#[test]
+fn a_client_that_was_refused_is_explained() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        let launch = launch.flag("--admin", "mahoraga.sock");
+        let balancer = launch.flag("--deny", "127.0.0.0/8").start();
+        peers::expect_turned_away(balancer.address());
+        let told = ended(&balancer, "127.0.0.1");
+        assert_eq!(told["reason"], "access_denied");
+        assert_eq!(told["decision"], Value::Null);
+        assert_eq!(told["pool"], "default");
+        let text = balancer.words(&["explain", "127.0.0.1"]);
+        let said = "It ended: access_denied after 0 ns, 0 B up, 0 B down.\n\
+                    It was refused before a backend was selected.\n";
+        assert!(text.ends_with(said), "{text}");
+        balancer.finish();
+    });
+}

@@ -11,6 +11,7 @@ use crate::admin::model::{
     AttemptStatus, CandidateStatus, DecisionStatus, DryRunQuery, DryRunStatus, ExplainQuery,
     KeyStatus, SessionExplanation, client_address,
 };
+use crate::session::CloseReason;
 use crate::worker::DECISIONS;
 
 pub(super) async fn explain(args: &ExplainArgs) -> Result<(), ClientError> {
@@ -70,23 +71,36 @@ fn subject(text: &str, last: u32) -> Result<ExplainQuery, ClientError> {
 
 fn session_text(its: &SessionExplanation, paint: Paint) -> String {
     let client = its.client.as_deref().unwrap_or("a Unix socket");
+    let mut pool = plain(&its.pool);
+    if !its.strategy.is_empty() {
+        let _ = write!(pool, " ({})", plain(&its.strategy));
+    }
     let mut text = format!(
-        "Session {}: from {} by listener {} to pool {} ({}), {} ago.\n",
-        its.session,
+        "Session {}: from {} by listener {} to pool {pool}, {} ago.\n",
+        plain(&its.session),
         plain(client),
         plain(&its.listener),
-        plain(&its.pool),
-        plain(&its.strategy),
         span(its.age_s),
     );
     text += &outcome(its);
     text.push_str(&keys_text(&its.keys));
     match &its.decision {
         Some(decision) => text += &decision_text(decision, paint),
+        None if is_refused(its) => {
+            text.push_str("It was refused before a backend was selected.\n");
+            return text;
+        }
         None => text.push_str("No backend was selected: the session ended before that.\n"),
     }
     text += &attempts_text(its, paint);
     text
+}
+
+/// Whether a rule, or a worker that had too much to do, refused its client.
+fn is_refused(its: &SessionExplanation) -> bool {
+    let mut all = CloseReason::ALL.into_iter();
+    let reason = all.find(|reason| Some(reason.as_str()) == its.reason.as_deref());
+    reason.is_some_and(CloseReason::is_refusal)
 }
 
 /// How far the session has come, or how it ended.

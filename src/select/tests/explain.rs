@@ -13,7 +13,7 @@ fn explained(bench: &Bench, tried: &[u16], choice: Choice) -> Considered {
     considered
 }
 
-fn verdict(considered: &Considered, bench: &Bench, index: u16) -> Rating {
+fn rating(considered: &Considered, bench: &Bench, index: u16) -> Rating {
     let number = bench.backend(index).number;
     let mut listed = considered.listed().iter();
     listed.find(|rated| rated.number == number).unwrap().verdict
@@ -63,11 +63,11 @@ fn each_backend_that_cannot_be_used_has_its_reason() {
         Rating::Full,
         Rating::Tried,
     ];
-    for verdict in expected {
-        assert_eq!(considered.passed_over[verdict as usize], 1, "{verdict:?}");
+    for rating in expected {
+        assert_eq!(considered.passed_over[rating as usize], 1, "{rating:?}");
     }
     assert_eq!(considered.listed().len(), LISTED_MAX, "one is left out");
-    assert_eq!(verdict(&considered, &bench, 8), Rating::Chosen);
+    assert_eq!(rating(&considered, &bench, 8), Rating::Chosen);
 
     bench.backend(8).tally.connections.set_max(0);
     bench.backend(7).tally.connections.set_max(0);
@@ -92,7 +92,7 @@ fn a_backup_and_an_ejected_backend_are_chosen_for_a_reason() {
     let choice = bench.select(Keys::default(), &[]);
     let considered = explained(&bench, &[], choice);
     assert_eq!(considered.why, Some(Why::Backup));
-    assert_eq!(verdict(&considered, &bench, 0), Rating::Down);
+    assert_eq!(rating(&considered, &bench, 0), Rating::Down);
     let choice = bench.select(Keys::default(), &[1]);
     let considered = explained(&bench, &[1], choice);
     assert_eq!(considered.why, Some(Why::DownOnly), "the pool fails open");
@@ -196,7 +196,36 @@ fn other_groups_and_a_load_beyond_its_bound_are_told() {
         tried: &[],
     };
     let considered = bench.selector.preview(&request);
-    assert_eq!(verdict(&considered, &bench, own), Rating::MaxLoad);
+    assert_eq!(rating(&considered, &bench, own), Rating::MaxLoad);
+}
+
+#[test]
+fn of_two_that_are_drawn_the_others_are_told_apart() {
+    let mut bench = Bench::new(Strategy::PowerOfTwo, &[1; 5]);
+    let choice = bench.select(Keys::default(), &[]);
+    let considered = explained(&bench, &[], choice);
+    assert_eq!(considered.passed_over[Rating::Strategy as usize], 1);
+    assert_eq!(considered.passed_over[Rating::NotDrawn as usize], 3);
+}
+
+#[test]
+fn a_failing_backend_is_chosen_and_passed_over_for_its_share() {
+    let mut bench = Bench::new(Strategy::LeastConnections, &[1, 1]);
+    bench.backend(0).on_failed();
+    bench.open(1, 5);
+    let mut shares = [0; 2];
+    for _ in 0..200 {
+        let choice = bench.select(Keys::default(), &[]);
+        let considered = explained(&bench, &[], choice);
+        if choice == Choice::Backend(0) {
+            assert_eq!(considered.why, Some(Why::FailingShare));
+        } else {
+            assert_eq!(considered.why, Some(Why::Strategy));
+            assert_eq!(rating(&considered, &bench, 0), Rating::Failing);
+        }
+        shares[usize::from(picked(choice))] += 1;
+    }
+    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
 }
 
 #[test]
