@@ -21,7 +21,7 @@ use super::history::{self, Notes};
 #[derive(Debug)]
 pub(super) struct Audit {
     file: Option<(PathBuf, Writer)>,
-    /// Puts lines into the history, too.
+    /// Puts entries into the history, too.
     notes: Option<Notes>,
 }
 
@@ -67,7 +67,7 @@ impl Audit {
             notes.push(PastEvent {
                 at_ms: history::ms(now),
                 kind: TARGET.to_owned(),
-                message: line.clone(),
+                message: sentence(entry),
                 ..PastEvent::default()
             });
         }
@@ -127,6 +127,15 @@ impl Outlet for AuditFile {
         let line = String::from_utf8_lossy(&line);
         log::error!("cannot write {}: {error}", self.0.display());
         log::info!(target: TARGET, "audit: {}", line.trim_end());
+    }
+}
+
+/// An entry in short, for readers who may not see all values.
+fn sentence(entry: &Entry<'_>) -> String {
+    let (action, target, author) = (entry.action, entry.target, entry.author);
+    match &entry.outcome {
+        Ok(snapshot) => format!("{action} {target}, {author}: done, snapshot {snapshot}"),
+        Err(why) => format!("{action} {target}, {author}: refused: {why}"),
     }
 }
 

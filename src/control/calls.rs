@@ -188,7 +188,7 @@ impl Balancer {
     }
 
     /// What is known of the backends of each pool that is to be shown with them.
-    pub(super) fn known(&self, which: &Which) -> Vec<Option<Vec<MemberStatus>>> {
+    fn known(&self, which: &Which) -> Vec<Option<Vec<MemberStatus>>> {
         let pools = self.in_force.config.pools.iter().zip(&self.roster.pools);
         let known = pools.map(|(pool, record)| {
             which.includes(&pool.name).then(|| {
@@ -201,7 +201,12 @@ impl Balancer {
         known.collect()
     }
 
-    fn known_of(&self, pool: &str, configured: &Backend, member: &Member) -> MemberStatus {
+    pub(super) fn known_of(
+        &self,
+        pool: &str,
+        configured: &Backend,
+        member: &Member,
+    ) -> MemberStatus {
         let report = self.checks.report(member);
         let failure = report
             .as_ref()

@@ -19,7 +19,6 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::admin::Which;
 use crate::admin::exposition::readings::State;
 use crate::admin::model::{BalancerEvent, HistoryStatus, Stage};
 use crate::config::HistorySettings;
@@ -248,25 +247,43 @@ impl Shared {
         }
     }
 
-    /// The store in the file, to read from it; `None`: there is none that answers.
-    fn look(&self) -> Option<(Store, Look<'_>)> {
-        let file = self.file.as_ref()?;
-        let is_open = file.state.lock().is_open;
+    /// The store in the file, to read from it; `None`: there is no file. An error says why the file
+    /// is left out: a disk that does not answer its thread would not answer this one.
+    fn look(&self) -> Result<Option<(Store, Look<'_>)>, String> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let left_out = |why: &str| {
+            let path = file.path.display();
+            format!("only what is in memory: the history in {path} {why}")
+        };
+        let (is_open, working) = {
+            let state = file.state.lock();
+            (state.is_open, state.working_since)
+        };
         let mut looks = self.looks.lock();
-        if !is_open || looks.iter().any(|began| hangs(*began)) {
-            return None;
+        if looks.iter().copied().chain(working).any(is_slow) {
+            return Err(left_out("does not answer"));
+        }
+        if !is_open {
+            return Err(left_out("can't be written, or is not open yet"));
         }
         let began = sys::monotonic();
         looks.push(began);
         drop(looks);
         let look = Look { of: self, began };
-        let store = open_beside(&file.path);
-        store.ok().map(|store| (store, look))
+        match open_beside(&file.path) {
+            Ok(store) => Ok(Some((store, look))),
+            Err(error) => Err(left_out(&format!("can't be read: {error}"))),
+        }
     }
 
     fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, AskError> {
         let question = Question::new(query, SystemTime::now())?;
-        let file = self.look();
+        let (file, note) = match self.look() {
+            Ok(file) => (file, None),
+            Err(note) => (None, Some(note)),
+        };
         let mut spans = vec![self.memory.lock().span()?];
         if let Some((store, _)) = &file {
             spans.push(store.span()?);
@@ -280,13 +297,16 @@ impl Shared {
         }
         drop(file);
         asked.take(&self.memory.lock(), from, u64::MAX)?;
-        Ok(asked.history())
+        Ok(HistoryAnswer {
+            notes: note.into_iter().collect(),
+            ..asked.history()
+        })
     }
 
     fn events(&self, query: &HistoryEventQuery) -> Result<Vec<HistoryEvent>, AskError> {
         let question = EventQuestion::new(query, SystemTime::now())?;
         let mut events = self.memory.lock().events(&question)?;
-        if let Some((store, _look)) = self.look() {
+        if let Ok(Some((store, _look))) = self.look() {
             // Of those in both, the file's part ends where that of memory begins.
             let begin = self.memory.lock().first_event()?;
             let older = store.events(&question.before(begin))?;
@@ -383,7 +403,7 @@ impl Balancer {
                 latencies: status::latencies(&self.workers.stats),
             },
             snapshot: Arc::clone(snapshot),
-            known: self.known(&Which::All),
+            known: self.known_up_to(SUBJECTS_MAX),
         };
         // Its thread ends with the process only.
         let _ = jobs.try_send(raw);
@@ -391,6 +411,18 @@ impl Balancer {
 }
 
 impl Balancer {
+    /// What is known of the backends of the first pools, which have no more than so many.
+    fn known_up_to(&self, mut left: usize) -> Vec<Option<Vec<MemberStatus>>> {
+        let pools = self.in_force.config.pools.iter().zip(&self.roster.pools);
+        let known = pools.map(|(pool, record)| {
+            left = left.checked_sub(pool.backends.len())?;
+            let both = pool.backends.iter().zip(&record.members);
+            let known = both.map(|(backend, member)| self.known_of(&pool.name, backend, member));
+            Some(known.collect())
+        });
+        known.collect()
+    }
+
     /// Takes the last sample, and waits for a while until the history has it.
     pub(super) fn end_history(&mut self) {
         self.sample();
@@ -421,6 +453,11 @@ pub(super) fn ms(at: SystemTime) -> u64 {
 /// Whether the disk does not answer what began at this time.
 fn hangs(began: u64) -> bool {
     between(began, sys::monotonic()) > HANGS_AFTER
+}
+
+/// Whether a question had better do without the file.
+fn is_slow(began: u64) -> bool {
+    between(began, sys::monotonic()) > SLOW_AFTER
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
@@ -458,11 +495,13 @@ const MEMORY: Keep = Keep {
 const WAITING_MAX: usize = 4;
 /// Notes that wait for the next sample.
 const NOTES_MAX: usize = 1_024;
-/// Subjects of a sample. Beyond that backends are left out.
+/// Subjects of a sample. Beyond that the backends of further pools are left out.
 const SUBJECTS_MAX: usize = 4_096;
 /// Questions that are answered or wait for that.
 const QUESTIONS_MAX: usize = 8;
 /// How long the end waits for a disk.
 const END_TIME: Duration = Duration::from_secs(2);
+/// When a disk counts as slow: less than a question may take.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// When a disk counts as stuck.
 const HANGS_AFTER: Duration = Duration::from_secs(5);

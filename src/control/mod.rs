@@ -330,8 +330,6 @@ pub fn run(
         let mut signals = Signals::new().map_err(thread)?;
         sys::release_signals();
         let (handle, calls) = admin::Handle::new();
-        let history = Recorder::start(&config.history, handle.events())?;
-        let handle = handle.with_history(history.reader());
         let patience = Patience::new();
         let mut listeners = AdminListeners::open(config, prepared.socket, &patience).await?;
         // The time that the admin API took does not count for the listeners.
@@ -352,6 +350,8 @@ pub fn run(
         let stats = workers.stats.clone();
         let writer = AccessLogWriter::new(log, &workers.log_bell, &orders, stats);
         let log = tokio_uring::spawn(writer.run());
+        let history = Recorder::start(&config.history, handle.events())?;
+        let handle = handle.with_history(history.reader());
         let events = handle.events();
         let (tokens, socket) = (listeners.tokens.clone(), listeners.socket.take());
         let known = (config, discoveries, access);

@@ -26,6 +26,9 @@ pub struct HistoryAnswer {
     pub at: Vec<u64>,
     /// The subjects that there is something of.
     pub subjects: Vec<SubjectHistory>,
+    /// What it lacks, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The history of the process, a listener, a pool or a backend.
@@ -310,6 +313,7 @@ impl Asked {
             at: (0..intervals)
                 .map(|nth| self.since + nth * self.step)
                 .collect(),
+            notes: Vec::new(),
             subjects: subjects
                 .map(|(subject, gathered)| {
                     let figures = gathered.figures.iter().map(|(figure, points)| {

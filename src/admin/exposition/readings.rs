@@ -1,7 +1,7 @@
 //! The figures of `/metrics` as the history keeps them: by process, listener, pool and backend. The
 //! process has the sum of its workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::figure::{Figure, Group, Reading, Value};
 use super::figures;
@@ -53,8 +53,11 @@ impl State {
             let figures = figures::POOL.all(Of::Pool, its);
             (subject(Of::Pool, &its.name, ""), figures)
         }));
+        // One that is leaving may have a successor of its name, which comes first.
+        let mut seen = HashSet::new();
         let backends = self.pools.iter().flat_map(|pool| &pool.backends);
         let backends = backends
+            .filter(|its| seen.insert((&its.pool, &its.name)))
             .take(subjects_max.saturating_sub(all.len()))
             .map(|its| {
                 let figures = figures::BACKEND.all(Of::Backend, its);
@@ -119,7 +122,7 @@ impl Value {
     }
 }
 
-/// A backend that is being removed may have a successor of the same name: both count together.
+/// Workers count together.
 fn add(into: &mut Read, figure: FigureOf, now: Now) {
     match (into.get_mut(&figure), now) {
         (Some(Now::Gauge(sum)), Now::Gauge(more))

@@ -141,7 +141,13 @@ fn text(history: &HistoryAnswer, paint: Paint) -> String {
         };
         head + &table(history, subject, paint)
     });
-    let tables: Vec<_> = tables.collect();
+    let mut tables: Vec<_> = tables.collect();
+    tables.extend(
+        history
+            .notes
+            .iter()
+            .map(|note| format!("{}\n", plain(note))),
+    );
     match tables.is_empty() {
         true => "nothing was recorded in this time\n".to_owned(),
         false => tables.join("\n"),

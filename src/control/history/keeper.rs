@@ -1,6 +1,9 @@
 //! The thread of the history's file: copies from memory what the file lacks, and tries again later
 //! when that fails.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
@@ -18,6 +21,8 @@ struct Keeper<'a> {
     keep: Keep,
     events: &'a Events,
     store: Option<Store>,
+    /// The number of the file (inode): whether it is still the one at its path.
+    number: u64,
     /// The last second and the last event that it has of this run.
     copied: (Option<u64>, i64),
 }
@@ -34,6 +39,7 @@ pub(super) fn run(shared: &Shared, keep: Keep, stop: &Receiver<()>, events: &Eve
         keep,
         events,
         store: None,
+        number: 0,
         copied: (now.checked_sub(2), 0),
     };
     let mut pause = Duration::ZERO;
@@ -54,6 +60,10 @@ pub(super) fn run(shared: &Shared, keep: Keep, stop: &Receiver<()>, events: &Eve
 
 impl Keeper<'_> {
     fn copy(&mut self, is_end: bool) -> Result<(), StoreError> {
+        if self.store.is_some() && self.number_there()? != Some(self.number) {
+            // It was removed or replaced: what is written would be lost.
+            self.begin_again();
+        }
         for _ in 0..ROUNDS_MAX {
             let store = match &mut self.store {
                 Some(store) => store,
@@ -62,6 +72,7 @@ impl Keeper<'_> {
                     if let Some((aside, why)) = set_aside {
                         self.tell_damaged(&aside.display(), &why);
                     }
+                    self.number = self.number_there()?.unwrap_or(0);
                     self.store.insert(store)
                 }
             };
@@ -76,7 +87,7 @@ impl Keeper<'_> {
                 // It has removed the oldest.
                 Err(StoreError::Bound) => {}
                 Err(StoreError::Corrupt(why)) => {
-                    self.store = None;
+                    self.begin_again();
                     let aside = history::set_aside(&self.file.path)?;
                     self.tell_damaged(&aside.display(), &why);
                 }
@@ -88,6 +99,21 @@ impl Keeper<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The number of the file that is at the path; `None`: there is none.
+    fn number_there(&self) -> io::Result<Option<u64>> {
+        match fs::metadata(&self.file.path) {
+            Ok(there) => Ok(Some(there.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next file is a new one, and gets all that memory has.
+    fn begin_again(&mut self) {
+        self.store = None;
+        self.copied = (Some(0), 0);
     }
 
     fn tell_damaged(&self, aside: &dyn std::fmt::Display, why: &str) {
@@ -133,3 +159,180 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Seconds that are copied in one transaction, in so many transactions at a time.
 const SECONDS_AT_ONCE: u64 = 60;
 const ROUNDS_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::admin::exposition::readings::State;
+    use crate::control::events::Since;
+    use crate::control::history::sampler::Sampler;
+    use crate::history::{HistoryQuery, open_to_read};
+
+    const KEEP: Keep = Keep {
+        seconds: 900,
+        minutes: 172_800,
+        hours: 172_800,
+        bytes: 8 << 20,
+    };
+
+    /// A history in a directory that is removed at the end.
+    struct World {
+        dir: PathBuf,
+        shared: Shared,
+        events: Events,
+        seconds: u64,
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    impl World {
+        fn new() -> Self {
+            let name = format!(
+                "mahoraga-keeper-{}-{:x}",
+                std::process::id(),
+                fastrand::u64(..)
+            );
+            let dir = env::temp_dir().join(name);
+            let shared = Shared::new(Some(dir.join("history.db"))).unwrap();
+            Self {
+                dir,
+                shared,
+                events: Events::new(),
+                // The samples of a test are within a minute.
+                seconds: super::super::ms(SystemTime::now()) / 60_000 * 60 - 55,
+            }
+        }
+
+        fn file(&self) -> &Path {
+            &self.shared.file.as_ref().unwrap().path
+        }
+
+        fn keeper(&self) -> Keeper<'_> {
+            Keeper {
+                shared: &self.shared,
+                file: self.shared.file.as_ref().unwrap(),
+                keep: KEEP,
+                events: &self.events,
+                store: None,
+                number: 0,
+                copied: (Some(self.seconds - 1), 0),
+            }
+        }
+
+        /// Puts samples of these seconds into memory.
+        fn sample(&self, seconds: std::ops::Range<u64>) {
+            let mut sampler = Sampler::default();
+            let mut memory = self.shared.memory.lock();
+            for nth in seconds {
+                let batch = sampler.batch(State::default().read(9));
+                memory.write(self.seconds + nth, &batch, &[]).unwrap();
+            }
+        }
+
+        fn kinds(&self) -> Vec<EventKind> {
+            let mut watch = self.events.watch(Since::Number(0));
+            std::iter::from_fn(|| watch.try_next())
+                .map(|event| event.kind)
+                .collect()
+        }
+
+        /// The seconds of which there is something.
+        fn seconds(&self) -> usize {
+            let query = HistoryQuery {
+                since: Some(self.seconds.to_string()),
+                step: Some("1s".to_owned()),
+                ..HistoryQuery::default()
+            };
+            let history = self.shared.history(&query).unwrap();
+            let up = history.subjects.first().map(|its| &its.figures["ready"]);
+            match up {
+                Some(history::FigureHistory::Gauge { mean, .. }) => mean.iter().flatten().count(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    impl Keeper<'_> {
+        fn turn(&mut self, is_end: bool) -> Result<(), String> {
+            let outcome = self.copy(is_end);
+            let shown = outcome.as_ref().map_err(ToString::to_string).copied();
+            self.report(outcome);
+            shown
+        }
+    }
+
+    #[test]
+    fn what_came_while_the_file_failed_is_in_it_afterwards() {
+        let world = World::new();
+        let mut keeper = world.keeper();
+        world.sample(0..5);
+        for _ in 0..2 {
+            let why = keeper.turn(false).unwrap_err();
+            assert!(why.contains("No such file or directory"), "{why}");
+        }
+        assert!(keeper.file.state.lock().error.is_some());
+        assert_eq!(world.kinds(), [EventKind::HistoryFailed]);
+        // Answers do not wait for the file.
+        assert_eq!(world.seconds(), 5);
+        fs::create_dir(&world.dir).unwrap();
+        world.sample(5..9);
+        keeper.turn(false).unwrap();
+        assert_eq!(
+            world.kinds(),
+            [EventKind::HistoryFailed, EventKind::HistoryRestored]
+        );
+        assert_eq!(world.seconds(), 9);
+        keeper.turn(true).unwrap();
+        drop(keeper);
+        let store = open_to_read(world.file()).unwrap();
+        assert_eq!(store.last(), Some(world.seconds + 8));
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_while_it_runs_is_begun_again() {
+        let world = World::new();
+        fs::create_dir(&world.dir).unwrap();
+        fs::write(world.file(), [b'x'; 9_000]).unwrap();
+        let mut keeper = world.keeper();
+        world.sample(0..5);
+        keeper.turn(false).unwrap();
+        assert_eq!(world.kinds(), [EventKind::HistoryDamaged]);
+        assert_eq!(world.seconds(), 5);
+        let names = fs::read_dir(&world.dir).unwrap().flatten();
+        let aside = names.filter(|its| its.file_name().to_string_lossy().contains(".corrupt-"));
+        assert_eq!(aside.count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_removed_is_made_again_and_a_look_that_hangs_stops_no_other() {
+        let world = World::new();
+        fs::create_dir(&world.dir).unwrap();
+        let mut keeper = world.keeper();
+        world.sample(0..5);
+        keeper.turn(false).unwrap();
+        fs::remove_file(world.file()).unwrap();
+        world.sample(5..7);
+        keeper.turn(true).unwrap();
+        assert_eq!(world.seconds(), 7);
+        drop(keeper);
+        // Another one has all that memory has.
+        let store = open_to_read(world.file()).unwrap();
+        assert_eq!(store.last(), Some(world.seconds + 6));
+        let span = store.span().unwrap();
+        assert_eq!(span, world.shared.memory.lock().span().unwrap());
+        // A look that hangs: others are answered without the file.
+        world.shared.looks.lock().push(0);
+        while !super::super::is_slow(0) {
+            std::thread::yield_now();
+        }
+        assert!(world.shared.look().is_err());
+        assert_eq!(world.seconds(), 7);
+    }
+}
