@@ -127,6 +127,11 @@ pub trait Kernel {
     /// that its peer has not read.
     fn unsent(&self, socket: &Socket) -> u32;
 
+    /// What TCP knows of a connection; `None` for a Unix socket.
+    fn tcp_info(&self, _socket: &Socket) -> Option<TcpInfo> {
+        None
+    }
+
     /// Bytes of the kernel's memory that the buffers of a TCP socket hold.
     fn memory(&self, socket: &Socket) -> u32;
 
@@ -249,6 +254,17 @@ impl Socket {
     pub fn raw(&self) -> i32 {
         self.0
     }
+}
+
+/// What TCP knows of a connection (tcp(7), TCP_INFO).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// The smoothed round-trip time, in microseconds.
+    pub rtt_us: u32,
+    /// Segments that were sent again, since the connection began.
+    pub retransmits: u32,
+    /// Segments that were sent, not acknowledged, and taken for lost when this was asked.
+    pub lost: u32,
 }
 
 /// The number of a buffer in a worker's arena.

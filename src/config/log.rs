@@ -5,10 +5,11 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::codec::{Codec, list, named, number, spelled};
+use super::codec::{Codec, duration, list, named, number, spelled, truth};
 use super::reader::{At, Reader};
 use super::table::{Shape, settings, words};
 use super::text::Text;
@@ -34,6 +35,10 @@ settings! {
         pub only: LogOnly = LogOnly::All => only();
         /// One of so many sessions that both sides closed in order gets a line; all others do.
         pub sample: NonZeroU32 = NonZeroU32::MIN => number(values::SAMPLE);
+        /// Whether a session gets a line at its start too, when it is connected to its backend.
+        pub start: bool = false => truth();
+        /// How often a session gets a line while it is open.
+        pub progress: Option<Duration> = None => duration(values::PROGRESS).or("off");
         /// The fields of a line, in this order; "standard" stands for those without a choice.
         pub fields: Vec<LogField> = vec![LogField::Standard]
             => list(named("field", &LogField::ALL));
@@ -48,6 +53,15 @@ impl Shape for AccessLog {
     }
 
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        if self.only != LogOnly::All {
+            let why = "expected `only: \"all\"` with it: how a session ends is not known before";
+            for setting in ["start", "progress"] {
+                let is_off = at.says(setting, "off") || (setting == "start" && !self.start);
+                if !is_off {
+                    reader.wrong(at, setting, why);
+                }
+            }
+        }
         let is_empty = |name| {
             let field = at.value.field(name);
             field.is_some_and(|value| matches!(&value.kind, Kind::List(all) if all.is_empty()))
@@ -83,14 +97,35 @@ impl AccessLog {
     /// The fields of a line, with those that [`LogField::Standard`] stands for in its place.
     #[must_use]
     pub fn written_fields(&self) -> Vec<LogField> {
+        let has_events = self.start || self.progress.is_some();
+        let standard = match has_events {
+            true => &STANDARD[..],
+            false => &STANDARD[..STANDARD.len() - 1],
+        };
         let each = self.fields.iter().flat_map(|field| {
             if *field == LogField::Standard {
-                &STANDARD[..]
+                standard
             } else {
                 std::slice::from_ref(field)
             }
         });
         each.copied().collect()
+    }
+}
+
+impl LogField {
+    /// Whether it is what TCP knows of a connection.
+    #[must_use]
+    pub fn is_of_tcp(self) -> bool {
+        matches!(
+            self,
+            Self::ClientRttUs
+                | Self::ClientRetransmits
+                | Self::ClientLost
+                | Self::BackendRttUs
+                | Self::BackendRetransmits
+                | Self::BackendLost
+        )
     }
 }
 
@@ -261,13 +296,30 @@ words! {
         AttemptsList = "attempts_list",
         /// The rule in dry run that would have refused the client, where there is one.
         DryRun = "dry_run",
+        /// What happened: the session began, goes on, or ended.
+        Event = "event",
         /// How many sessions the line stands for.
         Sample = "sample",
+        /// The status of the backend's first answer, where that is HTTP/1.
+        Status = "status",
+        /// The round-trip time to the client at the end.
+        ClientRttUs = "client_rtt_us",
+        /// Segments that were sent to the client again.
+        ClientRetransmits = "client_retransmits",
+        /// Segments to the client that were lost at the end.
+        ClientLost = "client_lost",
+        /// The round-trip time to the backend at the end.
+        BackendRttUs = "backend_rtt_us",
+        /// Segments that were sent to the backend again.
+        BackendRetransmits = "backend_retransmits",
+        /// Segments to the backend that were lost at the end.
+        BackendLost = "backend_lost",
     }
 }
 
-/// What [`LogField::Standard`] stands for, in its order.
-const STANDARD: [LogField; 18] = [
+/// What [`LogField::Standard`] stands for, in its order. The last one only where sessions get other
+/// lines than that of their end.
+const STANDARD: [LogField; 19] = [
     LogField::Time,
     LogField::Session,
     LogField::Listener,
@@ -286,4 +338,5 @@ const STANDARD: [LogField; 18] = [
     LogField::Reason,
     LogField::AttemptsList,
     LogField::DryRun,
+    LogField::Event,
 ];

@@ -36,7 +36,7 @@ pub(super) use check::{
 };
 pub(crate) use duration::written;
 pub use duration::{
-    BAN, Bounds, CHECK_INTERVAL, DEADLINE, DECAY, EJECTION, GRACE, HISTORY_KEPT, HORIZON,
+    BAN, Bounds, CHECK_INTERVAL, DEADLINE, DECAY, EJECTION, GRACE, HISTORY_KEPT, HORIZON, PROGRESS,
     QUEUE_WAIT, REFRESH, SECONDS_KEPT, TTL,
 };
 pub(super) use duration::{DAY, HOUR, MINUTE, SECOND, between, duration_of};

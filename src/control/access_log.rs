@@ -15,10 +15,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File;
 
-use crate::config::{AccessLog, LogOnly, LogSink};
+use crate::config::{AccessLog, LogField, LogOnly, LogSink};
 use crate::session::CloseReason;
 use crate::sys::{self, Doorbell};
-use crate::time::SECOND;
+use crate::time::{SECOND, nanos};
 use crate::wording::plural;
 use crate::worker::{LogRule, Record, Stats};
 
@@ -74,7 +74,7 @@ impl Sink {
     }
 }
 
-/// Which sessions get a line.
+/// Which sessions get a line, and what workers ask for it.
 pub(super) fn rule(log: &AccessLog) -> LogRule {
     let takes = |reason: &CloseReason| match &log.only {
         LogOnly::All => true,
@@ -82,7 +82,13 @@ pub(super) fn rule(log: &AccessLog) -> LogRule {
         LogOnly::Reasons(reasons) => reasons.contains(reason),
     };
     let reasons = CloseReason::ALL.into_iter().filter(takes);
-    LogRule::new(reasons, log.sample.get())
+    let fields = log.written_fields();
+    let mut rule = LogRule::new(reasons, log.sample.get());
+    rule.status = fields.contains(&LogField::Status);
+    rule.tcp_info = fields.iter().any(|field| field.is_of_tcp());
+    rule.start = log.start;
+    rule.progress = log.progress.map(nanos);
+    rule
 }
 
 fn open(to: &LogSink) -> io::Result<fs::File> {

@@ -35,7 +35,7 @@ use crate::address::Address;
 use crate::fault::Fault;
 use crate::kernel::{
     BUFFER_BYTES, Buffer, BufferId, Completion, Done, Errno, Interest, Kernel, Manner, Pipe,
-    Pumped, RECV_BYTES_MAX, Sleeper, Socket, Usage,
+    Pumped, RECV_BYTES_MAX, Sleeper, Socket, TcpInfo, Usage,
 };
 use crate::origin::Origin;
 use crate::sys;
@@ -496,6 +496,10 @@ impl Kernel for Ring {
         sys::unsent(socket)
     }
 
+    fn tcp_info(&self, socket: &Socket) -> Option<TcpInfo> {
+        sys::tcp_info(socket)
+    }
+
     fn memory(&self, socket: &Socket) -> u32 {
         sys::socket_memory(socket)
     }
@@ -573,14 +577,11 @@ impl std::fmt::Debug for Ring {
     }
 }
 
-/// Answers of io_uring_enter(2) that are no faults: the wait timed out, a signal came, or the
-/// kernel wants completions taken first or has no memory just now.
+/// No fault: the wait timed out, a signal came, completions must go first, or memory is short.
 fn is_passing(error: &std::io::Error) -> bool {
-    let errno = error.raw_os_error().unwrap_or(0);
-    matches!(
-        errno,
-        libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM
-    )
+    use libc::{EAGAIN, EBUSY, EINTR, ENOMEM, ETIME};
+    let errno = error.raw_os_error();
+    matches!(errno, Some(ETIME | EINTR | EBUSY | EAGAIN | ENOMEM))
 }
 
 const POLLIN: u32 = libc::POLLIN as u32;

@@ -41,7 +41,7 @@ pub use view::{SessionState, View};
 use watching::Watch;
 
 use crate::guard::Pacing;
-use crate::kernel::Manner;
+use crate::kernel::{Buffer, Manner};
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Side};
 
@@ -454,13 +454,14 @@ impl Session {
         cx.ops.push_back(Op::Visit(visit, after));
     }
 
-    fn touch(&mut self, from: Side, cx: &mut Context<'_>) {
+    /// Bytes came from a side, in this buffer unless they were passed on without one.
+    fn touch(&mut self, from: Side, first: Option<Buffer>, cx: &mut Context<'_>) {
         if self.state != SessionState::Open {
             // While connecting, the attempt's start stands in `active_at`.
             return;
         }
         if from == Side::Backend {
-            self.on_answer(cx);
+            self.on_answer(first, cx);
         }
         self.active_at = cx.now;
     }
@@ -474,12 +475,12 @@ impl Session {
     }
 
     /// Bytes of the backend: an answer, or, close behind others, a stream.
-    fn on_answer(&mut self, cx: &mut Context<'_>) {
+    fn on_answer(&mut self, first: Option<Buffer>, cx: &mut Context<'_>) {
         let gap = cx.now.saturating_sub(self.active_at);
         if self.first_byte_at == 0 {
             self.first_byte_at = cx.now;
             self.answer += gap;
-            cx.ops.push_back(Op::Answered);
+            cx.ops.push_back(Op::Answered(first));
         } else if std::mem::take(&mut self.asked) {
             cx.ops.push_back(Op::Replied);
         } else if cx.limits.watches_work && gap <= STREAM_GAP {

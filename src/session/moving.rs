@@ -10,7 +10,7 @@ use super::{CloseReason, Context, Op, Session, SessionState, Side};
 
 impl Session {
     pub(super) fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
-        self.touch(from, cx);
+        self.touch(from, Some(buffer), cx);
         Self::charge(from, buffer.len, cx);
         let peeking = self.state == SessionState::Peeking;
         let half = self.half(from);
@@ -142,7 +142,7 @@ impl Session {
     /// Bytes moved from one side to the other.
     pub(super) fn on_moved(&mut self, from: Side, moved: Pumped, cx: &mut Context<'_>) {
         if moved.pulled > 0 {
-            self.touch(from, cx);
+            self.touch(from, None, cx);
             Self::charge(from, moved.pulled, cx);
         }
         if moved.pushed > 0 {

@@ -59,8 +59,8 @@ pub enum Op {
     /// Close the backend's socket: the attempt failed by this.
     Abandon(Fault),
 
-    /// The backend's first byte came.
-    Answered,
+    /// The backend's first byte came, in this buffer unless it was passed on without one.
+    Answered(Option<Buffer>),
     /// The client sent more after the backend's first byte.
     Asked,
     /// The backend answered that.

@@ -18,6 +18,7 @@ mod process;
 mod seccomp;
 mod socket;
 mod syn_filter;
+mod tcp_info;
 mod unix;
 mod users;
 
@@ -61,5 +62,6 @@ pub use socket::{
     socket_address, socket_memory, unsent,
 };
 pub use syn_filter::{SynMaps, attach_classic, detach_filter};
+pub use tcp_info::tcp_info;
 pub use unix::{SocketFile, SocketPlace, SocketTarget};
 pub use users::{Account, user_id};

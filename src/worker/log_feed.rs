@@ -32,6 +32,14 @@ pub struct LogRule {
     reasons: u32,
     /// One of so many that both sides closed in order gets one.
     sample: u32,
+    /// Lines have the status of the backend's first answer.
+    pub status: bool,
+    /// Lines have what TCP knows of both connections.
+    pub tcp_info: bool,
+    /// A session gets a line at its start too.
+    pub start: bool,
+    /// A session gets a line each so many ns while it is open.
+    pub progress: Option<u64>,
 }
 
 impl LogRule {
@@ -43,26 +51,31 @@ impl LogRule {
         Self {
             reasons: bits.fold(0, |all, bit: u32| all | bit),
             sample: sample.max(1),
+            status: false,
+            tcp_info: false,
+            start: false,
+            progress: None,
         }
     }
 
-    /// Whether a session gets a line, by its worker and number. The answer is always the same for
-    /// one session: what picks it is its id alone.
+    /// Whether a session gets a line at its end, by its worker and number.
     #[must_use]
-    pub fn takes(self, (worker, number): (u32, u64), reason: CloseReason) -> bool {
-        if self.reasons & (1 << (reason as u32)) == 0 {
-            return false;
-        }
-        if !reason.is_orderly() {
-            return true;
-        }
+    pub fn takes(self, id: (u32, u64), reason: CloseReason) -> bool {
+        let is_named = self.reasons & (1 << (reason as u32)) != 0;
+        is_named && (!reason.is_orderly() || self.samples(id))
+    }
+
+    /// Whether a session is in the sample, by its worker and number. The answer is always the same
+    /// for one session: what picks it is its id alone.
+    #[must_use]
+    pub fn samples(self, (worker, number): (u32, u64)) -> bool {
         hash::mix(u64::from(worker) << 48 ^ number).is_multiple_of(self.sample.into())
     }
 
-    /// How many sessions the line of one that ended for this reason stands for.
+    /// How many sessions the line of one stands for that ended for this reason, or goes on.
     #[must_use]
-    pub fn stands_for(self, reason: CloseReason) -> u32 {
-        match reason.is_orderly() {
+    pub fn stands_for(self, reason: Option<CloseReason>) -> u32 {
+        match reason.is_none_or(CloseReason::is_orderly) {
             true => self.sample,
             false => 1,
         }
@@ -100,8 +113,8 @@ mod tests {
         };
         assert_ne!(of(0), of(1));
         assert_eq!(of(1), of(1));
-        assert_eq!(rule.stands_for(CloseReason::ClientClosed), 10);
-        assert_eq!(rule.stands_for(CloseReason::Killed), 1);
+        assert_eq!(rule.stands_for(Some(CloseReason::ClientClosed)), 10);
+        assert_eq!(rule.stands_for(Some(CloseReason::Killed)), 1);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod hoarders;
 mod lanes;
 mod latencies;
 mod log_feed;
+mod log_lines;
 mod metrics;
 mod numbers;
 mod preview;
@@ -64,11 +65,12 @@ use hoarders::Hoarders;
 use lanes::Lanes;
 pub use latencies::{Counts, LATENCIES, Latencies, LatencyCounts, Times};
 pub use log_feed::{LogFeed, LogRule};
+use log_lines::LogLines;
 pub use metrics::{Histograms, Number, Progress, Stats};
 pub use numbers::{NUMBERS, Numbers};
 pub use preview::{Preview, PreviewQuestion};
 pub use queue::Inbox;
-pub use report::{Command, Record};
+pub use report::{Command, LogEvent, Record};
 use sessions::Closing;
 pub use sessions::SessionInfo;
 use slot::Slot;
@@ -151,6 +153,7 @@ pub struct Worker<K> {
     /// When to look for places that come free without a call; [`NEVER`] while no client waits.
     look_at: u64,
     log: Option<LogFeed>,
+    log_lines: LogLines,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
     stall: Stall,
@@ -234,6 +237,7 @@ impl<K: Kernel> Worker<K> {
             mailbox: setup.mailbox,
             inboxes: setup.inboxes,
             look_at: NEVER,
+            log_lines: LogLines::of(setup.log.as_ref()),
             log: setup.log,
             stats: setup.stats,
             histograms: Box::default(),
@@ -273,6 +277,7 @@ impl<K: Kernel> Worker<K> {
         self.answer_calls();
         self.sweep_banned();
         self.close_hoarders();
+        self.log_progress();
         self.take_arrivals();
         if self.ports_changed || self.now >= self.ports_due {
             self.update_ports();
@@ -378,6 +383,7 @@ impl<K: Kernel> Worker<K> {
             .min(self.ban_sweep.due(self.now, self.snapshot.bans.added()))
             .min(self.held.next())
             .min(self.look_at)
+            .min(self.progress_due())
             .min(self.uncounted.turn_due())
             .min(self.stop.cuts_at())
     }

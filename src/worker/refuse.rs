@@ -10,7 +10,7 @@ use crate::session::{CloseReason, Summary};
 use crate::snapshot::Snapshot;
 
 use super::accept::Port;
-use super::{Record, Worker};
+use super::{LogEvent, Record, Worker};
 
 /// Why a client is refused, and what is done with it.
 pub(super) type Denial = (CloseReason, Action);
@@ -67,11 +67,13 @@ impl<K: Kernel> Worker<K> {
             backend: None,
             client,
             summary: Summary::refused(self.now),
-            closed_at: self.now,
-            reason,
+            at: self.now,
+            event: LogEvent::End(reason),
             dry_run: None,
             tries: None,
             connect_us: 0,
+            status: None,
+            tcp: None,
         }
     }
 }

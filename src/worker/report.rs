@@ -1,11 +1,13 @@
 //! Messages between workers and the control thread.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
 
 use crate::guard::DeniedBy;
+use crate::kernel::TcpInfo;
 use crate::pool::{Backend, Tally};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{LiveListener, Snapshot};
@@ -47,7 +49,18 @@ pub enum Command {
     Stop(Duration),
 }
 
-/// A session that has ended: its line in the access log.
+/// What has happened to a session that gets a line in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// It is connected to its backend.
+    Start,
+    /// It has been open for long.
+    Progress,
+    /// It has ended, for this reason.
+    End(CloseReason),
+}
+
+/// A line of a session in the access log.
 #[derive(Debug)]
 pub struct Record {
     /// Counts up within a worker.
@@ -62,14 +75,30 @@ pub struct Record {
     pub client: Option<std::net::SocketAddr>,
     /// Attempts, times and bytes.
     pub summary: Summary,
-    /// When it ended, in nanoseconds of the workers' clock.
-    pub closed_at: u64,
-    /// Why it ended.
-    pub reason: CloseReason,
+    /// When this happened, in nanoseconds of the workers' clock.
+    pub at: u64,
+    /// What happened.
+    pub event: LogEvent,
     /// The rule that would have refused its client if it were not in dry run.
     pub dry_run: Option<DeniedBy>,
     /// Its attempts that failed; `None`: none did.
     pub tries: Option<Box<Tries>>,
     /// How long the connect took that stood, in µs, if one did.
     pub connect_us: u32,
+    /// The status of the backend's first answer, if the log asks for it and that is HTTP/1.
+    pub status: Option<NonZeroU16>,
+    /// What TCP knew of the connection of the client, and of that of the backend, if the log asks
+    /// for it. Most logs do not: a record without it is small.
+    pub tcp: Option<Box<[Option<TcpInfo>; 2]>>,
+}
+
+impl Record {
+    /// Why the session ended; `None`: it goes on.
+    #[must_use]
+    pub fn reason(&self) -> Option<CloseReason> {
+        match self.event {
+            LogEvent::Start | LogEvent::Progress => None,
+            LogEvent::End(reason) => Some(reason),
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::time::{NEVER, nanos};
 use super::Worker;
 use super::filter::{SessionFilter, SessionId};
 use super::log_feed::LogFeed;
+use super::log_lines::LogLines;
 use super::slot::Slot;
 
 /// A session in a list.
@@ -233,6 +234,7 @@ impl<K: Kernel> Worker<K> {
             let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
             keys.into_iter().for_each(|key| self.learn_peer(key));
         }
+        self.log_lines = LogLines::of(log.as_ref());
         self.log = log;
     }
 

@@ -16,9 +16,9 @@ use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
 use super::lanes::Party;
+use super::log_lines::LineExtras;
 use super::queue::QueueEntry;
-use super::refuse::LINES_MAX;
-use super::{Record, Stats, Tries, Worker};
+use super::{LogEvent, Record, Stats, Tries, Worker};
 
 /// A session's place in the slab.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Slot {
     /// Its place at its source, if that is counted.
     held: Option<Held>,
     /// The rule that would have refused the client if it were not in dry run.
-    dry_run: Option<DeniedBy>,
+    pub(super) dry_run: Option<DeniedBy>,
     /// The keys that a backend is selected by.
     pub(super) keys: Keys,
     pub(super) backend: Option<Socket>,
@@ -289,17 +289,20 @@ impl<K: Kernel> Worker<K> {
             Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
             Op::Abandon(fault) => self.abandon(key, fault),
-            Op::Answered => self.on_answered(key),
+            Op::Answered(first) => self.on_answered(key, first),
             Op::Finish => self.finish(key),
         }
         None
     }
 
-    /// The backend's first byte came.
+    /// The backend's first byte came, in this buffer unless it was passed on without one.
     #[inline(never)]
-    fn on_answered(&mut self, key: usize) {
+    fn on_answered(&mut self, key: usize, first: Option<Buffer>) {
         let slot = &mut self.slots[key];
         let answer = slot.session.answer();
+        if let Some(first) = first {
+            self.log_lines.note_answer(key, self.kernel.bytes(first));
+        }
         let first_byte = self.now.saturating_sub(slot.session.opened_at());
         self.stats.latencies.first_byte.record(first_byte);
         let histogram = &mut self.histograms.first_byte;
@@ -415,6 +418,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(decision) = self.decisions.of(&mut slot) {
             decision.on_end(reason, &summary, self.now);
         }
+        let extras = self.end_extras(key, &slot, reason);
         for pipe in slot.pipes.into_iter().flatten() {
             self.kernel.return_pipe(pipe);
         }
@@ -445,42 +449,22 @@ impl<K: Kernel> Worker<K> {
 
         self.stats.closed[reason as usize].increment();
         self.measure(&summary);
-        let id = (self.id, slot.number);
-        if !self
-            .log
-            .as_ref()
-            .is_some_and(|log| log.rule.takes(id, reason))
-        {
-            return;
-        }
-        let stopped_early = slot.target.is_none()
-            && matches!(reason, CloseReason::FirstBytesTimeout | CloseReason::Banned);
-        if stopped_early && !self.refusals.takes(self.now, LINES_MAX) {
-            return self.stats.refusals_unlogged.increment();
-        }
-        let record = Record {
-            number: slot.number,
-            worker: self.id,
-            listener: slot.listener,
-            backend: slot.target,
-            client: slot.peer,
-            summary,
-            closed_at: self.now,
-            reason,
-            dry_run: slot.dry_run,
-            tries: slot.tries,
-            connect_us: slot.connect_us,
-        };
-        self.write_record(record);
-    }
-
-    /// Queues a line of the access log. A full queue drops it.
-    pub(super) fn write_record(&self, record: Record) {
-        let Some(log) = &self.log else { return };
-        if log.records.try_send(record).is_ok() {
-            self.kernel.wake(Sleeper::LogWriter);
-        } else {
-            self.stats.log_dropped.increment();
+        if let Some(LineExtras { status, tcp }) = extras {
+            self.write_record(Record {
+                number: slot.number,
+                worker: self.id,
+                listener: slot.listener,
+                backend: slot.target,
+                client: slot.peer,
+                summary,
+                at: self.now,
+                event: LogEvent::End(reason),
+                dry_run: slot.dry_run,
+                tries: slot.tries,
+                connect_us: slot.connect_us,
+                status,
+                tcp,
+            });
         }
     }
 
@@ -496,6 +480,8 @@ impl<K: Kernel> Worker<K> {
             decision.connected = Some(slot.connect_us);
         }
         self.timers.set(number(key), slot.deadline(self.now));
+        self.log_start(key);
+        let slot = &self.slots[key];
         if let Some(connect) = slot.session.connect_took() {
             self.stats.latencies.connect.record(connect);
             self.histograms.connect.saturating_record(connect / US);

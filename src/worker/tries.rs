@@ -7,7 +7,7 @@ use crate::kernel::Errno;
 use crate::pool::Backend;
 
 /// What failed attempts of a session leave. Most sessions have none: it is made by the first one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tries {
     /// Backends that are not tried again soon, as indices into the listener's pool.
     pub(super) tried: Vec<u16>,

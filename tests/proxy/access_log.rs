@@ -414,3 +414,69 @@ fn a_log_server_that_takes_nothing_stops_no_client() {
         balancer.finish();
     });
 }
+
+#[test]
+fn a_line_has_the_status_of_the_answer_and_what_tcp_knows_where_it_is_asked_for() {
+    watched(|| {
+        let answers = [
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            "220 smtp ready\r\n",
+        ];
+        let lines = answers.map(|answer| {
+            let backend = Backend::tcp("127.0.0.1:0", move |mut stream| {
+                std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+            });
+            let pool = format!("backends: [\"{}\"]", backend.address);
+            let log = "access_log: (to: \"-\", format: \"json\", fields: [\"status\", \
+                       \"client_rtt_us\", \"client_retransmits\", \"client_lost\", \
+                       \"backend_rtt_us\", \"backend_retransmits\", \"backend_lost\"])";
+            let balancer = Launch::with_pool(&pool).settings(log).start();
+            let mut client = balancer.connect();
+            let mut all = Vec::new();
+            std::io::Read::read_to_end(&mut client, &mut all).unwrap();
+            assert_eq!(all, answer.as_bytes());
+            drop(client);
+            let line = balancer.output().lines(1).remove(0);
+            balancer.finish();
+            serde_json::from_str::<serde_json::Value>(&line).unwrap()
+        });
+        assert_eq!(lines[0]["status"], 503);
+        assert!(lines[1]["status"].is_null());
+        for line in &lines {
+            for side in ["client", "backend"] {
+                assert!(
+                    line[format!("{side}_rtt_us")].as_u64().unwrap() > 0,
+                    "{line}"
+                );
+                assert!(line[format!("{side}_retransmits")].is_u64(), "{line}");
+                assert!(line[format!("{side}_lost")].is_u64(), "{line}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_session_has_lines_while_it_goes_on_where_that_is_asked_for() {
+    watched(|| {
+        let (backend, to) = peers::listen();
+        let pool = format!("backends: [\"{to}\"]");
+        let log = "access_log: (to: \"-\", start: true, progress: \"1s\")";
+        let balancer = Launch::with_pool(&pool).settings(log).start();
+        let (client, mut accepted) = peers::session(&balancer, &backend);
+        let lines = balancer.output().lines(2);
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut accepted);
+        accepted.shutdown(Shutdown::Write).unwrap();
+        // There may be more lines of its progress.
+        eventually("the last line says why it ended", || {
+            let all = balancer.output().all();
+            all.ends_with("worker=0 reason=client_closed event=end\n")
+        });
+        for (line, event) in lines.iter().zip(["start", "progress"]) {
+            assert!(line.contains(" session=0-1 "), "{line}");
+            let end = format!(" reason=- event={event}");
+            assert!(line.ends_with(&end), "{line}");
+        }
+        balancer.finish();
+    });
+}

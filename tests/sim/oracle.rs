@@ -246,7 +246,7 @@ impl FakeKernel {
         self.check_closes(record);
         let port = record.client.expect("every client has an address").port();
         let client = &self.conns[index(i32::from(port))];
-        let reason = record.reason;
+        let reason = record.reason().expect("lines of ends alone");
         self.trace.see(reason.as_str());
         if record.summary.queued.is_some() && record.summary.connect.is_some() {
             self.trace.see("client served after a wait");
@@ -304,7 +304,7 @@ impl FakeKernel {
         assert!(broke, "{reason}: {client:?} {backend:?}");
         check_deadline(record, self.queue_timeout(record.listener.id));
         if reason == CloseReason::Shutdown {
-            assert!(self.world.over_at.is_some_and(|at| at <= record.closed_at));
+            assert!(self.world.over_at.is_some_and(|at| at <= record.at));
         }
     }
 
@@ -418,9 +418,9 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
 
 /// No deadline comes early.
 fn check_deadline(record: &Record, queue_timeout: u64) {
-    let lasted = record.closed_at - record.summary.opened_at;
+    let lasted = record.at - record.summary.opened_at;
     let limits = &record.listener.limits;
-    let least = match record.reason {
+    let least = match record.reason().expect("lines of ends alone") {
         CloseReason::IdleTimeout => limits.idle,
         CloseReason::HalfClosedTimeout => limits.half_closed,
         CloseReason::SessionTimeout => limits.session,
@@ -450,7 +450,11 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::Banned
         | CloseReason::BackendDown => 0,
     };
-    assert!(lasted >= least, "{}: after {lasted} ns", record.reason);
+    assert!(
+        lasted >= least,
+        "{}: after {lasted} ns",
+        record.reason().expect("lines of ends alone")
+    );
     // After a backend that refuses at once, others that were not tried follow.
     let most = match limits.attempts {
         1 => 1,
@@ -466,7 +470,11 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
     let most = limits
         .session
         .saturating_add(peeking + queued + connecting + LATE_MAX);
-    assert!(lasted <= most, "{}: after {lasted} ns", record.reason);
+    assert!(
+        lasted <= most,
+        "{}: after {lasted} ns",
+        record.reason().expect("lines of ends alone")
+    );
 }
 
 /// Connect attempts of a session in all.

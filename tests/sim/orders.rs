@@ -239,7 +239,7 @@ impl FakeKernel {
             u32::from(record.summary.attempts) <= failed + 1,
             "{record:?}"
         );
-        let reason = record.reason;
+        let reason = record.reason().expect("lines of ends alone");
         let ordered = match reason {
             CloseReason::Killed | CloseReason::BackendDown => true,
             CloseReason::ClientClosed
@@ -270,7 +270,7 @@ impl FakeKernel {
             | CloseReason::Shutdown => false,
         };
         let meant = self.world.closes.iter().filter(|close| {
-            let reason_fits = close.reason == reason && close.at <= record.closed_at;
+            let reason_fits = close.reason == reason && close.at <= record.at;
             reason_fits && means(close, record)
         });
         assert!(!ordered || meant.count() > 0, "{reason} without an order");
@@ -278,7 +278,7 @@ impl FakeKernel {
         for close in &self.world.closes {
             let had = means(close, record) && was_so(close, record);
             assert!(
-                !had || record.closed_at < close.by.saturating_add(LATE_MAX),
+                !had || record.at < close.by.saturating_add(LATE_MAX),
                 "{} outlives an order: {close:?}",
                 record.number
             );
@@ -288,10 +288,10 @@ impl FakeKernel {
     /// A session of a banned client ends soon, and only such a one is closed as banned.
     fn check_bans(&self, record: &Record) {
         let client = record.client.expect("every client has an address").ip();
-        let (opened_at, closed_at) = (record.summary.opened_at, record.closed_at);
+        let (opened_at, closed_at) = (record.summary.opened_at, record.at);
         let bans = self.world.banned.iter().filter(|(ip, ..)| *ip == client);
         let is_banned = bans.clone().any(|(_, at, _)| *at <= closed_at);
-        let reason = record.reason;
+        let reason = record.reason().expect("lines of ends alone");
         assert!(
             reason != CloseReason::Banned || is_banned,
             "{client} is not banned"

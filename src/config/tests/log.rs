@@ -50,6 +50,14 @@ fn the_access_log_says_which_sessions_and_fields_it_has() {
             "fields: `client` is there twice: leave one out",
         ),
         (
+            "only: \"errors\", start: true",
+            "start: expected `only: \"all\"` with it: how a session ends is not known before",
+        ),
+        (
+            "progress: \"5m\", only: [\"killed\"]",
+            "progress: expected `only: \"all\"` with it",
+        ),
+        (
             "fields: []",
             "fields: expected a field: a line can't be without one",
         ),

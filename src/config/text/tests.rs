@@ -192,7 +192,6 @@ impl Chance<'_> {
         self.maybe(|_| NonZeroU32::new(limit)).flatten()
     }
 
-    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     fn config(&mut self) -> Config {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
         let default = Timeouts::default();
@@ -246,26 +245,7 @@ impl Chance<'_> {
             },
             trusted: self.prefixes(12),
             shutdown_grace: self.ms(0, 86_400_000),
-            access_log: self.maybe(|chance| AccessLog {
-                to: match chance.0.u32(..6) {
-                    0..2 => LogSink::Stdout,
-                    2..4 => LogSink::File(chance.path()),
-                    4 => LogSink::Syslog(chance.path()),
-                    _ => LogSink::Journald("/run/systemd/journal/socket".into()),
-                },
-                format: chance.pick(&LogFormat::ALL).1,
-                only: chance.pick(&[
-                    LogOnly::All,
-                    LogOnly::Errors,
-                    LogOnly::Reasons(vec![CloseReason::Killed, CloseReason::Stalled]),
-                ]),
-                sample: NonZeroU32::new(chance.0.u32(1..=1_000_000)).unwrap(),
-                fields: chance.pick(&[
-                    vec![LogField::Standard],
-                    vec![LogField::Sample, LogField::Standard],
-                    vec![LogField::Client, LogField::Reason],
-                ]),
-            }),
+            access_log: self.maybe(Self::access_log),
             log_format: self.pick(&RecordFormat::ALL).1,
             history: HistorySettings {
                 path: match self.maybe(Self::path) {
@@ -291,6 +271,35 @@ impl Chance<'_> {
             access_lists: access_lists.into_iter().map(Shared::from).collect(),
             listeners,
             pools: pools.into_iter().map(Shared::from).collect(),
+        }
+    }
+
+    fn access_log(&mut self) -> AccessLog {
+        let more = self.maybe(|it| (it.half(), it.maybe(|it| it.ms(1_000, 86_400_000))));
+        AccessLog {
+            to: match self.0.u32(..6) {
+                0..2 => LogSink::Stdout,
+                2..4 => LogSink::File(self.path()),
+                4 => LogSink::Syslog(self.path()),
+                _ => LogSink::Journald("/run/systemd/journal/socket".into()),
+            },
+            format: self.pick(&LogFormat::ALL).1,
+            only: match &more {
+                Some(_) => LogOnly::All,
+                None => self.pick(&[
+                    LogOnly::All,
+                    LogOnly::Errors,
+                    LogOnly::Reasons(vec![CloseReason::Killed, CloseReason::Stalled]),
+                ]),
+            },
+            start: more.is_some_and(|(start, _)| start),
+            progress: more.and_then(|(_, progress)| progress),
+            sample: NonZeroU32::new(self.0.u32(1..=1_000_000)).unwrap(),
+            fields: self.pick(&[
+                vec![LogField::Standard],
+                vec![LogField::Sample, LogField::Standard],
+                vec![LogField::Client, LogField::Reason],
+            ]),
         }
     }
 

@@ -28,6 +28,8 @@ pub const HORIZON: Bounds = Bounds {
 };
 /// Waits in a pool's queue, of which a twentieth is still a time.
 pub const QUEUE_WAIT: Bounds = between(20, HOUR);
+/// Times from one line of a session in the access log to the next.
+pub const PROGRESS: Bounds = between(SECOND, DAY);
 /// Times from probe to probe.
 pub const CHECK_INTERVAL: Bounds = DECAY;
 /// Times from one screen of `mahoraga top` to the next.

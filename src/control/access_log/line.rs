@@ -6,10 +6,11 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::config::{AccessLog, LogField, LogFormat, LogSink};
+use crate::kernel::TcpInfo;
 use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
-use crate::worker::{LogRule, Record};
+use crate::worker::{LogEvent, LogRule, Record};
 
 /// A connect that was made, as a line shows it.
 #[derive(Serialize)]
@@ -81,13 +82,14 @@ impl Layout {
 
 /// Writes the line of a session: the fields of the layout, each once, in all formats.
 pub(super) fn write_line(out: &mut String, record: &Record, layout: &Layout) {
-    let level = match record.reason.is_orderly() {
+    let is_ordinary = record.reason().is_none_or(CloseReason::is_orderly);
+    let level = match is_ordinary {
         true => Level::Info,
         false => Level::Notice,
     };
     match &layout.framing {
         Framing::Newline => {}
-        Framing::Syslog(head) => head.write(out, ended(record), level),
+        Framing::Syslog(head) => head.write(out, happened(record), level),
         Framing::Journald => out.push_str(JOURNAL_HEAD),
     }
     let mut line = Line {
@@ -114,8 +116,8 @@ pub(super) fn write_line(out: &mut String, record: &Record, layout: &Layout) {
     }
 }
 
-fn ended(record: &Record) -> SystemTime {
-    SystemTime::now() - between(record.closed_at, sys::monotonic())
+fn happened(record: &Record) -> SystemTime {
+    SystemTime::now() - between(record.at, sys::monotonic())
 }
 
 /// Where the fields of a line go.
@@ -149,7 +151,7 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
     let summary = &record.summary;
     let key = field.as_str();
     match field {
-        LogField::Time => line.text(key, humantime::format_rfc3339_millis(ended(record))),
+        LogField::Time => line.text(key, humantime::format_rfc3339_millis(happened(record))),
         LogField::Session => line.text(key, format_args!("{}-{}", record.worker, record.number)),
         LogField::Listener => line.text(key, &record.listener.name),
         LogField::Client => line.optional_text(key, record.client.as_ref()),
@@ -163,11 +165,11 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         LogField::QueuedUs => line.number(key, summary.queued.map(us)),
         LogField::ConnectUs => line.number(key, summary.connect.map(us)),
         LogField::FirstByteUs => line.number(key, summary.first_byte.map(us)),
-        LogField::TotalUs => line.number(key, Some(us(total(summary, record.closed_at)))),
+        LogField::TotalUs => line.number(key, Some(us(total(summary, record.at)))),
         LogField::BytesUp => line.number(key, Some(summary.delivered[0])),
         LogField::BytesDown => line.number(key, Some(summary.delivered[1])),
         LogField::Worker => line.number(key, Some(record.worker.into())),
-        LogField::Reason => line.text(key, record.reason),
+        LogField::Reason => line.optional_text(key, record.reason()),
         LogField::AttemptsList => line.attempts(key, &attempts(record)),
         LogField::DryRun => {
             if let Some(denied) = record.dry_run {
@@ -175,16 +177,37 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             }
         }
         LogField::Sample => {
-            let sessions = rule.stands_for(record.reason);
+            let sessions = rule.stands_for(record.reason());
             line.number(key, Some(sessions.into()));
+        }
+        LogField::Status => line.number(key, record.status.map(|code| code.get().into())),
+        LogField::ClientRttUs => line.number(key, tcp(record, 0, |tcp| tcp.rtt_us)),
+        LogField::ClientRetransmits => line.number(key, tcp(record, 0, |tcp| tcp.retransmits)),
+        LogField::ClientLost => line.number(key, tcp(record, 0, |tcp| tcp.lost)),
+        LogField::BackendRttUs => line.number(key, tcp(record, 1, |tcp| tcp.rtt_us)),
+        LogField::BackendRetransmits => line.number(key, tcp(record, 1, |tcp| tcp.retransmits)),
+        LogField::BackendLost => line.number(key, tcp(record, 1, |tcp| tcp.lost)),
+        LogField::Event => {
+            let event = match record.event {
+                LogEvent::Start => "start",
+                LogEvent::Progress => "progress",
+                LogEvent::End(_) => "end",
+            };
+            line.text(key, event);
         }
         // The layout has what it stands for.
         LogField::Standard => {}
     }
 }
 
-fn total(summary: &Summary, closed_at: u64) -> u64 {
-    closed_at.saturating_sub(summary.opened_at)
+/// A number of the connection of one side, the client's first.
+fn tcp(record: &Record, side: usize, number: fn(&TcpInfo) -> u32) -> Option<u64> {
+    let sides = record.tcp.as_ref()?;
+    sides[side].as_ref().map(|info| number(info).into())
+}
+
+fn total(summary: &Summary, at: u64) -> u64 {
+    at.saturating_sub(summary.opened_at)
 }
 
 fn us(ns: u64) -> u64 {

@@ -7,6 +7,8 @@
 //! that decides, and does not see the lines after it. HTTP/2 is [`Miss::Absent`]: its preface has
 //! the shape of a request (RFC 9113, section 3.4), but not the version.
 
+use std::num::NonZeroU16;
+
 use super::{Miss, Name};
 
 /// The path of the request's target, as it is written: neither its case nor its percent-encoding
@@ -27,6 +29,24 @@ pub fn host(first: &[u8]) -> Result<Name, Miss> {
         Target::Origin { .. } | Target::Asterisk => lines.field(b"host")?.ok_or(Miss::Absent)?,
     };
     host_of(authority).ok_or(Miss::Absent)
+}
+
+/// The status of an answer of HTTP/1 that begins with these bytes (RFC 9112, section 4); `None`:
+/// they are none, or too few.
+#[must_use]
+pub fn status(answer: &[u8]) -> Option<NonZeroU16> {
+    let rest = answer.strip_prefix(b"HTTP/1.")?;
+    let [minor, b' ', code @ .., end] = rest.get(..6)? else {
+        return None;
+    };
+    let is_number = minor.is_ascii_digit() && code.iter().all(u8::is_ascii_digit);
+    if !is_number || !matches!(end, b' ' | b'\r') {
+        return None;
+    }
+    let code = code
+        .iter()
+        .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    NonZeroU16::new(code).filter(|code| (100..600).contains(&code.get()))
 }
 
 /// The value of the first cookie of this name (RFC 6265, section 5.4), without the quotes that may

@@ -32,6 +32,28 @@ fn each_field_is_found_at_the_end_of_its_line() {
 }
 
 #[test]
+fn an_answer_has_a_status() {
+    let code = |answer: &str| status(answer.as_bytes()).map(NonZeroU16::get);
+    assert_eq!(code("HTTP/1.1 200 OK\r\n"), Some(200));
+    assert_eq!(code("HTTP/1.0 404\r\n"), Some(404));
+    assert_eq!(code("HTTP/1.1 599 "), Some(599));
+    for none in [
+        "",
+        "HTTP/1.1 20",
+        "HTTP/1.1 200",
+        "HTTP/1.1 2000 OK",
+        "HTTP/1.1 099 OK",
+        "HTTP/1.1 600 OK",
+        "HTTP/1.x 200 OK",
+        "HTTP/1.1  200 OK",
+        "HTTP/2.0 200 OK",
+        "SSH-2.0-OpenSSH_9.2p1",
+    ] {
+        assert_eq!(code(none), None, "{none}");
+    }
+}
+
+#[test]
 fn a_request_of_curl() {
     let first = b"GET /index.html HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: curl/7.88.1\r\n\
                   Accept: */*\r\nCookie: sid=1\r\n\r\n";
