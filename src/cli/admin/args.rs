@@ -180,7 +180,8 @@ configuration in force, and the exit code is 1.")]
   mahoraga top
   mahoraga top --interval 5s --admin http://127.0.0.1:9900 --token-file read.token
 
-? shows the keys. --json prints one line for each interval instead.")]
+Tab shows pools, listeners, sessions and bans. D drains the marked backend, R makes it ready,
+after a question. ? shows all keys. --json prints one line for each interval instead.")]
     Top(TopArgs),
     /// Show what figures were, by second, minute or hour, or past events
     #[command(after_help = "Examples:

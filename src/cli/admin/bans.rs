@@ -271,7 +271,7 @@ fn report(options: &ClientOptions, answer: &impl Serialize, what: &str) {
     let _ = print(&(line + "\n"));
 }
 
-fn table(bans: &[BanStatus], paint: Paint) -> String {
+pub(super) fn table(bans: &[BanStatus], paint: Paint) -> String {
     let mut table = Table::new(&[
         ("banned", Align::Left),
         ("by", Align::Left),

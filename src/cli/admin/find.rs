@@ -13,6 +13,15 @@ pub(super) struct BackendName {
 }
 
 impl BackendName {
+    /// A backend that an answer has.
+    pub(super) fn of(backend: &BackendStatus) -> Self {
+        Self {
+            pool: backend.pool.clone(),
+            backend: backend.name.clone(),
+            address: backend.address.clone(),
+        }
+    }
+
     /// Its path in the API.
     pub(super) fn path(&self) -> String {
         path(&["pools", &self.pool, "backends", &self.backend])

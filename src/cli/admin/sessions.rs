@@ -78,7 +78,7 @@ async fn target(client: &Client, args: &SessionsArgs) -> Result<String, ClientEr
     Ok(path(&["sessions"]) + &query(&filter))
 }
 
-fn table(sessions: &[SessionStatus], paint: Paint) -> String {
+pub(super) fn table(sessions: &[SessionStatus], paint: Paint) -> String {
     if sessions.is_empty() {
         return "no sessions\n".to_owned();
     }

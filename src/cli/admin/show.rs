@@ -401,7 +401,7 @@ fn sources(sources: &SourcesStatus) -> String {
     format!("sources      {known} of {room}{beyond}\n")
 }
 
-fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
+pub(super) fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
     let mut table = Table::new(&[
         ("listener", Align::Left),
         ("bind", Align::Left),
@@ -462,7 +462,7 @@ fn counts(all: &BTreeMap<String, u64>) -> String {
     all.collect::<Vec<_>>().join(", ")
 }
 
-fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
+pub(super) fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {
     let mut table = Table::new(&[
         ("pool", Align::Left),
         ("strategy", Align::Left),

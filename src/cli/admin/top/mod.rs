@@ -10,22 +10,28 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use hyper::Method;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, KeyEvent, KeyEventKind};
 use serde::Serialize;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::TopArgs;
-use super::client::{Client, ClientError, path};
+use super::client::{Client, ClientError, path, query};
 use super::events::Stream;
+use super::find::BackendName;
 use super::print;
 use super::table::Paint;
-use crate::admin::model::{BalancerEvent, HistogramStatus, PoolStatus, Status};
+use crate::admin::model::{
+    BalancerEvent, BanFilter, Changed, HistogramStatus, PoolStatus, SessionFilter, Status,
+};
+use crate::config::AdminState;
 use crate::sys;
-use keys::{Controls, Step};
-use model::{Answers, Point, TopModel};
+use keys::{Controls, Proposal, Step, View};
+use model::{Answers, Listed, Point, TopModel};
 
 /// Draws until the user quits. A balancer that can't be reached at the start is an error; if it is
 /// lost later, this waits for it.
@@ -39,19 +45,18 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), ClientError> {
         return Err(ClientError::Usage(why.to_owned()));
     }
     let mut model = TopModel::default();
-    model.take(sample(&client).await?);
+    model.take(sample(&client, View::default()).await?);
     let (send, mut messages) = mpsc::channel(MESSAGES);
-    tokio::spawn(sample_each(
-        Arc::clone(&client),
-        args.interval,
-        send.clone(),
-    ));
-    tokio::spawn(follow_events(client, send.clone()));
+    let (shown, view) = watch::channel(View::default());
+    let sampling = sample_each(Arc::clone(&client), args.interval, view, send.clone());
+    tokio::spawn(sampling);
+    tokio::spawn(follow_events(Arc::clone(&client), send.clone()));
     tokio::spawn(until_signalled(send.clone())?);
     let mut screen = Screen::open()?;
+    let keys = send.clone();
     thread::Builder::new()
         .name("keys".to_owned())
-        .spawn(move || read_keys(&send))?;
+        .spawn(move || read_keys(&keys))?;
     let colour = Paint::of_stdout().0;
     let mut controls = Controls::default();
     loop {
@@ -61,11 +66,46 @@ pub(super) async fn top(args: &TopArgs) -> Result<(), ClientError> {
         let Some(message) = messages.recv().await else {
             return Ok(());
         };
-        let step = on_message(message, &mut model, &mut controls)?;
-        if step == Step::Quit {
-            return Ok(());
+        match on_message(message, &mut model, &mut controls)? {
+            Step::Stay => {}
+            Step::Quit => return Ok(()),
+            Step::Show => drop(shown.send(controls.view)),
+            Step::Propose(to) => controls.proposal = proposal(&model, &controls, to),
+            Step::Confirm => {
+                if let Some(proposal) = controls.proposal.take() {
+                    tokio::spawn(change(Arc::clone(&client), proposal, send.clone()));
+                }
+            }
         }
     }
+}
+
+/// The change of the backend that is marked, if there is one.
+fn proposal(model: &TopModel, controls: &Controls, to: AdminState) -> Option<Proposal> {
+    let rows = model.rows(controls.order, &controls.filter);
+    let marked = rows.get(controls.marked.min(rows.len().saturating_sub(1)))?;
+    Some(Proposal {
+        backend: BackendName::of(marked.backend),
+        connections: marked.backend.connections,
+        to,
+    })
+}
+
+/// Makes a change that the user has said yes to, and reports what became of it.
+async fn change(client: Arc<Client>, proposal: Proposal, to: mpsc::Sender<Message>) {
+    let (path, name) = (proposal.backend.path(), proposal.backend.written());
+    let body = json!({ "state": proposal.to });
+    let changed = client.send::<Changed>(Method::PATCH, &path, &body).await;
+    let notice = match changed {
+        Ok(changed) if changed.changed => {
+            let state = proposal.to.as_str();
+            format!("{name}: {state} (snapshot {})", changed.snapshot)
+        }
+        Ok(_) => format!("{name}: nothing has changed"),
+        Err(error) => format!("{name} is unchanged: {error}"),
+    };
+    // The screen may be closed.
+    let _ = to.send(Message::Changed(notice)).await;
 }
 
 /// Whatever changes the screen.
@@ -81,6 +121,8 @@ enum Message {
     Event(BalancerEvent),
     /// The user pressed a key.
     Pressed(KeyEvent),
+    /// What became of a change.
+    Changed(String),
     /// The terminal has another size.
     Resized,
     /// A signal ends the program.
@@ -106,32 +148,64 @@ fn on_message(
         Message::Unreachable(why) => model.set_unreachable(why),
         Message::EventsBegin => model.clear_events(),
         Message::Event(event) => model.push_event(event),
+        Message::Changed(notice) => controls.notice = Some(notice),
         Message::Resized => {}
     }
     Ok(Step::Stay)
 }
 
-async fn sample(client: &Client) -> Result<Answers, ClientError> {
+async fn sample(client: &Client, view: View) -> Result<Answers, ClientError> {
     let status: Status = client.get(&path(&["status"])).await?;
     let pools: Vec<PoolStatus> = client.get(&path(&["pools"])).await?;
     let histograms: Vec<HistogramStatus> = client.get(&path(&["histograms"])).await?;
+    let listed = match view {
+        View::Backends | View::Pools => Listed::Nothing,
+        View::Listeners => Listed::Listeners(client.get(&path(&["listeners"])).await?),
+        View::Sessions => {
+            let filter = SessionFilter {
+                limit: Some(LISTED),
+                ..SessionFilter::default()
+            };
+            let sessions = path(&["sessions"]) + &query(&filter);
+            Listed::Sessions(client.get(&sessions).await?)
+        }
+        View::Bans => {
+            let filter = BanFilter {
+                limit: Some(LISTED),
+                ..BanFilter::default()
+            };
+            Listed::Bans(client.get(&(path(&["bans"]) + &query(&filter))).await?)
+        }
+    };
     Ok(Answers {
         at: sys::monotonic(),
         status,
         pools,
         histograms,
+        listed,
     })
 }
 
-/// Takes a sample each interval, and goes on after failures.
-async fn sample_each(client: Arc<Client>, every: Duration, to: mpsc::Sender<Message>) {
+/// Takes a sample each interval, and when the view changes, and goes on after failures.
+async fn sample_each(
+    client: Arc<Client>,
+    every: Duration,
+    mut view: watch::Receiver<View>,
+    to: mpsc::Sender<Message>,
+) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is due at once, and its sample is taken already.
     ticks.tick().await;
     loop {
-        ticks.tick().await;
-        let message = match sample(&client).await {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            changed = view.changed() => if changed.is_err() {
+                return;
+            },
+        }
+        let shown = *view.borrow_and_update();
+        let message = match sample(&client, shown).await {
             Ok(sample) => Message::Sampled(Box::new(sample)),
             Err(error) => Message::Unreachable(error.to_string()),
         };
@@ -235,7 +309,7 @@ async fn lines(client: &Client, every: Duration) -> Result<(), ClientError> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let rates = model.take(sample(client).await?);
+        let rates = model.take(sample(client, View::default()).await?);
         let (Some(rates), Some(sample)) = (rates, model.last()) else {
             continue;
         };
@@ -254,6 +328,8 @@ async fn lines(client: &Client, every: Duration) -> Result<(), ClientError> {
 
 /// Messages that wait to be drawn. Beyond that their senders wait.
 const MESSAGES: usize = 64;
+/// Sessions and bans that are listed at most: more than a screen shows.
+const LISTED: u32 = 200;
 /// Past events that are shown at first.
 const RECENT: u32 = 50;
 /// The pause before another attempt to follow the events.

@@ -4,7 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
-use crate::admin::model::{BackendStatus, BalancerEvent, HistogramStatus, PoolStatus, Status};
+use super::super::table::Paint;
+use super::super::{bans, sessions, show};
+use super::keys::View;
+use crate::admin::model::{
+    BackendStatus, BalancerEvent, BanStatus, HistogramStatus, ListenerStatus, PoolStatus,
+    SessionStatus, Status,
+};
 use crate::session::CloseReason;
 use crate::time::{per_second, seconds};
 
@@ -16,6 +22,19 @@ pub(super) struct Answers {
     pub(super) status: Status,
     pub(super) pools: Vec<PoolStatus>,
     pub(super) histograms: Vec<HistogramStatus>,
+    /// The figures of the view, where only that has them.
+    pub(super) listed: Listed,
+}
+
+/// What is asked for a view alone.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Listed {
+    /// The view needs nothing besides.
+    #[default]
+    Nothing,
+    Listeners(Vec<ListenerStatus>),
+    Sessions(Vec<SessionStatus>),
+    Bans(Vec<BanStatus>),
 }
 
 /// Rates between two samples, and the connections at the second one.
@@ -133,6 +152,20 @@ impl TopModel {
     pub(super) fn events(&self, n: usize) -> impl Iterator<Item = &BalancerEvent> {
         let skipped = self.events.len().saturating_sub(n);
         self.events.iter().skip(skipped)
+    }
+
+    /// The table of a view other than that of backends, as its command prints it; `None`: it was
+    /// not asked for yet.
+    pub(super) fn table(&self, view: View) -> Option<String> {
+        let last = self.last.as_ref()?;
+        let plain = Paint(false);
+        match (view, &last.listed) {
+            (View::Pools, _) => Some(show::pools_text(&last.pools, plain)),
+            (View::Listeners, Listed::Listeners(all)) => Some(show::listeners_text(all, plain)),
+            (View::Sessions, Listed::Sessions(all)) => Some(sessions::table(all, plain)),
+            (View::Bans, Listed::Bans(all)) => Some(bans::table(all, plain)),
+            _ => None,
+        }
     }
 
     /// The backends that match the filter, sorted. Equal ones keep the order of the configuration.
@@ -256,7 +289,7 @@ mod tests {
                 backends: backends.collect(),
                 ..PoolStatus::default()
             }],
-            histograms: Vec::new(),
+            ..Answers::default()
         }
     }
 

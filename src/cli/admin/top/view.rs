@@ -1,5 +1,5 @@
 //! Draws the screen of `top`. It fits in 80 columns and 24 lines; on fewer lines events are left
-//! out first.
+//! out first, and in fewer columns numbers of backends, before the state becomes too short.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,7 +11,7 @@ use super::super::events::line as event_line;
 use super::super::show::{PANIC, quantiles, stage, state_cell};
 use super::super::table::Tone;
 use super::super::units::{bytes, count, micros, plain, rate, span};
-use super::keys::{Controls, SORTS};
+use super::keys::{CHANGES, Controls, SORTS, View};
 use super::model::{Answers, BackendRow as Backend, Point, Sort, TopModel};
 use crate::wording::plural;
 
@@ -33,7 +33,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &TopModel, controls: &Controls,
         draw_times(frame, times, sample, look);
     }
     draw_rates(frame, rates, model, look);
-    draw_backends(frame, table, model, controls, look);
+    if controls.view == View::Backends {
+        draw_backends(frame, table, model, controls, look);
+    } else {
+        draw_listing(frame, table, model.table(controls.view), controls, look);
+    }
     draw_events(frame, last, model, look);
     frame.render_widget(footer(model, controls, look), foot);
     if controls.help {
@@ -161,61 +165,160 @@ fn draw_backends(
 ) {
     let rows = model.rows(controls.order, &controls.filter);
     let room = usize::from(area.height.saturating_sub(1));
-    let skipped = controls.skipped.min(rows.len().saturating_sub(room));
+    let (marked, skipped) = window(controls.marked, rows.len(), room);
     let part = if rows.len() > room {
         let last = (skipped + room).min(rows.len());
         format!("state ({}-{last} of {})", skipped + 1, rows.len())
     } else {
         "state".to_owned()
     };
-    let shown = rows
-        .iter()
-        .skip(skipped)
-        .take(room)
-        .map(|row| cells(row, look));
     let longest = rows
         .iter()
         .map(|row| row.name.chars().count())
         .max()
         .unwrap_or(0);
     let name = u16::try_from(longest.clamp(7, 24)).unwrap_or(24);
-    let widths = [
-        Constraint::Length(name),
-        Constraint::Fill(1),
-        Constraint::Length(7),
-        Constraint::Length(6),
-        Constraint::Length(5),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(7),
-        Constraint::Length(6),
-    ];
-    let heads = heads(part, controls);
+    let numbers = numbers_that_fit(area.width, name);
+    let mut widths = vec![Constraint::Length(name), Constraint::Fill(1)];
+    widths.extend(numbers.iter().map(|one| Constraint::Length(one.width)));
+    let mut heads = vec![Cell::from("backend"), Cell::from(part)];
+    heads.extend(numbers.iter().map(|one| right(head(one, controls))));
+    let shown = rows.iter().enumerate().skip(skipped).take(room);
+    let shown = shown.map(|(place, row)| {
+        let cells = Row::new(cells(row, &numbers, look));
+        match place == marked {
+            true => cells.style(look.marked()),
+            false => cells,
+        }
+    });
     let table = Table::new(shown, widths).header(Row::new(heads).style(look.strong()));
     frame.render_widget(table, area);
 }
 
-/// The headings of the backends, with a mark at the one that they are sorted by.
-fn heads(part: String, controls: &Controls) -> [Cell<'static>; 9] {
-    let mark = |by: Sort, name: &str| {
-        let sorts = controls.order.by == by && by != Sort::Place;
-        match (sorts, controls.order.reverse) {
-            (false, _) => name.to_owned(),
-            (true, false) => format!("{name}▾"),
-            (true, true) => format!("{name}▴"),
+/// The line that is marked, and how many lines above the window are not shown.
+fn window(marked: usize, lines: usize, room: usize) -> (usize, usize) {
+    let marked = marked.min(lines.saturating_sub(1));
+    let skipped = (marked + 1).saturating_sub(room);
+    (marked, skipped.min(lines.saturating_sub(room)))
+}
+
+/// A column of numbers of backends.
+struct Number {
+    head: &'static str,
+    sort: Option<Sort>,
+    width: u16,
+    /// Those with the least are left out first where there is no room.
+    rank: u8,
+    text: fn(&Backend<'_>) -> String,
+}
+
+const NUMBERS: [Number; 7] = [
+    Number {
+        head: "weight",
+        sort: Some(Sort::Weight),
+        width: 7,
+        rank: 1,
+        text: |row| row.backend.weight.to_string(),
+    },
+    Number {
+        head: "conns",
+        sort: Some(Sort::Connections),
+        width: 6,
+        rank: 6,
+        text: |row| count(row.backend.connections),
+    },
+    Number {
+        head: "wait",
+        sort: None,
+        width: 5,
+        rank: 0,
+        text: |row| count(row.backend.waiting),
+    },
+    Number {
+        head: "new/s",
+        sort: Some(Sort::New),
+        width: 6,
+        rank: 5,
+        text: |row| row.new_per_s.map(rate).unwrap_or_default(),
+    },
+    Number {
+        head: "B/s",
+        sort: Some(Sort::Bytes),
+        width: 6,
+        rank: 2,
+        text: |row| bytes(row.backend.traffic.per_s() as f64),
+    },
+    Number {
+        head: "answer",
+        sort: Some(Sort::Answer),
+        width: 7,
+        rank: 3,
+        text: |row| {
+            let answer = row.backend.answer_ms;
+            answer.map(|ms| micros(ms * 1e3)).unwrap_or_default()
+        },
+    },
+    Number {
+        head: "fails",
+        sort: Some(Sort::Failures),
+        width: 6,
+        rank: 4,
+        text: |row| count(row.backend.failures),
+    },
+];
+
+/// The columns of numbers that leave room for the name and the state.
+fn numbers_that_fit(width: u16, name: u16) -> Vec<&'static Number> {
+    let mut numbers: Vec<_> = NUMBERS.iter().collect();
+    let taken = |numbers: &[&Number]| numbers.iter().map(|one| one.width + 1).sum::<u16>();
+    while name + 1 + STATE_MIN + taken(&numbers) > width {
+        let least = (0..numbers.len()).min_by_key(|place| numbers[*place].rank);
+        let Some(least) = least else { break };
+        numbers.remove(least);
+    }
+    numbers
+}
+
+/// A table as its command prints it.
+fn draw_listing(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    table: Option<String>,
+    controls: &Controls,
+    look: Look,
+) {
+    let table = table.unwrap_or_else(|| "...".to_owned());
+    let mut lines = table.lines();
+    let head = lines.next().unwrap_or_default().to_owned();
+    let lines: Vec<_> = lines
+        .filter(|line| line.contains(&controls.filter))
+        .collect();
+    let room = usize::from(area.height.saturating_sub(1));
+    let (marked, skipped) = window(controls.marked, lines.len(), room);
+    let shown = lines.iter().enumerate().skip(skipped).take(room);
+    let shown = shown.map(|(place, line)| {
+        let line = Line::raw((*line).to_owned());
+        match place == marked {
+            true => line.style(look.marked()),
+            false => line,
         }
-    };
-    [
-        Cell::from("backend"),
-        Cell::from(part),
-        right(mark(Sort::Weight, "weight")),
-        right(mark(Sort::Connections, "conns")),
-        right("wait".to_owned()),
-        right(mark(Sort::New, "new/s")),
-        right(mark(Sort::Bytes, "B/s")),
-        right(mark(Sort::Answer, "answer")),
-        right(mark(Sort::Failures, "fails")),
-    ]
+    });
+    let head = Line::styled(head, look.strong());
+    let all: Vec<_> = std::iter::once(head).chain(shown).collect();
+    frame.render_widget(Paragraph::new(all), area);
+}
+
+/// The heading of a column, with a mark where backends are sorted by it.
+fn head(number: &Number, controls: &Controls) -> String {
+    let name = number.head;
+    match (
+        number.sort == Some(controls.order.by),
+        controls.order.reverse,
+    ) {
+        (false, _) => name.to_owned(),
+        (true, false) => format!("{name}▾"),
+        (true, true) => format!("{name}▴"),
+    }
 }
 
 /// A cell with its text on the right.
@@ -223,21 +326,14 @@ fn right(text: String) -> Cell<'static> {
     Cell::from(Line::raw(text).right_aligned())
 }
 
-fn cells(row: &Backend<'_>, look: Look) -> Row<'static> {
-    let one = row.backend;
-    let state = state_cell(one);
-    let answer = one.answer_ms.map(|ms| micros(ms * 1e3));
-    Row::new([
+fn cells(row: &Backend<'_>, numbers: &[&Number], look: Look) -> Vec<Cell<'static>> {
+    let state = state_cell(row.backend);
+    let mut cells = vec![
         Cell::from(plain(&row.name)),
         Cell::from(Span::styled(state.text, look.toned(state.tone))),
-        right(one.weight.to_string()),
-        right(count(one.connections)),
-        right(count(one.waiting)),
-        right(row.new_per_s.map(rate).unwrap_or_default()),
-        right(bytes(one.traffic.per_s() as f64)),
-        right(answer.unwrap_or_default()),
-        right(count(one.failures)),
-    ])
+    ];
+    cells.extend(numbers.iter().map(|one| right((one.text)(row))));
+    cells
 }
 
 fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &TopModel, look: Look) {
@@ -251,14 +347,25 @@ fn footer(model: &TopModel, controls: &Controls, look: Look) -> Line<'static> {
     if controls.typing {
         return Line::styled(format!("/{}_", plain(&controls.filter)), look.strong());
     }
+    if let Some(proposal) = &controls.proposal {
+        let text = format!("y/n? {}", plain(&proposal.question()));
+        return Line::styled(text, look.toned(Tone::Warning));
+    }
     if let Some(why) = model.unreachable() {
         let text = format!("reconnecting: {}", plain(why));
         return Line::styled(text, look.toned(Tone::Bad));
     }
+    if let Some(notice) = &controls.notice {
+        return Line::styled(plain(notice), look.toned(Tone::Warning));
+    }
     if controls.paused {
         return Line::styled("paused: press space to go on", look.toned(Tone::Warning));
     }
-    let keys = "q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
+    let keys = if controls.view == View::Backends {
+        "q quit  ? help  tab views  / filter  D drain  R ready  sort: p w c n b a f"
+    } else {
+        "q quit  ? help  tab views  1 backends 2 pools 3 listeners 4 sessions 5 bans"
+    };
     let filter = match controls.filter.as_str() {
         "" => String::new(),
         filter => format!("  only /{}", plain(filter)),
@@ -270,10 +377,13 @@ fn draw_help(frame: &mut Frame<'_>) {
     let mut lines = vec![
         "q, Esc, Ctrl-C  quit".to_owned(),
         "space           pause, and go on".to_owned(),
-        "/               show only backends with these letters".to_owned(),
-        "j, k, PgUp/PgDn scroll".to_owned(),
-        "r               reverse the order".to_owned(),
+        "/               show only lines with these letters".to_owned(),
+        "j, k, PgUp/PgDn mark another line".to_owned(),
+        "Tab, 1 to 5     backends, pools, listeners, sessions, bans".to_owned(),
+        "r               reverse the order of backends".to_owned(),
     ];
+    let changes = CHANGES.iter();
+    lines.extend(changes.map(|(key, _, what)| format!("{key}               {what}")));
     let sorts = SORTS.iter();
     lines.extend(sorts.map(|(key, _, what)| format!("{key}               sort by {what}")));
     let height = u16::try_from(lines.len()).unwrap_or(u16::MAX) + 2;
@@ -295,6 +405,11 @@ impl Look {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
+    /// Of the line that is marked.
+    fn marked(self) -> Style {
+        Style::new().add_modifier(Modifier::UNDERLINED)
+    }
+
     fn toned(self, tone: Tone) -> Style {
         let colour = match tone {
             Tone::Good => Color::Green,
@@ -311,6 +426,8 @@ impl Look {
     }
 }
 
+/// The least room for the state of a backend: `down: connection`.
+const STATE_MIN: u16 = 16;
 /// From this many lines on there is room for events.
 const ROOMY: u16 = 20;
 

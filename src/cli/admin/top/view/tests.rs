@@ -5,12 +5,13 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 
-use super::super::keys::Controls;
-use super::super::model::{Answers, TopModel};
+use super::super::super::find::BackendName;
+use super::super::keys::{Controls, Proposal};
+use super::super::model::{Answers, Listed, TopModel};
 use super::draw;
 use crate::admin::model::{
-    BackendStatus, BalancerEvent, HealthStatus, LatencyStatus, LatencyWindow, PoolStatus, Stage,
-    Status, TrafficStatus,
+    BackendStatus, BalancerEvent, HealthStatus, LatencyStatus, LatencyWindow, PoolStatus,
+    SessionStatus, Stage, Status, TrafficStatus,
 };
 use crate::config::AdminState;
 use crate::time::SECOND;
@@ -91,7 +92,7 @@ fn sample(second: u64) -> Answers {
             backends: vec![quick, down, slow],
             ..PoolStatus::default()
         }],
-        histograms: Vec::new(),
+        ..Answers::default()
     }
 }
 
@@ -114,7 +115,11 @@ fn model() -> TopModel {
 fn controls(keys: &str) -> Controls {
     let mut controls = Controls::default();
     for key in keys.chars() {
-        controls.on_key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE));
+        let code = match key {
+            '\n' => KeyCode::Enter,
+            letter => KeyCode::Char(letter),
+        };
+        controls.on_key(KeyEvent::new(code, KeyModifiers::NONE));
     }
     controls
 }
@@ -154,6 +159,80 @@ fn a_small_terminal_shows_what_it_can() {
         screen(size, &model(), "?");
         screen(size, &TopModel::default(), "");
     }
+}
+
+#[test]
+fn a_narrow_terminal_leaves_numbers_out_before_the_state() {
+    let got = screen((60, 24), &model(), "c");
+    assert_eq!(got[9..13].join("\n"), NARROW);
+    // However little room there is, a part of the state is there.
+    let got = screen((30, 24), &model(), "c");
+    assert_eq!(got[10], "web/app-1 up");
+}
+
+#[test]
+fn each_view_shows_what_its_command_does() {
+    let mut model = model();
+    let table = |model: &TopModel, keys: &str| {
+        let got = screen((80, 24), model, keys);
+        got[9..12].join("\n")
+    };
+    assert_eq!(table(&model, "2"), POOLS);
+    // It is asked for when the view is chosen.
+    assert_eq!(table(&model, "4"), "...\n\n");
+    let mut listed = sample(4);
+    let session = |id: &str, client: &str| SessionStatus {
+        id: id.to_owned(),
+        listener: "web".to_owned(),
+        pool: "web".to_owned(),
+        backend: Some("app-1".to_owned()),
+        client: Some(client.to_owned()),
+        ..SessionStatus::default()
+    };
+    let sessions = [("0-1", "192.0.2.1:5000"), ("0-2", "192.0.2.2:5000")];
+    let sessions = sessions.map(|(id, client)| session(id, client));
+    listed.listed = Listed::Sessions(sessions.into());
+    model.take(listed);
+    let got = table(&model, "4");
+    assert!(
+        got.lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("0-1  192.0.2.1:5000 "),
+        "{got}"
+    );
+    let got = table(&model, "4/0-2\n");
+    assert!(
+        got.lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("0-2  192.0.2.2:5000 "),
+        "{got}"
+    );
+}
+
+#[test]
+fn a_change_is_asked_about_and_reported_in_the_last_line() {
+    let model = model();
+    let mut controls = controls("c");
+    controls.proposal = Some(Proposal {
+        backend: BackendName::of(&backend("app-1", 1_234, 0)),
+        connections: 1_234,
+        to: AdminState::Drain,
+    });
+    let foot = |controls: &Controls| {
+        let mut terminal = Terminal::new(TestBackend::new(100, 24)).unwrap();
+        let draws = terminal.draw(|frame| draw(frame, &model, controls, false));
+        draws.unwrap();
+        let cells = terminal.backend().buffer().content();
+        let last = cells[cells.len() - 100..].iter().map(|cell| cell.symbol());
+        last.collect::<String>().trim_end().to_owned()
+    };
+    let want = "y/n? drain web/app-1: no new sessions, 1234 connections may end";
+    assert_eq!(foot(&controls), want);
+    controls.proposal = None;
+    controls.notice = Some("web/app-1: drain (snapshot 19)".to_owned());
+    assert_eq!(foot(&controls), "web/app-1: drain (snapshot 19)");
 }
 
 #[test]
@@ -246,26 +325,37 @@ events
 2026-01-02 03:04:04Z  web/app-4 is down: connection refused
 2026-01-02 03:04:05Z  web/app-5 is down: connection refused
 2026-01-02 03:04:06Z  web/app-6 is down: connection refused
-q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
+q quit  ? help  tab views  / filter  D drain  R ready  sort: p w c n b a f";
+
+const NARROW: &str = "\
+backend   state                 conns▾  new/s  answer  fails
+web/app-1 up                      1.2k   1.0k  1.2 ms      0
+web/app-3 ejected 23s               12     50  250 ms      0
+web/app-2 down: connection refu      0      0              7";
+
+const POOLS: &str = "\
+pool  in rotation  connections
+web        3 of 3            0
+";
 
 const SMALL: &str = "\
 backend   state (2-2 of 3)      weight  conns  wait new/s▾    B/s  answer  fails
 web/app-3 ejected 23s              256     12     4     50  12 kB  250 ms      0
-q quit  ? help  space pause  / filter  r reverse  sort: p w c n b a f";
+q quit  ? help  tab views  / filter  D drain  R ready  sort: p w c n b a f";
 
 const KEYS: &str = "\
-10 s  -   ┌ keys ────────────────────────────────────────────────────┐
-1 min 180 │q, Esc, Ctrl-C  quit                                      │
-all   180 │space           pause, and go on                          │
-          │/               show only backends with these letters     │
-backend   │j, k, PgUp/PgDn scroll                                    │wer  fails
-web/app-1 │r               reverse the order                         │ ms      0
-web/app-2 │p               sort by place in the configuration        │         7
-web/app-3 │w               sort by weight                            │ ms      0
+10 s  -   │space           pause, and go on                          │
+1 min 180 │/               show only lines with these letters        │
+all   180 │j, k, PgUp/PgDn mark another line                         │
+          │Tab, 1 to 5     backends, pools, listeners, sessions, bans│
+backend   │r               reverse the order of backends             │wer  fails
+web/app-1 │D               drain the marked backend                  │ ms      0
+web/app-2 │R               make it ready                             │         7
+web/app-3 │M               take it out of service                    │ ms      0
+          │p               sort by place in the configuration        │
+          │w               sort by weight                            │
           │c               sort by connections                       │
           │n               sort by new connections a second          │
           │b               sort by bytes a second                    │
-          │a               sort by answer time                       │
-          │f               sort by failures                          │
-events    └──────────────────────────────────────────────────────────┘
-2026-01-02 03:04:03Z  web/app-3 is down: connection refused";
+events    │a               sort by answer time                       │
+2026-01-02│f               sort by failures                          │";
