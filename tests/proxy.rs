@@ -105,6 +105,8 @@ mod privileges;
 mod process;
 #[path = "proxy/queue.rs"]
 mod queue;
+#[path = "proxy/regret.rs"]
+mod regret;
 #[path = "proxy/reload.rs"]
 mod reload;
 #[path = "proxy/reloads.rs"]

@@ -75,6 +75,9 @@ pub struct Status {
     /// discovery: a sentence each.
     #[serde(default)]
     pub alerts: Vec<String>,
+    /// What settings have cost clients since the start, a sentence each with the setting.
+    #[serde(default)]
+    pub regrets: Vec<String>,
     /// The access lists.
     #[serde(default)]
     pub access_lists: Vec<AccessListStatus>,
@@ -354,6 +357,9 @@ pub struct BackendStatus {
     /// Times that it was ejected.
     #[serde(default)]
     pub times_ejected: u64,
+    /// Ejections that ended while none of the probes since their begin had failed.
+    #[serde(default)]
+    pub ejection_regrets: u64,
     /// When it became what it is.
     #[serde(default)]
     pub last_change: Option<LastChange>,

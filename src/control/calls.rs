@@ -30,6 +30,7 @@ use super::balancer::Balancer;
 use super::declared::EndedOrder;
 use super::events::{Severity, Subject};
 use super::explain::{self, NameSource};
+use super::regrets;
 use super::reload::ReloadRequest;
 use super::replies::Answers;
 use super::roster::Member;
@@ -167,6 +168,7 @@ impl Balancer {
             history: self.history.status(),
             lacks: metrics.lacks(),
             alerts: self.alerts(),
+            regrets: regrets::sentences(stats, &self.roster),
             waiting: self.at_start.pending(self.in_force.declared.config()),
             latencies: metrics.recent.status(stats),
             reloads: self.reloading.status.clone(),
@@ -225,6 +227,7 @@ impl Balancer {
                 .or_else(|| failure.map(ToString::to_string))
                 .or_else(|| not_yet.map(str::to_owned)),
             ejected_until: member.ejection.until(),
+            ejection_regrets: member.ejection_regrets,
         }
     }
 

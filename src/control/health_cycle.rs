@@ -165,6 +165,7 @@ impl HealthCycle<'_> {
         let about = Subject::backend(&pool.name, &backend.name);
         let called = format_args!("backend `{}` of pool `{}`", backend.name, pool.name);
         for change in &changes {
+            self.note_regret(place, change, backend);
             let (severity, kind, message) = match *change {
                 EjectionChange::Ejected(until) => {
                     let time = written(between(now, until));
@@ -178,6 +179,29 @@ impl HealthCycle<'_> {
                 }
             };
             self.events.tell_one_of_many(severity, kind, about, message);
+        }
+    }
+
+    /// Counts an ejection that ends while none of the probes made since its begin has failed.
+    fn note_regret(&mut self, place: (usize, usize), change: &EjectionChange, backend: &Backend) {
+        let Some(member) = self.roster.at(place) else {
+            return;
+        };
+        let report = self.checks.report(member);
+        let probes = report.map(|report| (report.probes, report.failures));
+        let member = &mut self.roster.pools[place.0].members[place.1];
+        match change {
+            EjectionChange::Ejected(_) => {
+                let is_slow = backend.tally.ejected_for() == Some(Cause::Slow);
+                member.at_ejection = probes.filter(|_| !is_slow);
+            }
+            EjectionChange::Readmitted => {
+                let before = member.at_ejection.take();
+                let is_regretted = probes
+                    .zip(before)
+                    .is_some_and(|(now, before)| now.0 > before.0 && now.1 == before.1);
+                member.ejection_regrets += u64::from(is_regretted);
+            }
         }
     }
 

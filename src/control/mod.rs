@@ -34,6 +34,7 @@ mod preflight;
 mod publisher;
 mod recent;
 mod refusals;
+mod regrets;
 mod reload;
 mod remedy;
 mod replies;

@@ -19,7 +19,7 @@ use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell};
 use crate::wording::plural;
-use crate::worker::{Command, Inbox, LogFeed, Record, Setup, Stats, Worker};
+use crate::worker::{Command, IdleCuts, Inbox, LogFeed, Record, Setup, Stats, Worker};
 
 use super::bans::KeptBans;
 use super::listening::{self, Patience};
@@ -159,6 +159,7 @@ fn spawn_workers(
     // All of them before the first worker has a table of its own.
     let wakes = (0..count).map(|_| eventfd(true).map(Arc::new));
     let wakes: Arc<[Arc<OwnedFd>]> = wakes.collect::<Result<_, _>>()?;
+    let idle_cuts = Arc::new(IdleCuts::default());
     let inboxes: Arc<[Inbox]> = wakes.iter().map(|_| Inbox::default()).collect();
     for (worker, cpu) in (0u32..).zip(plan.cpus) {
         let own = |bound: &Bound| bound.of_worker(worker as usize).as_raw_fd();
@@ -177,6 +178,7 @@ fn spawn_workers(
             mailbox: commands,
             inboxes: Arc::clone(&inboxes),
             log: log.clone(),
+            idle_cuts: Arc::clone(&idle_cuts),
             stats: Arc::new(Stats::default()),
         };
         let (outlet, inlet) = descriptor_channel()?;

@@ -31,6 +31,8 @@ pub(super) struct MemberStatus {
     pub(super) checks_failed: u64,
     /// When its ejection ends, in ns of the workers' clock.
     pub(super) ejected_until: Option<u64>,
+    /// Ejections that ended while no probe had failed.
+    pub(super) ejection_regrets: u64,
 }
 
 pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerStatus> {
@@ -205,6 +207,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         down_s: seconds(past.down),
         state_s: state_s(&past),
         times_ejected: u64::from(tally.times_ejected()),
+        ejection_regrets: known.ejection_regrets,
         last_change: past.last_change.map(|(condition, at)| LastChange {
             to: condition.as_str().to_owned(),
             at: humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at))

@@ -34,7 +34,7 @@ pub use ejection::Cause;
 pub use history::{Condition, History, HistorySummary};
 pub use latency::{Latency, surely_times};
 pub use panic::Service;
-pub use queue::{Called, Queue, Ticket};
+pub use queue::{Called, Missed, Queue, Ticket};
 pub use slow_start::SlowStart;
 pub use sticky::StickyTable;
 pub use tally::{Ended, Outlook, Tally, Totals};

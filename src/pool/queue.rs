@@ -6,7 +6,7 @@
 //! or leaves, so that no other overtakes it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
@@ -17,9 +17,28 @@ use crate::time::nanos;
 /// The clients that wait for a place in one pool. Outlives snapshots.
 #[derive(Debug)]
 pub struct Queue {
-    /// How many clients wait or are called. Workers read it whenever a connection ends.
-    len: CachePadded<AtomicU32>,
+    /// What workers read whenever a connection ends.
+    counts: CachePadded<Counts>,
     line: Mutex<Line>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// How many clients wait or are called.
+    len: AtomicU32,
+    /// Clients that were refused in the last 100 ms, less those for whom a place came free since:
+    /// 12 bits of those that found the queue full, 12 of those that waited for too long, and 40 of
+    /// the time of the last one in ms of the workers' clock. 0: none.
+    missed: AtomicU64,
+}
+
+/// Why a client was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// The queue was full.
+    Full,
+    /// It waited for too long.
+    Late,
 }
 
 /// A client that waits.
@@ -68,7 +87,7 @@ impl Queue {
     #[must_use]
     pub fn new(settings: config::QueueLimits) -> Self {
         Self {
-            len: CachePadded::default(),
+            counts: CachePadded::default(),
             line: Mutex::new(Line {
                 settings,
                 waiting: BTreeMap::new(),
@@ -88,13 +107,57 @@ impl Queue {
     /// How many clients wait or are called.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.len.load(Ordering::SeqCst)
+        self.counts.len.load(Ordering::SeqCst)
     }
 
     /// Whether no client waits or is called, as is nearly always so.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// A client was refused, at this time in ms of the workers' clock.
+    pub fn note_missed(&self, why: Missed, now: u64) {
+        let one = match why {
+            Missed::Full => 1 << FULL_SHIFT,
+            Missed::Late => 1 << LATE_SHIFT,
+        };
+        let add = |missed: u64| {
+            let counts = if is_past(missed, now) {
+                0
+            } else {
+                missed & !TIME_MASK
+            };
+            // More than fit are as many as fit.
+            let is_at_most = (counts / one) & COUNT_MAX == COUNT_MAX;
+            let counts = if is_at_most { counts } else { counts + one };
+            Some(counts | (now & TIME_MASK))
+        };
+        let _ = self
+            .counts
+            .missed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// A place has come free, at this time in ms: a client that was refused less than 100 ms ago
+    /// would have had it. It is counted for one place only.
+    pub fn take_missed(&self, now: u64) -> Option<Missed> {
+        let missed = self.counts.missed.load(Ordering::Relaxed);
+        if missed & !TIME_MASK == 0 || is_past(missed, now) {
+            return None;
+        }
+        let (why, one) = match (missed >> FULL_SHIFT) & COUNT_MAX {
+            0 => (Missed::Late, 1 << LATE_SHIFT),
+            _ => (Missed::Full, 1 << FULL_SHIFT),
+        };
+        // Another worker that was quicker has taken it, or has refused another client.
+        let taken = self.counts.missed.compare_exchange(
+            missed,
+            missed - one,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        taken.ok().map(|_| why)
     }
 
     /// Adds a client at the end. Returns its number, and until when it may wait, in ns; `None`: the
@@ -166,7 +229,7 @@ impl Queue {
     }
 
     fn publish(&self, line: &Line) {
-        self.len.store(line.len(), Ordering::SeqCst);
+        self.counts.len.store(line.len(), Ordering::SeqCst);
     }
 }
 
@@ -204,6 +267,18 @@ impl Line {
 
 /// A standing queue divides the timeout by this.
 const OVERLOAD_PART: u64 = 20;
+
+/// Whether the last refusal is too long ago to be regretted.
+fn is_past(missed: u64, now: u64) -> bool {
+    (now & TIME_MASK).wrapping_sub(missed) & TIME_MASK > REGRET
+}
+
+/// A refusal is regretted if a place comes free within so many ms.
+const REGRET: u64 = 100;
+const TIME_MASK: u64 = (1 << 40) - 1;
+const LATE_SHIFT: u32 = 40;
+const FULL_SHIFT: u32 = 52;
+const COUNT_MAX: u64 = (1 << 12) - 1;
 
 #[cfg(test)]
 mod tests;

@@ -190,11 +190,13 @@ impl Decisions {
     /// Takes note of a client that was refused before it had a session.
     pub(super) fn on_refused(&mut self, refused: &Record) {
         let record = self.refused.begin(DecisionRecord {
-            opened_at: refused.closed_at,
+            opened_at: refused.at,
             client: refused.client,
             ..DecisionRecord::by(&refused.listener, refused.number)
         });
-        record.on_end(refused.reason, &refused.summary, refused.closed_at);
+        if let Some(reason) = refused.reason() {
+            record.on_end(reason, &refused.summary, refused.at);
+        }
     }
 
     /// Takes note of a selection, which was just made for this session.

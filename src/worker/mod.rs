@@ -27,6 +27,7 @@ mod numbers;
 mod preview;
 mod queue;
 mod refuse;
+mod regret;
 mod report;
 mod sessions;
 mod slot;
@@ -70,6 +71,7 @@ pub use metrics::{Histograms, Number, Progress, Stats};
 pub use numbers::{NUMBERS, Numbers};
 pub use preview::{Preview, PreviewQuestion};
 pub use queue::Inbox;
+pub use regret::IdleCuts;
 pub use report::{Command, LogEvent, Record};
 use sessions::Closing;
 pub use sessions::SessionInfo;
@@ -99,6 +101,8 @@ pub struct Setup {
     /// The queue of the access log, whose lines are dropped where it is full; `None` while the log
     /// is off.
     pub log: Option<LogFeed>,
+    /// Clients that the idle timeout cut lately, of all workers.
+    pub idle_cuts: Arc<IdleCuts>,
     /// The worker's counters, which any thread may read.
     pub stats: Arc<Stats>,
 }
@@ -154,6 +158,7 @@ pub struct Worker<K> {
     look_at: u64,
     log: Option<LogFeed>,
     log_lines: LogLines,
+    idle_cuts: Arc<IdleCuts>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
     stall: Stall,
@@ -239,6 +244,7 @@ impl<K: Kernel> Worker<K> {
             look_at: NEVER,
             log_lines: LogLines::of(setup.log.as_ref()),
             log: setup.log,
+            idle_cuts: setup.idle_cuts,
             stats: setup.stats,
             histograms: Box::default(),
             stall: Stall::new(now),

@@ -119,4 +119,10 @@ numbers! {
     /// Access log lines that the log did not take, as on a full disk. The control thread counts
     /// them, alone.
     counter log_unwritten,
+    /// Clients that came back within a second after the idle timeout had cut them.
+    counter idle_regrets,
+    /// Clients refused as `pool_full` for whom a place came free within 100 ms.
+    counter full_regrets,
+    /// Clients refused as `queue_timeout` for whom a place came free within 100 ms.
+    counter queue_regrets,
 }

@@ -147,6 +147,11 @@ impl<K: Kernel> Worker<K> {
         let session = Session::open(&mut cx);
         // Its decision is found by it, when the client may have gone.
         let peer = client.peer.or_else(|| self.kernel.peer(&client.socket));
+        if self.regrets_idle_cuts()
+            && let Some(peer) = peer
+        {
+            self.count_return(peer.ip(), listener.id);
+        }
         let keys = listener.plan.keys_without_bytes(peer);
         let key = self.slots.insert(Slot {
             session,
@@ -419,6 +424,10 @@ impl<K: Kernel> Worker<K> {
             decision.on_end(reason, &summary, self.now);
         }
         let extras = self.end_extras(key, &slot, reason);
+        self.note_regret(&slot, reason);
+        if slot.backend.is_some() {
+            self.count_missed(&slot);
+        }
         for pipe in slot.pipes.into_iter().flatten() {
             self.kernel.return_pipe(pipe);
         }

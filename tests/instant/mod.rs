@@ -58,6 +58,7 @@ impl Balancer {
             mailbox: never(),
             inboxes: [Inbox::default()].into(),
             log: Some(log.into()),
+            idle_cuts: Arc::default(),
             stats: Arc::new(Stats::default()),
         };
         let kernel = InstantKernel::new(clients, usize::from(crowd), step);

@@ -125,6 +125,7 @@ fn setup(
         mailbox,
         inboxes,
         log: Some(log.into()),
+        idle_cuts: Arc::default(),
         stats: Arc::default(),
     }
 }

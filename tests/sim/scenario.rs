@@ -75,6 +75,7 @@ impl Scenario {
             mailbox: commands,
             inboxes,
             log: Some(log.into()),
+            idle_cuts: Arc::default(),
             stats: Arc::default(),
         };
         Self::of(kernel, setup, records, plan.pools)

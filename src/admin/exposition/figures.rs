@@ -390,6 +390,11 @@ pub(super) static BACKEND: LazyLock<Group<BackendStatus>> = LazyLock::new(|| {
             "Times that it was ejected.",
             |its: &BackendStatus| its.times_ejected,
         ),
+        counter(
+            "ejection_regrets",
+            "Ejections that ended while none of the probes since their begin had failed.",
+            |its: &BackendStatus| its.ejection_regrets,
+        ),
         each("rests", RESTS, "direction", |its: &BackendStatus| {
             rests(&its.paced)
         }),

@@ -247,7 +247,9 @@ fn notices(status: &Status, paint: Paint) -> String {
     let lacks = lacks.map(|lack| ("lacking", paint.toned(&plain(lack), Tone::Bad)));
     let alerts = status.alerts.iter();
     let alerts = alerts.map(|pool| ("alert", paint.toned(&plain(pool), Tone::Bad)));
-    let all = waiting.chain(lacks).chain(alerts);
+    let regrets = status.regrets.iter();
+    let regrets = regrets.map(|regret| ("regret", plain(regret)));
+    let all = waiting.chain(lacks).chain(alerts).chain(regrets);
     all.map(|(name, what)| format!("{name:<12} {what}\n"))
         .collect()
 }

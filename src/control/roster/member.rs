@@ -27,6 +27,11 @@ pub struct Member {
     /// It went down, and its sessions may have to be closed.
     pub(in crate::control) went_down: bool,
     pub(in crate::control) ejection: EjectionTimer,
+    /// The probes that were made, and that failed, when its ejection began. None of an ejection for
+    /// slow answers: no probe shows them.
+    pub(in crate::control) at_ejection: Option<(u64, u64)>,
+    /// Ejections that ended while no probe had failed.
+    pub(in crate::control) ejection_regrets: u64,
     /// Ejections reported so far; `None` before its first publication.
     ejections: Option<u32>,
     /// Its answers in the present window.
@@ -68,6 +73,8 @@ impl Member {
             target: None,
             went_down: false,
             ejection: EjectionTimer::default(),
+            at_ejection: None,
+            ejection_regrets: 0,
             ejections: None,
             window: Window::default(),
             ports: PortShortage::default(),

@@ -365,3 +365,22 @@ impl Model<'_> {
         }
     }
 }
+
+#[test]
+fn a_refusal_is_regretted_once_for_each_place_that_comes_free_soon() {
+    let queue = Queue::new(config::QueueLimits::default());
+    assert_eq!(queue.take_missed(1_000), None);
+    queue.note_missed(Missed::Full, 1_000);
+    queue.note_missed(Missed::Late, 1_050);
+    assert_eq!(queue.take_missed(1_150), Some(Missed::Full));
+    assert_eq!(queue.take_missed(1_150), Some(Missed::Late));
+    assert_eq!(queue.take_missed(1_150), None);
+    queue.note_missed(Missed::Late, 2_000);
+    assert_eq!(queue.take_missed(2_101), None);
+    // Those of long ago are forgotten, and their number has a limit.
+    for _ in 0..10_000 {
+        queue.note_missed(Missed::Late, 3_000);
+    }
+    let taken = (0..10_000).filter(|_| queue.take_missed(3_000).is_some());
+    assert_eq!(taken.count(), 4_095);
+}
