@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ pub(super) fn demo() -> ExitCode {
             admin.as_deref(),
             &token(&config),
         );
+        start_clients(front);
         // Standard output may be a full pipe, so that the write blocks: on a thread of its own.
         thread::spawn(move || io::stdout().write_all(welcome.as_bytes()));
     })
@@ -158,6 +160,7 @@ fn welcome(
     format!(
         "Mahoraga balances http://{front}/\n\
          over three HTTP backends in this process: {}\n\
+         Some clients in this process ask them now and then.\n\
          \n\
          Open the dashboard: http://{dashboard}/\n\
          Reading takes no token; to make changes, sign in there with\n\
@@ -199,6 +202,52 @@ fn start_backend(number: u16) -> io::Result<SocketAddr> {
     let spawn = || thread.spawn(move || runtime.block_on(serve(listener, number + 1)));
     sys::with_signals_blocked(spawn)?;
     Ok(address)
+}
+
+/// Starts a few clients on a thread of their own, so that there is something to see. Without them
+/// the demo works too.
+fn start_clients(front: SocketAddr) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return;
+    };
+    let run = async move {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(ask(front))).collect();
+        for client in clients {
+            let _ = client.await;
+        }
+    };
+    let thread = thread::Builder::new().name("clients".to_owned());
+    let spawn = || thread.spawn(move || runtime.block_on(run));
+    if let Err(error) = sys::with_signals_blocked(spawn) {
+        log::warn!("the demo has no clients of its own: {error}");
+    }
+}
+
+/// A client that connects, requests something some times, and closes, again and again.
+async fn ask(front: SocketAddr) {
+    let mut answer = [0; 1024];
+    loop {
+        // A connection that fails is tried again after the pause.
+        if let Ok(mut stream) = TcpStream::connect(front).await {
+            // Few and soon over: the end waits for open sessions.
+            for _ in 0..fastrand::u32(1..4) {
+                let sent = stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\n\r\n");
+                if sent.await.is_err() || !stream.read(&mut answer).await.is_ok_and(|n| n > 0) {
+                    break;
+                }
+                pause(20..200).await;
+            }
+        }
+        pause(50..750).await;
+    }
+}
+
+/// Waits for as long as a person or a slow program may.
+async fn pause(ms: Range<u64>) {
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(ms))).await;
 }
 
 async fn serve(listener: TcpListener, number: u16) {
@@ -261,6 +310,7 @@ async fn read_head(stream: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<Op
 }
 
 const BACKENDS: u16 = 3;
+const CLIENTS: u16 = 8;
 const FRONT_PORT: u16 = 8080;
 /// Beyond those of the backends.
 const DASHBOARD_PORT: u16 = 8090;

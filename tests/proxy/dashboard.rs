@@ -68,6 +68,10 @@ fn a_start_without_a_file_has_tokens_that_end_with_it() {
             let looked = ask(address, "GET /v1/status", token).0;
             assert_eq!((looked, ask(address, change, token).0), codes, "{token:?}");
         }
+        // Commands take the file as it is.
+        let url = format!("http://{address}");
+        let flags = ["--admin", &url, "--token-file", &name];
+        balancer.words(&[&["weight", &backend.address, "3"], &flags[..]].concat());
         assert_eq!(balancer.log().count(read) + balancer.log().count(write), 0);
         balancer.assert_rest();
         balancer.process.signal(libc::SIGTERM);

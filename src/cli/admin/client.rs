@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::address::{AdminAddress, AdminAddressError};
 use super::args::ClientOptions;
+use crate::admin::TokenFile;
 use crate::admin::model::Problem;
 use crate::config::ADMIN_SOCKET;
 use crate::sys;
@@ -378,7 +379,9 @@ fn token(path: PathBuf) -> Result<String, ClientError> {
             return Err(ClientError::Token { path, why });
         }
     };
-    let token = text.trim();
+    // One that the balancer made has a token for each role.
+    let made = TokenFile::token_in(&text, "write");
+    let token = made.unwrap_or(&text).trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         let why = "expected one word in it".to_owned();
         return Err(ClientError::Token { path, why });

@@ -148,6 +148,30 @@ fn sinks() {
 }
 
 #[test]
+fn origins_are_those_that_browsers_send() {
+    for (text, want) in [
+        ("https://lb.example.com", "https://lb.example.com"),
+        ("HTTPS://LB.example.com:8443", "https://lb.example.com:8443"),
+        ("http://[::1]:80", "http://[::1]:80"),
+    ] {
+        assert_eq!(origin(text).as_deref(), Some(want));
+    }
+    for bad in [
+        "lb.example.com",
+        "https://",
+        "https://lb.example.com/",
+        "https://lb.example.com/x",
+        "https://me@lb.example.com",
+        "https://lb.example.com:",
+        "ftp://lb.example.com",
+        "null",
+        "*",
+    ] {
+        assert_eq!(origin(bad), None, "{bad}");
+    }
+}
+
+#[test]
 fn a_flag_is_answered_without_the_quotes_of_a_file() {
     let settings = crate::config::all_settings();
     for (setting, text, want) in [
