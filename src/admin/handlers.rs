@@ -344,8 +344,7 @@ pub(super) async fn histograms(request: ApiRequest, (): ()) -> Answer<Vec<Histog
 }
 
 pub(super) async fn config(request: ApiRequest, (): ()) -> LongAnswer<ConfigText> {
-    let ron = request.ask(Call::Config).await?;
-    Ok(LongJson(ConfigText { ron }))
+    request.ask(Call::Config).await.map(LongJson)
 }
 
 pub(super) async fn reload(request: ApiRequest, (): ()) -> Answer<Reloaded> {

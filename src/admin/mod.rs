@@ -41,9 +41,9 @@ use crate::control::events::Events;
 use crate::prefix::Prefix;
 use crate::worker::{DecisionFilter, LatencyCounts, PreviewQuestion};
 use model::{
-    AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, DryRunStatus,
-    HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded, SessionExplanation,
-    SessionFilter, SessionStatus, Status, UnbanFilter,
+    AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, ConfigText,
+    DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded,
+    SessionExplanation, SessionFilter, SessionStatus, Status, UnbanFilter,
 };
 
 /// Why the ban of a network is not lifted.
@@ -97,8 +97,8 @@ pub enum Call {
     Latencies(Reply<Vec<LatencyCounts>>),
     /// The workers' histograms since the start.
     Histograms(Reply<Vec<HistogramStatus>>),
-    /// The effective configuration, as RON.
-    Config(Reply<String>),
+    /// The effective configuration.
+    Config(Reply<ConfigText>),
     /// Changes the configuration.
     Change {
         /// What changes.

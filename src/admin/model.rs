@@ -33,7 +33,7 @@ pub use explain::{
 };
 pub use figures::{
     ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,
-    SegmentsStatus, TrafficStatus,
+    ProbeStatus, SegmentsStatus, TrafficStatus,
 };
 
 /// Overall status of the balancer.
@@ -344,6 +344,9 @@ pub struct BackendStatus {
     /// Probes of it that failed.
     #[serde(default)]
     pub checks_failed: u64,
+    /// Its last probes, the newest last; in answers about its pool or itself alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbeStatus>,
     /// Times that its probes said that it does not answer.
     #[serde(default)]
     pub times_down: u64,
@@ -503,6 +506,10 @@ pub struct ConfigText {
     /// A whole `config.ron`. Comments at its start name what of the state in force it does not
     /// have.
     pub ron: String,
+    /// The same of the file or the flags alone: lines that differ come from commands. What neither
+    /// has is at its default.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub file: String,
 }
 
 /// The request is wrong, or was refused.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::model::{
-    Changed, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter, SessionStatus,
-    Stage, Status,
+    Changed, ConfigText, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter,
+    SessionStatus, Stage, Status,
 };
 use crate::admin::{self, Author, Call, Reply, Which};
 use crate::config::{
@@ -66,8 +66,9 @@ impl Balancer {
             Call::Config(reply) => {
                 let (at_start, declared) =
                     (self.at_start.clone(), Arc::clone(&self.in_force.declared));
-                answer_aside(reply, move || {
-                    declared.comments() + &at_start.to_ron(declared.config())
+                answer_aside(reply, move || ConfigText {
+                    ron: declared.comments() + &at_start.to_ron(declared.config()),
+                    file: at_start.to_ron(declared.file()),
                 });
             }
             Call::Sessions(filter, reply) => {
@@ -195,8 +196,14 @@ impl Balancer {
         let known = pools.map(|(pool, record)| {
             which.includes(&pool.name).then(|| {
                 let both = pool.backends.iter().zip(&record.members);
-                let known =
-                    both.map(|(backend, member)| self.known_of(&pool.name, backend, member));
+                let known = both.map(|(backend, member)| MemberStatus {
+                    // All of thousands of backends would be a long answer.
+                    probes: match which {
+                        Which::All => Vec::new(),
+                        Which::Named(_) => status::probes(self.checks.recent(member)),
+                    },
+                    ..self.known_of(&pool.name, backend, member)
+                });
                 known.collect()
             })
         });
@@ -228,6 +235,7 @@ impl Balancer {
                 .or_else(|| not_yet.map(str::to_owned)),
             ejected_until: member.ejection.until(),
             ejection_regrets: member.ejection_regrets,
+            probes: Vec::new(),
         }
     }
 

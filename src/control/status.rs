@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
-    BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus,
+    BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus, ProbeStatus,
     SourcesStatus, TrafficStatus, WorkerStatus,
 };
 use crate::guard::{DeniedBy, Limit, Meters, Refusal, Sources};
@@ -13,9 +13,10 @@ use crate::pool::{self, Backend, Condition, HistorySummary, Pool, Tally, Traffic
 use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::sys;
-use crate::time::seconds;
+use crate::time::{US, seconds};
 use crate::worker::{Counts, LatencyCounts, NUMBERS, Numbers, Stats, Times};
 
+use super::health::ProbeOutcome;
 use super::workers::Workers;
 
 /// What the roster knows of a backend and its pool does not: its checks, its name, its ejection.
@@ -33,6 +34,8 @@ pub(super) struct MemberStatus {
     pub(super) ejected_until: Option<u64>,
     /// Ejections that ended while no probe had failed.
     pub(super) ejection_regrets: u64,
+    /// Its last probes, where they are shown.
+    pub(super) probes: Vec<ProbeStatus>,
 }
 
 pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerStatus> {
@@ -163,6 +166,17 @@ fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
     }
 }
 
+/// The last probes of a backend.
+pub(super) fn probes<'a>(recent: impl Iterator<Item = &'a ProbeOutcome>) -> Vec<ProbeStatus> {
+    let now = sys::monotonic();
+    let shown = recent.map(|probe| ProbeStatus {
+        ago_s: seconds(now.saturating_sub(probe.at)),
+        took_us: probe.took / US,
+        error: probe.failure.as_ref().map(ToString::to_string),
+    });
+    shown.collect()
+}
+
 /// `known: None`: the backend was removed and still has sessions.
 fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) -> BackendStatus {
     let now = sys::monotonic();
@@ -203,6 +217,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         traffic,
         connect_failures: connect_failures(tally),
         checks_failed: known.checks_failed,
+        probes: known.probes,
         times_down: past.times_down,
         down_s: seconds(past.down),
         state_s: state_s(&past),

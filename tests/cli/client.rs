@@ -483,7 +483,10 @@ fn kill_needs_ids_or_a_filter() {
 #[test]
 fn the_configuration_is_written_as_it_is() {
     let ron = "(\n    workers: 2,\n)\n".to_owned();
-    let text = json(&ConfigText { ron: ron.clone() });
+    let text = json(&ConfigText {
+        ron: ron.clone(),
+        ..ConfigText::default()
+    });
     let fake = Fake::saying("client_config", &[&text, &text]);
     assert_eq!(succeeded(&fake.run(&["config", "show"])), ron);
     let output = fake.run(&["config", "show", "--json"]);
@@ -495,7 +498,10 @@ fn the_configuration_is_written_as_it_is() {
 #[test]
 fn what_a_saved_configuration_lacks_is_a_warning() {
     let ron = "// A restart ends these changes:\n// web/a: maint\n(\n)\n".to_owned();
-    let text = json(&ConfigText { ron: ron.clone() });
+    let text = json(&ConfigText {
+        ron: ron.clone(),
+        ..ConfigText::default()
+    });
     let fake = Fake::saying("client_config_lacks", &[&text]);
     let output = fake.run(&["config", "show"]);
     let want = "warning: A restart ends these changes:\nwarning: web/a: maint\n";

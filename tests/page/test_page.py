@@ -20,7 +20,7 @@ from webdriver import Browser
 
 VIEWS = [
     "overview", "backends", "pools", "listeners", "distribution", "sessions", "bans", "health",
-    "events", "config",
+    "history", "events", "explain", "config",
 ]
 
 
@@ -152,6 +152,8 @@ def every_view(page):
         "sessions": ["sessions at", "127.0.0.1:"],
         "bans": ["198.51.100.0/24", HOSTILE],
         "health": ["web/app-4", "Transitions"],
+        "history": ["a point for each", "New clients", "First byte, p99", "backend down"],
+        "explain": ["Session or client", "Where would a client go now?"],
         "events": ["backend down", "is down: connection refused"],
         "config": ["rise: 1"],
     }
@@ -216,6 +218,7 @@ def backends_are_ordered(page):
     page.confirm("Set weight")
     page.see("Its weight is 8.", where="dialog .effect")
     assert stage.backend("app-1")["weight"] == 8
+    page.see("Recent probes", "answered in", where="dialog")
     page.inspect("the panel of a backend")
     page.picture("backend")
     browser.click("dialog button[aria-label=Close]")
@@ -346,11 +349,47 @@ def configuration_is_read(page):
     """The search, and the order to read the file again."""
     browser = page.browser
     page.open("config")
+    # The weight of app-1 was changed by the page.
+    page.see("by command", "in the file, replaced by command")
+    page.picture("config-changed")
     browser.write("input[type=search]", "interval")
     page.see("1 line with")
     browser.click("main button", "Read the file again …")
     page.confirm("Reload")
     page.see("Snapshot", where="#toasts")
+
+
+def history_is_shown(page):
+    """A subject, a range of time, and the day before, which this balancer does not know."""
+    browser = page.browser
+    page.open("history")
+    choose(browser, "Of", "pool web")
+    choose(browser, "Time", "15 minutes")
+    page.see("Waiting clients")
+    browser.click("main label.check input")
+    page.see("day before", "Mean, day before")
+    choose(browser, "Time", "1 week")
+    page.see("Compare with the week before")
+    page.inspect("history")
+    page.picture("history")
+
+
+def sessions_are_explained(page):
+    """From the list of sessions to the reason; and where a client would go now."""
+    browser = page.browser
+    page.open("sessions?pool=web")
+    browser.click("main tbody tr:last-child a", "Explain")
+    page.see("How it was selected", "Attempts to connect")
+    page.inspect("explain")
+    page.picture("explain")
+    browser.write("input[type=search]", "192.0.2.99")
+    browser.click("main button", "Explain")
+    page.see("No worker remembers it")
+    browser.click("summary")
+    browser.write("details input[placeholder='192.0.2.7']", "192.0.2.99")
+    choose(browser, "Pool", "fleet")
+    browser.click("main button", "Where would it go?")
+    page.see("192.0.2.99 would go to 127.0.1.")
 
 
 def keyboard_alone(page):
@@ -462,7 +501,8 @@ def main():
             for part in (
                 sign_in, readers_change_nothing, every_view, hostile_names_stay_text,
                 backends_are_ordered, bans_are_made_and_lifted, sessions_are_closed,
-                events_come_live, configuration_is_read, keyboard_alone, memory_is_bounded,
+                events_come_live, configuration_is_read, history_is_shown,
+                sessions_are_explained, keyboard_alone, memory_is_bounded,
                 a_restart_is_survived, sign_out,
             ):
                 step(part.__doc__)

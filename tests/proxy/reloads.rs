@@ -200,6 +200,7 @@ fn state(balancer: &Balancer) -> [Value; 4] {
         for backend in pool["backends"].as_array_mut().unwrap() {
             backend["rising"] = Value::Null;
             backend["last_change"] = Value::Null;
+            backend["state_s"] = Value::Null;
         }
     }
     let limit = look(balancer, "/v1/status")["max_connections"].clone();

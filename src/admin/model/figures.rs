@@ -32,6 +32,17 @@ pub struct LatencyWindow {
     pub p999_us: u64,
 }
 
+/// A probe of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProbeStatus {
+    /// When it began, in seconds before now.
+    pub ago_s: f64,
+    /// How long it took, in µs.
+    pub took_us: u64,
+    /// Why it failed; null: it passed.
+    pub error: Option<String>,
+}
+
 /// How a backend's condition changed last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastChange {

@@ -1,10 +1,11 @@
 // What the page knows: the last answers, rates between them, points over time, and events. All of
 // it is bounded, however long the page stays open.
 
-import { ApiError, follow, get, roleNow } from './api.js';
+import { ApiError, follow, get, has, roleNow } from './api.js';
 import { ms } from './format.js';
 
 export const QUANTILES = ['p50', 'p99', 'p999'];
+const KINDS = ['connect', 'first_byte', 'session'];
 /** A quarter of an hour. */
 const POINTS_MAX = 900;
 const EVENTS_MAX = 500;
@@ -54,8 +55,7 @@ function columns() {
 }
 
 function names() {
-  const kinds = ['connect', 'first_byte', 'session'];
-  const times = kinds.flatMap((kind) => QUANTILES.map((quantile) => `${kind}.${quantile}`));
+  const times = KINDS.flatMap((kind) => QUANTILES.map((quantile) => `${kind}.${quantile}`));
   return ['time', 'up', 'down', 'connections', 'accepted', 'refused', 'failed', 'queued', ...times];
 }
 
@@ -235,8 +235,44 @@ async function pollNow() {
   publish('poll');
 }
 
+/** Fills the lines with what the balancer remembers, so that the page does not begin with nothing. */
+async function remember() {
+  if (store.points.time.length > 0 || !(await has('/v1/history'))) return;
+  const answer = await get('/v1/history', { of: 'process', since: '15m' });
+  const figures = answer.subjects.find((one) => one.kind === 'process')?.figures ?? {};
+  const sum = (names, place) => {
+    const known = names.map((name) => figures[name]?.sum?.[place]).filter((value) => value != null);
+    return known.length ? known.reduce((all, value) => all + value, 0) / answer.step : null;
+  };
+  const closed = (reasons) => reasons.map((reason) => `worker_closed.${reason}`);
+  // The last interval goes on: what is asked from now on continues it.
+  answer.at.slice(0, -1).forEach((at, place) => {
+    const connections = figures.connections?.mean[place] ?? null;
+    const isKnown = connections != null;
+    const point = {
+      time: at + answer.step / 2,
+      connections,
+      accepted: sum(['worker_accepted'], place),
+      up: sum(['worker_traffic.up'], place),
+      down: sum(['worker_traffic.down'], place),
+      // A reason that never happened has no figure.
+      refused: isKnown ? (sum(closed(REFUSALS), place) ?? 0) : null,
+      failed: isKnown ? (sum(closed(FAILURES), place) ?? 0) : null,
+    };
+    for (const kind of KINDS) {
+      for (const quantile of QUANTILES) {
+        const seconds = figures[`worker_${kind}`]?.[quantile]?.[place];
+        point[`${kind}.${quantile}`] = seconds > 0 ? seconds * 1e6 : null;
+      }
+    }
+    if (point.time < Date.now() / 1000) push(point);
+  });
+}
+
 /** Asks again and again, until the role is lost. */
 export async function keepPolling() {
+  // The page works without it.
+  await remember().catch(() => null);
   while (roleNow()) {
     await poll();
     const backends = store.pools.reduce((sum, pool) => sum + pool.backends.length, 0);

@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 use crate::admin::endpoints::{Deadlines, Endpoint, ServerContext, endpoints};
 use crate::admin::model::{
     AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
-    DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded,
-    SessionExplanation, SessionStatus, Stage, Status,
+    ConfigText, DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus,
+    Reloaded, SessionExplanation, SessionStatus, Stage, Status,
 };
 use crate::admin::server::{self, SCRAPES_MAX, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
@@ -400,7 +400,10 @@ impl Played {
             }
             Call::Latencies(reply) => sent(reply.send(vec![LatencyCounts::default()])),
             Call::Histograms(reply) => sent(reply.send(vec![HistogramStatus::default()])),
-            Call::Config(reply) => sent(reply.send("(pools: [])".to_owned())),
+            Call::Config(reply) => sent(reply.send(ConfigText {
+                ron: "(pools: [])".to_owned(),
+                ..ConfigText::default()
+            })),
             Call::Change {
                 change,
                 author,

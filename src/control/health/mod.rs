@@ -17,8 +17,8 @@ mod tls;
 mod tls_failure;
 mod verdict;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -88,7 +88,8 @@ struct Target {
     /// The backends that it is probed for.
     members: Vec<MemberId>,
     verdict: Verdict,
-    last: Option<ProbeOutcome>,
+    /// The last probes, the newest last.
+    recent: VecDeque<ProbeOutcome>,
     probes: u64,
     failures: u64,
 }
@@ -299,7 +300,7 @@ impl Checks {
             task: tokio_uring::spawn(task.run(wait)),
             members: Vec::new(),
             verdict,
-            last: None,
+            recent: VecDeque::new(),
             probes: 0,
             failures,
         };
@@ -332,7 +333,10 @@ impl Checks {
         target.failures += u64::from(report.outcome.failure.is_some());
         target.verdict = report.verdict;
         let failure = report.outcome.failure.clone();
-        target.last = Some(report.outcome);
+        if target.recent.len() == RECENT_MAX {
+            target.recent.pop_front();
+        }
+        target.recent.push_back(report.outcome);
         report.turn.map(|turn| Turned {
             address: target.aim.address.clone(),
             turn,
@@ -349,10 +353,16 @@ impl Checks {
             health: target.verdict.health(),
             against: target.verdict.against(),
             needed: target.verdict.needed(&target.aim.check),
-            last: target.last.clone(),
+            last: target.recent.back().cloned(),
             probes: target.probes,
             failures: target.failures,
         })
+    }
+
+    /// The last probes of a backend, the newest last.
+    pub fn recent(&self, member: &Member) -> impl Iterator<Item = &ProbeOutcome> {
+        let target = member.target.and_then(|target| self.targets.get(&target));
+        target.into_iter().flat_map(|target| &target.recent)
     }
 
     /// Whether every target has been probed at least once. It stays true when targets join. Without
@@ -471,6 +481,8 @@ impl TargetTask {
 
 /// How soon a probe is repeated that a stall of this process has spoiled.
 const AFTER_STALL: Duration = Duration::from_millis(100);
+/// Probes of a target that are remembered.
+const RECENT_MAX: usize = 12;
 /// Results that wait to be taken in. When there are more, targets wait.
 const REPORTS_MAX: usize = 1_024;
 

@@ -1,6 +1,6 @@
 // Backends: their health, what they do, and the controls to drain, ready or weigh them.
 
-import { ask, mayWrite, path } from '../api.js';
+import { ask, get, mayWrite, path } from '../api.js';
 import { bar, setBar } from '../charts.js';
 import { confirm, open } from '../dialog.js';
 import { choice, field, fill, h, id, mark, say, setOptions } from '../dom.js';
@@ -146,7 +146,7 @@ export function show(box, query) {
   return {
     update(what) {
       if (what === 'poll' || what === 'show') draw();
-      panel?.update();
+      panel?.update(what);
     },
     leave: () => panel?.close(),
   };
@@ -231,21 +231,31 @@ function showPanel(of) {
     if (before) {
       say(effect, `${before.sentence} ${plural(before.connections, 'connection')} then, ${backend.connections} now (${ago(before.at)}).`);
     }
-    drawProbes(probes, backend);
     drawFacts(facts, backend);
   }
 
-  panel = { update, close: () => dialog.close() };
+  /** Only an answer about the backend alone has its probes. */
+  async function askProbes() {
+    const its = await get(path('pools', of.pool, 'backends', of.name)).catch(() => null);
+    if (its && panel === self) drawProbes(probes, its);
+  }
+
+  const self = {
+    update(what) {
+      update();
+      if (what === 'poll') askProbes();
+    },
+    close: () => dialog.close(),
+  };
+  panel = self;
   update();
+  askProbes();
 }
 
 function drawProbes(box, backend) {
-  const recent = backend.probes ?? [];
+  const recent = (backend.probes ?? []).map((probe) => ({ ...probe, at: Date.now() - probe.ago_s * 1000 }));
   box.hidden = recent.length === 0;
   if (box.hidden) return;
-  const wanted = JSON.stringify(recent);
-  if (box.dataset.shown === wanted) return;
-  box.dataset.shown = wanted;
   fill(
     box,
     h('h3', null, 'Recent probes, the newest last'),
@@ -299,7 +309,7 @@ async function changeState(of, name, order, remember) {
   const isLast = name !== 'ready' && backend.in_rotation && others === 0;
   await confirm({
     title: `${order.verb} ${of.name}?`,
-    danger: name !== 'ready',
+    danger: isLast,
     verb: order.verb,
     about: h(
       'div',

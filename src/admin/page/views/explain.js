@@ -19,11 +19,12 @@ function keys(list) {
 
 function decision(its, heading) {
   if (!its) return h('p', null, 'It ended before a backend was selected.');
+  const isScored = its.score_is != null;
   const rows = its.candidates.map((one) =>
     h('tr', null,
       h('th', { scope: 'row' }, one.backend),
       h('td', { class: 'code less1' }, one.address),
-      h('td', { class: 'number' }, number(one.score)),
+      isScored ? h('td', { class: 'number' }, number(one.score)) : null,
       h('td', null, h('span', { class: 'badge', 'data-tone': TONES[one.verdict] ?? 'note' }, words(one.verdict)), ' ', one.says === words(one.verdict) ? '' : one.says)));
   const others = Object.entries(its.passed_over).map(([name, count]) => `${count} ${words(name)}`).join(', ');
   return [
@@ -33,7 +34,7 @@ function decision(its, heading) {
         h('caption', { class: 'hidden' }, heading),
         h('thead', null, h('tr', null,
           h('th', { scope: 'col' }, 'Backend'), h('th', { scope: 'col', class: 'less1' }, 'Address'),
-          h('th', { scope: 'col', class: 'number', title: its.score_is }, 'Score'), h('th', { scope: 'col' }, 'Why or why not'))),
+          isScored ? h('th', { scope: 'col', class: 'number', title: its.score_is }, 'Score') : null, h('th', { scope: 'col' }, 'Why or why not'))),
         h('tbody', null, rows))),
     h('p', { class: 'hint' },
       `${plural(its.backends, 'backend')} in the pool. ${others ? `Passed over: ${others}. ` : ''}${its.score_is ? `Score: ${its.score_is}. ` : ''}` +
@@ -77,7 +78,7 @@ function card(its) {
       'Connected after': micros(its.connect_us ?? NaN),
       'First byte after': micros(its.first_byte_us ?? NaN),
       'Lasted': micros(its.total_us ?? NaN),
-      'Bytes': `${bytes(its.bytes_up)} from the client, ${bytes(its.bytes_down)} to it`,
+      'Bytes': its.bytes_up == null ? null : `${bytes(its.bytes_up)} from the client, ${bytes(its.bytes_down)} to it`,
     }));
 }
 

@@ -1,5 +1,6 @@
 // When each backend was up, down, ejected or taken out: a line for each, on one axis of time.
 
+import { get, has } from '../api.js';
 import { choice, field, fill, h, mark, say, svg } from '../dom.js';
 import { ago, clock, ms, plural, since, span, whole, words } from '../format.js';
 import { isFailing } from '../problems.js';
@@ -28,10 +29,9 @@ function present(backend) {
   return backend.in_rotation ? 'up' : 'out';
 }
 
-/** The stretches of time of a backend within a range, the oldest first. */
+/** The stretches of time of a backend within a range, the oldest first, from its events. */
 export function stretches(backend, events, from, until) {
   const turns = events
-    .filter((event) => event.pool === backend.pool && event.backend === backend.name && KINDS[event.kind])
     .map((event) => ({ at: event.ms ?? ms(event.at), to: KINDS[event.kind] }));
   const changed = ms(backend.last_change?.at);
   const now = present(backend);
@@ -43,7 +43,7 @@ export function stretches(backend, events, from, until) {
   const opposite = { up: 'unknown', down: 'up', ejected: 'up', out: 'up' };
   let state = turns.length ? opposite[turns[0].to] : now;
   // Before this run of the balancer nothing is known.
-  let start = Math.max(from, ms(store.status?.started_at) || from);
+  let start = turns[0]?.at < ms(store.status?.started_at) ? from : Math.max(from, ms(store.status?.started_at) || from);
   const found = [];
   for (const turn of turns) {
     if (turn.at > start) {
@@ -62,8 +62,8 @@ function strip() {
   return svg('svg', { class: 'strip', viewBox: '0 0 1000 12', preserveAspectRatio: 'none', role: 'img' });
 }
 
-function drawStrip(element, backend, from, until) {
-  const parts = stretches(backend, store.events, from, until);
+function drawStrip(element, backend, events, from, until) {
+  const parts = stretches(backend, events, from, until);
   const x = (at) => (1000 * (at - from)) / (until - from);
   const known = parts.filter((part) => part.state !== 'unknown');
   const rects = known.map((part) =>
@@ -82,18 +82,41 @@ function drawStrip(element, backend, from, until) {
 }
 
 export function show(box, query) {
-  const range = choice(RANGES, '900', () => draw());
+  const range = choice(RANGES, '900', () => remember());
   const which = choice([['', 'all'], ['changed', 'that changed or fail']], '', () => draw());
   const search = h('input', { type: 'search', placeholder: 'Pool or backend', oninput: () => draw(), value: query.get('pool') ?? '' });
   let from = 0;
   let until = 0;
+  // Older than those of the stream.
+  let remembered = [];
+  let ofBackend = new Map();
+
+  /** Asks the history for what the stream of events no longer has. */
+  async function remember() {
+    draw();
+    const since = Math.floor(Date.now() / 1000) - Number(range.value);
+    try {
+      if (!(await has('/v1/history/events'))) return;
+      const found = await get('/v1/history/events', { since, limit: 1000 });
+      remembered = found.map((event) => ({ ...event, ms: ms(event.at) })).reverse();
+    } catch {
+      remembered = [];
+    }
+    draw();
+  }
+
+  /** All events that are known, the oldest first, each once. */
+  function known() {
+    const first = store.events[0]?.ms ?? Infinity;
+    return [...remembered.filter((event) => event.ms < first), ...store.events];
+  }
   const lines = table({
     caption: 'Health of backends over time',
     key: keyOf,
     columns: [
       { id: 'name', title: 'Backend', header: true, text: (its) => `${its.pool}/${its.name}`, sort: (its) => `${its.pool}/${its.name}` },
       { id: 'now', title: 'Now', node: badge, update: (node, its) => setBadge(node, condition(its)), sort: (its) => condition(its).tone },
-      { id: 'line', title: 'Course', node: strip, update: (node, its) => drawStrip(node, its, from, until), class: 'course' },
+      { id: 'line', title: 'Course', node: strip, update: (node, its) => drawStrip(node, its, ofBackend.get(keyOf(its)) ?? [], from, until), class: 'course' },
       { id: 'times', title: 'Times down', numeric: true, text: (its) => String(its.times_down), sort: (its) => its.times_down, less: 1 },
       { id: 'down', title: 'Down in all', numeric: true, text: (its) => (its.times_down ? span(its.down_s) : '–'), sort: (its) => its.down_s, less: 1, class: 'nowrap' },
       { id: 'ejected', title: 'Ejected', numeric: true, text: (its) => String(its.times_ejected), sort: (its) => its.times_ejected, less: 1 },
@@ -118,6 +141,7 @@ export function show(box, query) {
   function draw() {
     until = Date.now();
     from = until - Number(range.value) * 1000;
+    ofBackend = Map.groupBy(known().filter((event) => KINDS[event.kind]), keyOfEvent);
     const sought = search.value.toLowerCase();
     const all = store.pools.flatMap((its) => its.backends);
     const shown = all.filter((its) => {
@@ -128,12 +152,12 @@ export function show(box, query) {
     lines.update(shown);
     const marks = [0, 0.25, 0.5, 0.75, 1].map((part) => clock(from + part * (until - from)));
     fill(axis, h('span', { class: 'axis' }, marks.map((text) => h('span', null, text))));
-    const first = store.events[0];
+    const first = known()[0];
     say(note, first && first.ms > from ? `Events are known since ${since(first.ms)}; before that a line shows the last known state.` : '');
   }
 
   function drawTurns() {
-    const found = store.events.filter(isTurn).slice(-100).reverse();
+    const found = known().filter(isTurn).slice(-100).reverse();
     fill(
       turns,
       found.length
@@ -142,6 +166,7 @@ export function show(box, query) {
     );
   }
 
+  remember();
   return {
     update(what) {
       if (what !== 'stream') draw();
@@ -150,4 +175,5 @@ export function show(box, query) {
   };
 }
 
+const keyOfEvent = ({ pool, backend }) => keyOf({ pool, name: backend });
 const WORDS = { up: 'up', down: 'down', ejected: 'ejected', out: 'takes no new sessions' };

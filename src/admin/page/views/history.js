@@ -72,6 +72,13 @@ const sums = (lists) =>
     return known.length ? known.reduce((sum, value) => sum + value, 0) : null;
   });
 
+/** Without the last interval while that goes on: it would look like a fall. */
+function finished(answer) {
+  const last = answer.at.at(-1);
+  if (last + answer.step > Date.now() / 1000) answer.at.pop();
+  return answer;
+}
+
 export function show(box, query) {
   const range = choice(RANGES, query.get('range') ?? '3600', () => load());
   const subject = choice([['process', 'the whole balancer']], 'process', () => load());
@@ -136,7 +143,7 @@ export function show(box, query) {
     if (kind === 'listener') of.listener = name;
     if (kind === 'pool' || kind === 'backend') of.pool = name;
     if (kind === 'backend') of.backend = backend;
-    return get('/v1/history', of);
+    return finished(await get('/v1/history', of));
   }
 
   const chosen = () => (subject.value === 'process' ? ['process'] : JSON.parse(subject.value));
