@@ -247,18 +247,7 @@ impl Chance<'_> {
             shutdown_grace: self.ms(0, 86_400_000),
             access_log: self.maybe(Self::access_log),
             log_format: self.pick(&RecordFormat::ALL).1,
-            history: HistorySettings {
-                path: match self.maybe(Self::path) {
-                    Some(path) => HistoryPlace::File(path),
-                    None => self
-                        .pick(&[HistoryPlace::Auto, HistoryPlace::Memory])
-                        .clone(),
-                },
-                max_size: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
-                seconds: self.ms(60_000, 3_600_000),
-                minutes: self.ms(3_600_000, 86_400_000),
-                hours: self.ms(86_400_000, 900_000_000),
-            },
+            history: self.history(),
             histogram_log: self
                 .maybe(Self::path)
                 .unwrap_or_else(|| HISTOGRAM_LOG.into()),
@@ -271,6 +260,21 @@ impl Chance<'_> {
             access_lists: access_lists.into_iter().map(Shared::from).collect(),
             listeners,
             pools: pools.into_iter().map(Shared::from).collect(),
+        }
+    }
+
+    fn history(&mut self) -> HistorySettings {
+        HistorySettings {
+            path: match self.maybe(Self::path) {
+                Some(path) => HistoryPlace::File(path),
+                None => self
+                    .pick(&[HistoryPlace::Auto, HistoryPlace::Memory])
+                    .clone(),
+            },
+            max_size: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
+            seconds: self.ms(60_000, 3_600_000),
+            minutes: self.ms(3_600_000, 86_400_000),
+            hours: self.ms(86_400_000, 900_000_000),
         }
     }
 
