@@ -23,8 +23,8 @@ use crate::admin::exposition::readings::State;
 use crate::admin::model::{BalancerEvent, HistoryStatus, Stage};
 use crate::config::HistorySettings;
 use crate::history::{
-    AskError, Asked, EventQuestion, HistoryAnswer, HistoryEvent, HistoryEventQuery, HistoryQuery,
-    Keep, PastEvent, Question, Store, open_beside,
+    self, AskError, Asked, EventQuestion, HistoryAnswer, HistoryEvent, HistoryEventQuery,
+    HistoryQuery, Keep, PastEvent, Question, Store, StoreError, open_beside,
 };
 use crate::snapshot::Snapshot;
 use crate::sys;
@@ -477,7 +477,13 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StartErr
 
 /// What a file lacks in a warning before the start: why it could not be kept there.
 pub(super) fn mistake_in(path: &Path) -> Option<String> {
-    let error = sys::can_replace(path).err()?;
+    let error = match sys::can_replace(path) {
+        Err(error) => error.to_string(),
+        Ok(()) if matches!(history::may_be_ours(path), Ok(false)) => {
+            StoreError::Foreign.to_string()
+        }
+        Ok(()) => return None,
+    };
     let path = path.display();
     Some(format!(
         "cannot keep the history in {path}: {error}; the last hour is kept in memory"

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -134,6 +134,9 @@ fn real(path: &Path) -> io::Result<PathBuf> {
 
 fn open_whole(path: &Path, keep: Keep) -> Result<Store, StoreError> {
     // Before SQLite opens it: to close a file gives up the locks that this process has on it.
+    if !may_be_ours(path)? {
+        return Err(StoreError::Foreign);
+    }
     drop(sys::open_private(path)?);
     let log = beside(path, WAL);
     if fs::symlink_metadata(&log).is_ok() {
@@ -162,6 +165,23 @@ fn open_whole(path: &Path, keep: Keep) -> Result<Store, StoreError> {
     Store::on(connection, Keep { bytes, ..keep })
 }
 
+/// Whether a file is a history, be it damaged: it has the beginning of a database, or our mark
+/// (<https://www.sqlite.org/fileformat.html>, section 1.3). All others are left as they are, such as
+/// a file that was named by mistake. One that is not there, or empty, may become one.
+///
+/// # Errors
+/// What the kernel says.
+pub fn may_be_ours(path: &Path) -> io::Result<bool> {
+    let file = match sys::open_regular(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        outcome => outcome?,
+    };
+    let mut head = Vec::new();
+    file.take(HEAD).read_to_end(&mut head)?;
+    let mark = APPLICATION.to_be_bytes();
+    Ok(head.is_empty() || head.starts_with(MAGIC) || head.get(68..72) == Some(&mark))
+}
+
 /// Whether a database has nothing yet.
 ///
 /// # Errors
@@ -185,6 +205,10 @@ fn beside(path: &Path, behind: &str) -> PathBuf {
     name.into()
 }
 
+/// What a database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Bytes of the head of a database.
+const HEAD: u64 = 100;
 const COMMON: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 /// The system interface of SQLite that locks a file for as long as it is open, and so needs no
 /// shared memory: a file that is mapped could end this process where its disk is full.

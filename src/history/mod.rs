@@ -18,7 +18,7 @@ mod store;
 pub use answer::{
     Asked, FigureHistory, HistoryAnswer, HistoryEvent, Measured, Span, SubjectHistory,
 };
-pub use file::{Opened, open, open_beside, open_to_read, set_aside};
+pub use file::{Opened, may_be_ours, open, open_beside, open_to_read, set_aside};
 pub use question::{AskError, EventQuestion, HistoryEventQuery, HistoryQuery, Question};
 pub use sample::{Point, SubjectSample};
 pub use store::{Batch, Keep, NewRows, PastEvent, Store, StoreError};

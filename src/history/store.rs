@@ -73,7 +73,7 @@ pub enum StoreError {
     #[error("the file is damaged ({0})")]
     Corrupt(String),
     /// The file is another program's.
-    #[error("it is a database of another program: name another file")]
+    #[error("it is no history of this program: name another file")]
     Foreign,
     /// The file has a later form.
     #[error("a later version of mahoraga made it: run that, or name another file")]

@@ -447,13 +447,25 @@ fn links_and_files_of_others_are_refused() {
 #[test]
 fn a_damaged_file_is_set_aside_and_begun_again() {
     let dir = Temporary::new();
-    for garbage in [&b"no database at all"[..], &[0xff; 70_000]] {
-        fs::write(dir.file(), garbage).unwrap();
+    for garbage in [[0; 20], [0xff; 20]] {
+        let garbage = [&b"SQLite format 3\0"[..], &garbage, &[0xff; 70_000]].concat();
+        fs::write(dir.file(), &garbage).unwrap();
         let opened = open(&dir.file(), KEEP).unwrap();
         let (aside, _) = opened.set_aside.unwrap();
         assert_eq!(fs::read(&aside).unwrap(), garbage);
         drop(opened.store);
     }
+    // What never was a history stays, such as a file that was named by mistake.
+    let key = dir.0.join("key.pem");
+    fs::write(&key, "precious").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = open(&key, KEEP).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign), "{error}");
+    assert_eq!(fs::read(&key).unwrap(), b"precious");
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
     // One of them at most is there.
     let names = fs::read_dir(&dir.0).unwrap();
     let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());

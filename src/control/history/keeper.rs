@@ -299,7 +299,8 @@ mod tests {
     fn a_file_that_is_damaged_while_it_runs_is_begun_again() {
         let world = World::new();
         fs::create_dir(&world.dir).unwrap();
-        fs::write(world.file(), [b'x'; 9_000]).unwrap();
+        let damaged = [&b"SQLite format 3\0"[..], &[b'x'; 9_000]].concat();
+        fs::write(world.file(), damaged).unwrap();
         let mut keeper = world.keeper();
         world.sample(0..5);
         keeper.turn(false).unwrap();
