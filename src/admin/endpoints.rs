@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::SchemaGenerator;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::access::Caller;
 use super::exchange::{Gives, Input, Needs, Output, read_body};
@@ -384,6 +384,8 @@ pub(super) struct ServerContext {
     /// Permits to write metrics, which takes long: what scrapers ask for takes no thread from the
     /// answers to others.
     pub(super) scrapes: Arc<Semaphore>,
+    /// Permits to ask workers for explanations.
+    pub(super) explanations: Arc<Semaphore>,
     pub(super) deadlines: Deadlines,
 }
 
@@ -444,6 +446,18 @@ impl ApiRequest {
     /// What the caller may do.
     pub(super) fn role(&self) -> Option<Role> {
         self.caller.role()
+    }
+
+    /// Waits for its turn, for as long as it would for an answer.
+    pub(super) async fn turn(
+        &self,
+        turns: &Arc<Semaphore>,
+        busy: &str,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let turn = Arc::clone(turns).acquire_owned();
+        let turn = tokio::time::timeout(self.context.deadlines.answer, turn).await;
+        let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, busy);
+        turn.ok().and_then(Result::ok).ok_or_else(busy)
     }
 
     /// Asks the control thread.

@@ -10,6 +10,7 @@ use axum::response::Sse;
 use axum::response::sse::{Event as Message, KeepAlive};
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::endpoints::ApiRequest;
 use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
@@ -66,13 +67,8 @@ pub(super) async fn caller(request: ApiRequest, (): ()) -> Answer<CallerStatus> 
 }
 
 pub(super) async fn metrics(request: ApiRequest, (): ()) -> Result<Scrape, Refusal> {
-    let (scrapes, time) = (
-        Arc::clone(&request.context.scrapes),
-        request.context.deadlines.answer,
-    );
-    let permit = tokio::time::timeout(time, scrapes.acquire_owned()).await;
-    let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many read metrics");
-    let permit = permit.ok().and_then(Result::ok).ok_or_else(busy)?;
+    let scrapes = &request.context.scrapes;
+    let permit = request.turn(scrapes, "too many read metrics").await?;
     Ok(Scrape {
         _permit: Some(permit),
         format: Format::of(&request.headers),
@@ -286,9 +282,16 @@ pub(super) async fn explain(
         }
     };
     let filter = DecisionFilter { of, last };
+    let _permit = explain_turn(&request).await?;
     let explained = request.ask(|reply| Call::Explain(filter, reply)).await?;
     let silent = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
     explained.map(LongJson).map_err(silent)
+}
+
+/// Each explanation takes time of all workers: one is made after the other.
+async fn explain_turn(request: &ApiRequest) -> Result<OwnedSemaphorePermit, Refusal> {
+    let turns = &request.context.explanations;
+    request.turn(turns, "too many ask for explanations").await
 }
 
 pub(super) async fn explain_dry_run(
@@ -311,6 +314,7 @@ pub(super) async fn explain_dry_run(
         host: query.sni,
         target: query.url,
     };
+    let _permit = explain_turn(&request).await?;
     let told = request.ask(|reply| Call::DryRun(question, reply)).await?;
     let silent = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
     told.map(LongJson).map_err(silent)

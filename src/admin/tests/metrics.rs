@@ -41,6 +41,7 @@ impl Scraped {
             stop: stopped,
             watchers: Arc::new(Semaphore::new(0)),
             scrapes: Arc::clone(&scrapes),
+            explanations: Arc::new(Semaphore::new(0)),
             deadlines: Deadlines::default(),
         };
         tokio::spawn(serve_in(listener, context));

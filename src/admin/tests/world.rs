@@ -26,7 +26,7 @@ use crate::admin::model::{
     ConfigText, DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus,
     Reloaded, SessionExplanation, SessionStatus, Stage, Status,
 };
-use crate::admin::server::{self, SCRAPES_MAX, WATCHERS_MAX};
+use crate::admin::server::{self, EXPLANATIONS_AT_ONCE, SCRAPES_MAX, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
@@ -148,6 +148,7 @@ impl World {
                 stop: stopped.clone(),
                 watchers: Arc::clone(watchers),
                 scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+                explanations: Arc::new(Semaphore::new(EXPLANATIONS_AT_ONCE)),
                 deadlines,
             };
             tokio::spawn(server::serve_in(listener, context))
