@@ -25,9 +25,9 @@ use super::model::{
 };
 use super::openapi;
 use super::refusal::Refusal;
-use super::{Call, UnbanError, Which};
+use super::{Call, Role, UnbanError, Which};
 use crate::config::{
-    AccessEdits, Backend, Change, ChangeError, Config, Listener, NewBan, Pool, values,
+    self, AccessEdits, Backend, Change, ChangeError, Config, Listener, NewBan, Pool, values,
 };
 use crate::control::HistoryRefusal;
 use crate::control::events::{EventWatch, Since};
@@ -58,7 +58,14 @@ pub(super) async fn describe(_: ApiRequest, (): ()) -> Result<WrittenJson, Refus
 }
 
 pub(super) async fn status(request: ApiRequest, (): ()) -> Answer<Status> {
-    request.ask(Call::Status).await.map(Json)
+    let mut status = request.ask(Call::Status).await?;
+    if request.role() < Some(Role::Write) {
+        let error = status.reloads.last_error.as_mut();
+        error
+            .into_iter()
+            .for_each(|error| *error = config::outline(error));
+    }
+    Ok(Json(status))
 }
 
 pub(super) async fn caller(request: ApiRequest, (): ()) -> Answer<CallerStatus> {

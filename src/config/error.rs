@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::source::{Place, Source, visible};
 use super::tokens::Span;
 use super::values::ValueError;
+use crate::wording::plural;
 
 /// Mistakes, or warnings, that are shown one by one.
 pub(super) const SHOWN_MAX: usize = 50;
@@ -87,6 +88,30 @@ fn listed(mistakes: &[Mistake]) -> String {
     lines.join("\n")
 }
 
+/// Where the mistakes are that a text shows, without what stands there: a value may be a secret. A
+/// text that shows no place is told by its first line.
+#[must_use]
+pub fn outline(text: &str) -> String {
+    let place = |line: &str| {
+        let (place, _) = line.split_once(": ")?;
+        let mut numbers = place.rsplit(':').take(2);
+        let is_place = !line.starts_with(' ') && place.matches(':').count() >= 2;
+        let is_place = is_place && numbers.all(|number| number.parse::<u32>().is_ok());
+        is_place.then(|| place.to_owned())
+    };
+    let places: Vec<_> = text.lines().filter_map(place).collect();
+    match &places[..] {
+        [] => text.lines().next().unwrap_or_default().to_owned(),
+        [one] => format!("a mistake at {one}"),
+        [first, others @ ..] => {
+            format!(
+                "mistakes at {first} and {}",
+                plural(others.len() as u64, "more place")
+            )
+        }
+    }
+}
+
 /// Keeps as many as are shown, and counts the others: each is shown with its line, which may be the
 /// whole file.
 pub(super) fn cap(found: &mut Vec<(Span, String)>, what: &str) {
@@ -117,7 +142,19 @@ impl fmt::Display for Warning {
 
 #[cfg(test)]
 mod tests {
-    use super::bounded;
+    use super::{bounded, outline};
+
+    #[test]
+    fn an_outline_has_places_and_no_value() {
+        let text = "c.ron:4:9: invalid `send` `\"secret\"`: expected text\n  | send: \"secret\"\n  \
+                    |       ^\nc.ron:7:1: unknown field `x`\n  | a:1:2: b";
+        assert_eq!(outline(text), "mistakes at c.ron:4:9 and 1 more place");
+        let (first, _) = text.split_once("\nc.ron:7").unwrap();
+        assert_eq!(outline(first), "a mistake at c.ron:4:9");
+        let other = "cannot read c.ron: No such file or directory";
+        assert_eq!(outline(other), other);
+        assert_eq!(outline(""), "");
+    }
 
     #[test]
     fn a_long_sentence_keeps_its_ends() {

@@ -66,7 +66,7 @@ pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader,
 pub(crate) use difference::differences;
 pub use discovery::Discovery;
 pub(crate) use error::bounded;
-pub use error::{ConfigError, Mistake, Warning};
+pub use error::{ConfigError, Mistake, Warning, outline};
 pub use flags::{FlagSetting, from_flags};
 pub use history::{HistoryPlace, HistorySettings};
 pub use json::BodyError;

@@ -388,8 +388,9 @@ impl Balancer {
             }
             Err(why) => {
                 self.reloading.status.failed += 1;
-                let message = format!("reload: {STAYS} (requested {authors})\n{why}");
-                operational_log::report(Level::Error, &message);
+                let begin = format!("reload: {STAYS} (requested {authors})");
+                operational_log::report(Level::Error, &format!("{begin}\n{why}"));
+                let message = format!("{begin}: {}", config::outline(why));
                 (Severity::Quiet, EventKind::ReloadFailed, message)
             }
         };
