@@ -364,7 +364,7 @@ pub fn run(
         balancer.supervise(&mut signals, calls).await;
         listeners.close().await;
         workers.join();
-        workers.remove_socket_files();
+        workers.remove_files(None);
         balancer.keep_bans().await;
         balancer.end_history();
         workers.log_bell.close();

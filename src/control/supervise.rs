@@ -15,6 +15,7 @@ use tokio_uring::fs::File;
 
 use crate::admin::model::{EventKind, Stage};
 use crate::admin::{Author, Call, Calls};
+use crate::config::Admin;
 use crate::operational_log;
 use crate::sys::{self, Doorbell};
 use crate::time::between;
@@ -26,7 +27,7 @@ use super::events::{Severity, Subject};
 use super::health::HealthNews;
 use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
 use super::watchdog::Watchdog;
-use super::{access_lists, bans, pools, systemd};
+use super::{access_lists, admin_listeners, bans, pools, systemd};
 
 /// What wakes the control thread.
 enum Wake {
@@ -276,7 +277,10 @@ impl Balancer {
                 "second signal: ending at once, closing {}",
                 plural(self.workers.sessions(), "session")
             );
-            self.workers.remove_socket_files();
+            let admin = self.in_force.config.admin.as_ref();
+            let makes = |its: &&Admin| its.http.as_ref().is_some_and(|http| http.makes_tokens);
+            let tokens = admin.filter(makes).map(admin_listeners::token_file);
+            self.workers.remove_files(tokens);
             operational_log::flush();
             std::process::exit(128 + signal);
         }

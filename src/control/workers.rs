@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -365,13 +366,13 @@ impl Workers {
         Ok(())
     }
 
-    /// Removes the files of Unix listeners, as the process is about to end. It ends all the same
-    /// where the file system does not answer.
-    pub(super) fn remove_socket_files(&self) {
+    /// Removes files of Unix listeners and of made tokens as the process is about to end, which it
+    /// does also where the file system does not answer.
+    pub(super) fn remove_files(&self, tokens: Option<PathBuf>) {
         let all = std::mem::take(&mut *self.listening.borrow_mut());
         let (done, closed) = channel::bounded(1);
         drop(aside::close(move || {
-            drop(all);
+            drop((all, tokens.map(fs::remove_file)));
             // The receiver may be gone.
             let _ = done.send(());
         }));
