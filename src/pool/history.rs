@@ -16,6 +16,9 @@ pub struct History {
     down_since: AtomicU64,
     /// Failed connects, by [`Fault`].
     connects_failed: [AtomicU64; Fault::ALL.len()],
+    /// Counts the beginnings and the ends of changes of what follows, which one thread makes: odd
+    /// while it is no whole.
+    changes: AtomicU64,
     /// One more than the index in [`Condition::ALL`]; 0 before the first.
     condition: AtomicU8,
     /// When the condition changed last, in ms since 1970.
@@ -56,7 +59,7 @@ pub struct HistorySummary {
     pub last_change: Option<(Condition, u64)>,
     /// How long each condition lasted, in ns, in the order of [`Condition::ALL`]: the present one
     /// included.
-    pub times: [u64; Condition::ALL.len()],
+    pub times: Times,
 }
 
 impl Condition {
@@ -86,6 +89,9 @@ impl Condition {
     }
 }
 
+/// A time of each condition, in ns, in the order of [`Condition::ALL`].
+type Times = [u64; Condition::ALL.len()];
+
 impl History {
     /// Records its condition: `now` in ns of the workers' clock, `wall` in ms since 1970.
     pub fn note(&self, condition: Condition, is_down: bool, now: u64, wall: u64) {
@@ -99,15 +105,17 @@ impl History {
             self.down_since.store(0, Ordering::Relaxed);
         }
         let code = condition as u8 + 1;
-        let before = self.condition.swap(code, Ordering::Relaxed);
-        if before == code {
+        if self.condition.load(Ordering::Relaxed) == code {
             return;
         }
-        self.changed_at.store(wall, Ordering::Relaxed);
-        let since = self.since.swap(now, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let before = self.condition.swap(code, Ordering::SeqCst);
+        self.changed_at.store(wall, Ordering::SeqCst);
+        let since = self.since.swap(now, Ordering::SeqCst);
         if let Some(time) = place_of(before).and_then(|place| self.times.get(place)) {
-            time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
+            time.fetch_add(now.saturating_sub(since), Ordering::SeqCst);
         }
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// A connect to it failed.
@@ -122,6 +130,21 @@ impl History {
         counts.filter(|(_, count)| *count > 0)
     }
 
+    /// How long each condition lasted, the present one included, and the last change.
+    fn conditions(&self, now: u64) -> (Times, Option<(Condition, u64)>) {
+        let place = place_of(self.condition.load(Ordering::SeqCst));
+        let condition = place.and_then(|place| Condition::ALL.get(place));
+        let mut times = Times::default();
+        for (time, its) in times.iter_mut().zip(&self.times) {
+            *time = its.load(Ordering::SeqCst);
+        }
+        if let Some(time) = place.and_then(|place| times.get_mut(place)) {
+            *time += now.saturating_sub(self.since.load(Ordering::SeqCst));
+        }
+        let at = self.changed_at.load(Ordering::SeqCst);
+        (times, condition.map(|&condition| (condition, at)))
+    }
+
     /// The summary at `now`, in ns of the workers' clock.
     #[must_use]
     pub fn summary(&self, now: u64) -> HistorySummary {
@@ -132,20 +155,20 @@ impl History {
         } else {
             0
         };
-        let place = place_of(self.condition.load(Ordering::Relaxed));
-        let condition = place.and_then(|place| Condition::ALL.get(place));
-        let mut times = [0; Condition::ALL.len()];
-        for (time, its) in times.iter_mut().zip(&self.times) {
-            *time = read(its);
-        }
-        if let Some(time) = place.and_then(|place| times.get_mut(place)) {
-            *time += now.saturating_sub(read(&self.since));
-        }
+        let (times, last_change) = loop {
+            let before = self.changes.load(Ordering::SeqCst);
+            let told = self.conditions(now);
+            if before.is_multiple_of(2) && before == self.changes.load(Ordering::SeqCst) {
+                break told;
+            }
+            // The control thread is in the midst of a change.
+            std::thread::yield_now();
+        };
         HistorySummary {
             times,
             times_down: read(&self.times_down),
             down: read(&self.down) + present,
-            last_change: condition.map(|&condition| (condition, read(&self.changed_at))),
+            last_change,
         }
     }
 }
@@ -188,5 +211,26 @@ mod tests {
             times: [10, 0, 16, 0, 0, 65, 0],
         };
         assert_eq!(history.summary(101), want);
+    }
+
+    #[test]
+    fn what_is_read_in_the_midst_of_a_change_is_whole() {
+        let history = History::default();
+        history.note(Condition::Up, false, 1, 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    let told: u64 = history.summary(20_001).times.iter().sum();
+                    assert_eq!(told, 20_000);
+                }
+            });
+            for now in 2..=20_001 {
+                let condition = match now % 2 {
+                    0 => Condition::Down,
+                    _ => Condition::Up,
+                };
+                history.note(condition, false, now, now);
+            }
+        });
     }
 }
