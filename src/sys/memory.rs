@@ -123,11 +123,11 @@ fn tcp_memory_of(limits: &str, sockstat: &str, page: u64) -> Option<TcpMemory> {
     })
 }
 
-/// In a program that is built for tests: the pages in use, and what stands for `tcp_mem`.
 /// From so many bytes on huge pages are asked for: two of them.
 const HUGE_PAGES: usize = 4 << 20;
 /// What the advice begins and ends at: a multiple of the size of pages.
 const PAGE: usize = 65_536;
+/// In a program that is built for tests: the pages in use, and what stands for `tcp_mem`.
 const TCP_MEM_OF_TESTS: &str = "MAHORAGA_TEST_TCP_MEM";
 
 /// The least limit of a cgroup and those around it (cgroups(7); version 2, then version 1). In a

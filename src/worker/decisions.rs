@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use crate::fault::Fault;
+use crate::guard::Sample;
 use crate::kernel::Errno;
 use crate::select::{Choice, Considered, Keys, Request, Selector};
 use crate::session::{CloseReason, Summary};
@@ -84,6 +85,8 @@ pub struct End {
 pub(super) struct Decisions {
     sessions: Ring,
     refused: Ring,
+    /// Bounds how many refused clients are taken note of.
+    refusals: Sample,
 }
 
 #[derive(Debug)]
@@ -164,6 +167,7 @@ impl Decisions {
         Self {
             sessions: Ring::new(DECISIONS),
             refused: Ring::new(REFUSED),
+            refusals: Sample::default(),
         }
     }
 
@@ -185,6 +189,11 @@ impl Decisions {
     /// The record of this serial, unless it has been overwritten.
     pub(super) fn find(&mut self, serial: u32) -> Option<&mut DecisionRecord> {
         self.sessions.find(serial)
+    }
+
+    /// Whether a client that is refused now is one of the few that are taken note of.
+    pub(super) fn takes_refused(&mut self, now: u64) -> bool {
+        self.refusals.takes(now, REFUSED_PER_SECOND)
     }
 
     /// Takes note of a client that was refused before it had a session.
@@ -283,6 +292,8 @@ fn us(ns: u64) -> u32 {
 pub const DECISIONS: usize = 4_096;
 /// Refused clients that a worker remembers beside.
 const REFUSED: usize = 256;
+/// Refused clients that are taken note of in a second: each costs a getpeername(2).
+const REFUSED_PER_SECOND: u32 = 100;
 /// 1.8 MiB for each worker.
 const _: () = assert!(size_of::<DecisionRecord>() <= 432);
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::kernel::{Kernel, Sleeper, TcpInfo};
 use crate::peek::http;
 use crate::session::{CloseReason, SessionState};
-use crate::time::NEVER;
+use crate::time::{MS, NEVER};
 
 use super::log_feed::LogFeed;
 use super::refuse::LINES_MAX;
@@ -122,7 +122,12 @@ impl<K: Kernel> Worker<K> {
         };
         let all = self.slots.capacity().max(1);
         let first = self.log_lines.next;
-        let end = all.min(first.saturating_add(SLOTS_AT_ONCE));
+        // At least 64 of them, and as many as make looks rare: their number is that of the most
+        // sessions there ever were.
+        let looks = (every / LOOK_EVERY).max(1);
+        let at_once = usize::try_from((all as u64).div_ceil(looks)).unwrap_or(all);
+        let at_once = at_once.max(SLOTS_AT_ONCE);
+        let end = all.min(first.saturating_add(at_once));
         for key in first..end {
             let Some(slot) = self.slots.get(key) else {
                 continue;
@@ -135,7 +140,7 @@ impl<K: Kernel> Worker<K> {
             }
         }
         self.log_lines.next = if end < all { end } else { 0 };
-        let looks = all.div_ceil(SLOTS_AT_ONCE) as u64;
+        let looks = all.div_ceil(at_once) as u64;
         self.log_lines.look_at = self.now.saturating_add((every / looks).max(1));
     }
 
@@ -186,3 +191,5 @@ impl<K: Kernel> Worker<K> {
 
 /// Slots that are looked at in a turn for sessions that have been open for long.
 const SLOTS_AT_ONCE: usize = 64;
+/// At most how often, so that few sessions after many do not keep the worker awake.
+const LOOK_EVERY: u64 = 20 * MS;

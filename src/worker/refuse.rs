@@ -44,16 +44,22 @@ impl<K: Kernel> Worker<K> {
         // It would have the next number.
         let id = (self.id, self.sessions_opened + 1);
         let log = self.log.as_ref();
-        let is_logged = log.is_some_and(|log| log.rule.takes(id, reason));
-        if self.refusals.takes(self.now, LINES_MAX) {
+        let has_line = log.is_some_and(|log| log.rule.takes(id, reason));
+        let is_logged = has_line && self.refusals.takes(self.now, LINES_MAX);
+        if has_line && !is_logged {
+            self.stats.refusals_unlogged.increment();
+        }
+        // Those without a line use up no room of lines.
+        let is_remembered = self.decisions.takes_refused(self.now);
+        if is_logged || is_remembered {
             let client = client.or_else(|| self.kernel.peer(&socket));
             let record = self.refused(port, client, reason);
-            self.decisions.on_refused(&record);
+            if is_remembered {
+                self.decisions.on_refused(&record);
+            }
             if is_logged {
                 self.write_record(record);
             }
-        } else if is_logged {
-            self.stats.refusals_unlogged.increment();
         }
         self.dismiss(socket, action);
     }

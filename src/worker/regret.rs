@@ -52,8 +52,8 @@ impl IdleCuts {
         let known = place.load(Ordering::Relaxed);
         let ago = (now & TIME_MASK).wrapping_sub(known) & TIME_MASK;
         let is_it = known != 0 && known & !TIME_MASK == tag && ago <= BACK_WITHIN;
-        let emptied = place.compare_exchange(known, 0, Ordering::Relaxed, Ordering::Relaxed);
-        is_it && emptied.is_ok()
+        let empty = || place.compare_exchange(known, 0, Ordering::Relaxed, Ordering::Relaxed);
+        is_it && empty().is_ok()
     }
 
     /// The place of a client, and what tells it from most others of that place.
@@ -123,6 +123,17 @@ const TIME_MASK: u64 = (1 << 40) - 1;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_clients_leave_a_cut_one_its_place() {
+        let cuts = IdleCuts::default();
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        cuts.note(client, 7, 10_000);
+        for other in 0..100_000 {
+            assert!(!cuts.take(IpAddr::V4(other.into()), 7, 10_100));
+        }
+        assert!(cuts.take(client, 7, 10_200));
+    }
 
     #[test]
     fn a_client_comes_back_once_to_its_listener_within_a_second() {
