@@ -25,6 +25,8 @@ mod access_log;
 mod actions;
 #[path = "proxy/administration.rs"]
 mod administration;
+#[path = "proxy/agreement.rs"]
+mod agreement;
 #[path = "proxy/api.rs"]
 mod api;
 #[path = "proxy/asking.rs"]

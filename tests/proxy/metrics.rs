@@ -15,7 +15,7 @@ use crate::peers::{self, Backend, ping};
 use crate::watchdog::{eventually, patience, watched};
 
 /// What a scraper gets that takes this format.
-fn scrape(balancer: &Balancer, accept: &str) -> String {
+pub(crate) fn scrape(balancer: &Balancer, accept: &str) -> String {
     let mut stream = UnixStream::connect(balancer.dir().join("mahoraga.sock")).unwrap();
     stream.set_read_timeout(Some(patience())).unwrap();
     let request = format!(
@@ -30,7 +30,7 @@ fn scrape(balancer: &Balancer, accept: &str) -> String {
 }
 
 /// The sum of all values of a name.
-fn sum(text: &str, name: &str) -> u64 {
+pub(crate) fn sum(text: &str, name: &str) -> u64 {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let is_it = rest.starts_with(['{', ' ']);
