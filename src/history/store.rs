@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
-use thiserror::Error;
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::sample::{Point, SubjectSample};
 use super::{FigureOf, Of, Resolution, Subject};
 use crate::metric::{Kind, Unit};
+use crate::sys;
 
 /// Samples and events, in memory or in a file.
 #[derive(Debug)]
@@ -24,8 +24,24 @@ pub struct Store {
     summed: [u64; 2],
     /// The last second that was written.
     last: Option<u64>,
-    /// When old rows were last removed.
-    pruned: u64,
+    /// The second of the batch that was written last: what the clock says, where `last` may be
+    /// what it said when it was wrong.
+    written: Option<u64>,
+    /// How far what is old was removed.
+    pruned: Pruned,
+    /// Where there is too much, seconds go first: minutes say the same of a longer time.
+    is_seconds_first: bool,
+}
+
+/// How far what is too old was removed.
+#[derive(Debug)]
+struct Pruned {
+    /// The second of the last look.
+    at: u64,
+    /// When that was, in ns of the machine's monotonic clock.
+    looked: u64,
+    /// What was before this second is gone, by resolution.
+    before: [u64; 3],
 }
 
 /// How much is kept.
@@ -64,48 +80,6 @@ pub struct PastEvent {
     pub backend: Option<String>,
     /// A sentence.
     pub message: String,
-}
-
-/// Why a store can't be used.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// Its file is damaged.
-    #[error("the file is damaged ({0})")]
-    Corrupt(String),
-    /// The file is another program's.
-    #[error("it is no history of this program: name another file")]
-    Foreign,
-    /// The file has a later form.
-    #[error("a later version of mahoraga made it: run that, or name another file")]
-    Later,
-    /// Another process uses it.
-    #[error("another process uses it")]
-    Busy,
-    /// There is no room left.
-    #[error("the disk is full")]
-    Full,
-    /// The bound in bytes is reached.
-    #[error("it has reached its bound in bytes")]
-    Bound,
-    /// What the kernel says.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// Anything else that SQLite says.
-    #[error("{0}")]
-    Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Corrupt(error.to_string())
-            }
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
-            Some(ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Sql(error),
-        }
-    }
 }
 
 /// What figures a store has, by number.
@@ -162,7 +136,10 @@ impl Store {
     pub fn in_memory(keep: Keep) -> Result<Self, StoreError> {
         let connection = Connection::open_in_memory()?;
         Self::make(&connection)?;
-        Self::on(connection, keep)
+        Ok(Self {
+            is_seconds_first: true,
+            ..Self::on(connection, keep)?
+        })
     }
 
     /// Makes the tables in an empty database.
@@ -203,7 +180,13 @@ impl Store {
             subjects: HashMap::new(),
             summed: [0; 2],
             last: None,
-            pruned: 0,
+            written: None,
+            pruned: Pruned {
+                at: 0,
+                looked: sys::monotonic(),
+                before: [0; 3],
+            },
+            is_seconds_first: false,
         };
         let pages = (keep.bytes / PAGE).max(16);
         let pages = i64::try_from(pages).unwrap_or(i64::MAX);
@@ -216,6 +199,10 @@ impl Store {
 
     /// Reads what it keeps in memory of the database: again after a transaction that failed.
     pub(super) fn recall(&mut self) -> Result<(), StoreError> {
+        self.recall_all().map_err(StoreError::of_content)
+    }
+
+    fn recall_all(&mut self) -> Result<(), StoreError> {
         self.figures = Figures::default();
         let mut figures = self
             .connection
@@ -235,6 +222,14 @@ impl Store {
             .into_iter()
             .map(|(number, subject)| (subject, number))
             .collect();
+        // What is read or written later only.
+        self.connection
+            .prepare("SELECT number, at, kind, pool, backend, message FROM events")?;
+        self.connection.prepare("SELECT seen FROM subjects")?;
+        for of in Resolution::ALL {
+            let sql = format!("SELECT at, subject, sample FROM {}", of.table());
+            self.connection.prepare(&sql)?;
+        }
         self.last = self.edge("max", Resolution::Seconds)?;
         for (place, of) in [Resolution::Minutes, Resolution::Hours]
             .into_iter()
@@ -246,12 +241,16 @@ impl Store {
         Ok(())
     }
 
-    /// The first (`min`) or the last (`max`) time of a resolution.
+    /// The first (`min`) or the last (`max`) time of a resolution. One beyond the year 9999 is no
+    /// time that was recorded.
     fn edge(&self, of: &str, resolution: Resolution) -> Result<Option<u64>, StoreError> {
         let table = resolution.table();
         let sql = format!("SELECT {of}(at) FROM {table}");
         let at: Option<i64> = self.connection.query_row(&sql, [], |row| row.get(0))?;
-        Ok(at.map(whole))
+        match at.map(whole) {
+            Some(at) if at > LATEST => Err(damaged("a time")),
+            at => Ok(at),
+        }
     }
 
     /// The first time of a resolution.
@@ -294,6 +293,7 @@ impl Store {
         batch: &Batch,
         events: &[PastEvent],
     ) -> Result<(), StoreError> {
+        self.written = Some(at);
         self.in_transaction(|store| {
             for (subject, points) in batch {
                 let mut sample = SubjectSample::default();
@@ -312,6 +312,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: nothing was added.
     pub fn add(&mut self, rows: &NewRows) -> Result<(), StoreError> {
+        let newest = rows.seconds.iter().chain(&rows.minutes);
+        self.written = newest.map(|(at, ..)| *at).max().or(self.written);
         self.in_transaction(|store| {
             let mut numbers = HashMap::new();
             for (number, figure) in &rows.figures.by_number {
@@ -360,7 +362,8 @@ impl Store {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let done = act(self)
             .and_then(|()| self.sum_up())
-            .and_then(|()| self.prune());
+            .and_then(|()| self.prune())
+            .map_err(StoreError::of_content);
         let done = done.and_then(|()| Ok(self.connection.execute_batch("COMMIT")?));
         let Err(error) = done else {
             // What was written is there: a failure shows when the next batch is written.
@@ -396,7 +399,8 @@ impl Store {
             return Ok(*number);
         }
         let number = self.figures.by_number.last_key_value();
-        let number = number.map_or(1, |(last, _)| last + 1);
+        let number = number.map_or(Some(1), |(last, _)| last.checked_add(1));
+        let number = number.ok_or_else(|| damaged("a number of a figure"))?;
         let unit = match figure.unit {
             None => 0,
             Some(Unit::Bytes) => 1,
@@ -532,8 +536,13 @@ pub(super) fn whole(at: i64) -> u64 {
 pub(super) const APPLICATION: i32 = 0x4d68_7267;
 /// The form of the tables and of samples. One with other steps of times is another form.
 pub(super) const VERSION: i32 = 1;
+/// The last second of the year 9999.
+const LATEST: u64 = 253_402_300_799;
 /// Bytes of a page.
 const PAGE: u64 = 4_096;
 
+mod error;
 mod rows;
 mod upkeep;
+
+pub use error::StoreError;

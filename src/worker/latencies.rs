@@ -105,7 +105,7 @@ impl Counts {
     /// The number of times that were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.iter().sum()
+        total(&self.0[..])
     }
 
     /// The counts that are above 0, by step, as the history keeps them.
@@ -130,7 +130,7 @@ impl Counts {
     /// How many times were shorter than this many µs, a power of two from 16 on: exactly.
     #[must_use]
     pub fn below(&self, us: u64) -> u64 {
-        self.0[..step(us)].iter().sum()
+        total(&self.0[..step(us)])
     }
 
     /// All times together in µs, off by 4% at most.
@@ -145,10 +145,11 @@ impl Counts {
     /// The time in µs that `permille` of a thousand stay within; 0 where nothing was counted.
     #[must_use]
     pub fn quantile(&self, permille: u64) -> u64 {
-        let rank = (self.count() * permille).div_ceil(1_000).max(1);
+        let all: u128 = self.0.iter().copied().map(u128::from).sum();
+        let rank = (all * u128::from(permille)).div_ceil(1_000).max(1);
         let mut seen = 0;
         let reached = self.0.iter().position(|count| {
-            seen += count;
+            seen += u128::from(*count);
             seen >= rank
         });
         reached.map_or(0, middle)
@@ -159,6 +160,13 @@ impl Default for Counts {
     fn default() -> Self {
         Self(Box::new([0; STEPS]))
     }
+}
+
+/// The sum of counts, which may be those of a damaged file.
+fn total(counts: &[u64]) -> u64 {
+    counts
+        .iter()
+        .fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 /// The step of a time in µs.
@@ -202,6 +210,16 @@ mod tests {
             }
         }
         assert_eq!(step(u64::MAX), STEPS - 1);
+    }
+
+    #[test]
+    fn counts_that_no_clock_made_are_harmless() {
+        let counts = Counts::of_steps(&[(3, 1 << 63), (4, u64::MAX), (5, 1)].into());
+        assert_eq!(
+            (counts.count(), counts.below(1 << 20)),
+            (u64::MAX, u64::MAX)
+        );
+        assert_eq!([100, 500, 1_000].map(|of| counts.quantile(of)), [3, 4, 5]);
     }
 
     #[test]

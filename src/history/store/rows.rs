@@ -106,7 +106,8 @@ impl Store {
     }
 
     /// What came after this second and this event, but for the last second, which may not be whole:
-    /// at most so many seconds. Minutes stand in for seconds that are gone.
+    /// at most so many seconds. Minutes stand in for seconds that are gone. Where the clock was set
+    /// back, what came after is told from then on: [`NewRows::last`] goes back too.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -116,6 +117,11 @@ impl Store {
         at_most: u64,
         is_last_whole: bool,
     ) -> Result<NewRows, StoreError> {
+        // The clock was set back: what is new begins with the last second that there is.
+        let after = after.map(|after| match self.last {
+            Some(last) if after > last => last.saturating_sub(1),
+            _ => after,
+        });
         let mut rows = NewRows {
             figures: self.figures.clone(),
             subjects: self
@@ -134,8 +140,6 @@ impl Store {
         let end = last + u64::from(is_last_whole);
         let mut from = match after {
             None => first,
-            // The clock was set back: what is new begins now.
-            Some(after) if after > last => last,
             Some(after) => after + 1,
         };
         if from.saturating_add(GAP) < first {

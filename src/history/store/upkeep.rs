@@ -2,12 +2,15 @@
 //! too much.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rusqlite::params;
 
 use super::{PAGE, Store, StoreError, signed};
 use crate::history::Resolution;
 use crate::history::sample::SubjectSample;
+use crate::sys;
+use crate::time::between;
 
 impl Store {
     /// Sums up each minute and hour that is over.
@@ -71,23 +74,49 @@ impl Store {
         Ok(sums)
     }
 
-    /// Removes what is older than it is kept, some times in an hour.
+    /// Removes what is older than it is kept, each minute.
     pub(super) fn prune(&mut self) -> Result<(), StoreError> {
-        let Some(last) = self
-            .last
-            .filter(|last| last.abs_diff(self.pruned) >= PRUNE_EVERY)
-        else {
+        let is_due = |now: u64| now.abs_diff(self.pruned.at) >= PRUNE_EVERY;
+        if !self.written.is_some_and(is_due) {
+            return Ok(());
+        }
+        let passed = between(self.pruned.looked, sys::monotonic());
+        self.prune_after(passed)
+    }
+
+    /// Removes what is older than it is kept, a time after the last look.
+    ///
+    /// The clock may be wrong, and a file may have rows of a time when it was. So what is old is
+    /// told from the batch that was written just now. Of minutes, hours and events no more goes
+    /// than in some times the time that has passed: a clock that is years ahead for an hour costs a
+    /// few hours of the oldest. Seconds are in the minutes too, and go at once.
+    pub(in crate::history) fn prune_after(&mut self, passed: Duration) -> Result<(), StoreError> {
+        let Some(now) = self.written else {
             return Ok(());
         };
-        self.pruned = last;
-        for resolution in Resolution::ALL {
-            let before = last.saturating_sub(self.keep.of(resolution));
-            self.remove_before(resolution, before)?;
+        self.pruned.at = now;
+        self.pruned.looked = sys::monotonic();
+        let mut oldest = None;
+        for (place, resolution) in Resolution::ALL.into_iter().enumerate() {
+            let before = now.saturating_sub(self.keep.of(resolution));
+            let first = self.oldest(resolution)?;
+            oldest = oldest.into_iter().chain(first).min();
+            let cut = match (resolution, oldest) {
+                (Resolution::Seconds, _) => before,
+                (_, None) => continue,
+                (_, Some(oldest)) => self.pruned.before[place]
+                    .max(oldest)
+                    .saturating_add(passed.as_secs().saturating_mul(PRUNE_SPEED))
+                    .min(before),
+            };
+            self.pruned.before[place] = cut;
+            self.remove_before(resolution, cut)?;
         }
-        let before = last.saturating_sub(self.keep.hours);
+        // The oldest of all was found by now, hours the last.
+        let before = self.pruned.before[2];
         self.connection.execute(
             "DELETE FROM events WHERE at < ?1 OR number <= (SELECT max(number) FROM events) - ?2",
-            params![signed(before * 1_000), EVENTS_MAX],
+            params![signed(before.saturating_mul(1_000)), EVENTS_MAX],
         )?;
         // One that is not summed up yet was seen just now.
         let forgotten = signed(before.saturating_sub(2 * SEEN_STEP));
@@ -148,8 +177,19 @@ impl Store {
         for resolution in Resolution::ALL {
             let (first, last) = (self.oldest(resolution)?, self.edge("max", resolution)?);
             if let (Some(first), Some(last)) = (first, last) {
+                // A row of a time when the clock was wrong makes no share greater.
+                let has = last.saturating_sub(first).min(self.keep.of(resolution));
                 // Of a few intervals one is more than its share.
-                let share = (last - first) / SHARES / resolution.step() * resolution.step();
+                let mut share = has / SHARES / resolution.step() * resolution.step();
+                match (self.is_seconds_first, resolution) {
+                    (true, Resolution::Seconds) if has > SECONDS_LEAST => {
+                        self.remove_before(resolution, first + share.max(1))?;
+                        return Ok(());
+                    }
+                    (true, Resolution::Seconds) => continue,
+                    (true, Resolution::Minutes) => share = share.max(resolution.step()),
+                    _ => {}
+                }
                 removed += self.remove_before(resolution, first + share)?;
             }
         }
@@ -187,10 +227,14 @@ impl Store {
 
 /// How often old rows are removed, in seconds.
 const PRUNE_EVERY: u64 = 60;
+/// What is too old goes at most this much faster than time passes.
+const PRUNE_SPEED: u64 = 4;
 /// Events at most.
 const EVENTS_MAX: i64 = 100_000;
 /// What is too much goes in such shares of all.
 const SHARES: u64 = 50;
+/// Seconds that stay where they go first: no minute is summed up from fewer than it has.
+const SECONDS_LEAST: u64 = 90;
 /// Shares that go at a time. The next batch goes on.
 const SHORTEN_MAX: usize = 10;
 /// Pages that a file gives back at a time.
