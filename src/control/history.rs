@@ -93,6 +93,10 @@ struct FileState {
     error: Option<String>,
     /// When its thread began what it does now, in ns of the workers' clock.
     working_since: Option<u64>,
+    /// The last second that it has of this run: from there on memory is read.
+    copied: Option<u64>,
+    /// What a question could not read of it.
+    unreadable: Option<String>,
 }
 
 /// What the control thread knows, of which another thread makes a sample.
@@ -182,7 +186,7 @@ impl Recorder {
         let why = match (&state.error, hangs) {
             (_, true) => "no answer yet",
             (Some(error), false) => error,
-            (None, false) => return None,
+            (None, false) => return file.damage(state.unreadable.as_deref()?).into(),
         };
         Some(file.sentence(why))
     }
@@ -194,6 +198,15 @@ impl KeptFile {
         format!(
             "cannot keep the history in {path}: {why}; the last hour is kept in memory, and the \
              file is tried again"
+        )
+    }
+
+    /// Of a file that is written, and of which a part can't be read.
+    fn damage(&self, what: &str) -> String {
+        let path = self.path.display();
+        format!(
+            "the history in {path} is damaged: {what}; answers leave that out. Move the file away \
+             to begin another one"
         )
     }
 }
@@ -290,17 +303,44 @@ impl Shared {
         }
         let mut asked = Asked::new(question, &spans)?;
         let mut from = 0;
+        let mut damage = None;
         if let Some((store, _)) = &file {
-            // What comes into the file meanwhile is in memory too.
-            from = store.last().map_or(0, |last| last + 1);
-            asked.take(store, 0, from)?;
+            from = self.file_has_until();
+            let unreadable = match asked.take(store, 0, from) {
+                Err(AskError::Store(StoreError::Corrupt(why))) => Some(why),
+                taken => {
+                    taken?;
+                    let count = asked.unreadable();
+                    (count > 0).then(|| format!("{count} samples can't be read"))
+                }
+            };
+            damage = unreadable.and_then(|what| self.tell_unreadable(what));
         }
         drop(file);
         asked.take(&self.memory.lock(), from, u64::MAX)?;
         Ok(HistoryAnswer {
-            notes: note.into_iter().collect(),
+            notes: note.into_iter().chain(damage).collect(),
             ..asked.history()
         })
+    }
+
+    /// The end of what is taken from the file. What comes into it meanwhile is in memory too. A
+    /// file may have later seconds, of a time when the clock was wrong: those of memory are right.
+    fn file_has_until(&self) -> u64 {
+        let file = self.file.as_ref();
+        let copied = file.and_then(|file| file.state.lock().copied);
+        let last = self.memory.lock().last();
+        // The clock may have been set back since the file's thread has looked.
+        let copied = copied.map(|copied| last.map_or(copied, |last| copied.min(last)));
+        copied.map_or(0, |copied| copied.saturating_add(1))
+    }
+
+    /// Remembers what could not be read of the file, for the status; the note of the answer.
+    fn tell_unreadable(&self, what: String) -> Option<String> {
+        let file = self.file.as_ref()?;
+        let note = file.damage(&what);
+        file.state.lock().unreadable = Some(what);
+        Some(note)
     }
 
     fn events(&self, query: &HistoryEventQuery) -> Result<Vec<HistoryEvent>, AskError> {
@@ -490,7 +530,8 @@ pub(super) fn mistake_in(path: &Path) -> Option<String> {
     ))
 }
 
-/// What is kept in memory: the last hour.
+/// What is kept in memory: the last hour. With many backends the bytes are too few for 15 minutes
+/// of seconds.
 const MEMORY: Keep = Keep {
     seconds: 15 * 60,
     minutes: 3_600,

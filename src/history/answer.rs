@@ -1,6 +1,6 @@
 //! What a history answers: a list of intervals, and for each figure a value of each interval.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use schemars::JsonSchema;
@@ -182,8 +182,11 @@ pub struct Asked {
     since: u64,
     until: u64,
     subjects: BTreeMap<Subject, Gathered>,
-    /// Points that it has.
-    points: usize,
+    /// Values that it has in each interval, absent ones too, in eighths of one: whether a subject
+    /// was there takes one.
+    eighths: u64,
+    /// Samples that can't be read.
+    unreadable: u64,
     /// It would have more than an answer may have.
     is_too_much: bool,
 }
@@ -191,8 +194,8 @@ pub struct Asked {
 /// What was found of a subject.
 #[derive(Debug, Default)]
 struct Gathered {
-    /// The intervals in which there is something of it.
-    present: BTreeSet<usize>,
+    /// Whether there is something of it, by interval.
+    present: Vec<bool>,
     figures: BTreeMap<FigureOf, BTreeMap<usize, Point>>,
 }
 
@@ -232,7 +235,8 @@ impl Asked {
             since,
             until,
             subjects: BTreeMap::new(),
-            points: 0,
+            eighths: 0,
+            unreadable: 0,
             is_too_much: false,
         })
     }
@@ -249,15 +253,18 @@ impl Asked {
         let named: BTreeMap<i64, Subject> = asked.map(|(its, of)| (of, its.clone())).collect();
         let numbers: Vec<i64> = named.keys().copied().collect();
         let resolution = self.resolution;
-        store.scan(resolution, within, &numbers, &mut |at, subject, bytes| {
+        let scanned = store.scan(resolution, within, &numbers, &mut |at, subject, bytes| {
             let Some(subject) = named.get(&subject).filter(|_| !self.is_too_much) else {
                 return Ok(());
             };
-            let sample = SubjectSample::of_bytes(bytes);
-            let sample = sample.ok_or_else(|| super::store::damaged("a sample"))?;
-            self.gather(store, subject, at, &sample);
+            match SubjectSample::of_bytes(bytes) {
+                Some(sample) => self.gather(store, subject, at, &sample),
+                // The others are as right as they were.
+                None => self.unreadable += 1,
+            }
             Ok(())
-        })?;
+        });
+        scanned.map_err(StoreError::of_content)?;
         if self.is_too_much {
             let why = format!(
                 "the answer would have more than {VALUES_MAX} values: ask for a pool, a backend \
@@ -269,51 +276,111 @@ impl Asked {
     }
 
     fn gather(&mut self, store: &Store, subject: &Subject, at: u64, sample: &SubjectSample) {
-        let interval = usize::try_from((at - self.since) / self.step).unwrap_or(usize::MAX);
-        if !self.subjects.contains_key(subject) {
-            self.subjects.insert(subject.clone(), Gathered::default());
+        let there = |(number, point)| Some((store.figures().get(number)?, point));
+        let points = sample.points().filter_map(there);
+        let asked: Vec<_> = points
+            .filter(|(figure, _)| self.question.has(&figure.name))
+            .collect();
+        if !self.make_room(subject, asked.iter().map(|(figure, _)| *figure)) {
+            self.is_too_much = true;
+            return;
         }
+        let interval = usize::try_from((at - self.since) / self.step).unwrap_or(usize::MAX);
+        let intervals = self.intervals();
         let Some(gathered) = self.subjects.get_mut(subject) else {
             return;
         };
-        gathered.present.insert(interval);
-        for (number, point) in sample.points() {
-            let Some(figure) = store.figures().get(number) else {
-                continue;
-            };
-            if !self.question.has(&figure.name) {
-                continue;
-            }
-            if !gathered.figures.contains_key(figure) {
-                gathered.figures.insert(figure.clone(), BTreeMap::new());
-            }
-            let Some(points) = gathered.figures.get_mut(figure) else {
-                continue;
-            };
-            if let Some(there) = points.get_mut(&interval) {
-                there.add(point);
-            } else {
-                points.insert(interval, point.clone());
-                self.points += 1;
+        gathered.present.resize(intervals, false);
+        if let Some(present) = gathered.present.get_mut(interval) {
+            *present = true;
+        }
+        for (figure, point) in asked {
+            if let Some(points) = gathered.figures.get_mut(figure) {
+                add(points, interval, point);
             }
         }
-        self.is_too_much = self.points > VALUES_MAX;
+    }
+
+    /// Makes places for figures of a subject, in longer intervals if the question leaves that open;
+    /// `false`: the answer would have too many values.
+    fn make_room<'a>(
+        &mut self,
+        subject: &Subject,
+        figures: impl Iterator<Item = &'a FigureOf>,
+    ) -> bool {
+        if !self.subjects.contains_key(subject) {
+            self.subjects.insert(subject.clone(), Gathered::default());
+            self.eighths += 1;
+        }
+        let Some(gathered) = self.subjects.get_mut(subject) else {
+            return true;
+        };
+        for figure in figures {
+            if !gathered.figures.contains_key(figure) {
+                gathered.figures.insert(figure.clone(), BTreeMap::new());
+                self.eighths += 8 * columns(figure);
+            }
+        }
+        loop {
+            let intervals = (self.until - self.since) / self.step;
+            if intervals.saturating_mul(self.eighths) / 8 <= VALUES_MAX {
+                return true;
+            }
+            if self.question.step.is_some() || intervals <= COARSE_POINTS {
+                return false;
+            }
+            self.coarsen();
+        }
+    }
+
+    /// Makes the intervals longer: each is some of those before, so nothing is lost.
+    fn coarsen(&mut self) {
+        let longer = STEPS
+            .into_iter()
+            .find(|step| *step > self.step && step.is_multiple_of(self.step));
+        let step = longer.unwrap_or(self.step * 2);
+        let factor = usize::try_from(step / self.step).unwrap_or(usize::MAX);
+        self.step = step;
+        self.until = self.since + (self.until - self.since).next_multiple_of(step);
+        for gathered in self.subjects.values_mut() {
+            let parts = gathered.present.chunks(factor);
+            gathered.present = parts.map(|part| part.contains(&true)).collect();
+            for points in gathered.figures.values_mut() {
+                for (interval, point) in std::mem::take(points) {
+                    add(points, interval / factor, &point);
+                }
+            }
+        }
+    }
+
+    fn intervals(&self) -> usize {
+        usize::try_from((self.until - self.since) / self.step).unwrap_or(usize::MAX)
+    }
+
+    /// Samples that it lacks, as they can't be read.
+    #[must_use]
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable
     }
 
     /// The answer.
     #[must_use]
     pub fn history(self) -> HistoryAnswer {
-        let intervals = (self.until - self.since) / self.step;
+        let intervals = self.intervals();
+        let unreadable = (self.unreadable > 0).then(|| {
+            let count = self.unreadable;
+            format!("without {count} samples, which are damaged and can't be read")
+        });
         let subjects = self.subjects.into_iter();
         let subjects = subjects.filter(|(_, gathered)| !gathered.figures.is_empty());
         HistoryAnswer {
             since: self.since,
             until: self.until,
             step: self.step,
-            at: (0..intervals)
-                .map(|nth| self.since + nth * self.step)
+            at: (self.since..self.until)
+                .step_by(usize::try_from(self.step).unwrap_or(usize::MAX))
                 .collect(),
-            notes: Vec::new(),
+            notes: unreadable.into_iter().collect(),
             subjects: subjects
                 .map(|(subject, gathered)| {
                     let figures = gathered.figures.iter().map(|(figure, points)| {
@@ -370,14 +437,31 @@ fn named(subject: Subject) -> SubjectHistory {
     }
 }
 
+fn add(points: &mut BTreeMap<usize, Point>, interval: usize, point: &Point) {
+    match points.get_mut(&interval) {
+        Some(there) => there.add(point),
+        None => {
+            points.insert(interval, point.clone());
+        }
+    }
+}
+
+/// The values that a figure has in each interval.
+fn columns(figure: &FigureOf) -> u64 {
+    match figure.kind {
+        Kind::Counter => 1,
+        Kind::Gauge => 2,
+        Kind::Histogram => 4,
+    }
+}
+
 /// The values of a figure in each interval.
 fn shown(
     figure: &FigureOf,
     points: &BTreeMap<usize, Point>,
-    present: &BTreeSet<usize>,
-    intervals: u64,
+    present: &[bool],
+    intervals: usize,
 ) -> FigureHistory {
-    let intervals = usize::try_from(intervals).unwrap_or(usize::MAX);
     let unit = figure.unit.map(|unit| {
         let word = match unit {
             Unit::Bytes => "bytes",
@@ -387,7 +471,7 @@ fn shown(
     });
     let measured = |value: u64| Measured::of(value, figure.is_part);
     // While a subject was there, what has no point did not happen.
-    let nothing = |nth: &usize| present.contains(nth).then_some(0);
+    let nothing = |nth: &usize| present.get(*nth).is_some_and(|is| *is).then_some(0);
     match figure.kind {
         Kind::Counter => {
             let sum = |nth: usize| match points.get(&nth) {
@@ -455,7 +539,10 @@ const POINTS: u64 = 300;
 /// Intervals of an answer.
 const POINTS_MAX: u64 = 1_500;
 /// Values of an answer.
-const VALUES_MAX: usize = 500_000;
+const VALUES_MAX: u64 = 500_000;
+/// Where an answer has too many values, and no step is asked for, intervals get longer, but not
+/// beyond so many.
+const COARSE_POINTS: u64 = 30;
 /// The end of the year 9999, the last one that is written.
 const LATEST_MS: u64 = 253_402_300_799_999;
 const DAY: u64 = 86_400;

@@ -601,6 +601,8 @@ fn a_full_disk_is_an_error_and_the_next_batch_finds_room() {
     assert!(unmounted.success());
 }
 
+mod harm;
+
 /// The test that is the child of others.
 const CHILD: &str = "history::tests::writes_until_it_is_killed";
 const CHILD_FILE: &str = "MAHORAGA_TEST_HISTORY";

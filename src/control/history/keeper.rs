@@ -80,6 +80,8 @@ impl Keeper<'_> {
             let rows = memory.rows_after(self.copied, SECONDS_AT_ONCE, is_end)?;
             drop(memory);
             if rows.is_empty() {
+                // The clock may have been set back.
+                self.copied.0 = rows.last;
                 return Ok(());
             }
             match store.add(&rows) {
@@ -114,6 +116,9 @@ impl Keeper<'_> {
     fn begin_again(&mut self) {
         self.store = None;
         self.copied = (Some(0), 0);
+        let mut state = self.file.state.lock();
+        state.copied = self.copied.0;
+        state.unreadable = None;
     }
 
     fn tell_damaged(&self, aside: &dyn std::fmt::Display, why: &str) {
@@ -133,6 +138,7 @@ impl Keeper<'_> {
         let mut state = self.file.state.lock();
         state.working_since = None;
         state.is_open = self.store.is_some();
+        state.copied = self.copied.0;
         state.bytes = bytes.unwrap_or(state.bytes);
         let before = std::mem::replace(&mut state.error, error.clone());
         drop(state);
@@ -250,12 +256,16 @@ mod tests {
                 step: Some("1s".to_owned()),
                 ..HistoryQuery::default()
             };
-            let history = self.shared.history(&query).unwrap();
-            let up = history.subjects.first().map(|its| &its.figures["ready"]);
-            match up {
-                Some(history::FigureHistory::Gauge { mean, .. }) => mean.iter().flatten().count(),
-                other => panic!("{other:?}"),
-            }
+            known(&self.shared.history(&query).unwrap())
+        }
+    }
+
+    /// The seconds of which there is something.
+    fn known(history: &history::HistoryAnswer) -> usize {
+        let up = history.subjects.first().map(|its| &its.figures["ready"]);
+        match up {
+            Some(history::FigureHistory::Gauge { mean, .. }) => mean.iter().flatten().count(),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -309,6 +319,53 @@ mod tests {
         let names = fs::read_dir(&world.dir).unwrap().flatten();
         let aside = names.filter(|its| its.file_name().to_string_lossy().contains(".corrupt-"));
         assert_eq!(aside.count(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_takes_nothing_and_stops_nothing() {
+        const DAY: u64 = 86_400;
+        let mut world = World::new();
+        fs::create_dir(&world.dir).unwrap();
+        world.seconds -= 7_200;
+        let begin = world.seconds;
+        let mut keeper = world.keeper();
+        world.sample(7_200..7_205);
+        keeper.turn(false).unwrap();
+        // Ahead for some seconds, right again, and then behind.
+        for first in [7_200 + 500 * DAY, 7_210, 0, 10] {
+            let at = begin + first;
+            let memory = &world.shared.memory;
+            if memory.lock().last().is_some_and(|last| at < last) {
+                memory.lock().forget_after(at).unwrap();
+            }
+            world.sample(first..first + 1);
+            keeper.turn(false).unwrap();
+            world.sample(first + 1..first + 5);
+            keeper.turn(true).unwrap();
+            let query = HistoryQuery {
+                since: Some(at.to_string()),
+                until: Some((at + 5).to_string()),
+                step: Some("1s".to_owned()),
+                ..HistoryQuery::default()
+            };
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(at + 9);
+            let question = history::Question::new(&query, now).unwrap();
+            let store = history::open_beside(world.file()).unwrap();
+            let span = store.span().unwrap();
+            let mut asked = history::Asked::new(question, &[span]).unwrap();
+            asked.take(&store, 0, u64::MAX).unwrap();
+            assert_eq!(known(&asked.history()), 5, "{first} in the file");
+            if first < 7_200 + DAY {
+                // One that the file lacks yet, too.
+                world.sample(first + 5..first + 6);
+                let query = HistoryQuery {
+                    until: Some((at + 6).to_string()),
+                    ..query
+                };
+                let answer = world.shared.history(&query).unwrap();
+                assert_eq!(known(&answer), 6, "{first} of both");
+            }
+        }
     }
 
     #[test]
