@@ -134,7 +134,7 @@ fn of_sessions() -> Vec<Endpoint> {
         Endpoint::read("/v1/explain", "explain", h::explain)
             .says("Where the last sessions of a client, or one session, went, and why."),
         Endpoint::read("/v1/explain/dry_run", "explain_dry_run", h::explain_dry_run)
-            .says("Where a client would go now, and why.")
+            .says("Where a client would go now, and why, or which listeners would refuse it.")
             .refuses(&[StatusCode::NOT_FOUND]),
     ]
 }

@@ -29,7 +29,8 @@ pub use bans::{
 pub use events::{BalancerEvent, EventKind};
 pub use explain::{
     AttemptStatus, CandidateStatus, DecisionStatus, DryRunQuery, DryRunStatus, EXPLANATIONS_MAX,
-    ExplainQuery, KeyStatus, SessionExplanation, WorkerChoice, client_address,
+    ExplainQuery, KeyStatus, ListenerChoice, RefusalStatus, SessionExplanation, WorkerChoice,
+    client_address,
 };
 pub use figures::{
     ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,

@@ -281,6 +281,11 @@ fn lift_those(bans: &Bans, filter: &UnbanFilter) -> u64 {
     lifted.count() as u64
 }
 
+/// A ban as the API shows it.
+pub(super) fn shown(ban: &Ban) -> BanStatus {
+    Clocks::now().status(ban)
+}
+
 fn refused(hits: u64) -> String {
     match hits {
         1 => "refused once".to_owned(),

@@ -1,4 +1,7 @@
-//! Explains where sessions went, from the records of the workers.
+//! Explains where sessions went, from the records of the workers, and where a client would go.
+
+mod dry_run;
+mod listeners;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,24 +9,21 @@ use std::time::SystemTime;
 
 use crate::admin::Reply;
 use crate::admin::model::{
-    AttemptStatus, CandidateStatus, DecisionStatus, DryRunStatus, KeyStatus, SessionExplanation,
-    WorkerChoice,
+    AttemptStatus, CandidateStatus, DecisionStatus, KeyStatus, SessionExplanation,
 };
 use crate::config::Strategy;
 use crate::kernel::Errno;
-use crate::select::{Considered, Keys, Plan, Rated, Rating, Request, Seat, Selector, Why};
+use crate::select::{Considered, Keys, Rated, Rating, Why};
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::{US, between, seconds};
-use crate::wording::plural;
-use crate::worker::{
-    DecisionFilter, DecisionRecord, FailedConnect, Preview, PreviewQuestion, SessionId,
-};
+use crate::worker::{DecisionFilter, DecisionRecord, FailedConnect, SessionId};
 
 use super::aside;
 use super::calls::silent;
 use super::names::{BackendLabel, Names, PastNames};
 use super::replies::Replies;
+pub(super) use dry_run::preview;
 
 /// The state that numbers are resolved by.
 pub(super) struct NameSource {
@@ -52,95 +52,6 @@ pub(super) async fn explain(
         let explained = all.iter().map(|(id, its)| session(*id, its, &names, now));
         drop(reply.send(Ok(explained.collect())));
     }));
-}
-
-/// Answers with where a client would go; by the pool itself where no listener has it.
-pub(super) async fn preview(
-    asked: Replies<Vec<Preview>>,
-    question: PreviewQuestion,
-    known: NameSource,
-    reply: Reply<Result<DryRunStatus, String>>,
-) {
-    let answers = asked.gather().await;
-    if let Some(why) = silent(&answers) {
-        return drop(reply.send(Err(format!("cannot tell: {why}: try again"))));
-    }
-    let mut previews: Vec<_> = answers.all.into_iter().flatten().collect();
-    previews.sort_by_key(|its| (its.worker, its.listener.id));
-    drop(aside::compute(move || {
-        drop(reply.send(dry_run(&previews, &question, &known)));
-    }));
-}
-
-fn dry_run(
-    previews: &[Preview],
-    question: &PreviewQuestion,
-    known: &NameSource,
-) -> Result<DryRunStatus, String> {
-    let mut says = Vec::new();
-    let (plan, keys_of, first) = match previews.first() {
-        Some(its) => (&its.listener.plan, its.keys, its.considered),
-        None => {
-            let mut plans = known.snapshot.pools.iter();
-            let plan = plans.find(|plan| plan.pool().name == question.pool);
-            let plan = plan.ok_or_else(|| format!("the pool `{}` was removed", question.pool))?;
-            says.push("no listener sends clients to this pool".to_owned());
-            let (keys, considered) = without_worker(plan, question);
-            (plan, keys, considered)
-        }
-    };
-    let pool = plan.pool();
-    let numbers = previews
-        .iter()
-        .flat_map(|its| considered_numbers(&its.considered));
-    let numbers = numbers.chain(considered_numbers(&first)).collect();
-    let names = known.past.resolve(&known.snapshot, &numbers);
-    let workers = previews.iter().map(|its| WorkerChoice {
-        worker: its.worker,
-        listener: its.listener.name.clone(),
-        backend: chosen(&its.considered, &names).map(|label| label.name),
-    });
-    let workers: Vec<_> = workers.collect();
-    if workers.iter().any(|one| one.backend != workers[0].backend) {
-        let why = "workers decide differently, each by its own turn or chance; the kernel picks \
-                   the worker of a client";
-        says.push(why.to_owned());
-    }
-    let waiting = u64::from(pool.queue.len());
-    if waiting > 0 {
-        let clients = plural(waiting, "client");
-        says.push(format!(
-            "the queue of the pool has {clients}: this one would wait too"
-        ));
-    }
-    Ok(DryRunStatus {
-        pool: pool.name.clone(),
-        strategy: pool.strategy.to_string(),
-        client: question.client.ip().to_string(),
-        keys: keys(plan.key_names(), keys_of),
-        decision: decision(&first, &names),
-        workers,
-        says,
-    })
-}
-
-/// What a worker without a past would decide.
-fn without_worker(plan: &Arc<Plan>, question: &PreviewQuestion) -> (Keys, Considered) {
-    let (host, target) = (question.host.as_deref(), question.target.as_deref());
-    let keys = plan.keys_of(question.client, host, target);
-    let seat = Seat {
-        worker: 0,
-        of: 1,
-        listener: 0,
-        seed: 0,
-    };
-    let request = Request {
-        now: sys::monotonic(),
-        keys,
-        tried: &[],
-    };
-    let selector = Selector::new(Arc::clone(plan), seat);
-    (keys, selector.preview(&request))
 }
 
 /// The numbers of all backends that a record names.

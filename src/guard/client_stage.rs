@@ -3,9 +3,10 @@
 //! takes no place, and a denied one uses up no rate.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{AccessFilter, Action, Bans, Gate, Held, Refusal, Rules, Sources, Trusted};
+use super::{AccessFilter, Action, Ban, Bans, Gate, Held, Refusal, Rules, Sources, Trusted};
 
 /// The rules of a listener about its clients, at one moment.
 ///
@@ -62,7 +63,16 @@ pub enum DeniedBy {
     Limit(Refusal),
 }
 
-impl ClientStage<'_> {
+/// What stands against a client, whatever others do.
+#[derive(Clone, Debug)]
+pub enum Barred<'a> {
+    /// A ban.
+    Ban(Arc<Ban>),
+    /// The access list, which may be in a dry run.
+    AccessList(&'a AccessFilter),
+}
+
+impl<'a> ClientStage<'a> {
     /// Whether a rule looks at addresses. To ask the kernel for one is a system call.
     #[inline]
     #[must_use]
@@ -120,9 +130,21 @@ impl ClientStage<'_> {
         is_banned
     }
 
+    /// What would refuse a client at `now` however few others there are, in the order of
+    /// [`admit`](Self::admit). Nothing is counted; limits and rates are not looked at.
+    #[must_use]
+    pub fn barred(&self, client: Option<IpAddr>, now: u64) -> Option<Barred<'a>> {
+        let banned = client.filter(|ip| self.bans.refuses(*ip, self.trusted, now));
+        if let Some(ban) = banned.and_then(|ip| self.bans.find(ip, now)) {
+            return Some(Barred::Ban(ban));
+        }
+        let denies = self.access.filter(|list| !lets_in(list, client));
+        denies.map(Barred::AccessList)
+    }
+
     /// Whether a list refuses a client, or would in a dry run, which is counted.
     fn is_denied(&self, list: &AccessFilter, client: Option<IpAddr>) -> bool {
-        if client.is_some_and(|ip| list.allows(ip)) {
+        if lets_in(list, client) {
             return false;
         }
         list.refused.fetch_add(1, Ordering::Relaxed);
@@ -132,6 +154,12 @@ impl ClientStage<'_> {
         }
         true
     }
+}
+
+/// Whether a list allows a client. One without an address is in no prefix, and in none of the
+/// others either.
+fn lets_in(list: &AccessFilter, client: Option<IpAddr>) -> bool {
+    client.is_some_and(|ip| list.allows(ip))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub use bandwidth::{ByteRate, ListenerBandwidth, Meter, Meters};
 pub use bans::{
     Ban, BanNews, BanRule, BannedBy, Bans, BansFull, ImportOutcome, ImportedBans, RuleBan,
 };
-pub use client_stage::{ClientPass, ClientStage, Denied, DeniedBy};
+pub use client_stage::{Barred, ClientPass, ClientStage, Denied, DeniedBy};
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use overload::{Admission, OverloadDetector, Shed};

@@ -1,14 +1,14 @@
 //! `mahoraga explain` says where a session went, what was tried, and how it ended.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::{ask, look};
-use crate::balancer::Launch;
+use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, ping};
 use crate::watchdog::{eventually, watched};
 
 /// The explanation of a client's last session, once that has ended.
-fn ended(balancer: &crate::balancer::Balancer, client: &str) -> Value {
+fn ended(balancer: &Balancer, client: &str) -> Value {
     let path = format!("/v1/explain?client={client}");
     let mut told = Value::Null;
     eventually("the session has ended", || {
@@ -133,6 +133,86 @@ fn a_client_that_was_refused_is_explained() {
         let said = "It ended: access_denied after 0 ns, 0 B up, 0 B down.\n\
                     It was refused before a backend was selected.\n";
         assert!(text.ends_with(said), "{text}");
+        balancer.finish();
+    });
+}
+
+/// The first line of a dry run's text, and what it says of the listeners that refuse the client.
+fn foretold(balancer: &Balancer, client: &str) -> (Vec<String>, Value) {
+    let dry_run = ["explain", "--dry-run", "--client", client, "p"];
+    let text = balancer.words(&dry_run);
+    let lines = text.lines().take(3).map(str::to_owned).collect();
+    (lines, balancer.ask(&dry_run))
+}
+
+#[test]
+fn a_dry_run_says_which_listeners_would_refuse_the_client_and_why() {
+    watched(|| {
+        let backend = Backend::echo();
+        let text = format!(
+            "(workers: 2, trusted: [\"192.0.2.66\"], access_lists: [
+                (name: \"lan\", deny: [\"127.0.0.0/8\"], others: \"allow\"),
+                (name: \"trial\", deny: [\"127.0.0.0/8\"], others: \"allow\", dry_run: true)],
+            listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\", access_list: \"lan\"),
+                (name: \"back\", bind: \"127.0.0.1:0\", pool: \"p\", access_list: \"trial\")],
+            pools: [(name: \"p\", strategy: \"round_robin\", backends: [\"{}\"])])",
+            backend.address
+        );
+        let balancer = Launch::with_config(&text, 2).workers(2).start();
+        let goes = format!("would go to {}, in pool p (round_robin).", backend.address);
+
+        // One listener denies it: the other lets it in, as real clients find.
+        let (lines, told) = foretold(&balancer, "127.0.0.1");
+        assert_eq!(lines[0], format!("A client of 127.0.0.1 {goes}"));
+        let why =
+            "listener `front` refuses it: access_denied by list `lan`, which denies 127.0.0.0/8";
+        assert_eq!(lines[1], format!("But {why}."));
+        assert_eq!(told["refused"], false);
+        assert_eq!(told["listeners"][0]["listener"], "front");
+        assert_eq!(
+            told["listeners"][0]["refused"],
+            json!({ "reason": "access_denied", "says": why })
+        );
+        assert_eq!(told["listeners"][1]["refused"], Value::Null);
+        let says = told["says"].to_string();
+        assert!(says.contains("list `trial` would refuse it, if"), "{says}");
+        assert!(says.contains("limits and rates of the moment"), "{says}");
+        peers::expect_turned_away(balancer.address());
+        ping(&mut peers::connect(balancer.address_of(1)), b"let in");
+
+        // A ban holds at both, but not for whom it does not concern.
+        let other = foretold(&balancer, "192.0.2.7").0;
+        assert_eq!(other[0], format!("A client of 192.0.2.7 {goes}"));
+        let order = "{\"prefix\": \"192.0.2.0/24\", \"for\": \"1h\", \"reason\": \"it scans\"}";
+        let (code, banned) = ask(&balancer, "POST", "/v1/bans", order);
+        assert_eq!(code, 200, "{banned}");
+        let until = banned["until"].as_str().unwrap();
+        let until = &until[..until.len() - "00Z".len()];
+        for client in ["192.0.2.7", "::ffff:192.0.2.7"] {
+            let (lines, told) = foretold(&balancer, client);
+            assert!(lines[0].ends_with("would be refused, in pool p (round_robin)."));
+            for (line, name) in lines[1..].iter().zip(["front", "back"]) {
+                let begin = format!("listener `{name}` refuses it: banned until {until}");
+                assert!(line.starts_with(&begin), "{line}");
+                assert!(line.ends_with(" (it scans), as 192.0.2.0/24."), "{line}");
+            }
+            assert_eq!(told["refused"], true);
+            assert_eq!(told["listeners"][1]["refused"]["reason"], "banned");
+        }
+        let trusted = foretold(&balancer, "192.0.2.66");
+        assert_eq!(trusted.0[0], format!("A client of 192.0.2.66 {goes}"));
+        assert_eq!(trusted.1["listeners"][0]["refused"], Value::Null);
+
+        // To ask counted no client.
+        assert_eq!(look(&balancer, "/v1/bans")[0]["hits"], 0);
+        let denied = &balancer.ask(&["listeners"])[0];
+        assert_eq!(denied["refused_by"].to_string(), r#"{"access_denied":1}"#);
+        let path = "/v1/explain/dry_run?pool=p&client=::1&sni=shop.example&url=/cart";
+        let says = look(&balancer, path)["says"].to_string();
+        for (what, kinds) in [("sni", "sni or http_host"), ("url", "http_path")] {
+            let note = format!("`{what}` changes nothing: no key of the pool is {kinds}\"");
+            assert!(says.contains(&note), "{says}");
+        }
         balancer.finish();
     });
 }

@@ -162,12 +162,37 @@ pub struct DryRunStatus {
     pub client: String,
     /// What it is selected and remembered by.
     pub keys: Vec<KeyStatus>,
-    /// What the first worker would decide.
+    /// Whether every listener of the pool would refuse it: then it goes to no backend.
+    #[serde(default)]
+    pub refused: bool,
+    /// What the first worker would decide, by a listener that lets it in if there is one.
     pub decision: DecisionStatus,
-    /// What each worker would decide, for each listener of the pool.
+    /// What each worker would decide, for each listener of the pool, if it lets the client in.
     pub workers: Vec<WorkerChoice>,
+    /// Whether the listeners of the pool let it in: up to 100, those that refuse it first. Limits
+    /// and rates, which depend on the clients of the moment, are not looked at.
+    #[serde(default)]
+    pub listeners: Vec<ListenerChoice>,
     /// What is worth knowing beside, a sentence each.
     pub says: Vec<String>,
+}
+
+/// Whether a listener would let a client in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ListenerChoice {
+    /// The listener.
+    pub listener: String,
+    /// Why it would refuse the client; none: it would let it in.
+    pub refused: Option<RefusalStatus>,
+}
+
+/// Why a listener would refuse a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RefusalStatus {
+    /// The reason that its session would end with: `banned` or `access_denied`.
+    pub reason: String,
+    /// The same in a sentence, which names the listener, and the ban or the list.
+    pub says: String,
 }
 
 /// What a worker would decide for a client of a listener.

@@ -60,7 +60,10 @@ An id is WORKER-NUMBER, as in the access log.")]
   mahoraga explain 192.0.2.7 --last 5
   mahoraga explain --dry-run --client 192.0.2.7 --sni shop.example web
 
-Each worker remembers its last 4096 sessions. --dry-run changes nothing.")]
+Each worker remembers its last 4096 sessions. --dry-run changes nothing. It looks at bans and access
+lists, but not at limits and rates, which depend on the clients of the moment. Keys that it can try:
+source_ip, source_ip_port; sni, http_host (--sni or a whole --url); http_path (--url). It can't try
+http_cookie, tls_session_id and rdp_cookie: the address stands in for them.")]
     Explain(ExplainArgs),
     /// Add a backend to a pool
     #[command(after_help = "Examples:

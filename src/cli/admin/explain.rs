@@ -85,7 +85,7 @@ fn session_text(its: &SessionExplanation, paint: Paint) -> String {
     text += &outcome(its);
     text.push_str(&keys_text(&its.keys));
     match &its.decision {
-        Some(decision) => text += &decision_text(decision, paint),
+        Some(decision) => text += &decision_text("Decision", decision, paint),
         None if is_refused(its) => {
             text.push_str("It was refused before a backend was selected.\n");
             return text;
@@ -153,8 +153,8 @@ fn keys_text(keys: &[KeyStatus]) -> String {
     each.collect()
 }
 
-fn decision_text(decision: &DecisionStatus, paint: Paint) -> String {
-    let mut text = format!("Decision: {}.\n\n", plain(&decision.says));
+fn decision_text(what: &str, decision: &DecisionStatus, paint: Paint) -> String {
+    let mut text = format!("{what}: {}.\n\n", plain(&decision.says));
     let mut table = Table::new(&[
         ("backend", Align::Left),
         ("address", Align::Left),
@@ -246,6 +246,7 @@ fn has_stood(attempt: &AttemptStatus) -> bool {
 
 fn dry_run_text(told: &DryRunStatus, paint: Paint) -> String {
     let goes = match &told.decision.backend {
+        _ if told.refused => "would be refused".to_owned(),
         Some(backend) => format!("would go to {}", plain(backend)),
         None => "would get no backend".to_owned(),
     };
@@ -255,8 +256,14 @@ fn dry_run_text(told: &DryRunStatus, paint: Paint) -> String {
         plain(&told.pool),
         plain(&told.strategy)
     );
+    text.push_str(&refusals_text(told));
     text.push_str(&keys_text(&told.keys));
-    text += &decision_text(&told.decision, paint);
+    let what = if told.refused {
+        "If it were let in"
+    } else {
+        "Decision"
+    };
+    text += &decision_text(what, &told.decision, paint);
     let differs = told
         .workers
         .iter()
@@ -282,6 +289,24 @@ fn dry_run_text(told: &DryRunStatus, paint: Paint) -> String {
     }
     text
 }
+
+/// Which listeners refuse the client, a line each.
+fn refusals_text(told: &DryRunStatus) -> String {
+    let refusals = told.listeners.iter().filter_map(|one| one.refused.as_ref());
+    let but = if told.refused { "" } else { "But " };
+    let mut text = String::new();
+    for refusal in refusals.clone().take(REFUSALS_MAX) {
+        let _ = writeln!(text, "{but}{}.", plain(&refusal.says));
+    }
+    let more = refusals.count().saturating_sub(REFUSALS_MAX);
+    if more > 0 {
+        let _ = writeln!(text, "{more} more listeners refuse it: --json lists them.");
+    }
+    text
+}
+
+/// Listeners that refuse a client, which the text has.
+const REFUSALS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -115,6 +115,15 @@ fn a_client_is_refused_by_the_first_rule_that_forbids_it() {
         assert_eq!(listener.denied(ip(2)), DeniedBy::AccessList);
     }
     assert_eq!(listener.sources.connections(), 0);
+    // To ask in advance counts nothing: the counts below are those of the clients.
+    let barred = |last| listener.stage().barred(Some(ip(last)), 0);
+    assert!(matches!(barred(1), Some(Barred::Ban(_))));
+    assert!(matches!(barred(2), Some(Barred::AccessList(_))));
+    assert!(barred(4).is_none());
+    assert!(matches!(
+        listener.stage().barred(None, 0),
+        Some(Barred::AccessList(_))
+    ));
     let places = [4, 5].map(|last| listener.admit(ip(last)).unwrap().unwrap());
     assert_eq!(listener.denied(ip(4)), CONNECTIONS);
     assert_eq!(listener.denied(ip(6)), RATE);

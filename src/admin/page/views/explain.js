@@ -10,6 +10,8 @@ export const title = 'Explain';
 const TONES = {
   chosen: 'good', failing: 'bad', down: 'bad', ejected: 'bad', unresolved: 'bad', tried: 'warn', full: 'warn', backlog_full: 'warn',
 };
+/** Listeners that refuse a client, which the page has. */
+const REFUSALS_MAX = 8;
 const number = (value) => (value == null ? '–' : Number(value.toPrecision(4)).toLocaleString('en'));
 
 function keys(list) {
@@ -84,8 +86,12 @@ function card(its) {
 
 function forecast(its) {
   const places = its.workers.map((one) => `worker ${one.worker} (${one.listener}): ${one.backend ?? 'none'}`);
+  const goes = its.refused ? 'would be refused' : `would go to ${its.decision?.backend ?? 'no backend'}`;
+  const refusals = its.listeners.filter((one) => one.refused).slice(0, REFUSALS_MAX);
   return h('article', { class: 'card' },
-    h('div', { class: 'heading' }, h('h2', null, `${its.client} would go to ${its.decision?.backend ?? 'no backend'}`)),
+    h('div', { class: 'heading' }, h('h2', null, `${its.client} ${goes}`)),
+    refusals.map((one) => h('p', { class: 'what' }, h('span', { class: 'badge', 'data-tone': 'bad' }, words(one.refused.reason)), ` ${one.refused.says}`)),
+    its.refused ? h('p', null, 'If it were let in:') : null,
     decision(its.decision, 'Candidates for this client'),
     its.says.map((sentence) => h('p', { class: 'hint' }, sentence)),
     facts({ 'Pool': `${its.pool}, ${its.strategy}`, 'Keys': keys(its.keys), 'Workers': places.join('; ') }));

@@ -37,10 +37,11 @@ pub struct ExplainArgs {
     /// With --dry-run: the client's address
     #[arg(long, value_name = "IP", requires = "dry_run", value_parser = client)]
     pub client: Option<IpAddr>,
-    /// With --dry-run: the host that it names, by TLS or HTTP
+    /// With --dry-run: the host that it names, by TLS or HTTP (keys sni and http_host)
     #[arg(long, value_name = "NAME", requires = "dry_run")]
     pub sni: Option<String>,
-    /// With --dry-run: what it requests, such as /path or http://host/path
+    /// With --dry-run: what it requests, such as /path or http://host/path (key http_path; with a
+    /// host also sni and http_host)
     #[arg(long, value_name = "URL", requires = "dry_run")]
     pub url: Option<String>,
     /// How to reach the balancer.

@@ -1,0 +1,143 @@
+//! Which listeners of a pool would refuse a client, by a ban or by their access list.
+//!
+//! The control thread knows both. Limits and rates depend on the clients of the moment, and are
+//! left out: to ask them is to take a place.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::address::Address;
+use crate::admin::model::{ListenerChoice, RefusalStatus};
+use crate::control::bans;
+use crate::guard::{AccessFilter, Ban, Barred, ClientStage};
+use crate::session::CloseReason;
+use crate::snapshot::{LiveListener, Snapshot};
+use crate::worker::PreviewQuestion;
+
+/// What each listener of a pool says of a client.
+pub(super) struct Verdicts {
+    listeners: Vec<ListenerChoice>,
+    /// The ids of those that refuse it.
+    refusing: HashSet<u64>,
+    /// Access lists that would refuse it if they were not in a dry run.
+    in_dry_run: BTreeSet<String>,
+}
+
+impl Verdicts {
+    /// What the listeners say at `now`, in ns of the workers' clock.
+    pub(super) fn new(snapshot: &Snapshot, question: &PreviewQuestion, now: u64) -> Self {
+        let mut all = Self {
+            listeners: Vec::new(),
+            refusing: HashSet::new(),
+            in_dry_run: BTreeSet::new(),
+        };
+        let listeners = snapshot.listeners.iter();
+        for listener in listeners.filter(|its| its.plan.pool().name == question.pool) {
+            let refused = all.ask(snapshot, listener, question, now);
+            if refused.is_some() {
+                all.refusing.insert(listener.id);
+            }
+            all.listeners.push(ListenerChoice {
+                listener: listener.name.clone(),
+                refused,
+            });
+        }
+        all.listeners.sort_by_key(|one| one.refused.is_none());
+        all
+    }
+
+    /// Why a listener refuses the client, if it does.
+    fn ask(
+        &mut self,
+        snapshot: &Snapshot,
+        listener: &LiveListener,
+        question: &PreviewQuestion,
+        now: u64,
+    ) -> Option<RefusalStatus> {
+        // Clients of a Unix socket have no address.
+        let client = match listener.bind {
+            Address::Tcp(_) => Some(question.client.ip().to_canonical()),
+            Address::Unix(_) => None,
+        };
+        let access = snapshot.access.get(&listener.id);
+        let stage = ClientStage {
+            bans: &snapshot.bans,
+            ban_action: snapshot.ban_action,
+            trusted: &snapshot.trusted,
+            access: access.map(|list| &**list),
+            rules: &listener.rules,
+            gate: &listener.gate,
+            sources: &snapshot.sources,
+        };
+        let (reason, why) = match stage.barred(client, now)? {
+            Barred::Ban(ban) => (CloseReason::Banned, banned(&ban)),
+            Barred::AccessList(list) if list.dry_run => {
+                self.in_dry_run.insert(list.name.clone());
+                return None;
+            }
+            Barred::AccessList(list) => {
+                let prefix = client.and_then(|ip| list.decide(ip).prefix);
+                let prefix = prefix.map(|prefix| prefix.to_string());
+                (CloseReason::AccessDenied, denied(list, prefix.as_deref()))
+            }
+        };
+        Some(RefusalStatus {
+            reason: reason.as_str().to_owned(),
+            says: format!("listener `{}` refuses it: {why}", listener.name),
+        })
+    }
+
+    /// Whether a listener refuses the client.
+    pub(super) fn refuses(&self, listener: u64) -> bool {
+        self.refusing.contains(&listener)
+    }
+
+    /// Whether all do; not where there is none.
+    pub(super) fn all_refuse(&self) -> bool {
+        !self.listeners.is_empty() && self.refusing.len() == self.listeners.len()
+    }
+
+    /// What is worth knowing beside, a sentence each.
+    pub(super) fn says(&self) -> Vec<String> {
+        let lists = self.in_dry_run.iter().take(LISTED_MAX);
+        let lists = lists.map(|list| {
+            format!("the access list `{list}` would refuse it, if it were not in a dry run")
+        });
+        let mut all: Vec<_> = lists.collect();
+        if self.listeners.len() > LISTED_MAX {
+            let more = self.listeners.len() - LISTED_MAX;
+            all.push(format!("{more} more listeners of the pool are not listed"));
+        }
+        if !self.listeners.is_empty() && !self.all_refuse() {
+            let limits = "limits and rates of the moment are not looked at: they may refuse it";
+            all.push(limits.to_owned());
+        }
+        all
+    }
+
+    /// The listeners as the API shows them.
+    pub(super) fn shown(mut self) -> Vec<ListenerChoice> {
+        self.listeners.truncate(LISTED_MAX);
+        self.listeners
+    }
+}
+
+/// A ban, until when, and why.
+fn banned(ban: &Ban) -> String {
+    let its = bans::shown(ban);
+    let until = its.until.as_deref().unwrap_or("it is lifted");
+    let reason = its.reason.map(|reason| format!(" ({reason})"));
+    format!(
+        "banned until {until}{}, as {}",
+        reason.unwrap_or_default(),
+        its.prefix
+    )
+}
+
+/// An access list, and which of its prefixes counts.
+fn denied(list: &AccessFilter, prefix: Option<&str>) -> String {
+    let what = prefix.unwrap_or("all that it does not list");
+    format!("access_denied by list `{}`, which denies {what}", list.name)
+}
+
+/// Listeners that an answer has at most.
+const LISTED_MAX: usize = 100;
