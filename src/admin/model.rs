@@ -76,7 +76,8 @@ pub struct Status {
     /// discovery: a sentence each.
     #[serde(default)]
     pub alerts: Vec<String>,
-    /// What settings have cost clients since the start, a sentence each with the setting.
+    /// What settings have cost clients since the start, a sentence each with the setting, and the
+    /// pool or backend that it cost most.
     #[serde(default)]
     pub regrets: Vec<String>,
     /// The access lists.

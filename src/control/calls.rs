@@ -169,7 +169,7 @@ impl Balancer {
             history: self.history.status(),
             lacks: metrics.lacks(),
             alerts: self.alerts(),
-            regrets: regrets::sentences(stats, &self.roster),
+            regrets: regrets::sentences(stats, snapshot, (&self.in_force.config, &self.roster)),
             waiting: self.at_start.pending(self.in_force.declared.config()),
             latencies: metrics.recent.status(stats),
             reloads: self.reloading.status.clone(),

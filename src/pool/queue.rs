@@ -19,6 +19,8 @@ use crate::time::nanos;
 pub struct Queue {
     /// What workers read whenever a connection ends.
     counts: CachePadded<Counts>,
+    /// Refused clients for whom a place came free too late, by [`Missed`].
+    regrets: [AtomicU64; 2],
     line: Mutex<Line>,
 }
 
@@ -88,6 +90,7 @@ impl Queue {
     pub fn new(settings: config::QueueLimits) -> Self {
         Self {
             counts: CachePadded::default(),
+            regrets: Default::default(),
             line: Mutex::new(Line {
                 settings,
                 waiting: BTreeMap::new(),
@@ -157,7 +160,15 @@ impl Queue {
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
-        taken.ok().map(|_| why)
+        taken.ok()?;
+        self.regrets[why as usize].fetch_add(1, Ordering::Relaxed);
+        Some(why)
+    }
+
+    /// Clients that were refused for this less than 100 ms before a place came free.
+    #[must_use]
+    pub fn regrets(&self, why: Missed) -> u64 {
+        self.regrets[why as usize].load(Ordering::Relaxed)
     }
 
     /// Adds a client at the end. Returns its number, and until when it may wait, in ns; `None`: the

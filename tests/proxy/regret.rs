@@ -60,6 +60,7 @@ fn clients_refused_just_before_a_place_came_free_are_counted() {
                 balancer.number(counter) > 0
             });
             assert!(is_regretted(&balancer, setting));
+            assert!(is_regretted(&balancer, "pool `default`: "));
             balancer.finish();
         }
     });
@@ -80,6 +81,8 @@ fn an_ejection_that_no_probe_agrees_with_is_counted() {
             let _ = balancer.connect().read(&mut [0]);
             is_regretted(&balancer, "`ejection.failures`")
         });
+        let whose = format!("backend `{}` of pool `default`: ", hole.address);
+        assert!(is_regretted(&balancer, &whose));
         balancer.finish();
     });
 }

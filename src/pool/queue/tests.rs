@@ -383,4 +383,6 @@ fn a_refusal_is_regretted_once_for_each_place_that_comes_free_soon() {
     }
     let taken = (0..10_000).filter(|_| queue.take_missed(3_000).is_some());
     assert_eq!(taken.count(), 4_095);
+    let regrets = [Missed::Full, Missed::Late].map(|why| queue.regrets(why));
+    assert_eq!(regrets, [1, 4_096]);
 }
