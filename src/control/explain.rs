@@ -240,7 +240,9 @@ fn sentence(why: Why, backend: &str, considered: &Considered) -> String {
         Why::DownOnly => "its checks fail, and all others were tried".to_owned(),
         Why::TriedAgain => "all were tried, so it is tried again".to_owned(),
         Why::Full => {
-            return "none was selected: all have the connections that they may have".into();
+            return "none was selected: all that are usable have the connections that they may \
+                    have"
+                .into();
         }
         Why::NoneUsable => return "none was selected: no backend of the pool can be used".into(),
     };
