@@ -19,11 +19,13 @@ export function recolour() {
 
 /**
  * A chart. Each of `series` has `label`, `colour` (a variable of the style sheet), maybe `dash` and
- * `fill`. `format` writes a value with its unit, `tick` one of the axis. `log` is for times, which
- * differ by powers of ten.
+ * `fill`. `format` writes a value with its unit, `tick` one of the axis; `step` is the least
+ * difference that it shows. `log` is for times, which differ by powers of ten. A single line
+ * without a label needs no legend.
  */
-export function chart({ title, about, series, format, tick = format, log, height = 180, span }) {
-  const legend = h('ul', { class: 'legend' });
+export function chart(given) {
+  const { title, about, series, format, tick = format, step, log, height = 180, span } = given;
+  const legend = h('ul', { class: 'legend', hidden: series.every((line) => !line.label) });
   const values = series.map((line) => {
     const value = h('b');
     const swatch = h('i', { class: 'swatch', 'data-dash': line.dash ? 'dash' : null });
@@ -62,20 +64,20 @@ export function chart({ title, about, series, format, tick = format, log, height
       width: 1.75,
       dash: dash ?? undefined,
       fill: fill ? `${colour(name)}22` : undefined,
-      points: { show: false },
+      points: { show: false, size: 5, width: 0, fill: colour(name), filter: alone },
       spanGaps: false,
     });
     return {
       width: Math.max(canvas.clientWidth, 160),
       height,
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: 'time' }, drag: { x: false, y: false }, points: { size: 6 } },
       scales: {
         x: { time: true, range: (_, least, most) => range(least, most) },
         y: log
           ? { distr: 3, log: 10, range: (_, least, most) => logRange(least, most) }
-          : { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] },
+          : { range: (_, __, most) => [0, most > 0 ? Math.max(most * 1.1, step ?? 0) : 1] },
       },
       axes: [
         { ...axis, space: 56, size: 32, ticks: { show: false }, values: (_, times) => times.map(axisTime) },
@@ -83,6 +85,8 @@ export function chart({ title, about, series, format, tick = format, log, height
           ...axis,
           size: 66,
           ticks: { show: false },
+          // Ticks closer than what is written would read 0, 0, 1, 1.
+          ...(step ? { incrs: STEPS.filter((its) => its >= step) } : {}),
           filter,
           grid: { ...grid, filter },
           values: (_, all) => all.map((value) => (value == null ? '' : tick(value))),
@@ -112,7 +116,8 @@ export function chart({ title, about, series, format, tick = format, log, height
     }
     const lines = series.map((line, place) => {
       const value = data[place + 1][idx];
-      return h('span', null, `${line.label} `, h('b', null, value == null ? '–' : format(value)));
+      const label = line.label ? `${line.label} ` : '';
+      return h('span', null, label, h('b', null, value == null ? '–' : format(value)));
     });
     tip.replaceChildren(h('span', { class: 'when' }, clock(data[0][idx] * 1000)), ...lines);
     tip.hidden = false;
@@ -140,7 +145,7 @@ export function chart({ title, about, series, format, tick = format, log, height
       now.forEach((value, place) => say(values[place], value == null ? '–' : format(value)));
       // Often enough for those who ask, and not a stream of words.
       if (!seen || Date.now() - self.saidAt > 10_000) {
-        const sentence = series.map((line, place) => `${line.label} ${values[place].textContent}`);
+        const sentence = series.map(({ label = '' }, place) => `${label} ${values[place].textContent}`);
         mark(canvas, 'aria-label', `${title}: ${sentence.join(', ')}`);
         self.saidAt = Date.now();
         seen = true;
@@ -164,6 +169,20 @@ function logRange(least, most) {
   return [first, Math.max(last, first * 10)];
 }
 
+/** The places of points without neighbours: no line shows them. */
+function alone({ data }, line) {
+  const values = data[line];
+  const found = [];
+  values.forEach((value, place) => {
+    if (value != null && values[place - 1] == null && values[place + 1] == null) found.push(place);
+  });
+  return found.length ? found : null;
+}
+
+/** 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 25, 50 and so on. */
+const STEPS = Array.from({ length: 18 }, (_, power) =>
+  [1, 2, ...(power > 1 ? [2.5] : []), 5].map((digit) => (digit * 10 ** power) / 10),
+).flat();
 const isDecade = (value) => Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-6;
 const FONT = '11px system-ui, sans-serif';
 const format = (options) => new Intl.DateTimeFormat('en-GB', options);

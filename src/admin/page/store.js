@@ -125,6 +125,8 @@ export function take(status, pools, listeners, at) {
   }
   Object.assign(store, { status, pools, listeners });
   const { closed } = status;
+  // The first answer has no rates: between history and those that follow it would be a gap.
+  const isFirst = all.samples.length === 0 && store.points.time.length > 0;
   all.add(at, {
     accepted: status.accepted,
     up: status.bytes_up,
@@ -162,7 +164,7 @@ export function take(status, pools, listeners, at) {
     down: worker.bytes_down,
     failures: worker.numbers.connect_failures ?? 0,
   }));
-  addPoint(status, pools, at);
+  if (!isFirst) addPoint(status, pools, at);
 }
 
 /** Adds a sample to the minute of each item, and forgets those of items that are gone. */
@@ -246,7 +248,7 @@ async function remember() {
   };
   const closed = (reasons) => reasons.map((reason) => `worker_closed.${reason}`);
   // The last interval goes on: what is asked from now on continues it.
-  answer.at.slice(0, -1).forEach((at, place) => {
+  const past = answer.at.slice(0, -1).map((at, place) => {
     const connections = figures.connections?.mean[place] ?? null;
     const isKnown = connections != null;
     const point = {
@@ -265,8 +267,12 @@ async function remember() {
         point[`${kind}.${quantile}`] = seconds > 0 ? seconds * 1e6 : null;
       }
     }
-    if (point.time < Date.now() / 1000) push(point);
+    return point;
   });
+  const now = Date.now() / 1000;
+  // What is not yet recorded is no gap, if it is of the last two steps.
+  while (past.at(-1)?.connections === null && past.at(-1).time > now - 2 * answer.step) past.pop();
+  past.filter((point) => point.time < now).forEach(push);
 }
 
 /** Asks again and again, until the role is lost. */
