@@ -144,14 +144,14 @@ def readers_change_nothing(page):
 def every_view(page):
     """Every view has its content, in both themes and on a phone; axe finds nothing serious."""
     marks = {
-        "overview": ["Throughput", "First byte, p99"],
+        "overview": ["Throughput", "First byte, p99", "Last minutes"],
         "backends": ["204 of 205 take new sessions", HOSTILE, "127.0.1.200"],
         "pools": ["web", "fleet", "random"],
         "listeners": ["front", "bulk", "guests"],
         "distribution": ["worker 0", "worker 1", "app-1"],
         "sessions": ["sessions at", "127.0.0.1:"],
         "bans": ["198.51.100.0/24", HOSTILE],
-        "health": ["web/app-4", "Transitions"],
+        "health": ["web/app-4", "Transitions", "takes no new sessions", "unchecked"],
         "history": ["a point for each", "New clients", "First byte, p99", "backend down"],
         "explain": ["Session or client", "Where would a client go now?"],
         "events": ["backend down", "is down: connection refused"],
@@ -317,18 +317,19 @@ def events_come_live(page):
     stage.backends.stop(stage.web[1])
     page.see("`app-2` of pool `web` is down")
     browser.write("input[type=search]", "app-2")
-    choose(browser, "Gravity", "problems")
+    choose(browser, "Severity", "problems")
     page.see("1 event of the last")
     browser.click("main label.check input")
     stage.backends.start(stage.web[1])
-    page.see("since it holds still")
+    page.see("since the pause")
     page.open("overview")
     page.see("app-4 is down")
     page.picture("problem")
     page.open("health")
     choose(browser, "Backends", "that changed or fail")
     page.see("web/app-2")
-    strips = browser.run("return document.querySelectorAll('.strip rect[data-tone=bad]').length")
+    page.see("web/app-1: state ready to drain")
+    strips = browser.run("return document.querySelectorAll('.strip rect[data-state=down]').length")
     assert strips >= 2, strips
     choose(browser, "Time", "1 hour")
     page.open("distribution")
@@ -408,6 +409,36 @@ def keyboard_alone(page):
     browser.run("document.querySelector('.skip').focus()")
     browser.press("\ue007")
     assert browser.run("return document.activeElement.id") == "main"
+
+
+def a_fault_is_one_problem(page):
+    """A pool without a usable backend is told once, with its begin; what settings cost, too."""
+    browser, stage = page.browser, page.stage
+    page.open("overview")
+    for port in stage.web[:3]:
+        stage.backends.stop(port)
+    page.see("has no usable backend", "5 of 5 backends fail", where=".problems")
+    told = browser.run("return document.querySelector('.problems').textContent")
+    assert told.count("no usable backend") == 1 and "seen" not in told, told
+    assert "reach no backend" not in told, told
+    # No client here has cause to regret a setting.
+    browser.run(
+        """window.asked = window.fetch;
+        window.fetch = async (path, options) => {
+            const answer = await asked(path, options);
+            if (path !== '/v1/status') return answer;
+            const regrets = ['2 clients refused: a larger `queue.max` would have let them wait'];
+            return new Response(JSON.stringify({ ...await answer.json(), regrets }));
+        };"""
+    )
+    page.see("What settings have cost clients", "a larger `queue.max`")
+    page.inspect("a fault")
+    page.picture("fault")
+    browser.run("window.fetch = window.asked;")
+    browser.wait("no regrets", lambda: "queue.max" not in browser.text())
+    for port in stage.web[:3]:
+        stage.backends.start(port)
+    browser.wait("the end of it", lambda: "no usable backend" not in browser.text(".problems"))
 
 
 def a_restart_is_survived(page):
@@ -503,7 +534,7 @@ def main():
                 backends_are_ordered, bans_are_made_and_lifted, sessions_are_closed,
                 events_come_live, configuration_is_read, history_is_shown,
                 sessions_are_explained, keyboard_alone, memory_is_bounded,
-                a_restart_is_survived, sign_out,
+                a_fault_is_one_problem, a_restart_is_survived, sign_out,
             ):
                 step(part.__doc__)
                 try:

@@ -37,6 +37,13 @@ export function say(element, text) {
   if (element.textContent !== plain) element.textContent = plain;
 }
 
+/** The same for an address, which may break before its port and nowhere else. */
+export function sayPlace(element, text) {
+  if (element.textContent === harmless(text)) return;
+  const [place, port] = String(text).split(/(?=:\d+$)/);
+  fill(element, place, port ? [h('wbr'), port] : null);
+}
+
 /** Sets or removes an attribute. */
 export function mark(element, name, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(name);

@@ -61,6 +61,7 @@ export const plural = (number, noun, nouns = `${noun}s`) =>
   `${number.toLocaleString('en')} ${number === 1 ? noun : nouns}`;
 
 const CLOCK = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' });
+const MINUTE = new Intl.DateTimeFormat('en-GB', { timeStyle: 'short' });
 const DAY = new Intl.DateTimeFormat('en-GB', { weekday: 'short', day: 'numeric', month: 'short' });
 const WHOLE = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'long' });
 
@@ -76,6 +77,9 @@ export function clock(time) {
   return isToday ? CLOCK.format(date) : `${DAY.format(date)} ${CLOCK.format(date)}`;
 }
 
+/** `03:12`. */
+export const minute = (time) => MINUTE.format(new Date(ms(time)));
+
 /** The whole time, for a title. */
 export const whole = (time) => (isNumber(ms(time)) ? WHOLE.format(new Date(ms(time))) : '');
 
@@ -87,6 +91,12 @@ export const since = (time) => (isNumber(ms(time)) ? `${clock(time)} (${ago(time
 
 /** The word of a program, for people: `client_reset` is `client reset`. */
 export const words = (name) => String(name ?? '').replaceAll('_', ' ');
+
+/** What a sentence says beyond the word that stands before it. */
+export const beyond = (word, says) => {
+  if (says === word) return '';
+  return says.startsWith(`${word}: `) ? says.slice(word.length + 2) : says;
+};
 
 /** Control characters and marks that turn or hide text become visible, as in the commands. */
 export const harmless = (text) =>

@@ -19,7 +19,9 @@ export function problems() {
     });
   }
   if (!status) return found;
-  found.push(...ofStage(status), ...ofPools(), ...ofSentences(status), ...ofRates(status));
+  const ofPool = withAlerts(ofPools(), status.alerts);
+  const told = ofPool.filter((problem) => problem.isRefused);
+  found.push(...ofStage(status), ...ofPool, ...ofSentences(status), ...ofRates(status, told));
   const seen = new Set();
   for (const problem of found) {
     seen.add(problem.text);
@@ -66,18 +68,11 @@ function ofPools() {
       const names = shown.join('; ') + (more > 0 ? `; and ${more} more` : '');
       const since = Math.min(...failing.map((one) => Date.parse(one.last_change?.at ?? '')));
       found.push({
+        pool: pool.name,
         tone: usable === 0 ? 'bad' : 'warn',
         text: `Pool ${pool.name}: ${failing.length} of ${plural(backends.length, 'backend')} ${failing.length === 1 ? 'fails' : 'fail'}`,
         why: `${names}. ${usable} of ${backends.length} take new sessions.`,
         since: Number.isFinite(since) ? since : undefined,
-        todo,
-      });
-    }
-    if (pool.panic) {
-      found.push({
-        tone: 'bad',
-        text: `Pool ${pool.name} panics: too few backends are usable, so health is ignored`,
-        since: lastOf(['panic'], pool.name),
         todo,
       });
     }
@@ -93,6 +88,34 @@ function ofPools() {
   });
 }
 
+/**
+ * The problems of pools with the alerts, which are sentences: one about a pool belongs to the
+ * problem that this pool has already.
+ */
+function withAlerts(found, alerts) {
+  for (const sentence of alerts) {
+    const pool = store.pools.find(({ name }) => sentence.startsWith(`pool \`${name}\` `));
+    const isRefused = /has no (usable )?backend/.test(sentence);
+    const kinds = [pool?.panic ? 'panic' : '', isRefused ? 'pool_down' : ''];
+    const since = (pool && lastOf(kinds, pool.name)) ?? toldAt(sentence);
+    const its = pool && found.find((problem) => problem.pool === pool.name);
+    if (its) {
+      Object.assign(its, { tone: 'bad', isRefused, since: since ?? its.since });
+      its.why = `${its.why} ${capital(sentence)}.`;
+    } else {
+      const query = new URLSearchParams({ pool: pool?.name });
+      const todo = pool ? [{ text: 'See its backends', href: `#/backends?${query}` }] : [];
+      found.push({ tone: 'bad', text: capital(sentence), why: '', isRefused, since, todo });
+    }
+  }
+  return found;
+}
+
+/** When an event said the same, as ms. */
+const toldAt = (sentence) => store.events.findLast((one) => one.message.includes(sentence))?.ms;
+
+const capital = (sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1);
+
 /** Whether probes or sessions found a backend failing. */
 export const isFailing = (backend) =>
   backend.health === 'down' || backend.health === 'unresolved' || backend.ejected_s != null;
@@ -106,10 +129,7 @@ function conditionOf(backend) {
 function ofSentences(status) {
   const each = (tone, sentences, todo) => sentences.map((text) => ({ tone, text, todo }));
   const config = [{ text: 'See the configuration', href: '#/config' }];
-  const found = [
-    ...each('bad', status.alerts.filter((sentence) => !isTold(sentence))),
-    ...each('bad', status.lacks),
-  ];
+  const found = each('bad', status.lacks);
   if (status.reloads.last_error) {
     found.push({
       tone: 'warn',
@@ -123,11 +143,8 @@ function ofSentences(status) {
   return found;
 }
 
-/** Alerts about a pool that panics stand there already. */
-const isTold = (sentence) =>
-  store.pools.some((pool) => pool.panic && sentence.includes(pool.name) && /ignored/.test(sentence));
-
-function ofRates(status) {
+/** `told`: pools without a usable backend. One of them explains why sessions fail. */
+function ofRates(status, told) {
   const found = [];
   const { overloaded, failed, refused } = store.rates ?? {};
   if (overloaded > 0) {
@@ -138,7 +155,9 @@ function ofRates(status) {
       todo: [{ text: 'See the workers', href: '#/distribution' }],
     });
   }
-  if (failed > 0) {
+  if (failed > 0 && told.length === 1) {
+    told[0].why = `${told[0].why} ${rate(failed)} sessions a second fail.`.trim();
+  } else if (failed > 0) {
     found.push({
       tone: 'bad',
       text: 'Sessions fail: their clients reach no backend',

@@ -28,7 +28,7 @@ export function show(box, query) {
       { id: 'by', title: 'By', text: (its) => BY[its.by] ?? words(its.by), less: 1 },
       { id: 'since', title: 'Since', text: (its) => since(its.since), hint: (its) => whole(its.since), less: 1 },
       { id: 'left', title: 'Left', numeric: true, text: (its) => leftOf(its), hint: (its) => (its.until ? `until ${whole(its.until)}` : ''), class: 'nowrap' },
-      { id: 'hits', title: 'Hits', numeric: true, text: (its) => count(its.hits), about: 'Clients that it refused' },
+      { id: 'hits', title: 'Hits', numeric: true, text: (its) => count(its.hits), about: 'Clients that it refused', less: 1 },
       {
         id: 'do', title: 'Orders', class: 'orders',
         node: (its) => h('button', { type: 'button', class: 'small', 'aria-label': `Lift the ban of ${its.prefix}`, onclick: () => lift(its) }, 'Lift'),
@@ -128,10 +128,10 @@ export function show(box, query) {
   function drawSummary() {
     const { bans: its, syn_filter: filter } = store.status;
     const parts = [
-      `${its.count.toLocaleString('en')} bans, ${percent(its.count, its.max)} of the table`,
-      `${count(its.hits)} clients refused`,
+      `${plural(its.count, 'ban')}, ${percent(its.count, its.max)} of the table`,
+      `${count(its.hits)} ${its.hits === 1 ? 'client' : 'clients'} refused`,
     ];
-    if (filter.networks) parts.push(`${filter.networks} networks dropped before they are accepted`);
+    if (filter.networks) parts.push(`${plural(filter.networks, 'network')} dropped before their clients are accepted`);
     if (its.import) parts.push(its.import.error ?? `${count(its.import.networks)} of the file ${its.import.file}`);
     say(summary, parts.join(' · '));
   }

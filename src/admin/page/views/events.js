@@ -1,7 +1,7 @@
 // What has happened, the newest first.
 
 import { choice, field, h, setOptions } from '../dom.js';
-import { ago, clock, plural, whole, words } from '../format.js';
+import { ago, beyond, clock, plural, whole, words } from '../format.js';
 import { store } from '../store.js';
 import { badge, setBadge, table } from '../table.js';
 
@@ -34,7 +34,7 @@ export function eventLine(event) {
     { 'data-tone': toneOf(event) },
     h('time', { datetime: event.at, title: whole(event.at) }, clock(event.at)),
     h('span', { class: 'badge', 'data-tone': toneOf(event) }, words(event.kind)),
-    h('span', null, event.message),
+    h('span', null, beyond(words(event.kind), event.message)),
   );
 }
 
@@ -51,7 +51,7 @@ export function show(box, query) {
     columns: [
       { id: 'at', title: 'Time', text: (event) => clock(event.ms), hint: (event) => `${whole(event.ms)}, ${ago(event.ms)}`, class: 'nowrap' },
       { id: 'kind', title: 'Kind', node: badge, update: (node, event) => setBadge(node, { tone: toneOf(event), text: words(event.kind) }) },
-      { id: 'message', title: 'What happened', text: (event) => event.message, class: 'long' },
+      { id: 'message', title: 'What happened', text: (event) => beyond(words(event.kind), event.message), class: 'long' },
       { id: 'pool', title: 'Pool', text: (event) => event.pool ?? '', less: 1 },
       { id: 'backend', title: 'Backend', text: (event) => event.backend ?? '', less: 1 },
     ],
@@ -63,8 +63,8 @@ export function show(box, query) {
       { class: 'filters', onsubmit: (event) => event.preventDefault() },
       field('Search', search),
       field('Kind', kind),
-      field('Gravity', grave),
-      h('label', { class: 'check' }, pause, 'Hold still'),
+      field('Severity', grave),
+      h('label', { class: 'check' }, pause, 'Pause'),
     ),
     note,
     events.element,
@@ -84,7 +84,7 @@ export function show(box, query) {
     });
     events.update([...shown].reverse());
     const missed = held ? store.events.length - held.length : 0;
-    const more = missed > 0 ? `; ${plural(missed, 'newer event')} since it holds still` : '';
+    const more = missed > 0 ? `; ${plural(missed, 'newer event')} since the pause` : '';
     note.textContent = `${plural(shown.length, 'event')} of the last ${all.length}${more}`;
   }
 

@@ -2,7 +2,7 @@
 
 import { get, has } from '../api.js';
 import { choice, field, fill, h, say, setOptions } from '../dom.js';
-import { bytes, clock, micros, plural, whole, words } from '../format.js';
+import { beyond, bytes, clock, micros, plural, whole, words } from '../format.js';
 import { store } from '../store.js';
 
 export const title = 'Explain';
@@ -27,7 +27,7 @@ function decision(its, heading) {
       h('th', { scope: 'row' }, one.backend),
       h('td', { class: 'code less1' }, one.address),
       isScored ? h('td', { class: 'number' }, number(one.score)) : null,
-      h('td', null, h('span', { class: 'badge', 'data-tone': TONES[one.verdict] ?? 'note' }, words(one.verdict)), ' ', one.says === words(one.verdict) ? '' : one.says)));
+      h('td', null, h('span', { class: 'badge', 'data-tone': TONES[one.verdict] ?? 'note' }, words(one.verdict)), ' ', beyond(words(one.verdict), one.says))));
   const others = Object.entries(its.passed_over).map(([name, count]) => `${count} ${words(name)}`).join(', ');
   return [
     h('p', { class: 'what' }, its.says),
@@ -44,13 +44,19 @@ function decision(its, heading) {
   ];
 }
 
+function attempt({ backend, address, outcome, says, us }) {
+  const place = backend === address ? address : `${backend}, ${address}`;
+  const more = beyond(outcome, says);
+  return `${place}${more ? `: ${more}` : ''}, after ${micros(us)}`;
+}
+
 function attempts(its) {
   if (!its.attempts.length) return h('p', null, 'No connection to a backend was tried.');
   const more = its.attempts_failed - its.attempts.filter((one) => one.outcome !== 'connected').length;
   return h('ol', { class: 'attempts' },
     its.attempts.map((one) => h('li', null,
       h('span', { class: 'badge', 'data-tone': one.outcome === 'connected' ? 'good' : 'bad' }, one.outcome),
-      ` ${one.backend}, ${one.address}: ${one.says}, after ${micros(one.us)}`)),
+      ` ${attempt(one)}`)),
     more > 0 ? h('li', null, `${more} more failed.`) : null);
 }
 

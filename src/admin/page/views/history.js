@@ -17,6 +17,8 @@ const DAY = 86_400;
 const WEEK = 7 * DAY;
 
 const PER_SECOND = (value) => `${rate(value)}/s`;
+/** The least difference that a form shows. */
+const STEPS = new Map([[count, 1], [bytesRate, 1], [PER_SECOND, 0.1]]);
 
 /** The figures of each kind of subject: where they come from, and how they are written. */
 const CHARTS = {
@@ -86,7 +88,7 @@ export function show(box, query) {
   const error = h('p', { class: 'error', role: 'alert' });
   const note = h('p', { class: 'hint', role: 'status' });
   const charts = h('div', { class: 'charts' });
-  const figures = h('div', { class: 'tablebox', role: 'region', 'aria-label': 'Totals of this time', tabindex: 0 });
+  const figures = h('div', { class: 'tablebox', role: 'region', 'aria-label': 'This time range', tabindex: 0 });
   const events = h('ol', { class: 'eventlist' });
   const parts = h(
     'div',
@@ -159,9 +161,9 @@ export function show(box, query) {
     }).filter(Boolean);
     const word = before === DAY ? 'day before' : 'week before';
     drawn = shown.map(({ name, format, line, past }) => {
-      const series = [{ label: 'this time', colour: 'line-1', fill: true }];
+      const series = [{ label: then ? 'this time range' : undefined, colour: 'line-1', fill: true }];
       if (then) series.push({ label: word, colour: 'line-2', dash: [5, 4] });
-      const its = chart({ title: name, series, format });
+      const its = chart({ title: name, series, format, step: STEPS.get(format) });
       const fit = (list) => now.at.map((_, place) => list?.[place] ?? null);
       setTimeout(() => !isGone && its.update([now.at, fit(line), ...(then ? [fit(past)] : [])], seconds));
       return its;
@@ -180,7 +182,7 @@ export function show(box, query) {
     };
     const most = (list) => Math.max(...(list ?? []).filter((value) => value != null));
     const write = (format, value) => (value == null || !Number.isFinite(value) ? '–' : format(value));
-    const heads = ['Figure', 'Mean', 'Most', ...(isCompared ? [`Mean, ${word}`, 'Change'] : [])];
+    const heads = ['Figure', 'Mean', 'Maximum', ...(isCompared ? [`Mean, ${word}`, 'Change'] : [])];
     const rows = shown.map(({ name, format, line, past }) => {
       const [now, then] = [mean(line), mean(past)];
       const change = now != null && then > 0 ? `${now >= then ? '+' : '−'}${percent(Math.abs(now - then), then)}` : '–';
@@ -190,7 +192,7 @@ export function show(box, query) {
     fill(
       figures,
       h('table', null,
-        h('caption', { class: 'hidden' }, 'Totals of this time'),
+        h('caption', { class: 'hidden' }, 'This time range'),
         h('thead', null, h('tr', null, heads.map((text, place) => h('th', { scope: 'col', class: place ? 'number' : '' }, text)))),
         h('tbody', null, rows)),
     );

@@ -60,6 +60,7 @@ export function show(box) {
       { label: 'from clients', colour: 'line-2', dash: [5, 4] },
     ],
     format: bytesRate,
+    step: 1,
   });
   const open = chart({
     title: 'Connections',
@@ -68,6 +69,7 @@ export function show(box) {
       { label: 'waiting for a place', colour: 'warn', dash: [5, 4] },
     ],
     format: count,
+    step: 1,
   });
   const fresh = chart({
     title: 'New clients',
@@ -77,6 +79,7 @@ export function show(box) {
       { label: 'reached no backend', colour: 'warn', dash: [2, 3] },
     ],
     format: (value) => `${rate(value)}/s`,
+    step: 0.1,
   });
   const waits = chart({
     title: 'Waiting time of clients',
@@ -94,14 +97,22 @@ export function show(box) {
     h('h3', null, 'Waiting time of clients'),
     h('label', { class: 'inline' }, h('span', null, 'until the '), kind),
   );
+  const costs = h('ul', { class: 'costs' });
+  const cost = h(
+    'section',
+    { 'aria-labelledby': 'cost', hidden: true },
+    h('h2', { id: 'cost' }, 'What settings have cost clients since the start'),
+    costs,
+  );
   const last = h('ol', { class: 'eventlist' });
   box.append(
     h('section', { 'aria-labelledby': 'wrong' }, h('h2', { id: 'wrong' }, 'What is wrong now'), calm, wrong),
     h('section', { 'aria-labelledby': 'figures' }, h('h2', { id: 'figures' }, 'Now'), strip),
+    cost,
     h(
       'section',
       { 'aria-labelledby': 'course' },
-      h('div', { class: 'bar-of-tools' }, h('h2', { id: 'course' }, 'Course'), h('label', { class: 'inline' }, h('span', null, 'Show '), minutes)),
+      h('div', { class: 'bar-of-tools' }, h('h2', { id: 'course' }, 'Last minutes'), h('label', { class: 'inline' }, h('span', null, 'Show '), minutes)),
       h('div', { class: 'charts' }, charts.map((its) => its.element)),
     ),
     h('section', { 'aria-labelledby': 'news' }, h('h2', { id: 'news' }, 'Last events'), last, h('p', null, h('a', { href: '#/events' }, 'All events'))),
@@ -120,6 +131,13 @@ export function show(box) {
       say(tiles[place].note, note);
       mark(tiles[place].tile, 'data-tone', tone || null);
     });
+    const { regrets = [] } = store.status;
+    cost.hidden = regrets.length === 0;
+    const told = JSON.stringify(regrets);
+    if (costs.dataset.shown !== told) {
+      costs.dataset.shown = told;
+      fill(costs, regrets.map((sentence) => h('li', null, sentence)));
+    }
     const seconds = Number(minutes.value);
     const { points } = store;
     traffic.update([points.time, points.down, points.up], seconds);

@@ -1,7 +1,7 @@
 // Pools: how they select, how full they are, and who waits for a place.
 
 import { h, say } from '../dom.js';
-import { bytesRate, count, percent, rate, span } from '../format.js';
+import { bytesRate, count, percent, plural, rate, span } from '../format.js';
 import { isFailing } from '../problems.js';
 import { minuteOf, store } from '../store.js';
 import { badge, setBadge, table } from '../table.js';
@@ -50,7 +50,7 @@ export function show(box) {
       const waiting = store.pools.reduce((sum, its) => sum + its.queued, 0);
       const all = store.pools.reduce((sum, its) => sum + its.connections, 0);
       const full = store.pools.filter((its) => its.max_connections && its.connections >= its.max_connections);
-      say(summary, store.status ? `${store.pools.length} pools, ${count(all)} connections, ${count(waiting)} clients wait` + (full.length ? `; full: ${full.map((its) => its.name).join(', ')} (${percent(full.length, store.pools.length)})` : '') : '');
+      say(summary, store.status ? `${plural(store.pools.length, 'pool')}, ${count(all)} ${all === 1 ? 'connection' : 'connections'}, ${count(waiting)} ${waiting === 1 ? 'client waits' : 'clients wait'}` + (full.length ? `; full: ${full.map((its) => its.name).join(', ')} (${percent(full.length, store.pools.length)})` : '') : '');
     },
   };
 }

@@ -2,7 +2,7 @@
 
 import { ask, get, mayWrite, path } from '../api.js';
 import { confirm } from '../dialog.js';
-import { choice, field, h, mark, say, setOptions } from '../dom.js';
+import { choice, field, h, mark, say, sayPlace, setOptions } from '../dom.js';
 import { bytes, clock, plural, span } from '../format.js';
 import { askForWrite } from '../signin.js';
 import { store } from '../store.js';
@@ -28,12 +28,12 @@ export function show(box, query) {
     limit: 10_000,
     sorted: { id: 'age', direction: 'descending' },
     columns: [
-      { id: 'id', title: 'Session', header: true, text: (its) => its.id, sort: (its) => its.id, class: 'code' },
-      { id: 'client', title: 'Client', text: (its) => its.client ?? 'Unix socket', sort: (its) => its.client ?? '', class: 'code' },
-      { id: 'state', title: 'State', node: badge, update: (node, its) => setBadge(node, { tone: its.state === 'open' ? 'good' : 'note', text: its.state }), sort: (its) => its.state },
+      { id: 'id', title: 'Session', header: true, text: (its) => its.id, sort: (its) => its.id, class: 'code', less: 1 },
+      { id: 'client', title: 'Client', node: () => h('span'), update: (node, its) => sayPlace(node, its.client ?? 'Unix socket'), sort: (its) => its.client ?? '', class: 'code' },
+      { id: 'state', title: 'State', node: badge, update: (node, its) => setBadge(node, { tone: its.state === 'open' ? 'good' : 'note', text: its.state }), sort: (its) => its.state, less: 1 },
       { id: 'listener', title: 'Listener', text: (its) => its.listener, sort: (its) => its.listener, less: 2 },
       { id: 'pool', title: 'Pool', text: (its) => its.pool, sort: (its) => its.pool, less: 1 },
-      { id: 'backend', title: 'Backend', text: (its) => its.backend ?? '–', sort: (its) => its.backend ?? '' },
+      { id: 'backend', title: 'Backend', node: () => h('span'), update: (node, its) => sayPlace(node, its.backend ?? '–'), sort: (its) => its.backend ?? '' },
       { id: 'age', title: 'Age', numeric: true, text: (its) => span(its.age_s), sort: (its) => its.age_s, class: 'nowrap' },
       { id: 'idle', title: 'Idle', numeric: true, text: (its) => span(its.idle_s), sort: (its) => its.idle_s, less: 1, class: 'nowrap' },
       { id: 'up', title: 'From client', numeric: true, text: (its) => bytes(its.bytes_up), sort: (its) => its.bytes_up, less: 1, class: 'nowrap' },
