@@ -250,4 +250,5 @@ const DAY: u64 = 24 * HOUR;
 const STEP_MAX: u64 = 400 * DAY;
 /// Events of an answer, if the question does not say.
 const EVENTS: u32 = 200;
-const EVENTS_MAX: u32 = 10_000;
+/// Events of an answer.
+pub const EVENTS_MAX: u32 = 10_000;

@@ -16,6 +16,7 @@ use crate::cli::args::{Maybe, deadline};
 use crate::config::values::backend;
 use crate::config::values::{self, ValueError};
 use crate::config::{AdminState, Backend, Config, Listener, Patch, Pool};
+use crate::history::EVENTS_MAX;
 use crate::prefix::Prefix;
 
 pub use bans::{BanArgs, BansArgs, UnbanArgs};
@@ -514,6 +515,9 @@ pub struct HistoryArgs {
     /// Show past events instead: health, bans, reloads, scaling, who changed something
     #[arg(long, conflicts_with_all = ["csv", "step", "of", "figures", "listener"])]
     pub events: bool,
+    /// The newest N events at most [default: 10000]
+    #[arg(long, value_name = "N", requires = "events", value_parser = limit)]
+    pub limit: Option<u32>,
     /// Print a line of CSV for each value
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
@@ -531,6 +535,10 @@ fn weight(text: &str) -> Result<Patch<Backend>, ValueError> {
 
 fn recent(text: &str) -> Result<u32, ValueError> {
     values::number(text, 0..=u32::MAX)
+}
+
+fn limit(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 1..=EVENTS_MAX)
 }
 
 fn interval(text: &str) -> Result<Duration, ValueError> {

@@ -12,7 +12,7 @@ use crate::admin::model::{
     FigureHistory, HistoryAnswer, HistoryEvent, HistoryEventQuery, HistoryQuery, Measured,
     SubjectHistory,
 };
-use crate::history::{AskError, Asked, EventQuestion, Question, Store, open_to_read};
+use crate::history::{AskError, Asked, EVENTS_MAX, EventQuestion, Question, Store, open_to_read};
 
 pub(super) async fn history(args: &HistoryArgs) -> Result<(), ClientError> {
     if args.events {
@@ -60,14 +60,16 @@ pub(super) async fn history(args: &HistoryArgs) -> Result<(), ClientError> {
 }
 
 async fn events(args: &HistoryArgs) -> Result<(), ClientError> {
+    let limit = args.limit.unwrap_or(EVENTS_MAX);
     let query = HistoryEventQuery {
         since: Some(args.since.clone()),
         until: args.until.clone(),
         pool: args.pool.clone(),
         backend: args.backend.clone(),
-        limit: None,
+        // One more tells whether there are more.
+        limit: Some((limit + 1).min(EVENTS_MAX)),
     };
-    let events: Vec<HistoryEvent> = match &args.file {
+    let mut events: Vec<HistoryEvent> = match &args.file {
         Some(file) => of_file(file, |store| {
             let question = EventQuestion::new(&query, SystemTime::now())?;
             Ok(store
@@ -78,6 +80,12 @@ async fn events(args: &HistoryArgs) -> Result<(), ClientError> {
         })?,
         None => ask(args, "/events", &query).await?,
     };
+    let shown = limit as usize;
+    if events.len() > shown || events.len() == EVENTS_MAX as usize {
+        events.truncate(shown);
+        let sentence = "are shown: name --until or --limit to see others";
+        crate::cli::say(&format_args!("only the newest {shown} {sentence}"));
+    }
     show(&args.options, &events, |events, _| {
         let lines = events.iter().rev().map(|event| {
             let message = event.message.lines().next().unwrap_or_default();
