@@ -42,6 +42,10 @@ pub struct SubjectHistory {
     pub pool: Option<String>,
     /// The backend's name.
     pub backend: Option<String>,
+    /// For how many seconds of each interval it was recorded: fewer than `step` where it began, or
+    /// where the interval is not over yet. A counter's increase divided by it is a rate.
+    #[serde(default)]
+    pub recorded: Vec<u64>,
     /// What each figure was. One without a value is absent.
     pub figures: BTreeMap<String, FigureHistory>,
 }
@@ -134,6 +138,14 @@ pub struct Span {
     pub last: Option<u64>,
 }
 
+impl Span {
+    /// The first second of anything, and the last.
+    #[must_use]
+    pub fn extent(&self) -> Option<(u64, u64)> {
+        Some((self.oldest.iter().flatten().copied().min()?, self.last?))
+    }
+}
+
 impl Store {
     /// What it has, in time.
     ///
@@ -194,8 +206,8 @@ pub struct Asked {
 /// What was found of a subject.
 #[derive(Debug, Default)]
 struct Gathered {
-    /// Whether there is something of it, by interval.
-    present: Vec<bool>,
+    /// For how many seconds there is something of it, by interval.
+    present: Vec<u64>,
     figures: BTreeMap<FigureOf, BTreeMap<usize, Point>>,
 }
 
@@ -225,7 +237,14 @@ impl Asked {
         let since = question.since / step * step;
         let until = question.until.next_multiple_of(step);
         if (until - since) / step > POINTS_MAX {
-            let why = format!("invalid step: expected {POINTS_MAX} intervals at most");
+            let enough = seconds.div_ceil(POINTS_MAX - 2);
+            let units = Resolution::ALL.into_iter().rev().map(Resolution::step);
+            let unit = units.into_iter().find(|unit| enough >= *unit);
+            let enough = enough.next_multiple_of(unit.unwrap_or(1));
+            let why = format!(
+                "invalid step: expected {POINTS_MAX} intervals at most: a step of {enough}s or \
+                 more, or a later `since`"
+            );
             return Err(AskError::Wrong(why));
         }
         Ok(Self {
@@ -290,9 +309,14 @@ impl Asked {
         let Some(gathered) = self.subjects.get_mut(subject) else {
             return;
         };
-        gathered.present.resize(intervals, false);
+        gathered.present.resize(intervals, 0);
         if let Some(present) = gathered.present.get_mut(interval) {
-            *present = true;
+            // What is read each second tells how many there were.
+            let seconds = sample.points().filter_map(|(_, point)| match point {
+                Point::Gauge { count, .. } => Some(*count),
+                Point::Counter(_) | Point::Times(_) => None,
+            });
+            *present = present.saturating_add(seconds.max().unwrap_or(0).max(1));
         }
         for (figure, point) in asked {
             if let Some(points) = gathered.figures.get_mut(figure) {
@@ -344,7 +368,7 @@ impl Asked {
         self.until = self.since + (self.until - self.since).next_multiple_of(step);
         for gathered in self.subjects.values_mut() {
             let parts = gathered.present.chunks(factor);
-            gathered.present = parts.map(|part| part.contains(&true)).collect();
+            gathered.present = parts.map(|part| part.iter().sum()).collect();
             for points in gathered.figures.values_mut() {
                 for (interval, point) in std::mem::take(points) {
                     add(points, interval / factor, &point);
@@ -387,7 +411,11 @@ impl Asked {
                         let shown = shown(figure, points, &gathered.present, intervals);
                         (figure.name.clone(), shown)
                     });
+                    let recorded = (0..intervals)
+                        .map(|nth| gathered.present.get(nth).copied().unwrap_or(0))
+                        .map(|seconds| seconds.min(self.step));
                     SubjectHistory {
+                        recorded: recorded.collect(),
                         figures: figures.collect(),
                         ..named(subject)
                     }
@@ -433,6 +461,7 @@ fn named(subject: Subject) -> SubjectHistory {
         listener,
         pool,
         backend,
+        recorded: Vec::new(),
         figures: BTreeMap::new(),
     }
 }
@@ -459,7 +488,7 @@ fn columns(figure: &FigureOf) -> u64 {
 fn shown(
     figure: &FigureOf,
     points: &BTreeMap<usize, Point>,
-    present: &[bool],
+    present: &[u64],
     intervals: usize,
 ) -> FigureHistory {
     let unit = figure.unit.map(|unit| {
@@ -471,7 +500,7 @@ fn shown(
     });
     let measured = |value: u64| Measured::of(value, figure.is_part);
     // While a subject was there, what has no point did not happen.
-    let nothing = |nth: &usize| present.get(*nth).is_some_and(|is| *is).then_some(0);
+    let nothing = |nth: &usize| present.get(*nth).is_some_and(|its| *its > 0).then_some(0);
     match figure.kind {
         Kind::Counter => {
             let sum = |nth: usize| match points.get(&nth) {

@@ -98,6 +98,9 @@ pub fn open_beside(path: &Path) -> Result<Store, StoreError> {
 pub fn open_to_read(path: &Path) -> Result<Store, StoreError> {
     let path = real(path)?;
     drop(sys::open_regular(&path)?);
+    if !may_be_ours(&path)? {
+        return Err(StoreError::Foreign);
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | COMMON;
     let mut uri = OsString::from("file:");
     uri.push(escaped(&path));
@@ -107,7 +110,9 @@ pub fn open_to_read(path: &Path) -> Result<Store, StoreError> {
     }
     let connection = Connection::open_with_flags(Path::new(&uri), flags)?;
     connection.busy_timeout(Duration::ZERO)?;
-    check(&connection)?;
+    if check(&connection)? {
+        return Err(StoreError::Foreign);
+    }
     Store::on(connection, KEEP_ALL)
 }
 

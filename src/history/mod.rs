@@ -19,7 +19,9 @@ pub use answer::{
     Asked, FigureHistory, HistoryAnswer, HistoryEvent, Measured, Span, SubjectHistory,
 };
 pub use file::{Opened, may_be_ours, open, open_beside, open_to_read, set_aside};
-pub use question::{AskError, EVENTS_MAX, EventQuestion, HistoryEventQuery, HistoryQuery, Question};
+pub use question::{
+    AskError, EVENTS_MAX, EventQuestion, HistoryEventQuery, HistoryQuery, Question,
+};
 pub use sample::{Point, SubjectSample};
 pub use store::{Batch, Keep, NewRows, PastEvent, Store, StoreError};
 

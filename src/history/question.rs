@@ -212,8 +212,8 @@ fn range(
     let read = |name, text: &Option<String>, absent| match text {
         None => Ok(absent),
         Some(text) => time(text, now).ok_or_else(|| {
-            let expected = "how long ago, such as 1h, a time such as 2026-01-31T12:00:00Z, or \
-                            seconds since 1970";
+            let expected = "how long ago, such as 1h, a time such as 2026-01-31T12:00:00Z, a \
+                            date, or seconds since 1970";
             wrong(name, text, expected)
         }),
     };
@@ -233,7 +233,9 @@ fn time(text: &str, now: u64) -> Option<u64> {
     if let Some(ago) = duration(text) {
         return Some(now.saturating_sub(ago.as_secs()));
     }
-    let time = humantime::parse_rfc3339_weak(text).ok()?;
+    let midnight = || humantime::parse_rfc3339(&format!("{text}T00:00:00Z"));
+    let time = humantime::parse_rfc3339_weak(text).or_else(|_| midnight());
+    let time = time.ok()?;
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 

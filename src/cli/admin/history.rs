@@ -1,5 +1,7 @@
 //! `mahoraga history`: what figures were, and what happened, of a running balancer or of its file.
 
+mod names;
+
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -12,7 +14,9 @@ use crate::admin::model::{
     FigureHistory, HistoryAnswer, HistoryEvent, HistoryEventQuery, HistoryQuery, Measured,
     SubjectHistory,
 };
-use crate::history::{AskError, Asked, EVENTS_MAX, EventQuestion, Question, Store, open_to_read};
+use crate::history::{
+    AskError, Asked, EVENTS_MAX, EventQuestion, Question, Span, Store, StoreError, open_to_read,
+};
 
 pub(super) async fn history(args: &HistoryArgs) -> Result<(), ClientError> {
     if args.events {
@@ -34,16 +38,12 @@ pub(super) async fn history(args: &HistoryArgs) -> Result<(), ClientError> {
         listener: args.listener.clone(),
         figures: args.figures.clone(),
     };
-    let history = match &args.file {
-        Some(file) => of_file(file, |store| {
-            let question = Question::new(&query, SystemTime::now())?;
-            let mut asked = Asked::new(question, &[store.span()?])?;
-            asked.take(store, 0, u64::MAX)?;
-            Ok(asked.history())
-        })?,
-        None => ask(args, "", &query).await?,
-    };
+    let history = answer(args, &query).await?;
+    names::refuse_unknown(args, &query, &history).await?;
     if args.csv {
+        for note in &history.notes {
+            crate::cli::say(&plain(note));
+        }
         // A reader that closed standard output does not need the rest.
         let _ = print(&csv(&history));
         return Ok(());
@@ -59,6 +59,31 @@ pub(super) async fn history(args: &HistoryArgs) -> Result<(), ClientError> {
     Ok(())
 }
 
+async fn answer(args: &HistoryArgs, query: &HistoryQuery) -> Result<HistoryAnswer, ClientError> {
+    let Some(file) = &args.file else {
+        return ask(args, "", query).await;
+    };
+    of_file(file, |store| {
+        let question = Question::new(query, SystemTime::now())?;
+        let span = store.span()?;
+        let mut asked = Asked::new(question, &[span])?;
+        asked.take(store, 0, u64::MAX)?;
+        let mut history = asked.history();
+        if history.subjects.is_empty() {
+            history.notes.push(extent(&span));
+        }
+        Ok(history)
+    })
+}
+
+/// What a file has, for a question that it has no answer to.
+fn extent(span: &Span) -> String {
+    match span.extent() {
+        Some((first, last)) => format!("the file has {} to {}", clock(first, 1), clock(last, 1)),
+        None => "the file has nothing".to_owned(),
+    }
+}
+
 async fn events(args: &HistoryArgs) -> Result<(), ClientError> {
     let limit = args.limit.unwrap_or(EVENTS_MAX);
     let query = HistoryEventQuery {
@@ -72,11 +97,12 @@ async fn events(args: &HistoryArgs) -> Result<(), ClientError> {
     let mut events: Vec<HistoryEvent> = match &args.file {
         Some(file) => of_file(file, |store| {
             let question = EventQuestion::new(&query, SystemTime::now())?;
-            Ok(store
-                .events(&question)?
-                .into_iter()
-                .map(HistoryEvent::from)
-                .collect())
+            let events = store.events(&question)?;
+            if events.is_empty() {
+                let extent = extent(&store.span()?);
+                crate::cli::say(&format_args!("nothing was recorded in this time; {extent}"));
+            }
+            Ok(events.into_iter().map(HistoryEvent::from).collect())
         })?,
         None => ask(args, "/events", &query).await?,
     };
@@ -116,9 +142,14 @@ fn of_file<T>(
         AskError::Wrong(why) => ClientError::Usage(why),
         AskError::Store(error) => {
             let file = file.display();
-            ClientError::Refused(format!(
-                "cannot read {file}: {error}; a running balancer answers without --file"
-            ))
+            let sentence = match error {
+                StoreError::Foreign => format!("{file} is not a history of mahoraga"),
+                StoreError::Busy => format!(
+                    "cannot read {file}: {error}; a running balancer answers without --file"
+                ),
+                error => format!("cannot read {file}: {error}"),
+            };
+            ClientError::Refused(sentence)
         }
     };
     let store = open_to_read(file).map_err(|error| failed(error.into()))?;
@@ -150,16 +181,13 @@ fn text(history: &HistoryAnswer, paint: Paint) -> String {
         head + &table(history, subject, paint)
     });
     let mut tables: Vec<_> = tables.collect();
-    tables.extend(
-        history
-            .notes
-            .iter()
-            .map(|note| format!("{}\n", plain(note))),
-    );
-    match tables.is_empty() {
-        true => "nothing was recorded in this time\n".to_owned(),
-        false => tables.join("\n"),
+    let notes = history.notes.iter().map(|note| plain(note));
+    if tables.is_empty() {
+        let nothing = std::iter::once("nothing was recorded in this time".to_owned());
+        return nothing.chain(notes).collect::<Vec<_>>().join("; ") + "\n";
     }
+    tables.extend(notes.map(|note| note + "\n"));
+    tables.join("\n")
 }
 
 /// The figures that every kind of subject has, in a line for each interval.
@@ -175,6 +203,8 @@ fn table(history: &HistoryAnswer, subject: &SubjectHistory, paint: Paint) -> Str
         ("FIRST BYTE", Align::Right),
         ("P99", Align::Right),
     ]);
+    // The others are of a second, and this is of a line.
+    table.rename(FAILED, format!("FAILED/{}", short(history.step)));
     let find = |names: &[&str]| names.iter().find_map(|name| subject.figures.get(*name));
     let connections = find(&["connections"]);
     let new = find(&["worker_accepted", "opened"]);
@@ -187,9 +217,11 @@ fn table(history: &HistoryAnswer, subject: &SubjectHistory, paint: Paint) -> Str
         .collect();
     let first_byte = find(&["worker_first_byte"]);
     for (nth, at) in history.at.iter().enumerate() {
-        let per_s = |figure: Option<&FigureHistory>| {
-            Some(sum(figure?, nth)? / f64::from(u32::try_from(history.step).unwrap_or(u32::MAX)))
-        };
+        // It may have begun within the interval, or the interval may not be over.
+        let recorded = subject.recorded.get(nth).copied();
+        let seconds = recorded.filter(|its| *its > 0).unwrap_or(history.step);
+        let seconds = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
+        let per_s = |figure: Option<&FigureHistory>| Some(sum(figure?, nth)? / seconds);
         let Some((mean, max)) = connections.and_then(|figure| gauge(figure, nth)) else {
             continue;
         };
@@ -199,17 +231,33 @@ fn table(history: &HistoryAnswer, subject: &SubjectHistory, paint: Paint) -> Str
         let quantiles = first_byte.and_then(|figure| quantiles(figure, nth));
         table.row([
             clock(*at, history.step).into(),
-            rate(mean).into(),
-            rate(max).into(),
-            cell(per_s(new).map(rate)),
+            number(mean).into(),
+            number(max).into(),
+            cell(per_s(new).map(number)),
             cell(per_s(up).map(bytes)),
             cell(per_s(down).map(bytes)),
-            cell((failures > 0.0).then(|| rate(failures))),
+            cell((failures > 0.0).then(|| number(failures))),
             cell(quantiles.map(|(p50, _)| micros(p50 * 1e6))),
             cell(quantiles.map(|(_, p99)| micros(p99 * 1e6))),
         ]);
     }
     table.text(paint)
+}
+
+/// A number, without a fraction where it is whole.
+fn number(number: f64) -> String {
+    let text = rate(number);
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
+/// `30s`, `5m`, `1h`: the length of an interval.
+fn short(step: u64) -> String {
+    match step {
+        _ if step.is_multiple_of(86_400) => format!("{}d", step / 86_400),
+        _ if step.is_multiple_of(3_600) => format!("{}h", step / 3_600),
+        _ if step.is_multiple_of(60) => format!("{}m", step / 60),
+        _ => format!("{step}s"),
+    }
 }
 
 /// Whether a figure counts clients or connects that failed.
@@ -321,6 +369,8 @@ fn quoted(text: &str) -> String {
     }
 }
 
+/// The column of failures.
+const FAILED: usize = 6;
 /// Lines of a table.
 const LINES: u64 = 60;
 /// The last second of the year 9999.

@@ -1,5 +1,6 @@
 //! Tables of text: columns as wide as their widest cell, numbers on the right.
 
+use std::borrow::Cow;
 use std::env;
 use std::io::{self, IsTerminal};
 
@@ -53,15 +54,25 @@ pub(super) enum Align {
 /// A table with a line of headings.
 #[derive(Debug)]
 pub(super) struct Table {
-    columns: Vec<(&'static str, Align)>,
+    columns: Vec<(Cow<'static, str>, Align)>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
     pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
         Self {
-            columns: columns.to_vec(),
+            columns: columns
+                .iter()
+                .map(|(head, at)| ((*head).into(), *at))
+                .collect(),
             rows: Vec::new(),
+        }
+    }
+
+    /// Gives a column a heading that is made at runtime.
+    pub(super) fn rename(&mut self, nth: usize, head: String) {
+        if let Some((its, _)) = self.columns.get_mut(nth) {
+            *its = head.into();
         }
     }
 
@@ -80,7 +91,7 @@ impl Table {
             .map(|(nth, (head, align))| {
                 let widths = cells(nth).map(|cell| cell.text.chars().count());
                 let width = widths.chain([head.chars().count()]).max().unwrap_or(0);
-                (nth, *head, *align, width)
+                (nth, head.as_ref(), *align, width)
             })
             .collect();
         let mut text = String::new();
