@@ -44,7 +44,7 @@ struct Token {
 #[derive(Debug, Error)]
 pub enum TokenError {
     /// The file can't be read.
-    #[error("cannot read the token file {path}: {error}")]
+    #[error("cannot read the token file {path}: {error}{}", makes(path, error))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -57,12 +57,23 @@ pub enum TokenError {
     /// It holds no token.
     #[error(
         "invalid token in {0}: expected 16 to 256 visible ASCII characters, or `none`; \
-         `openssl rand -hex 16` makes one"
+         `openssl rand -hex 32` makes one"
     )]
     Malformed(PathBuf),
     /// Both roles have the same token: readers could change things.
     #[error("the token files {0} and {1} hold the same token")]
     Same(PathBuf, PathBuf),
+}
+
+/// How a token file that does not exist is made.
+fn makes(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("; `(umask 077; openssl rand -hex 32 > {path})` makes one")
+        }
+        _ => String::new(),
+    }
 }
 
 impl Tokens {
