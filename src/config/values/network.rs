@@ -4,18 +4,30 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::ValueError;
-use crate::address::{Address, is_host_name};
+use crate::address::{Address, AddressError, is_host_name};
 use crate::prefix::{Prefix, PrefixError};
 
 /// Reads where the admin API listens on TCP.
 pub fn loopback(text: &str) -> Result<SocketAddr, ValueError> {
-    match text.parse()? {
-        Address::Tcp(address) if address.ip().is_loopback() => Ok(address),
-        other @ (Address::Tcp(_) | Address::Unix(_)) => Err(ValueError::Refused(format!(
-            "`{other}` is not a loopback address: write 127.0.0.1:9900 or [::1]:9900"
-        ))),
-    }
+    let address = match text.parse() {
+        Err(AddressError::NoHost { text, port }) => {
+            let sentence = format!("`{text}` has no host: write 127.0.0.1:{port} or [::1]:{port}");
+            return Err(ValueError::Refused(sentence));
+        }
+        read => read?,
+    };
+    let port = match &address {
+        Address::Tcp(address) if address.ip().is_loopback() => return Ok(*address),
+        Address::Tcp(address) => address.port(),
+        Address::Unix(_) => ADMIN_PORT,
+    };
+    Err(ValueError::Refused(format!(
+        "`{address}` is not a loopback address: write 127.0.0.1:{port} or [::1]:{port}"
+    )))
 }
+
+/// The port that examples of the admin API have.
+const ADMIN_PORT: u16 = 9_900;
 
 /// Reads the origin of a web page: its scheme, host and maybe port (RFC 6454, section 6.1).
 pub(in crate::config) fn origin(text: &str) -> Option<String> {
