@@ -33,7 +33,7 @@ use crate::time::between;
 use super::balancer::Balancer;
 use super::events::{EventWatch, Events, Since};
 use super::status::{self, MemberStatus};
-use super::{StartError, aside};
+use super::{StartError, aside, remedy};
 
 use sampler::Sampler;
 
@@ -518,7 +518,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StartErr
 /// What a file lacks in a warning before the start: why it could not be kept there.
 pub(super) fn mistake_in(path: &Path) -> Option<String> {
     let error = match sys::can_replace(path) {
-        Err(error) => error.to_string(),
+        Err(error) => format!("{error}{}", remedy::of_file(&error)),
         Ok(()) if matches!(history::may_be_ours(path), Ok(false)) => {
             StoreError::Foreign.to_string()
         }

@@ -11,6 +11,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use super::{KeptFile, Shared};
 use crate::admin::model::EventKind;
 use crate::control::events::{Events, Severity, Subject};
+use crate::control::remedy;
 use crate::history::{self, Keep, Opened, Store, StoreError};
 use crate::sys;
 
@@ -133,7 +134,10 @@ impl Keeper<'_> {
     }
 
     fn report(&self, outcome: Result<(), StoreError>) {
-        let error = outcome.err().map(|error| error.to_string());
+        let error = outcome.err().map(|error| match error {
+            StoreError::Io(error) => format!("{error}{}", remedy::of_file(&error)),
+            error => error.to_string(),
+        });
         let bytes = self.store.as_ref().and_then(|store| store.bytes().ok());
         let mut state = self.file.state.lock();
         state.working_since = None;
