@@ -8,11 +8,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::{Warning, cap};
+use super::log::{JOURNALD, SYSLOG};
 use super::rules::Finding;
 use super::source::Source;
 use super::tokens::Span;
+use super::values::nearest;
 use super::{
-    Backend, Config, FirstTier, HalfSent, Key, Listener, Pool, Strategy, Timeouts, values,
+    AccessLog, Backend, Config, FirstTier, HalfSent, HistoryPlace, Key, Listener, LogSink, Pool,
+    Strategy, Timeouts, values,
 };
 use crate::address::Address;
 use crate::peek::Field;
@@ -53,6 +56,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
     memory(config, host, &mut found);
     descriptors(config, host, &mut found);
     histogram_log(config, &mut found);
+    words_as_files(config, &mut found);
     live::loops(config, &mut found);
     for (i, listener) in config.listeners.iter().enumerate() {
         if let Some(sentence) = idle(listener.timeouts.idle) {
@@ -158,6 +162,33 @@ fn histogram_log(config: &Config, found: &mut Vec<Finding>) {
             sys::user_id()
         );
         found.push(Finding::at("histogram_log", sentence));
+    }
+}
+
+/// Files whose name is almost a word that the setting takes.
+fn words_as_files(config: &Config, found: &mut Vec<Finding>) {
+    let mut look = |at: &str, path: &Path, words: &[&str]| {
+        let name = path.to_string_lossy();
+        // A path with a directory or an ending is meant as one.
+        let is_bare = !name.contains(['/', '.']);
+        if let Some(word) = nearest(&name, words.iter().copied(), 1).filter(|_| is_bare) {
+            let sentence = format!(
+                "`{name}` is a file of that name, did you mean `{word}`? Write `./{name}` for the \
+                 file"
+            );
+            found.push(Finding::at(at, sentence));
+        }
+    };
+    if let Some(AccessLog {
+        to: LogSink::File(path),
+        ..
+    }) = &config.access_log
+    {
+        let words = ["off", SYSLOG, JOURNALD];
+        look("access_log.to|access_log", path, &words);
+    }
+    if let HistoryPlace::File(path) = &config.history.path {
+        look("history.path|history", path, &["auto", "memory"]);
     }
 }
 
