@@ -270,7 +270,7 @@ fn questions_that_ask_for_too_much_are_refused() {
                 ..query()
             },
             "invalid since `soon`: expected how long ago, such as 1h, a time such as \
-             2026-01-31T12:00:00Z, or seconds since 1970",
+             2026-01-31T12:00:00Z, a date, or seconds since 1970",
         ),
         (
             HistoryQuery {
@@ -299,12 +299,35 @@ fn questions_that_ask_for_too_much_are_refused() {
                 step: Some("1s".to_owned()),
                 ..query()
             },
-            "invalid step: expected 1500 intervals at most",
+            "invalid step: expected 1500 intervals at most: a step of 3s or more, or a later `since`",
         ),
     ];
     for (query, why) in wrong {
         assert_eq!(refused(&query), why);
     }
+    for since in ["7d", "30d", "4000d"] {
+        let asked = |step: &str| HistoryQuery {
+            since: Some(since.to_owned()),
+            step: Some(step.to_owned()),
+            ..query()
+        };
+        let why = refused(&asked("1s"));
+        let (_, enough) = why.split_once("a step of ").unwrap();
+        let (enough, _) = enough.split_once(' ').unwrap();
+        let question = Question::new(&asked(enough), now).unwrap();
+        assert!(Asked::new(question, &[]).is_ok(), "{why}");
+    }
+}
+
+#[test]
+fn a_date_is_its_midnight() {
+    let query = HistoryQuery {
+        since: Some("2026-01-31".to_owned()),
+        until: Some("2026-02-01T00:00:00Z".to_owned()),
+        ..HistoryQuery::default()
+    };
+    let question = Question::new(&query, at(BEGIN + 400 * 86_400)).unwrap();
+    assert_eq!(question.until - question.since, 86_400);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Draws the screen of `top`. It fits in 80 columns and 24 lines; on fewer lines events are left
-//! out first, and in fewer columns numbers of backends, before the state becomes too short.
+//! out first, and in fewer columns whole blocks, keys and numbers of backends, before the state
+//! becomes too short. Nothing is cut within a number or its unit.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -18,20 +19,35 @@ use crate::wording::plural;
 /// Draws the whole screen. Without colour, words alone carry the meaning.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &TopModel, controls: &Controls, colour: bool) {
     let look = Look(colour);
-    let events = if frame.area().height >= ROOMY { 6 } else { 0 };
+    let Rect { width, height, .. } = frame.area();
+    let is_roomy = height >= ROOMY;
+    let events = if is_roomy { 6 } else { 0 };
+    let notices = model.last().map(notices).unwrap_or_default();
+    let notices = wrapped(
+        &notices,
+        width.into(),
+        if is_roomy { NOTICES_MAX } else { 1 },
+    );
     let heights = [
         Constraint::Length(1),
+        Constraint::Length(u16::try_from(notices.len()).unwrap_or(u16::MAX)),
         Constraint::Length(3),
         Constraint::Length(5),
         Constraint::Min(2),
         Constraint::Length(events),
         Constraint::Length(1),
     ];
-    let [head, rates, times, table, last, foot] = Layout::vertical(heights).areas(frame.area());
+    let [head, alerts, rates, times, table, last, foot] =
+        Layout::vertical(heights).areas(frame.area());
     if let Some(sample) = model.last() {
-        frame.render_widget(header(sample, look), head);
+        frame.render_widget(header(sample, width.into(), look), head);
         draw_times(frame, times, sample, look);
     }
+    let notices = notices.into_iter();
+    let notices: Vec<_> = notices
+        .map(|line| Line::styled(line, look.toned(Tone::Bad)))
+        .collect();
+    frame.render_widget(Paragraph::new(notices), alerts);
     draw_rates(frame, rates, model, look);
     if controls.view == View::Backends {
         draw_backends(frame, table, model, controls, look);
@@ -39,44 +55,90 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &TopModel, controls: &Controls,
         draw_listing(frame, table, model.table(controls.view), controls, look);
     }
     draw_events(frame, last, model, look);
-    frame.render_widget(footer(model, controls, look), foot);
+    frame.render_widget(footer(model, controls, width.into(), look), foot);
     if controls.help {
         draw_help(frame);
     }
 }
 
-fn header(sample: &Answers, look: Look) -> Line<'static> {
+/// What the balancer is and does, with as many parts as there is room for.
+fn header(sample: &Answers, width: usize, look: Look) -> Line<'static> {
     let status = &sample.status;
     let (stage, tone) = stage(status.stage);
-    let panics: Vec<_> = sample.pools.iter().filter(|pool| pool.panic).collect();
-    let notice = match (&panics[..], &status.alerts[..]) {
-        ([], []) => String::new(),
-        ([], [alert]) => format!("  {}", plain(alert)),
-        ([], [alert, ..]) => format!("  1 of {} alerts: {}", status.alerts.len(), plain(alert)),
-        ([pool], _) => format!("  {}: {PANIC}", plain(&pool.name)),
-        ([pool, ..], _) => format!("  {}: {PANIC} (1 of {})", plain(&pool.name), panics.len()),
-    };
+    let version = format!("mahoraga {}", plain(&status.version));
+    let (open, most) = (count(status.connections), count(status.max_connections));
     let bans = match status.bans.count {
         0 => String::new(),
-        bans => format!("  {}", plural(bans.into(), "ban")),
+        bans => plural(bans.into(), "ban"),
     };
-    Line::from(vec![
-        Span::styled(
-            format!("mahoraga {}", plain(&status.version)),
-            look.strong(),
-        ),
-        Span::raw("  "),
-        Span::styled(stage, look.toned(tone)),
-        Span::raw(format!(
-            "  up {}  snapshot {}  {} of {} connections",
-            span(status.uptime_s),
-            status.snapshot,
-            count(status.connections),
-            count(status.max_connections),
-        )),
-        Span::styled(bans, look.toned(Tone::Warning)),
-        Span::styled(notice, look.toned(Tone::Bad)),
-    ])
+    // Those with the least rank are left out first.
+    let mut parts = vec![
+        (2, version, look.strong()),
+        (4, stage.to_owned(), look.toned(tone)),
+        (1, format!("up {}", span(status.uptime_s)), Style::new()),
+        (0, format!("snapshot {}", status.snapshot), Style::new()),
+        (5, format!("{open} of {most} connections"), Style::new()),
+        (3, bans, look.toned(Tone::Warning)),
+    ];
+    parts.retain(|(_, text, _)| !text.is_empty());
+    let long = |parts: &[(u8, String, Style)]| {
+        let widths = parts.iter().map(|(_, text, _)| text.chars().count() + 2);
+        widths.sum::<usize>().saturating_sub(2)
+    };
+    while long(&parts) > width && parts.len() > 1 {
+        let least = parts.iter().map(|(rank, ..)| *rank).min();
+        parts.retain(|(rank, ..)| Some(*rank) != least);
+    }
+    let mut spans = Vec::new();
+    for (_, text, style) in parts {
+        if !spans.is_empty() {
+            spans.push(Span::raw("  "));
+        }
+        spans.push(Span::styled(text, style));
+    }
+    Line::from(spans)
+}
+
+/// What needs attention, a sentence each: the first pool without usable backends, and the first
+/// alert.
+fn notices(sample: &Answers) -> Vec<String> {
+    let panics: Vec<_> = sample.pools.iter().filter(|pool| pool.panic).collect();
+    let panic = panics.first().map(|pool| {
+        let others = match panics.len() {
+            1 => String::new(),
+            all => format!(" (1 of {all})"),
+        };
+        format!("{}: {PANIC}{others}", plain(&pool.name))
+    });
+    let alerts = &sample.status.alerts;
+    let alert = alerts.first().map(|alert| match alerts.len() {
+        1 => format!("alert: {}", plain(alert)),
+        all => format!("1 of {all} alerts: {}", plain(alert)),
+    });
+    panic.into_iter().chain(alert).collect()
+}
+
+/// Sentences in lines that are broken between words. The last line that there is room for may be
+/// cut by the screen.
+fn wrapped(sentences: &[String], width: usize, lines_max: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for sentence in sentences {
+        let mut begins = true;
+        for word in sentence.split(' ') {
+            let fits = |line: &String| line.chars().count() + 1 + word.chars().count() <= width;
+            let is_full = lines.len() >= lines_max;
+            match lines.last_mut() {
+                Some(line) if !begins && (is_full || fits(line)) => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                _ if begins && is_full => return lines,
+                _ => lines.push(word.to_owned()),
+            }
+            begins = false;
+        }
+    }
+    lines
 }
 
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &TopModel, look: Look) {
@@ -112,6 +174,11 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, model: &TopModel, look: Look) {
     for (column, (title, what)) in columns(area).into_iter().zip(charts) {
         let [head, chart] =
             Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(column);
+        // What is refused matters more than what is new, where there is no room for both.
+        let title = match title.split_once(", ") {
+            Some((_, last)) if title.len() > head.width.into() => last.to_owned(),
+            _ => title,
+        };
         frame.render_widget(Line::styled(title, look.strong()), head);
         // The latest value is on the right, also while there are few.
         let width = usize::from(chart.width);
@@ -149,11 +216,14 @@ fn draw_times(frame: &mut Frame<'_>, area: Rect, sample: &Answers, look: Look) {
     }
 }
 
-/// Three columns.
-fn columns(area: Rect) -> [Rect; 3] {
-    Layout::horizontal([Constraint::Fill(1); 3])
-        .spacing(2)
-        .areas(area)
+/// Three columns, or fewer where they would be too narrow.
+fn columns(area: Rect) -> Vec<Rect> {
+    let fit = (area.width + GAP) / (COLUMN_MIN + GAP);
+    let columns = vec![Constraint::Fill(1); fit.clamp(1, 3).into()];
+    Layout::horizontal(columns)
+        .spacing(GAP)
+        .split(area)
+        .to_vec()
 }
 
 fn draw_backends(
@@ -295,17 +365,41 @@ fn draw_listing(
         .collect();
     let room = usize::from(area.height.saturating_sub(1));
     let (marked, skipped) = window(controls.marked, lines.len(), room);
+    let all = std::iter::once(&*head).chain(lines.iter().copied());
+    let width = whole_columns(all, area.width.into());
+    let cut = |line: &str| line.chars().take(width).collect::<String>();
     let shown = lines.iter().enumerate().skip(skipped).take(room);
     let shown = shown.map(|(place, line)| {
-        let line = Line::raw((*line).to_owned());
+        let line = Line::raw(cut(line));
         match place == marked {
             true => line.style(look.marked()),
             false => line,
         }
     });
-    let head = Line::styled(head, look.strong());
+    let head = Line::styled(cut(&head), look.strong());
     let all: Vec<_> = std::iter::once(head).chain(shown).collect();
     frame.render_widget(Paragraph::new(all), area);
+}
+
+/// How much of a table's lines is whole columns: two blanks in every line follow a column.
+fn whole_columns<'a>(lines: impl Iterator<Item = &'a str>, width: usize) -> usize {
+    let mut is_long = false;
+    let mut blank = vec![true; width + 2];
+    for line in lines {
+        let mut letters = 0;
+        for (place, letter) in line.chars().enumerate() {
+            letters = place + 1;
+            if let Some(blank) = blank.get_mut(place) {
+                *blank &= letter == ' ';
+            }
+        }
+        is_long |= letters > width;
+    }
+    let ends = |end: &usize| blank[*end] && blank[*end + 1] && !blank[*end - 1];
+    match is_long {
+        true => (1..=width).rev().find(ends).unwrap_or(width),
+        false => width,
+    }
 }
 
 /// The heading of a column, with a mark where backends are sorted by it.
@@ -343,7 +437,7 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &TopModel, look: Look) 
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn footer(model: &TopModel, controls: &Controls, look: Look) -> Line<'static> {
+fn footer(model: &TopModel, controls: &Controls, width: usize, look: Look) -> Line<'static> {
     if controls.typing {
         return Line::styled(format!("/{}_", plain(&controls.filter)), look.strong());
     }
@@ -370,7 +464,16 @@ fn footer(model: &TopModel, controls: &Controls, look: Look) -> Line<'static> {
         "" => String::new(),
         filter => format!("  only /{}", plain(filter)),
     };
-    Line::styled(format!("{keys}{filter}"), look.toned(Tone::Faint))
+    // Keys that there is no room for are in the help.
+    let room = width.saturating_sub(filter.chars().count());
+    let mut shown = keys;
+    while shown.chars().count() > room {
+        let Some((fewer, _)) = shown.rsplit_once("  ") else {
+            break;
+        };
+        shown = fewer;
+    }
+    Line::styled(format!("{shown}{filter}"), look.toned(Tone::Faint))
 }
 
 fn draw_help(frame: &mut Frame<'_>) {
@@ -428,6 +531,12 @@ impl Look {
 
 /// The least room for the state of a backend: `down: connection`.
 const STATE_MIN: u16 = 16;
+/// The least room for a chart, or for times: `first_byte, p50 and p99`.
+const COLUMN_MIN: u16 = 25;
+/// Blanks between those.
+const GAP: u16 = 2;
+/// Lines for what needs attention.
+const NOTICES_MAX: usize = 3;
 /// From this many lines on there is room for events.
 const ROOMY: u16 = 20;
 

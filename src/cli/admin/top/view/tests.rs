@@ -294,11 +294,63 @@ fn a_pool_that_panics_stands_out() {
     sample.pools[0].panic = true;
     let mut model = TopModel::default();
     model.take(sample);
-    let head = screen((120, 24), &model, "").remove(0);
-    assert!(
-        head.ends_with("web: panic: too few are up, health is ignored"),
-        "{head}"
+    let line = screen((60, 24), &model, "").remove(1);
+    assert_eq!(line, "web: panic: too few are up, health is ignored");
+}
+
+#[test]
+fn an_alert_has_lines_of_its_own_in_red() {
+    let mut sample = sample(1);
+    let alert = "cannot keep the history in /var/lib/mahoraga/history.db: the disk is full; the \
+                 last hour is kept in memory";
+    sample.status.alerts = vec![alert.to_owned(), "another".to_owned()];
+    let mut model = TopModel::default();
+    model.take(sample);
+    for width in [60, 80] {
+        let got = screen((width, 24), &model, "");
+        let text = got[1..].join(" ");
+        let want = format!("1 of 2 alerts: {alert}");
+        assert!(text.starts_with(&want), "{got:?}");
+        let terminal = terminal((width, 24), &model, "", true);
+        let cells = terminal.backend().buffer().content();
+        assert_eq!(cells[usize::from(width)].fg, Color::Red);
+    }
+}
+
+#[test]
+fn what_has_no_room_is_left_out_whole() {
+    let mut model = model();
+    let got = screen((60, 24), &model, "c");
+    assert_eq!(
+        got[0],
+        "mahoraga 0.1.0  ready  up 1h 0m  1.2k of 16k connections"
     );
+    assert_eq!(got[1], "new 1.8k/s                      traffic 105 MB/s");
+    assert!(got[5].ends_with("1.9 ms  250 ms"), "{got:?}");
+    assert_eq!(
+        got[23],
+        "q quit  ? help  tab views  / filter  D drain  R ready"
+    );
+    let mut listed = sample(4);
+    let session = SessionStatus {
+        id: "0-1".to_owned(),
+        listener: "a-listener-with-a-name".to_owned(),
+        pool: "a-pool-with-a-name".to_owned(),
+        backend: Some("a-backend-with-a-name".to_owned()),
+        client: Some("192.0.2.1:5000".to_owned()),
+        ..SessionStatus::default()
+    };
+    listed.listed = Listed::Sessions(vec![session]);
+    model.take(listed);
+    let got = screen((60, 24), &model, "4");
+    assert!(got[9].ends_with("  listener"), "{got:?}");
+    assert!(got[10].ends_with("  a-listener-with-a-name"), "{got:?}");
+}
+
+#[test]
+fn few_columns_and_lines_show_what_they_can() {
+    let got = screen((30, 12), &model(), "");
+    assert!(got[0].ends_with("connections"), "{got:?}");
 }
 
 const USUAL: &str = "\
