@@ -67,13 +67,11 @@ pub enum TokenError {
 
 /// How a token file that does not exist is made.
 fn makes(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!("; `(umask 077; openssl rand -hex 32 > {path})` makes one")
-        }
-        _ => String::new(),
+    if error.kind() != io::ErrorKind::NotFound {
+        return String::new();
     }
+    let path = path.display();
+    format!("; `(umask 077; openssl rand -hex 32 > {path})` makes one")
 }
 
 impl Tokens {

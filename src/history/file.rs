@@ -171,8 +171,8 @@ fn open_whole(path: &Path, keep: Keep) -> Result<Store, StoreError> {
 }
 
 /// Whether a file is a history, be it damaged: it has the beginning of a database, or our mark
-/// (<https://www.sqlite.org/fileformat.html>, section 1.3). All others are left as they are, such as
-/// a file that was named by mistake. One that is not there, or empty, may become one.
+/// (<https://www.sqlite.org/fileformat.html>, section 1.3). All others are left as they are, such
+/// as a file that was named by mistake. One that is not there, or empty, may become one.
 ///
 /// # Errors
 /// What the kernel says.

@@ -1,5 +1,7 @@
 //! Stores in memory and in files, with what happens to files.
 
+mod asked;
+
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -299,35 +301,13 @@ fn questions_that_ask_for_too_much_are_refused() {
                 step: Some("1s".to_owned()),
                 ..query()
             },
-            "invalid step: expected 1500 intervals at most: a step of 3s or more, or a later `since`",
+            "invalid step: expected 1500 intervals at most: a step of 3s or more, or a later \
+             `since`",
         ),
     ];
     for (query, why) in wrong {
         assert_eq!(refused(&query), why);
     }
-    for since in ["7d", "30d", "4000d"] {
-        let asked = |step: &str| HistoryQuery {
-            since: Some(since.to_owned()),
-            step: Some(step.to_owned()),
-            ..query()
-        };
-        let why = refused(&asked("1s"));
-        let (_, enough) = why.split_once("a step of ").unwrap();
-        let (enough, _) = enough.split_once(' ').unwrap();
-        let question = Question::new(&asked(enough), now).unwrap();
-        assert!(Asked::new(question, &[]).is_ok(), "{why}");
-    }
-}
-
-#[test]
-fn a_date_is_its_midnight() {
-    let query = HistoryQuery {
-        since: Some("2026-01-31".to_owned()),
-        until: Some("2026-02-01T00:00:00Z".to_owned()),
-        ..HistoryQuery::default()
-    };
-    let question = Question::new(&query, at(BEGIN + 400 * 86_400)).unwrap();
-    assert_eq!(question.until - question.since, 86_400);
 }
 
 #[test]
@@ -465,46 +445,6 @@ fn links_and_files_of_others_are_refused() {
     assert!(matches!(open(&real, KEEP).unwrap_err(), StoreError::Later));
     let missing = open(&dir.0.join("missing/history.db"), KEEP).unwrap_err();
     assert!(matches!(missing, StoreError::Io(_)), "{missing}");
-}
-
-#[test]
-fn a_damaged_file_is_set_aside_and_begun_again() {
-    let dir = Temporary::new();
-    for garbage in [[0; 20], [0xff; 20]] {
-        let garbage = [&b"SQLite format 3\0"[..], &garbage, &[0xff; 70_000]].concat();
-        fs::write(dir.file(), &garbage).unwrap();
-        let opened = open(&dir.file(), KEEP).unwrap();
-        let (aside, _) = opened.set_aside.unwrap();
-        assert_eq!(fs::read(&aside).unwrap(), garbage);
-        drop(opened.store);
-    }
-    // What never was a history stays, such as a file that was named by mistake.
-    let key = dir.0.join("key.pem");
-    fs::write(&key, "precious").unwrap();
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-    let error = open(&key, KEEP).unwrap_err();
-    assert!(matches!(error, StoreError::Foreign), "{error}");
-    assert_eq!(fs::read(&key).unwrap(), b"precious");
-    assert_eq!(
-        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-        0o640
-    );
-    // One of them at most is there.
-    let names = fs::read_dir(&dir.0).unwrap();
-    let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
-    assert_eq!(names.filter(|name| name.contains(".corrupt-")).count(), 1);
-    // Damage within a file that was right.
-    let mut store = open_new(&dir.file());
-    for nth in 0..300 {
-        store.write(BEGIN + nth, &batch("a", 3, 3), &[]).unwrap();
-    }
-    drop(store);
-    let mut bytes = fs::read(dir.file()).unwrap();
-    bytes[4_096..].fill(0x55);
-    fs::write(dir.file(), bytes).unwrap();
-    let opened = open(&dir.file(), KEEP).unwrap();
-    assert!(opened.set_aside.is_some());
-    assert_eq!(opened.store.last(), None);
 }
 
 #[test]

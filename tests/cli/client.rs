@@ -221,6 +221,29 @@ fn wide_shows_the_history_of_backends() {
 }
 
 #[test]
+fn past_events_that_are_left_out_are_told() {
+    let event = |number: u32| {
+        format!(
+            "{{\"at\":\"2026-01-02T03:04:0{number}Z\",\"kind\":\"up\",\"pool\":null,\
+             \"backend\":null,\"message\":\"event {number}\"}}"
+        )
+    };
+    let events = format!("[{},{},{}]", event(3), event(2), event(1));
+    let fake = Fake::saying("client_past_events", &[&events, &events]);
+    let all = fake.run(&["history", "--events"]);
+    assert_eq!(succeeded(&all).lines().count(), 3);
+    assert_eq!(stderr(&all), "");
+    let some = fake.run(&["history", "--events", "--limit", "2"]);
+    let want = "2026-01-02T03:04:02Z  up  event 2\n2026-01-02T03:04:03Z  up  event 3\n";
+    assert_eq!(stdout(&some), want);
+    let told = stderr(&some);
+    assert!(told.starts_with("only the newest 2 are shown"), "{told}");
+    let asked = fake.asked();
+    assert!(asked[0].ends_with("limit=10000"), "{asked:?}");
+    assert!(asked[1].ends_with("limit=3"), "{asked:?}");
+}
+
+#[test]
 fn listeners_and_pools_and_backends_are_tables() {
     let listeners = [
         ListenerStatus {

@@ -14,6 +14,7 @@ use crate::watchdog::{eventually, watched};
 
 /// What each of them is asked for, by name.
 type Totals = BTreeMap<&'static str, u64>;
+type Tells = fn(&Balancer) -> Totals;
 
 const REASONS: [&str; 3] = ["client_closed", "client_reset", "access_denied"];
 
@@ -179,7 +180,7 @@ fn all_that_shows_figures_tells_the_same_totals() {
             ("client_reset", 3),
             ("access_denied", 4),
         ]);
-        let all: [(&str, fn(&Balancer) -> Totals); 3] = [
+        let all: [(&str, Tells); 3] = [
             ("metrics", of_metrics),
             ("history", of_history),
             ("API", of_api),

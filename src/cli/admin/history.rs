@@ -142,12 +142,12 @@ fn of_file<T>(
         AskError::Wrong(why) => ClientError::Usage(why),
         AskError::Store(error) => {
             let file = file.display();
-            let sentence = match error {
-                StoreError::Foreign => format!("{file} is not a history of mahoraga"),
-                StoreError::Busy => format!(
-                    "cannot read {file}: {error}; a running balancer answers without --file"
-                ),
-                error => format!("cannot read {file}: {error}"),
+            let sentence = if matches!(error, StoreError::Foreign) {
+                format!("{file} is not a history of mahoraga")
+            } else if matches!(error, StoreError::Busy) {
+                format!("cannot read {file}: {error}; a running balancer answers without --file")
+            } else {
+                format!("cannot read {file}: {error}")
             };
             ClientError::Refused(sentence)
         }

@@ -43,7 +43,7 @@ fn dry_run(
     let first = previews
         .iter()
         .find(|its| !verdicts.refuses(its.listener.id));
-    let (plan, keys_of, first) = match first.or(previews.first()) {
+    let (plan, keys_of, first) = match first.or_else(|| previews.first()) {
         Some(its) => (&its.listener.plan, its.keys, its.considered),
         None => {
             let mut plans = known.snapshot.pools.iter();

@@ -134,9 +134,18 @@ impl Keeper<'_> {
     }
 
     fn report(&self, outcome: Result<(), StoreError>) {
-        let error = outcome.err().map(|error| match error {
-            StoreError::Io(error) => format!("{error}{}", remedy::of_file(&error)),
-            error => error.to_string(),
+        let error = outcome.err().map(|error| {
+            let remedy = match &error {
+                StoreError::Io(error) => remedy::of_file(error),
+                StoreError::Corrupt(_)
+                | StoreError::Foreign
+                | StoreError::Later
+                | StoreError::Busy
+                | StoreError::Full
+                | StoreError::Bound
+                | StoreError::Sql(_) => String::new(),
+            };
+            format!("{error}{remedy}")
         });
         let bytes = self.store.as_ref().and_then(|store| store.bytes().ok());
         let mut state = self.file.state.lock();

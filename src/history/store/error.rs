@@ -49,21 +49,21 @@ impl StoreError {
     /// What goes wrong with the content of a file that is marked as a history, and no disk or other
     /// process is the cause: it has other tables or other values than a history has.
     pub(in crate::history) fn of_content(self) -> Self {
-        let is_content = match &self {
-            Self::Sql(
-                Sql::FromSqlConversionFailure(..)
+        let Self::Sql(error) = self else {
+            return self;
+        };
+        let code = error.sqlite_error().map(|error| error.extended_code & 0xff);
+        let is_content = matches!(
+            error,
+            Sql::FromSqlConversionFailure(..)
                 | Sql::InvalidColumnType(..)
                 | Sql::IntegralValueOutOfRange(..)
-                | Sql::SqlInputError { .. },
-            ) => true,
-            Self::Sql(Sql::SqliteFailure(error, _)) => {
-                error.extended_code & 0xff == rusqlite::ffi::SQLITE_ERROR
-            }
-            _ => false,
-        };
-        match self {
-            Self::Sql(error) if is_content => Self::Corrupt(error.to_string()),
-            other => other,
+                | Sql::SqlInputError { .. }
+        );
+        if is_content || code == Some(rusqlite::ffi::SQLITE_ERROR) {
+            Self::Corrupt(error.to_string())
+        } else {
+            Self::Sql(error)
         }
     }
 }

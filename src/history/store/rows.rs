@@ -149,10 +149,8 @@ impl Store {
                 rows.minutes.push((at, subject, bytes.to_vec()));
                 Ok(())
             })?;
-            from = match rows.minutes.is_empty() {
-                true => first,
-                false => until,
-            };
+            // After a jump of the clock that minute is not over, and has no other seconds.
+            from = rows.minutes.last().map_or(first, |(last, ..)| last + 60);
         }
         from = from.max(first);
         let until = end.min(from.saturating_add(at_most));

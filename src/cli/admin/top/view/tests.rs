@@ -325,7 +325,7 @@ fn what_has_no_room_is_left_out_whole() {
         got[0],
         "mahoraga 0.1.0  ready  up 1h 0m  1.2k of 16k connections"
     );
-    assert_eq!(got[1], "new 1.8k/s                      traffic 105 MB/s");
+    assert_eq!(got[1], "new 1.8k/s                     traffic 105 MB/s");
     assert!(got[5].ends_with("1.9 ms  250 ms"), "{got:?}");
     assert_eq!(
         got[23],
