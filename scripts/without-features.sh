@@ -13,6 +13,8 @@ TESTS=("$@")
 SOME=(half_close reset streams connecting beyond_its_memory ports startup::a_start_right)
 ((${#TESTS[@]})) || TESTS=("${SOME[@]}")
 
+# They wait most of their time.
+export RUST_TEST_THREADS=$((2 * $(nproc)))
 cargo build --locked --quiet
 proxy=(cargo run --locked --quiet -- proxy --from 127.0.0.1:0 --to 127.0.0.1:1)
 known=$(MAHORAGA_WITHOUT=help "${proxy[@]}" 2>&1 |
