@@ -23,14 +23,12 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=paired.sh
+source "$(dirname "${BASH_SOURCE[0]}")/paired.sh"
 
-ROUNDS=${ROUNDS:-15}
-DURATION=${DURATION:-2}
 PREFIXES=${PREFIXES:-100000}
 BANS=${BANS:-10000}
 KINDS=(off address on)
-TSV=$WORK/protection.tsv
-declare -A PORT_OF PID_OF
 
 # Prefixes outside of 127.0.0.0/8, half of them IPv6, of many lengths.
 write_list() {
@@ -99,36 +97,6 @@ RON
     fi
 }
 
-# turn LOAD ROUND KIND WRK_ARGUMENT...
-turn() {
-    local load=$1 round=$2 kind=$3 cpu rate errors result
-    shift 3
-    result=$(measure_wrk "${PID_OF[$kind]}" "${PORT_OF[$kind]}" 64 "$DURATION" "$@")
-    read -r cpu rate _ _ errors <<<"$result"
-    # Errors are no part of the price: a figure with some is of another load.
-    [[ $errors == 0 ]] || say "$load, $kind: $errors requests failed or were refused"
-    printf '%s\t%s\t%s\t%s\t%s\n' "$load" "$round" "$kind" "$cpu" "$rate" >>"$TSV"
-}
-
-# in_turns LOAD WRK_ARGUMENT...
-in_turns() {
-    local load=$1 round nth count=${#KINDS[@]}
-    shift
-    for kind in "${KINDS[@]}"; do
-        run_wrk "$LOAD_CPU" "${PORT_OF[$kind]}" 64 1 >/dev/null
-    done
-    for ((round = 1; round <= ROUNDS; round++)); do
-        say "$load: round $round of $ROUNDS"
-        for ((nth = 0; nth < count; nth++)); do
-            turn "$load" "$round" "${KINDS[(round + nth) % count]}" "$@"
-        done
-    done
-}
-
-part_connect() { in_turns connect -H 'Connection: close'; }
-
-part_requests() { in_turns requests; }
-
 # System calls of the worker for each connection, while strace slows it down. io_uring's own
 # operations are none.
 part_calls() {
@@ -155,41 +123,6 @@ part_calls() {
     done
 }
 
-print_table() {
-    python3 - "$TSV" <<'PYTHON'
-import csv
-import sys
-from collections import defaultdict
-from statistics import median
-
-NAMES = {
-    "connect": "µs of CPU per connection with one request",
-    "requests": "µs of CPU per request",
-}
-figures = defaultdict(dict)
-with open(sys.argv[1], encoding="utf-8", newline="") as file:
-    for load, turn, kind, cpu, _ in csv.reader(file, delimiter="\t"):
-        figures[load, kind][turn] = float(cpu)
-kinds = ["off", "address", "on"]
-
-
-def spread(values, form):
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-for load in dict.fromkeys(load for load, _ in figures):
-    print(f"{NAMES[load]}, median and range:")
-    without = figures[load, "off"]
-    for kind in kinds:
-        ours = figures[load, kind]
-        line = f"  {kind:8}{spread(list(ours.values()), '.3f')}"
-        if kind != "off":
-            more = [100 * (ours[turn] / without[turn] - 1) for turn in ours]
-            line += f"; against off: {spread(more, '+.1f')}%"
-        print(line)
-PYTHON
-}
-
 help_if_asked "$@"
 (($#)) || set -- connect requests calls
 for part; do
@@ -205,10 +138,9 @@ backend=$PORT
 for kind in "${KINDS[@]}"; do
     start_kind "$kind" "$backend"
 done
-: >"$TSV"
 for part; do
     "part_$part"
 done
-[[ ! -s $TSV ]] || print_table
+print_table
 printf '%s rounds of %s s, %s prefixes, %s bans; %s.\n' \
     "$ROUNDS" "$DURATION" "$PREFIXES" "$BANS" "$(machine_facts)"
