@@ -233,9 +233,9 @@ fn of_a_large_pool_a_bounded_part_is_looked_at() {
     let mut bench = Bench::new(Strategy::RoundRobin, &[1; 300]);
     let choice = bench.select(Keys::default(), &[]);
     let considered = explained(&bench, &[], choice);
-    assert_eq!((considered.backends, considered.looked_at), (300, 256));
+    assert_eq!((considered.backends, considered.looked_at), (300, 64));
     let passed_over: u16 = considered.passed_over.iter().sum();
-    assert_eq!(passed_over, 255);
+    assert_eq!(passed_over, 63);
     assert_eq!(considered.listed().len(), LISTED_MAX);
     assert_eq!(considered.listed()[0].verdict, Rating::Chosen);
 }
