@@ -14,7 +14,7 @@ use super::strategy::{NO_SUBSET, SUBSET};
 use super::tokens::Span;
 use super::tree::Reached;
 use super::values::{known, written};
-use super::{AdminHttp, Backend, Config, FirstTier, Group, Listener, Pool, Strategy, TwoTier};
+use super::{AdminHttp, Backend, Config, FirstTier, Group, Pool, Strategy, TwoTier};
 use crate::address::Address;
 
 mod access;
@@ -116,7 +116,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
         }
     }
     access::of_metrics(config, &mut found);
-    listeners(&config.listeners, &mut found);
+    listeners(config, &mut found);
     access::find(config, &mut found);
     listener::find(config, &mut found);
     let names = config.pools.iter().enumerate();
@@ -167,21 +167,24 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     }
 }
 
-fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
+/// Listeners, and the balancer's own servers, each on an address of its own.
+fn listeners(config: &Config, found: &mut Vec<Finding>) {
+    let listeners = &config.listeners;
+    let servers = servers(config);
+    let binds = listeners.iter().map(|listener| &listener.bind);
+    let binds: Vec<_> = binds.chain(servers.iter().map(|(_, bind)| bind)).collect();
     let mut names = Vec::new();
     let mut earlier = HashMap::new();
     for (i, listener) in listeners.iter().enumerate() {
         if listener.bind == stand_in() {
             continue;
         }
-        let overlap = first_overlap(i, listeners, &mut earlier);
-        if let Some((j, (wide, narrow))) = overlap {
-            let shared = if wide == narrow {
-                format!("`{narrow}`")
-            } else {
-                format!("`{narrow}`, which `{wide}` includes")
-            };
-            let sentence = format!("two listeners share the address {shared}: leave one out");
+        let overlap = first_overlap(i, &binds, &mut earlier);
+        if let Some((j, both)) = overlap {
+            let sentence = format!(
+                "two listeners share the address {}: leave one out",
+                shared(both)
+            );
             let clash = Finding::at(format!("listeners[{i}].bind"), sentence);
             found.push(clash.clashing(format!("listeners[{j}].bind")));
         }
@@ -190,10 +193,41 @@ fn listeners(listeners: &[Listener], found: &mut Vec<Finding>) {
             names.push((i, &*listener.name));
         }
     }
+    for (k, (setting, _)) in servers.iter().enumerate() {
+        if let Some((j, both)) = first_overlap(listeners.len() + k, &binds, &mut earlier) {
+            let sentence = format!(
+                "two servers of this balancer share the address {}: give one of them another",
+                shared(both)
+            );
+            let other = j
+                .checked_sub(listeners.len())
+                .map(|j| servers[j].0.to_owned());
+            let other = other.unwrap_or_else(|| format!("listeners[{j}].bind"));
+            found.push(Finding::at(*setting, sentence).clashing(other));
+        }
+    }
     let names = names.into_iter();
     let at = |i| format!("listeners[{i}].name|listeners[{i}].bind");
     let names = names.map(|(i, name)| (at(i), name));
     unique(("two listeners are called", RENAME), names, found);
+}
+
+/// The addresses of the balancer's own servers, by the paths of their settings.
+fn servers(config: &Config) -> Vec<(&'static str, Address)> {
+    let http = config.admin.as_ref().and_then(|admin| admin.http.as_ref());
+    let http = http.map(|http| ("admin.http.bind", Address::Tcp(http.bind)));
+    let metrics = config.metrics.as_ref();
+    let metrics = metrics.map(|metrics| ("metrics.bind|metrics", Address::Tcp(metrics.bind)));
+    http.into_iter().chain(metrics).collect()
+}
+
+/// The address that two have in common.
+fn shared((wide, narrow): (&Address, &Address)) -> String {
+    if wide == narrow {
+        format!("`{narrow}`")
+    } else {
+        format!("`{narrow}`, which `{wide}` includes")
+    }
 }
 
 /// What listeners with overlapping addresses have in common.
@@ -205,14 +239,14 @@ enum Common<'a> {
     Ip(u16, IpAddr),
 }
 
-/// The first earlier listener whose address overlaps that of the i-th one, and the two addresses.
-/// It compares only those with a common key: there may be thousands of listeners.
+/// The first earlier address that overlaps the i-th one, by its index, and the two addresses. It
+/// compares only those with a common key: there may be thousands of listeners.
 fn first_overlap<'a>(
     i: usize,
-    listeners: &'a [Listener],
+    binds: &[&'a Address],
     earlier: &mut HashMap<Common<'a>, Vec<usize>>,
 ) -> Option<(usize, (&'a Address, &'a Address))> {
-    let bind = &listeners[i].bind;
+    let bind = binds[i];
     let (own, others) = match bind {
         Address::Unix(path) => (vec![Common::Path(path)], vec![Common::Path(path)]),
         // A free port each time.
@@ -231,7 +265,7 @@ fn first_overlap<'a>(
     };
     let overlaps = others.iter().filter_map(|common| {
         let mut others = earlier.get(common)?.iter();
-        others.find_map(|j| Some((*j, listeners[*j].bind.overlap(bind)?)))
+        others.find_map(|j| Some((*j, binds[*j].overlap(bind)?)))
     });
     let first = overlaps.min_by_key(|(j, _)| *j);
     for common in own {
@@ -424,7 +458,6 @@ const BACKENDS_MAX: usize = 60_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
 
     #[test]
     fn the_first_overlap_is_that_of_all_pairs() {
@@ -445,16 +478,17 @@ mod tests {
                 _ => format!("{}:{}", hosts[rng.usize(..hosts.len())], rng.u8(..4)),
             };
             let texts: Vec<String> = (0..8).map(address).collect();
-            let listener = |text: &String| Listener {
-                bind: text.parse().unwrap(),
-                ..Listener::base()
-            };
-            let all: Vec<_> = texts.iter().map(listener).collect();
+            let all: Vec<Address> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            let binds: Vec<_> = all.iter().collect();
             let mut earlier = HashMap::new();
-            for (i, listener) in all.iter().enumerate() {
+            for (i, bind) in all.iter().enumerate() {
                 let mut pairs = all[..i].iter().enumerate();
-                let want = pairs.find_map(|(j, one)| Some((j, one.bind.overlap(&listener.bind)?)));
-                assert_eq!(first_overlap(i, &all, &mut earlier), want, "{texts:?} {i}");
+                let want = pairs.find_map(|(j, one)| Some((j, one.overlap(bind)?)));
+                assert_eq!(
+                    first_overlap(i, &binds, &mut earlier),
+                    want,
+                    "{texts:?} {i}"
+                );
             }
         }
     }

@@ -189,6 +189,20 @@ fn of_lists() -> Vec<Case> {
             ..Case::default()
         },
         Case {
+            sentence: "two servers of this balancer share the address `127.0.0.1:1`, which \
+                       `0.0.0.0:1` includes: give one of them another",
+            file: r#"listeners: [(bind: "0.0.0.0:1", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])], metrics: "127.0.0.1:1""#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "two servers of this balancer share the address `127.0.0.1:1`: give one of \
+                       them another",
+            file: r#"metrics: "127.0.0.1:1",
+                admin: (http: (bind: "127.0.0.1:1", read_token: "t"))"#,
+            ..Case::default()
+        },
+        Case {
             sentence: "two listeners are called `n`: leave one out, or give it another \
                        `name`",
             file: r#"listeners: [(name: "n", bind: "unix:/l", pool: "p"),
