@@ -2,9 +2,9 @@
 # in one run. Source it after lib.sh.
 #
 # The script names its KINDS, the first of which the others are compared with, and starts each with
-# one worker pinned to PROXY_CPU; load and backend are on LOAD_CPU. In every round each has its turn,
-# another one first. A ratio is taken within a round; print_table prints the medians and ranges of
-# the rounds. By environment:
+# one worker pinned to PROXY_CPU; load and backend are on LOAD_CPU. In every round each has its
+# turn, another one first. A ratio is taken within a round; print_table prints the medians and
+# ranges of the rounds. By environment:
 #   ROUNDS=15       DURATION=2      rounds, and seconds of each figure in a round
 # shellcheck shell=bash
 

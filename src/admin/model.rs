@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::Role;
-use crate::config::AdminState;
+use crate::config::{AdminState, EffectiveSetting};
 pub use crate::history::{
     FigureHistory, HistoryAnswer, HistoryEvent, HistoryEventQuery, HistoryQuery, Measured,
     SubjectHistory,
@@ -508,10 +508,13 @@ pub struct ConfigText {
     /// A whole `config.ron`. Comments at its start name what of the state in force it does not
     /// have.
     pub ron: String,
-    /// The same of the file or the flags alone: lines that differ come from commands. What neither
-    /// has is at its default.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub file: String,
+    /// Each setting with its value and where that comes from; those that are not read again are as
+    /// at the start.
+    #[serde(default)]
+    pub settings: Vec<EffectiveSetting>,
+    /// How many more there are than are listed.
+    #[serde(default)]
+    pub more: usize,
 }
 
 /// The request is wrong, or was refused.

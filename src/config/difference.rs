@@ -16,10 +16,7 @@ use super::{Config, Pool};
 #[must_use]
 pub(crate) fn differences(old: &Config, new: &Config) -> (Json, Json) {
     let mut found = Found::default();
-    let around = [old, new].map(|config| Around {
-        defaults: config.defaults,
-        pools: config.pools.iter().map(|pool| pool.name.clone()).collect(),
-    });
+    let around = [old, new].map(Config::around);
     let lists = ["listeners", "pools", "access_lists"];
     found.settings("", [old, new], &around, &lists);
     let listeners = [old, new].map(|config| by_name(&config.listeners, |its| &its.name));

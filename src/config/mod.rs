@@ -27,6 +27,7 @@ mod check;
 mod codec;
 mod difference;
 mod discovery;
+mod effective;
 mod error;
 mod flags;
 mod foreign;
@@ -65,6 +66,8 @@ pub use change::{AccessEdits, Change, ChangeError, Topic};
 pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub(crate) use difference::differences;
 pub use discovery::Discovery;
+pub(crate) use effective::effective_settings;
+pub use effective::{EffectiveSetting, SettingSource};
 pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning, outline};
 pub use flags::{FlagSetting, from_flags};
@@ -230,11 +233,15 @@ impl Config {
     /// or `off`.
     #[must_use]
     pub fn to_ron(&self) -> String {
-        let around = Around {
+        table::fields(self, &Self::base(), &self.around()).file()
+    }
+
+    /// What the text of its parts depends on.
+    fn around(&self) -> Around {
+        Around {
             defaults: self.defaults,
             pools: self.pools.iter().map(|pool| pool.name.clone()).collect(),
-        };
-        table::fields(self, &Self::base(), &around).file()
+        }
     }
 }
 

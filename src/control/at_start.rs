@@ -1,6 +1,9 @@
 //! Settings that take effect only at a start: what is in force, whatever the file says since.
 
-use crate::config::Config;
+use crate::admin::model::ConfigText;
+use crate::config::{self, Config};
+
+use super::declared::Declared;
 
 /// Those settings, as they were at the start. The others have no meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,24 @@ impl AtStart {
         differing
             .map(|setting| format!("{setting} takes effect at the next start"))
             .collect()
+    }
+
+    /// The configuration in force: as a file, and each setting with its source. `complete` is what
+    /// is declared with what is discovered.
+    pub(super) fn text(&self, declared: &Declared, complete: &Config) -> ConfigText {
+        let in_force = |config: &Config| {
+            let mut config = config.clone();
+            config.take_waiting(&self.0);
+            config
+        };
+        let [file, changed, complete] =
+            [declared.file(), declared.config(), complete].map(in_force);
+        let (settings, more) = config::effective_settings([&file, &changed, &complete]);
+        ConfigText {
+            ron: declared.comments() + &self.to_ron(declared.config()),
+            settings,
+            more,
+        }
     }
 
     /// The configuration in force as the text of a file. Comments at its start name the settings

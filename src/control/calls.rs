@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::model::{
-    Changed, ConfigText, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter,
-    SessionStatus, Stage, Status,
+    Changed, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter, SessionStatus,
+    Stage, Status,
 };
 use crate::admin::{self, Author, Call, Reply, Which};
 use crate::config::{
@@ -64,12 +64,10 @@ impl Balancer {
                 answer_aside(reply, move || status::pools(&snapshot, &known));
             }
             Call::Config(reply) => {
-                let (at_start, declared) =
-                    (self.at_start.clone(), Arc::clone(&self.in_force.declared));
-                answer_aside(reply, move || ConfigText {
-                    ron: declared.comments() + &at_start.to_ron(declared.config()),
-                    file: at_start.to_ron(declared.file()),
-                });
+                let at_start = self.at_start.clone();
+                let declared = Arc::clone(&self.in_force.declared);
+                let in_force = self.in_force.config.clone();
+                answer_aside(reply, move || at_start.text(&declared, &in_force));
             }
             Call::Sessions(filter, reply) => {
                 let workers = Rc::clone(&self.workers);

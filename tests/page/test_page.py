@@ -351,10 +351,13 @@ def configuration_is_read(page):
     browser = page.browser
     page.open("config")
     # The weight of app-1 was changed by the page.
-    page.see("by command", "in the file, replaced by command")
+    page.see("1 value by command", "As a file")
+    choose(browser, "From", "commands")
+    page.see("1 setting shown", "app-1].weight")
     page.picture("config-changed")
-    browser.write("input[type=search]", "interval")
-    page.see("1 line with")
+    choose(browser, "From", "defaults")
+    browser.write("input[type=search]", "max_connections")
+    page.see("pools[web].max_connections")
     browser.click("main button", "Read the file again …")
     page.confirm("Reload")
     page.see("Snapshot", where="#toasts")

@@ -428,9 +428,18 @@ pub enum SetCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print the configuration in force: the file, and the changes since
-    #[command(after_help = "Example:
-  mahoraga config show > config.ron.new")]
-    Show(ClientOptions),
+    #[command(after_help = "Examples:
+  mahoraga config show > config.ron.new
+  mahoraga config show --sources")]
+    Show {
+        /// Print where the values come from instead: the file, a command, discovery; --json also
+        /// has those that are at their default
+        #[arg(long)]
+        sources: bool,
+        /// How to reach the balancer.
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Print every setting: its meaning, values and default
     #[command(after_help = "Examples:
   mahoraga config reference | less

@@ -9,6 +9,7 @@ mod args;
 mod bans;
 mod change;
 mod client;
+mod configuration;
 mod events;
 mod explain;
 mod find;
@@ -82,9 +83,11 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Unban(args) => bans::unban(args).await,
         ClientCommand::Reload(options) => change::reload(options).await,
         ClientCommand::Reopen(options) => change::reopen(options).await,
-        ClientCommand::Config(ConfigCommand::Show(options)) => show::config(options).await,
+        ClientCommand::Config(ConfigCommand::Show { sources, options }) => {
+            configuration::in_force(options, *sources).await
+        }
         ClientCommand::Config(ConfigCommand::Reference { at, json, schema }) => {
-            show::reference(at, *json, *schema)
+            configuration::reference(at, *json, *schema)
         }
         ClientCommand::Histograms(args) => show::histograms(args).await,
         ClientCommand::Events(args) => events::events(args).await,

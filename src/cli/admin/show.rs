@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use super::args::{BackendsArgs, ClientOptions, HistogramsArgs, PoolsArgs};
@@ -11,11 +10,10 @@ use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
-    AccessListStatus, BanImportStatus, BansStatus, ConfigText, HistogramStatus, LatencyStatus,
-    LatencyWindow, ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage,
-    Status, SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
+    AccessListStatus, BanImportStatus, BansStatus, HistogramStatus, LatencyStatus, LatencyWindow,
+    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
+    SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
-use crate::config;
 use crate::config::values::written;
 use crate::session::CloseReason;
 use crate::wording::{counted, plural};
@@ -71,39 +69,6 @@ pub(super) async fn backends(args: &BackendsArgs) -> Result<(), ClientError> {
         }
         text
     });
-    Ok(())
-}
-
-pub(super) async fn config(options: &ClientOptions) -> Result<(), ClientError> {
-    let config: ConfigText = Client::new(options)?.get(&path(&["config"])).await?;
-    show(options, &config, |config, _| {
-        let end = if config.ron.ends_with('\n') { "" } else { "\n" };
-        format!("{}{end}", config.ron)
-    });
-    // Comments at the start are for the reader, who may have sent the text to a file.
-    if !io::stdout().is_terminal() && !options.json {
-        let comments = config
-            .ron
-            .lines()
-            .map_while(|line| line.strip_prefix("// "));
-        comments.for_each(|comment| crate::cli::say(&format_args!("warning: {}", plain(comment))));
-    }
-    Ok(())
-}
-
-/// Prints the settings at a path, or the JSON schema of all. Needs no balancer.
-pub(super) fn reference(at: &str, is_json: bool, as_schema: bool) -> Result<(), ClientError> {
-    let settings = || {
-        let found = config::settings_at(at.trim_matches('.'));
-        found.map_err(|error| ClientError::Usage(error.to_string()))
-    };
-    let text = match (as_schema, is_json) {
-        (true, _) => format!("{:#}\n", config::schema()),
-        (false, true) => format!("{:#}\n", config::reference_json(&settings()?)),
-        (false, false) => config::reference(settings()?),
-    };
-    // A reader that closed standard output does not need the rest.
-    let _ = super::print(&text);
     Ok(())
 }
 

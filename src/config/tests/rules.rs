@@ -48,6 +48,7 @@ fn remove(pool: &str, backend: &str) -> Option<Change> {
 
 fn cases() -> Vec<Case> {
     let mut cases = of_lists();
+    cases.extend(of_servers());
     cases.extend(of_metrics());
     cases.extend(of_access_lists());
     cases.extend(of_backends());
@@ -150,6 +151,25 @@ fn of_metrics() -> Vec<Case> {
     ]
 }
 
+fn of_servers() -> Vec<Case> {
+    vec![
+        Case {
+            sentence: "two servers of this balancer share the address `127.0.0.1:1`, which \
+                       `0.0.0.0:1` includes: give one of them another",
+            file: r#"listeners: [(bind: "0.0.0.0:1", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])], metrics: "127.0.0.1:1""#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "two servers of this balancer share the address `127.0.0.1:1`: give one of \
+                       them another",
+            file: r#"metrics: "127.0.0.1:1",
+                admin: (http: (bind: "127.0.0.1:1", read_token: "t"))"#,
+            ..Case::default()
+        },
+    ]
+}
+
 fn of_lists() -> Vec<Case> {
     vec![
         Case {
@@ -186,20 +206,6 @@ fn of_lists() -> Vec<Case> {
             file: r#"listeners: [(bind: "[::]:1", pool: "p"), (bind: "127.0.0.1:1", pool: "p")],
                 pools: [(name: "p", backends: ["unix:/a"])]"#,
             flags: "--from [::]:1 --from 127.0.0.1:1 --to unix:/a",
-            ..Case::default()
-        },
-        Case {
-            sentence: "two servers of this balancer share the address `127.0.0.1:1`, which \
-                       `0.0.0.0:1` includes: give one of them another",
-            file: r#"listeners: [(bind: "0.0.0.0:1", pool: "p")],
-                pools: [(name: "p", backends: ["unix:/a"])], metrics: "127.0.0.1:1""#,
-            ..Case::default()
-        },
-        Case {
-            sentence: "two servers of this balancer share the address `127.0.0.1:1`: give one of \
-                       them another",
-            file: r#"metrics: "127.0.0.1:1",
-                admin: (http: (bind: "127.0.0.1:1", read_token: "t"))"#,
             ..Case::default()
         },
         Case {

@@ -1,56 +1,48 @@
-// The effective configuration, as a file that could be run with.
+// The configuration in force: where each value comes from, and the whole as a file.
 
 import { ask, get, mayWrite } from '../api.js';
 import { confirm } from '../dialog.js';
-import { fill, h, mark, say } from '../dom.js';
+import { choice, field, fill, h, mark, say } from '../dom.js';
 import { clock, plural } from '../format.js';
 import { askForWrite } from '../signin.js';
 import { store } from '../store.js';
+import { badge, setBadge, table } from '../table.js';
 
 export const title = 'Configuration';
 
-/** The lines of the text, each with where it comes from; lines that commands have taken away too. */
-export function sourced(ron, file) {
-  const left = new Map();
-  const key = (line) => line.trim();
-  for (const line of file.split('\n')) left.set(key(line), (left.get(key(line)) ?? 0) + 1);
-  const lines = ron.split('\n').map((line, place) => {
-    const count = left.get(key(line)) ?? 0;
-    if (count > 0) left.set(key(line), count - 1);
-    return { line, place, from: count > 0 ? 'file' : 'command' };
-  });
-  const gone = file.split('\n').filter((line) => {
-    const count = left.get(key(line)) ?? 0;
-    if (count > 0) left.set(key(line), count - 1);
-    return count > 0 && key(line) !== '';
-  });
-  return [...lines, ...gone.map((line) => ({ line, place: null, from: 'gone' }))];
-}
+const TONES = { command: 'warn', discovery: 'note' };
 
-const WORDS = { file: '', command: 'by command', gone: 'in the file, replaced by command' };
-
-function lineItem({ line, place, from }) {
-  const isComment = line.trimStart().startsWith('//');
-  const kind = from === 'gone' ? h('del', null, line) : line;
-  return h(
-    'li',
-    { value: place === null ? null : place + 1, class: `${from}${isComment ? ' comment' : ''}` },
-    h('code', null, kind),
-    WORDS[from] ? h('span', { class: 'badge', 'data-tone': from === 'gone' ? 'note' : 'warn' }, WORDS[from]) : null,
-  );
+/** A value as one reads it: texts without quotes, what is nothing as a dash. */
+function written(value) {
+  if (value === null || value === undefined) return '–';
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 export function show(box) {
-  const search = h('input', { type: 'search', placeholder: 'Words of a line', 'aria-label': 'Search', oninput: () => draw() });
+  const search = h('input', { type: 'search', placeholder: 'Words of a setting', oninput: () => draw() });
+  const sources = [['', 'all that is set'], ['command', 'commands'], ['discovery', 'discovery'], ['file', 'the file or the flags'], ['default', 'defaults']];
+  const from = choice(sources, '', () => draw());
   const reload = h('button', { type: 'button', onclick: () => read() }, 'Read the file again …');
   const note = h('p', { class: 'hint', role: 'status' });
   const error = h('p', { class: 'error', role: 'alert' });
-  const text = h('div', { class: 'source', role: 'region', 'aria-label': 'Effective configuration', tabindex: 0 });
   const reader = h('p', null, 'The configuration may hold secrets, such as addresses of webhooks: only the write token shows it. ', h('button', { type: 'button', class: 'link', onclick: askForWrite }, 'Sign in to see it'));
-  const tools = h('div', { class: 'filters' }, h('div', { class: 'field' }, search), h('div', { class: 'actions' }, reload));
-  box.append(reader, tools, error, note, text);
+  const tools = h('div', { class: 'filters' }, field('Search', search), field('From', from), h('div', { class: 'actions' }, reload));
+  const values = table({
+    caption: 'Values in force',
+    key: (setting) => setting.path,
+    columns: [
+      { id: 'path', title: 'Setting', text: (setting) => setting.path },
+      { id: 'value', title: 'Value', text: (setting) => written(setting.value), class: 'long' },
+      { id: 'from', title: 'From', node: badge, update: (node, setting) => setBadge(node, { tone: TONES[setting.from] ?? 'off', text: setting.from }) },
+    ],
+    empty: 'No setting matches.',
+    limit: VALUES_MAX,
+  });
+  const text = h('div', { class: 'source', role: 'region', 'aria-label': 'As a file', tabindex: 0 });
+  const whole = h('section', null, values.element, h('h3', null, 'As a file'), text);
+  box.append(reader, tools, error, note, whole);
   let ron = '';
-  let file = '';
+  let settings = [];
   let snapshot = null;
   let isLoading = false;
 
@@ -59,7 +51,7 @@ export function show(box) {
     isLoading = true;
     try {
       snapshot = store.status?.snapshot;
-      ({ ron, file = ron } = await get('/v1/config'));
+      ({ ron, settings = [] } = await get('/v1/config'));
       say(error, '');
       draw();
     } catch (failure) {
@@ -70,13 +62,14 @@ export function show(box) {
 
   function draw() {
     const sought = search.value.toLowerCase();
-    const lines = sourced(ron, file);
-    const shown = lines.filter(({ line }) => line.toLowerCase().includes(sought));
-    fill(text, h('ol', null, shown.slice(0, LINES_MAX).map(lineItem)));
-    const matching = sought ? `, ${plural(shown.length, 'line')} with “${search.value}”` : '';
-    const changed = lines.filter((one) => one.from !== 'file').length;
-    const by = changed ? `${plural(changed, 'line')} by command` : 'no line by command';
-    say(note, ron ? `Snapshot ${snapshot} at ${clock(Date.now())}: ${by}, all others from the file or the flags; what is not here has its default${matching}` : '');
+    const isShown = (setting) => (from.value === '' ? setting.from !== 'default' : setting.from === from.value)
+      && `${setting.path}: ${written(setting.value)}`.toLowerCase().includes(sought);
+    const shown = settings.filter(isShown);
+    values.update(shown);
+    fill(text, h('ol', null, ron.split('\n').slice(0, LINES_MAX).map((line) => h('li', { class: line.trimStart().startsWith('//') ? 'comment' : null }, h('code', null, line)))));
+    const changed = settings.filter((setting) => setting.from === 'command').length;
+    const by = changed ? `${plural(changed, 'value')} by command` : 'no value by command';
+    say(note, ron ? `Snapshot ${snapshot} at ${clock(Date.now())}: ${by}; ${plural(shown.length, 'setting')} shown` : '');
   }
 
   async function read() {
@@ -96,11 +89,11 @@ export function show(box) {
   return {
     update() {
       mark(reader, 'hidden', mayWrite());
-      mark(tools, 'hidden', !mayWrite());
-      mark(text, 'hidden', !mayWrite());
+      for (const part of [tools, note, whole]) mark(part, 'hidden', !mayWrite());
       if (mayWrite() && store.status && store.status.snapshot !== snapshot) load();
     },
   };
 }
 
 const LINES_MAX = 5_000;
+const VALUES_MAX = 500;
