@@ -119,6 +119,15 @@ fn tables_find_the_longest_prefix() {
 }
 
 #[test]
+fn proxy_headers_are_read_as_others_read_them() {
+    fuzz(
+        targets::proxy_headers,
+        "proxy_headers",
+        Some("tests/captures"),
+    );
+}
+
+#[test]
 fn bans_survive_any_number_of_restarts() {
     fuzz(targets::kept_bans, "kept_bans", None);
 }

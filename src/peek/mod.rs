@@ -9,6 +9,7 @@
 
 pub mod client_hello;
 pub mod http;
+pub mod proxy_protocol;
 pub mod rdp;
 mod records;
 mod short;

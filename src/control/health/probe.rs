@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::config::{Check, HttpProbe, Probe, ProxyHeader, Target};
 use crate::origin::{Origins, User};
+use crate::peek::proxy_protocol;
 use crate::sys;
 
 use super::ProbeOutcome;
@@ -255,12 +256,10 @@ fn authority(to: &Target<'_>) -> String {
     }
 }
 
-/// The PROXY header of a connection that the balancer makes for itself
-/// (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
+/// The PROXY header of a connection that the balancer makes for itself.
 fn proxy_header(version: ProxyHeader) -> &'static [u8] {
     match version {
-        ProxyHeader::V1 => b"PROXY UNKNOWN\r\n",
-        // The signature; version 2, LOCAL; no addresses, of no length.
-        ProxyHeader::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        ProxyHeader::V1 => proxy_protocol::LOCAL_V1,
+        ProxyHeader::V2 => proxy_protocol::LOCAL_V2,
     }
 }

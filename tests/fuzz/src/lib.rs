@@ -15,6 +15,7 @@ mod first_bytes;
 mod input;
 mod kept_bans;
 mod prefixes;
+mod proxy_headers;
 mod requests;
 mod sources;
 
@@ -23,5 +24,6 @@ pub use configuration::configuration;
 pub use first_bytes::first_bytes;
 pub use kept_bans::kept_bans;
 pub use prefixes::{prefix_lists, prefix_tables};
+pub use proxy_headers::proxy_headers;
 pub use requests::requests;
 pub use sources::sources;
