@@ -9,7 +9,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(u64);
 
-/// What an operation is for.
+/// What an operation is for. An operation of the kernel names the side whose socket it acts on, a
+/// visit the source of the direction that it goes on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Multishot accept; the slot is the listener's number.
@@ -22,11 +23,11 @@ pub enum Purpose {
     Connect,
     /// Receive from this side.
     Recv(Side),
-    /// Send what came from this side to the other.
+    /// Send to this side.
     Send(Side),
     /// Wait until this side, a spliced source, has bytes.
     PollSource(Side),
-    /// Wait until the sink of this source side has room.
+    /// Wait until this side, a sink, has room.
     PollSink(Side),
     /// Wait for a fault of this side while nothing is read from it.
     Watch(Side),

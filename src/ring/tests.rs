@@ -224,8 +224,8 @@ fn waiting_for_room_at_a_peer_that_has_ended_its_direction() {
     for (mut near, far) in pairs() {
         let mut ring = ring(OLD);
         let recv = Token::new(Purpose::Recv(Side::Client), 1, 0);
-        let send = Token::new(Purpose::Send(Side::Backend), 1, 0);
-        let poll = Token::new(Purpose::PollSink(Side::Backend), 1, 0);
+        let send = Token::new(Purpose::Send(Side::Client), 1, 0);
+        let poll = Token::new(Purpose::PollSink(Side::Client), 1, 0);
         ring.recv(recv, &far, UNBOUNDED);
         near.write_all(&[7; 8_000]).unwrap();
         let Ok(Done::Received(buffer)) = batch(&mut ring).remove(0).outcome else {

@@ -221,7 +221,7 @@ impl Session {
             }
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
             Event::PassedOn(from, moved) => self.on_passed_on(from, moved, cx),
-            Event::Sent(from, outcome) => self.on_sent(from, outcome, cx),
+            Event::Sent(to, outcome) => self.on_sent(to, outcome, cx),
             Event::SourceReady(from, arrival) if self.state != SessionState::Open => {
                 self.on_arrival(from, arrival, more, cx);
             }
@@ -230,7 +230,7 @@ impl Session {
             Event::SourceReady(from, _) | Event::Starvation(from) | Event::Pace(from) => {
                 self.go_on(from, cx);
             }
-            Event::SinkReady(from, room) => self.on_sink_ready(from, room, more, cx),
+            Event::SinkReady(to, room) => self.on_sink_ready(to, room, more, cx),
             Event::Watched(side, peer) => self.on_watched(side, peer, more, cx),
             Event::Retry => self.on_retry(cx),
             Event::Pumped(from, pumped) => self.on_pumped(from, pumped, cx),
@@ -436,7 +436,7 @@ impl Session {
         cx.ops.push_back(match purpose {
             Purpose::Recv(side) => Op::Recv(side),
             Purpose::PollSource(side) => Op::PollSource(side, self.state != SessionState::Open),
-            Purpose::PollSink(side) => Op::PollSink(side, self.half(side).sink_ended),
+            Purpose::PollSink(to) => Op::PollSink(to, self.half(to.other()).sink_ended),
             Purpose::Watch(side) => Op::Watch(side),
             Purpose::Accept
             | Purpose::Wake
@@ -528,7 +528,7 @@ impl Session {
     fn invariants_hold(&self) -> bool {
         Side::BOTH.into_iter().all(|from| {
             let half = &self.halves[from as usize];
-            let sending = self.in_flight.has(Purpose::Send(from));
+            let sending = self.in_flight.has(Purpose::Send(from.other()));
             let receiving = self.in_flight.has(Purpose::Recv(from));
             self.state == SessionState::Closing
                 || (half.mode != Mode::Splice || !sending && !receiving)
@@ -552,9 +552,9 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Unselected
         | Event::Spent => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
-        Event::Sent(from, _) => Some(Purpose::Send(from)),
+        Event::Sent(to, _) => Some(Purpose::Send(to)),
         Event::SourceReady(from, _) => Some(Purpose::PollSource(from)),
-        Event::SinkReady(from, _) => Some(Purpose::PollSink(from)),
+        Event::SinkReady(to, _) => Some(Purpose::PollSink(to)),
         Event::Watched(side, _) => Some(Purpose::Watch(side)),
         Event::Retry => Some(Purpose::Retry),
         Event::Starvation(from) => Some(Purpose::Starvation(from)),

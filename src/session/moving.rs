@@ -85,12 +85,8 @@ impl Session {
         self.active_at = now;
     }
 
-    pub(super) fn on_sent(
-        &mut self,
-        from: Side,
-        outcome: Result<u32, Errno>,
-        cx: &mut Context<'_>,
-    ) {
+    pub(super) fn on_sent(&mut self, to: Side, outcome: Result<u32, Errno>, cx: &mut Context<'_>) {
+        let from = to.other();
         match outcome {
             Ok(bytes) => {
                 self.active_at = cx.now;
@@ -198,7 +194,8 @@ impl Session {
 
     /// One send in flight per direction: two could overtake each other.
     pub(super) fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
-        let sending = self.in_flight.has(Purpose::Send(from));
+        let to = from.other();
+        let sending = self.in_flight.has(Purpose::Send(to));
         if sending || self.state != SessionState::Open || self.waits_for_room(from) {
             return;
         }
@@ -208,15 +205,15 @@ impl Session {
             // What is held back for an end that never comes would be lost.
             let last = whole && (half.ended || half.ending) && half.buffers.len() == 1;
             half.held_back = last;
-            self.in_flight.insert(Purpose::Send(from));
-            cx.ops.push_back(Op::Send(from, buffer, last));
+            self.in_flight.insert(Purpose::Send(to));
+            cx.ops.push_back(Op::Send(to, buffer, last));
         }
     }
 
     pub(super) fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {
         let in_flight = self.in_flight;
         let receiving = in_flight.has(Purpose::Recv(from));
-        let sending = in_flight.has(Purpose::Send(from));
+        let sending = in_flight.has(Purpose::Send(from.other()));
         let is_awaited = || in_flight.is_visited(from) || in_flight.has(Purpose::PollSource(from));
         // The first bytes need only one buffer, and are received until they suffice.
         let (low, high) = if self.state == SessionState::Peeking {

@@ -16,8 +16,8 @@ pub enum Op {
     /// Pass on from this side what the other takes, as no buffer is left; answered at once by
     /// `PassedOn`.
     PassOn(Side),
-    /// Send a buffer that came from this side to the other; `true`: the end of the stream follows
-    /// and should ride in the same packet.
+    /// Send a buffer to this side; `true`: the end of the stream follows and should ride in the
+    /// same packet.
     Send(Side, Buffer, bool),
     /// Copy the second buffer's bytes behind those of the first, where there is room for them.
     Append(Buffer, Buffer),
@@ -25,7 +25,7 @@ pub enum Op {
     Release(BufferId),
     /// Poll this side for bytes; `true`: report each arrival until cancelled.
     PollSource(Side, bool),
-    /// Poll the side opposite to this source for room; `true`: report each change until cancelled.
+    /// Poll this side for room; `true`: report each change until cancelled.
     PollSink(Side, bool),
     /// Poll this side for faults.
     Watch(Side),
@@ -155,12 +155,12 @@ pub enum Event {
     RecvEnded(Side, Result<(), Errno>),
     /// What was passed on without a buffer.
     PassedOn(Side, Pumped),
-    /// So many bytes that came from this side were sent.
+    /// So many bytes were sent to this side.
     Sent(Side, Result<u32, Errno>),
     /// The polled source of this side has bytes, or something to say about it.
     SourceReady(Side, Arrival),
-    /// The poll of this source side's sink has ended or reports a change; `false`: there is no
-    /// room, the sink's peer has just ended its own direction.
+    /// The poll for room at this side has ended or reports a change; `false`: there is no room,
+    /// its peer has just ended its own direction.
     SinkReady(Side, bool),
     /// What a side that was not read from shows.
     Watched(Side, PeerState),

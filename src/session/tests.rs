@@ -30,12 +30,12 @@ use script::{LIMITS, Script};
 fn a_request_and_its_answer() {
     let mut script = Script::connected();
     let request = script.receives(Client, 100);
-    script.asks(&[Op::Send(Client, request, false)]);
-    script.sent(Client, 100);
+    script.asks(&[Op::Send(Backend, request, false)]);
+    script.sent(Backend, 100);
     script.asks(&[Op::Release(request.id)]);
     let answer = script.receives(Backend, 5_000);
-    script.asks(&[Op::Send(Backend, answer, false)]);
-    script.sent(Backend, 5_000);
+    script.asks(&[Op::Send(Client, answer, false)]);
+    script.sent(Client, 5_000);
     script.asks(&[Op::Release(answer.id)]);
     script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[Op::Shutdown(Backend)]);
@@ -50,7 +50,7 @@ fn a_server_may_speak_first() {
     let mut script = Script::connected();
     script.now += 3;
     let banner = script.receives(Backend, 20);
-    script.asks(&[Op::Send(Backend, banner, false)]);
+    script.asks(&[Op::Send(Client, banner, false)]);
     assert_eq!(script.summary().first_byte, Some(3));
 }
 
@@ -60,32 +60,32 @@ fn the_end_follows_the_last_byte() {
         let mut script = Script::connected();
         let first = script.receives(from, 10);
         script.receives(from, 20);
-        script.asks(&[Op::Send(from, first, false)]);
+        script.asks(&[Op::Send(to, first, false)]);
         script.on_event(Event::RecvEnded(from, Ok(())));
         script.asks(&[]);
-        script.sent(from, 4);
-        script.asks(&[Op::PollSink(from, false)]);
-        script.on_event(Event::SinkReady(from, true));
+        script.sent(to, 4);
+        script.asks(&[Op::PollSink(to, false)]);
+        script.on_event(Event::SinkReady(to, true));
         let rest = Buffer {
             start: 4,
             len: 6,
             ..first
         };
-        script.asks(&[Op::Send(from, rest, false)]);
-        script.sent(from, 6);
+        script.asks(&[Op::Send(to, rest, false)]);
+        script.sent(to, 6);
         assert!(matches!(
             script.ops[1],
             Op::Send(_, Buffer { len: 20, .. }, true)
         ));
         script.ops.clear();
-        script.sent(from, 20);
+        script.sent(to, 20);
         script.asks(&[Op::Release(2), Op::Shutdown(to)]);
         // The other direction stays open.
         let other = script.receives(to, 7);
-        script.asks(&[Op::Send(to, other, false)]);
+        script.asks(&[Op::Send(from, other, false)]);
         script.on_event(Event::RecvEnded(to, Ok(())));
         script.asks(&[]);
-        script.sent(to, 7);
+        script.sent(from, 7);
         let finish = [Op::Release(other.id), Op::Finish];
         script.asks(&finish);
         let reason = CloseReason::closed_by(from);
@@ -211,7 +211,7 @@ fn without_descriptors_it_waits_and_tries_until_the_deadline() {
 fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
     let mut script = Script::connected();
     let first = script.receives(Client, 1);
-    script.asks(&[Op::Send(Client, first, false)]);
+    script.asks(&[Op::Send(Backend, first, false)]);
     let more: Vec<Buffer> = (1..BUFFERS_HIGH)
         .map(|_| script.receives(Client, 1))
         .collect();
@@ -221,16 +221,16 @@ fn a_slow_sink_stops_the_receive_and_lets_it_go_on() {
     script.asks(&[]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.asks(&[]);
-    script.sent(Client, 1);
-    script.asks(&[Op::Release(first.id), Op::Send(Client, more[0], false)]);
-    script.sent(Client, 1);
-    script.asks(&[Op::Release(more[0].id), Op::Send(Client, more[1], false)]);
-    script.sent(Client, 1);
-    script.asks(&[Op::Release(more[1].id), Op::Send(Client, more[2], false)]);
-    script.sent(Client, 1);
+    script.sent(Backend, 1);
+    script.asks(&[Op::Release(first.id), Op::Send(Backend, more[0], false)]);
+    script.sent(Backend, 1);
+    script.asks(&[Op::Release(more[0].id), Op::Send(Backend, more[1], false)]);
+    script.sent(Backend, 1);
+    script.asks(&[Op::Release(more[1].id), Op::Send(Backend, more[2], false)]);
+    script.sent(Backend, 1);
     let resumes = [
         Op::Release(more[2].id),
-        Op::Send(Client, late, false),
+        Op::Send(Backend, late, false),
         Op::Recv(Client),
     ];
     script.asks(&resumes);
@@ -249,8 +249,8 @@ fn three_full_buffers_make_a_stream() {
     script.on_event(Event::SourceReady(Client, Arrival::Bytes));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
-    script.asks(&[Op::PollSink(Client, false)]);
-    script.on_event(Event::SinkReady(Client, true));
+    script.asks(&[Op::PollSink(Backend, false)]);
+    script.on_event(Event::SinkReady(Backend, true));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, CHUNK], SourceState::Stopped, SinkState::Ready);
     script.asks(&[Op::Recv(Client)]);
@@ -280,7 +280,7 @@ fn a_stream_that_thins_out_is_copied_again() {
         let buffer = script.receives(Backend, BUFFER_BYTES);
         let stops = script.ops.contains(&Op::Cancel(Purpose::Recv(Backend)));
         assert_eq!(stops, count == 5);
-        script.sent(Backend, BUFFER_BYTES);
+        script.sent(Client, BUFFER_BYTES);
         assert!(script.ops.contains(&Op::Release(buffer.id)));
         script.ops.clear();
     }
@@ -292,7 +292,7 @@ fn a_stream_that_splice_stops_at_goes_on_behind_urgent_data() {
     script.pumped(Backend, [0, 0], SourceState::Stopped, SinkState::Ready);
     script.asks(&[Op::Recv(Backend)]);
     let behind = script.receives(Backend, 10);
-    script.asks(&[Op::Send(Backend, behind, false)]);
+    script.asks(&[Op::Send(Client, behind, false)]);
 }
 
 #[test]
@@ -332,9 +332,9 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     let mut script = Script::connected();
     let upload = script.receives(Client, 10);
     let unsent = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, upload, false)]);
+    script.asks(&[Op::Send(Backend, upload, false)]);
     script.now += LIMITS.half_closed;
-    script.on_event(Event::Sent(Client, Err(PIPE)));
+    script.on_event(Event::Sent(Backend, Err(PIPE)));
     let stops = [
         Op::Release(upload.id),
         Op::Release(unsent.id),
@@ -350,10 +350,10 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
     script.asks(&[Op::Watch(Client)]);
     assert_eq!(script.deadline_in(), LINGER / 4);
     let answer = script.receives(Backend, 30);
-    script.asks(&[Op::Send(Backend, answer, false)]);
+    script.asks(&[Op::Send(Client, answer, false)]);
     // The kernel has reported the reset already: the second report looks like an end.
     script.on_event(Event::RecvEnded(Backend, Ok(())));
-    script.sent(Backend, 30);
+    script.sent(Client, 30);
     script.asks(&[Op::Release(answer.id), Op::Cancel(Purpose::Watch(Client))]);
     script.on_event(Event::Watched(Client, PeerState::Unclear));
     script.ends(CloseReason::BackendReset, Manner::Reset);
@@ -363,15 +363,15 @@ fn an_early_answer_is_relayed_after_the_sink_broke() {
 fn a_reset_ends_both_sides_by_reset() {
     let mut script = Script::connected();
     let buffer = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, buffer, false)]);
+    script.asks(&[Op::Send(Backend, buffer, false)]);
     script.on_event(Event::RecvEnded(Backend, Err(Errno::CONNRESET)));
     let cancels = [
         Op::Cancel(Purpose::Recv(Client)),
-        Op::Cancel(Purpose::Send(Client)),
+        Op::Cancel(Purpose::Send(Backend)),
     ];
     script.asks(&cancels);
     // The end waits for both, and a send that completes before its cancel changes nothing.
-    script.sent(Client, 10);
+    script.sent(Backend, 10);
     let late = script.receives(Client, 5);
     script.asks(&[]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
@@ -387,11 +387,11 @@ fn what_passes_by_is_asked_again() {
     script.on_event(Event::RecvEnded(Client, Err(AGAIN)));
     script.asks(&[Op::Recv(Client)]);
     let buffer = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, buffer, false)]);
-    script.on_event(Event::Sent(Client, Err(AGAIN)));
-    script.asks(&[Op::PollSink(Client, false)]);
-    script.on_event(Event::SinkReady(Client, true));
-    script.asks(&[Op::Send(Client, buffer, false)]);
+    script.asks(&[Op::Send(Backend, buffer, false)]);
+    script.on_event(Event::Sent(Backend, Err(AGAIN)));
+    script.asks(&[Op::PollSink(Backend, false)]);
+    script.on_event(Event::SinkReady(Backend, true));
+    script.asks(&[Op::Send(Backend, buffer, false)]);
 }
 
 #[test]
@@ -436,8 +436,8 @@ fn silence_ends_a_session_in_order() {
     let mut script = Script::connected();
     script.passes(LIMITS.idle / 2);
     let buffer = script.receives(Client, 10);
-    script.asks(&[Op::Send(Client, buffer, false)]);
-    script.sent(Client, 10);
+    script.asks(&[Op::Send(Backend, buffer, false)]);
+    script.sent(Backend, 10);
     script.asks(&[Op::Release(buffer.id)]);
     script.passes(LIMITS.idle - 1);
     script.asks(&[]);
@@ -501,8 +501,8 @@ fn a_session_has_a_longest_time() {
         script.passes(5 * MS);
         if script.session.reason().is_none() {
             let buffer = script.receives(Client, 1);
-            script.sent(Client, 1);
-            script.asks(&[Op::Send(Client, buffer, false), Op::Release(buffer.id)]);
+            script.sent(Backend, 1);
+            script.asks(&[Op::Send(Backend, buffer, false), Op::Release(buffer.id)]);
         }
     }
     assert_eq!(script.session.reason(), Some(CloseReason::SessionTimeout));
@@ -538,7 +538,7 @@ fn a_close_while_connecting_joins_the_connect() {
 #[test]
 #[should_panic(expected = "completed without having been asked")]
 fn a_completion_without_an_operation_is_a_bug() {
-    Script::connected().on_event(Event::Sent(Client, Ok(1)));
+    Script::connected().on_event(Event::Sent(Backend, Ok(1)));
 }
 
 const CHUNK: u32 = 512 * 1024;

@@ -22,7 +22,7 @@ impl Session {
     /// The sink has no room for all that is there.
     pub(super) fn wait_for_room(&mut self, from: Side, cx: &mut Context<'_>) {
         if self.begin_wait(from, cx) {
-            self.ask(Purpose::PollSink(from), cx);
+            self.ask(Purpose::PollSink(from.other()), cx);
         }
         self.watch_soon(cx.now);
     }
@@ -118,26 +118,20 @@ impl Session {
     }
 
     /// The poll of a sink has ended, or (`more`) is a multishot one and reports a change.
-    pub(super) fn on_sink_ready(
-        &mut self,
-        from: Side,
-        room: bool,
-        more: bool,
-        cx: &mut Context<'_>,
-    ) {
+    pub(super) fn on_sink_ready(&mut self, to: Side, room: bool, more: bool, cx: &mut Context<'_>) {
         if !room {
             cx.ops.push_back(Op::InVain);
         }
-        let half = self.half(from);
+        let half = self.half(to.other());
         match (more, room) {
             // The direction continues when the poll has ended.
-            (true, true) => cx.ops.push_back(Op::Cancel(Purpose::PollSink(from))),
+            (true, true) => cx.ops.push_back(Op::Cancel(Purpose::PollSink(to))),
             (true, false) => {}
             (false, false) if !half.sink_ended => {
                 half.sink_ended = true;
-                self.ask(Purpose::PollSink(from), cx);
+                self.ask(Purpose::PollSink(to), cx);
             }
-            (false, _) => self.go_on(from, cx),
+            (false, _) => self.go_on(to.other(), cx),
         }
     }
 
@@ -166,7 +160,7 @@ impl Session {
     pub(super) fn waits_for_room(&self, from: Side) -> bool {
         let half = &self.halves[from as usize];
         let pauses = half.waits > 1 && half.is_loaded();
-        self.in_flight.has(Purpose::PollSink(from))
+        self.in_flight.has(Purpose::PollSink(from.other()))
             || pauses && self.in_flight.has(Purpose::Starvation(from))
     }
 }

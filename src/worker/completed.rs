@@ -13,18 +13,18 @@ pub(super) fn received(from: Side, outcome: Result<Done, Errno>, ends: bool) -> 
     }
 }
 
-pub(super) fn sent(from: Side, outcome: Result<Done, Errno>) -> Event {
+pub(super) fn sent(to: Side, outcome: Result<Done, Errno>) -> Event {
     match outcome {
-        Ok(Done::Count(bytes)) => Event::Sent(from, Ok(bytes)),
-        Ok(_) => Event::Sent(from, Ok(0)),
-        Err(errno) => Event::Sent(from, Err(errno)),
+        Ok(Done::Count(bytes)) => Event::Sent(to, Ok(bytes)),
+        Ok(_) => Event::Sent(to, Ok(0)),
+        Err(errno) => Event::Sent(to, Err(errno)),
     }
 }
 
-pub(super) fn sink_ready(from: Side, outcome: Result<Done, Errno>) -> Event {
+pub(super) fn sink_ready(to: Side, outcome: Result<Done, Errno>) -> Event {
     match outcome {
-        Ok(Done::Count(events)) => Event::SinkReady(from, events & ROOM != 0),
-        _ => Event::SinkReady(from, true),
+        Ok(Done::Count(events)) => Event::SinkReady(to, events & ROOM != 0),
+        _ => Event::SinkReady(to, true),
     }
 }
 

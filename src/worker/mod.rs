@@ -402,9 +402,9 @@ impl<K: Kernel> Worker<K> {
             Purpose::Detached => return,
             Purpose::Connect => return self.on_connect_completed(token, completion.outcome),
             Purpose::Recv(from) => completed::received(from, completion.outcome, ends),
-            Purpose::Send(from) => completed::sent(from, completion.outcome),
+            Purpose::Send(to) => completed::sent(to, completion.outcome),
             Purpose::PollSource(from) => completed::source_ready(from, completion.outcome),
-            Purpose::PollSink(from) => completed::sink_ready(from, completion.outcome),
+            Purpose::PollSink(to) => completed::sink_ready(to, completion.outcome),
             Purpose::Watch(side) => completed::watched(side, completion.outcome),
             Purpose::Retry | Purpose::Starvation(_) | Purpose::Pace(_) => {
                 unreachable!("a visit is no kernel operation")

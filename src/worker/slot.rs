@@ -242,10 +242,9 @@ impl<K: Kernel> Worker<K> {
                 self.kernel.recv(token, slot.socket(side), most);
             }
             Op::PassOn(from) => return Some(self.pass_on(key, from)),
-            Op::Send(from, buffer, last) => {
-                let token = token(Purpose::Send(from));
-                self.kernel
-                    .send(token, slot.socket(from.other()), buffer, last);
+            Op::Send(to, buffer, last) => {
+                let token = token(Purpose::Send(to));
+                self.kernel.send(token, slot.socket(to), buffer, last);
             }
             Op::Release(id) => self.kernel.give_back(id),
             Op::Pump(from) => return Some(self.pump(key, from)),
@@ -263,14 +262,14 @@ impl<K: Kernel> Worker<K> {
                 };
                 self.kernel.poll(token, slot.socket(from), interest);
             }
-            Op::PollSink(from, goes_on) => {
-                let token = token(Purpose::PollSink(from));
+            Op::PollSink(to, goes_on) => {
+                let token = token(Purpose::PollSink(to));
                 let interest = if goes_on {
                     Interest::Room
                 } else {
                     Interest::Write
                 };
-                self.kernel.poll(token, slot.socket(from.other()), interest);
+                self.kernel.poll(token, slot.socket(to), interest);
             }
             Op::Watch(side) => {
                 self.kernel.poll(

@@ -197,7 +197,7 @@ impl Kernel for InstantKernel {
         self.complete(token, Done::Count(buffer.len), false);
         let conn = &mut self.conns[index(socket.raw())];
         match (token.purpose(), self.clients) {
-            (Purpose::Send(Side::Client), Clients::Short) => {
+            (Purpose::Send(Side::Backend), Clients::Short) => {
                 conn.message = true;
                 conn.end = true;
             }

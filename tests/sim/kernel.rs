@@ -373,7 +373,7 @@ impl Kernel for FakeKernel {
 
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool) {
         let fd = self.opened(socket, "send");
-        assert_eq!(token.purpose(), Purpose::Send(self.conn(fd).side.other()));
+        assert_eq!(token.purpose(), Purpose::Send(self.conn(fd).side));
         assert!(!self.conn(fd).outbound.fin, "send on {fd} after its FIN");
         self.assert_alone(fd, "send", Kind::writes);
         self.pair(token, fd);

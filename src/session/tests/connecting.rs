@@ -14,9 +14,9 @@ fn what_a_client_sends_while_connecting_waits_for_the_backend() {
     assert_eq!(script.deadline_in(), LIMITS.connect - 2);
     script.on_event(Event::Connected);
     // Its first packet acknowledges.
-    script.asks(&[Op::Send(Client, request, false), Op::Recv(Backend)]);
-    script.sent(Client, 100);
-    script.asks(&[Op::Release(request.id), Op::Send(Client, more, false)]);
+    script.asks(&[Op::Send(Backend, request, false), Op::Recv(Backend)]);
+    script.sent(Backend, 100);
+    script.asks(&[Op::Release(request.id), Op::Send(Backend, more, false)]);
     assert_eq!(script.summary().delivered, [100, 0]);
 }
 
@@ -26,8 +26,8 @@ fn an_end_while_connecting_is_relayed_after_the_bytes() {
     let request = script.receives_last(Client, 100);
     script.asks(&[]);
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
-    script.sent(Client, 100);
+    script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
+    script.sent(Backend, 100);
     script.asks(&[Op::Release(request.id), Op::Shutdown(Backend)]);
 }
 
@@ -87,10 +87,10 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
+    script.asks(&[Op::Send(Backend, first, false), Op::Recv(Backend)]);
     // Receiving goes on when all buffers but one are sent.
     for sent in 1..BUFFERS_HIGH {
-        script.sent(Client, 1);
+        script.sent(Backend, 1);
         let resumes = script.ops.contains(&Op::Recv(Client));
         assert_eq!(resumes, sent == BUFFERS_HIGH - 1);
     }
@@ -103,12 +103,12 @@ fn full_buffers_while_connecting_make_a_stream() {
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, first, false), Op::Recv(Backend)]);
-    script.sent(Client, BUFFER_BYTES);
-    script.asks(&[Op::Release(first.id), Op::Send(Client, second, false)]);
-    script.sent(Client, BUFFER_BYTES);
-    script.asks(&[Op::Release(second.id), Op::Send(Client, third, false)]);
-    script.sent(Client, BUFFER_BYTES);
+    script.asks(&[Op::Send(Backend, first, false), Op::Recv(Backend)]);
+    script.sent(Backend, BUFFER_BYTES);
+    script.asks(&[Op::Release(first.id), Op::Send(Backend, second, false)]);
+    script.sent(Backend, BUFFER_BYTES);
+    script.asks(&[Op::Release(second.id), Op::Send(Backend, third, false)]);
+    script.sent(Backend, BUFFER_BYTES);
     script.asks(&[Op::Release(third.id), Op::Pump(Client)]);
 }
 
@@ -123,7 +123,7 @@ fn a_retry_has_what_the_client_sent_before_it() {
     script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
+    script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
 }
 
 #[test]
@@ -163,10 +163,10 @@ fn a_backends_first_bytes_are_acknowledged_once() {
     let mut script = Script::begin();
     script.receives(Client, 100);
     script.on_event(Event::Connected);
-    script.sent(Client, 100);
+    script.sent(Backend, 100);
     script.ops.clear();
     let answer = script.receives(Backend, 10);
-    script.asks(&[Op::Acknowledge, Op::Send(Backend, answer, false)]);
+    script.asks(&[Op::Acknowledge, Op::Send(Client, answer, false)]);
     script.receives(Backend, 10);
     script.asks(&[]);
 }
@@ -176,10 +176,10 @@ fn an_answer_whose_end_follows_needs_no_acknowledgement() {
     let mut script = Script::begin();
     script.receives(Client, 100);
     script.on_event(Event::Connected);
-    script.sent(Client, 100);
+    script.sent(Backend, 100);
     script.ops.clear();
     let answer = script.receives_last(Backend, 10);
-    script.asks(&[Op::Send(Backend, answer, true)]);
+    script.asks(&[Op::Send(Client, answer, true)]);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_list_shows_how_far_a_session_has_come() {
     script.now += 3 * MS;
     script.on_event(Event::Connected);
     script.receives(Client, 100);
-    script.sent(Client, 100);
+    script.sent(Backend, 100);
     let view = script.session.view();
     assert_eq!(view.state, SessionState::Open);
     assert_eq!(view.delivered, [100, 0]);
@@ -236,7 +236,7 @@ fn a_client_that_is_gone_and_has_sent_nothing_ends_the_attempts() {
     let request = script.receives(Client, 100);
     let mut script = gone(script);
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
+    script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
 }
 
 /// It has sent more than is received before there is a backend.

@@ -104,9 +104,9 @@ fn what_a_broken_source_left_is_delivered_while_its_sink_acknowledges() {
 fn a_peer_that_is_gone_leaves_its_bytes_as_much_time_as_a_half_closed_one() {
     let mut script = Script::connected();
     let last = script.receives_last(Client, 10);
-    script.asks(&[Op::Send(Client, last, true)]);
-    script.on_event(Event::Sent(Client, Err(AGAIN)));
-    script.asks(&[Op::PollSink(Client, false)]);
+    script.asks(&[Op::Send(Backend, last, true)]);
+    script.on_event(Event::Sent(Backend, Err(AGAIN)));
+    script.asks(&[Op::PollSink(Backend, false)]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
     script.told_more(Event::Watched(Client, PeerState::HungUp));

@@ -26,8 +26,8 @@ fn both_directions_end_when_the_end_of_one_is_acknowledged() {
     each_side(|from, to| {
         let mut script = Script::connected_with(ENDS);
         let last = script.receives_last(from, 10);
-        script.asks(&[Op::Send(from, last, true)]);
-        script.sent(from, 10);
+        script.asks(&[Op::Send(to, last, true)]);
+        script.sent(to, 10);
         script.asks(&[Op::Release(last.id), Op::Shutdown(to)]);
         // A slow reader: any time is allowed while it reads some now and then.
         for left in (1..100).rev() {
@@ -54,14 +54,14 @@ fn what_has_arrived_of_the_other_direction_is_delivered() {
         let mut script = Script::connected_with(ENDS);
         script.on_event(Event::RecvEnded(from, Ok(())));
         let first = script.receives(to, 30);
-        script.asks(&[Op::Shutdown(to), Op::Send(to, first, false)]);
+        script.asks(&[Op::Shutdown(to), Op::Send(from, first, false)]);
         script.passes(END_LOOK);
         script.asks(&[Op::Cancel(Purpose::Recv(to))]);
         // Under way when its receive was cancelled.
         let late = script.receives(to, 5);
-        script.sent(to, 30);
-        script.asks(&[Op::Release(first.id), Op::Send(to, late, true)]);
-        script.sent(to, 5);
+        script.sent(from, 30);
+        script.asks(&[Op::Release(first.id), Op::Send(from, late, true)]);
+        script.sent(from, 5);
         script.asks(&[Op::Release(late.id)]);
         script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
         script.ends(CloseReason::closed_by(from), Manner::Graceful);
@@ -80,11 +80,11 @@ fn a_spliced_direction_ends_with_the_other() {
         let left = script.buffer(9);
         script.on_event(Event::Unpiped(to, Some(left)));
         script.asks(&[Op::Recv(to)]);
-        script.on_event(Event::SinkReady(to, true));
-        script.asks(&[Op::Send(to, left, false)]);
+        script.on_event(Event::SinkReady(from, true));
+        script.asks(&[Op::Send(from, left, false)]);
         script.passes(2 * END_LOOK);
         script.asks(&[Op::Cancel(Purpose::Recv(to))]);
-        script.sent(to, 9);
+        script.sent(from, 9);
         script.asks(&[Op::Release(left.id)]);
         script.on_event(Event::RecvEnded(to, Err(Errno::CANCELED)));
         script.ends(CloseReason::closed_by(from), Manner::Graceful);
@@ -140,8 +140,8 @@ fn a_peer_that_is_gone_ends_both_directions() {
     each_side(|gone, to| {
         let mut script = Script::connected();
         let last = script.receives_last(gone, 10);
-        script.asks(&[Op::Send(gone, last, true)]);
-        script.sent(gone, 10);
+        script.asks(&[Op::Send(to, last, true)]);
+        script.sent(to, 10);
         script.asks(&[Op::Release(last.id), Op::Shutdown(to)]);
         script.passes(WATCH_AFTER);
         script.asks(&[Op::Watch(gone)]);
@@ -168,7 +168,7 @@ fn a_peer_that_is_gone_does_not_wait_for_a_reader_that_has_all_its_bytes() {
     each_side(|gone, to| {
         let mut script = Script::connected();
         let last = script.receives_last(gone, 10);
-        script.sent(gone, 10);
+        script.sent(to, 10);
         script.ops.clear();
         script.passes(WATCH_AFTER);
         script.asks(&[Op::Watch(gone)]);

@@ -185,19 +185,20 @@ fn a_forbidden_connect_counts_as_an_attempt_and_blames_no_backend() {
 #[test]
 fn a_lack_of_memory_breaks_no_stream() {
     for from in Side::BOTH {
+        let to = from.other();
         let mut script = Script::connected();
         let bytes = script.receives(from, 100);
         script.ops.clear();
         // A socket polls as ready in spite of it.
-        script.on_event(Event::Sent(from, Err(Errno(libc::ENOMEM))));
-        script.asks(&[Op::PollSink(from, false)]);
-        script.on_event(Event::SinkReady(from, true));
-        script.asks(&[Op::Send(from, bytes, false)]);
-        script.on_event(Event::Sent(from, Err(Errno(libc::ENOMEM))));
+        script.on_event(Event::Sent(to, Err(Errno(libc::ENOMEM))));
+        script.asks(&[Op::PollSink(to, false)]);
+        script.on_event(Event::SinkReady(to, true));
+        script.asks(&[Op::Send(to, bytes, false)]);
+        script.on_event(Event::Sent(to, Err(Errno(libc::ENOMEM))));
         assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));
         script.ops.clear();
         script.on_event(Event::Starvation(from));
-        script.asks(&[Op::Send(from, bytes, false)]);
+        script.asks(&[Op::Send(to, bytes, false)]);
         script.on_event(Event::RecvEnded(from, Err(Errno(libc::ENOMEM))));
         assert!(matches!(script.ops.pop_back(), Some(Op::Visit(..))));
         script.ops.clear();
@@ -209,9 +210,9 @@ fn a_lack_of_memory_breaks_no_stream() {
 fn a_send_that_lacked_memory_does_not_make_an_idle_end_a_reset() {
     let mut script = Script::connected();
     let bytes = script.receives(Client, 100);
-    script.on_event(Event::Sent(Client, Err(Errno(libc::ENOMEM))));
-    script.on_event(Event::SinkReady(Client, true));
-    script.sent(Client, bytes.len);
+    script.on_event(Event::Sent(Backend, Err(Errno(libc::ENOMEM))));
+    script.on_event(Event::SinkReady(Backend, true));
+    script.sent(Backend, bytes.len);
     script.ops.clear();
     script.passes(LIMITS.idle);
     for side in Side::BOTH {

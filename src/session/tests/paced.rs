@@ -40,20 +40,20 @@ fn a_direction_rests_when_its_bytes_are_used_up_and_delivers_what_it_has() {
     let buffer = receives_all(&mut script, BUFFER_BYTES);
     assert_eq!(
         script.ops.pop_front(),
-        Some(Op::Send(Client, buffer, false))
+        Some(Op::Send(Backend, buffer, false))
     );
     let visit = script.ops.pop_front();
     assert!(matches!(visit, Some(Op::Visit(Purpose::Pace(Client), _))));
     // The sink takes it in two steps.
-    script.sent(Client, 6_000);
-    script.asks(&[Op::PollSink(Client, false)]);
-    script.on_event(Event::SinkReady(Client, true));
+    script.sent(Backend, 6_000);
+    script.asks(&[Op::PollSink(Backend, false)]);
+    script.on_event(Event::SinkReady(Backend, true));
     script.ops.clear();
-    script.sent(Client, BUFFER_BYTES - 6_000);
+    script.sent(Backend, BUFFER_BYTES - 6_000);
     script.asks(&[Op::Release(buffer.id)]);
     // The other direction goes on meanwhile.
     let answer = script.receives(Backend, 100);
-    script.asks(&[Op::Send(Backend, answer, false)]);
+    script.asks(&[Op::Send(Client, answer, false)]);
     script.ops.extend(visit);
     rest_until(&mut script, Op::Recv(Client));
 }
@@ -67,8 +67,8 @@ fn a_stream_that_rests_empties_its_pipe_and_stays_one() {
     for _ in 0..4 {
         // Its quantum, with a sink that takes a part of it.
         script.pumped(Client, [100_000, 40_000], source, SinkState::Full);
-        script.asks(&[Op::PollSink(Client, false)]);
-        script.on_event(Event::SinkReady(Client, true));
+        script.asks(&[Op::PollSink(Backend, false)]);
+        script.on_event(Event::SinkReady(Backend, true));
         script.asks(&[Op::Pump(Client)]);
         // Nothing may be taken yet: only the pipe is emptied.
         script.pumped(Client, [0, 60_000], source, ready);
@@ -91,7 +91,7 @@ fn a_session_that_rests_is_not_idle() {
     for per_second in [0, 20_000] {
         let mut script = limited(Script::connected_with(limits), per_second);
         let buffer = receives_all(&mut script, 10_000);
-        script.sent(Client, 10_000);
+        script.sent(Backend, 10_000);
         script.ops.retain(|op| matches!(op, Op::Visit(..)));
         assert_eq!(script.ops.is_empty(), per_second == 0, "{buffer:?}");
         script.ops.clear();
@@ -107,7 +107,7 @@ fn a_session_that_rests_is_not_idle() {
 fn a_closed_session_waits_for_the_visit() {
     let mut script = limited(Script::connected(), 20_000);
     receives_all(&mut script, 10_000);
-    script.sent(Client, 10_000);
+    script.sent(Backend, 10_000);
     script.ops.clear();
     script.cx(|session, cx| session.close(CloseReason::Killed, cx));
     script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
@@ -134,7 +134,7 @@ fn takes_all(script: &mut Script, from: Side) {
     let bytes = BUFFER_BYTES - 1;
     let buffer = script.buffer(bytes);
     script.on_event(Event::Received(from, buffer, false));
-    script.sent(from, bytes);
+    script.sent(from.other(), bytes);
     let visits = |op: &Op| matches!(op, Op::Visit(Purpose::Pace(side), _) if *side == from);
     assert!(script.ops.iter().any(visits));
     script.ops.clear();

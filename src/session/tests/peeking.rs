@@ -31,7 +31,7 @@ fn the_first_bytes_decide_and_are_sent_on() {
     script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, hello, false), Op::Recv(Backend)]);
+    script.asks(&[Op::Send(Backend, hello, false), Op::Recv(Backend)]);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn pieces_are_kept_together_in_one_buffer() {
     let whole = grown(first, 199).unwrap();
     script.asks(&[
         Op::Connect,
-        Op::Send(Client, whole, false),
+        Op::Send(Backend, whole, false),
         Op::Recv(Backend),
     ]);
 }
@@ -91,11 +91,11 @@ fn what_does_not_fit_one_buffer_is_enough() {
     script.on_event(Event::Connected);
     script.asks(&[
         Op::Connect,
-        Op::Send(Client, first, false),
+        Op::Send(Backend, first, false),
         Op::Recv(Backend),
     ]);
-    script.sent(Client, first.len);
-    script.asks(&[Op::Release(first.id), Op::Send(Client, second, false)]);
+    script.sent(Backend, first.len);
+    script.asks(&[Op::Release(first.id), Op::Send(Backend, second, false)]);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn the_end_of_the_stream_is_enough() {
     script.on_event(Event::Connected);
     script.asks(&[
         Op::Connect,
-        Op::Send(Client, first, true),
+        Op::Send(Backend, first, true),
         Op::Recv(Backend),
     ]);
 }
@@ -257,7 +257,7 @@ fn without_a_buffer_first_bytes_are_looked_at_where_they_wait() {
         script.on_event(Event::Connected);
         let cancel = Op::Cancel(Purpose::PollSource(Client));
         let asked = match first {
-            Some(first) => [cancel, Op::Send(Client, first, false)],
+            Some(first) => [cancel, Op::Send(Backend, first, false)],
             None => [Op::Acknowledge, cancel],
         };
         script.asks(&[&asked[..], &[Op::Recv(Backend)]].concat());
@@ -305,13 +305,13 @@ fn the_backends_time_is_measured_from_when_it_was_asked() {
     script.on_event(Event::Connected);
     script.now += 1_000 * MS;
     script.receives(Client, 10);
-    script.sent(Client, 10);
+    script.sent(Backend, 10);
     script.now += 30 * MS;
     assert!(script.summary().awaits_answer);
     script.ops.clear();
     script.receives(Backend, 10);
     assert!(matches!(script.ops.front(), Some(Op::Answered(Some(_)))));
-    script.sent(Backend, 10);
+    script.sent(Client, 10);
     assert_eq!(script.summary().answer, 34 * MS);
     assert!(!script.summary().awaits_answer);
 }
@@ -320,13 +320,13 @@ fn the_backends_time_is_measured_from_when_it_was_asked() {
 fn later_requests_and_streams_are_reported() {
     let mut script = Script::connected();
     script.receives(Backend, 10);
-    script.sent(Backend, 10);
+    script.sent(Client, 10);
     for _ in 0..2 {
         script.ops.clear();
         // Several pieces of one request.
         for _ in 0..2 {
             script.receives(Client, 10);
-            script.sent(Client, 10);
+            script.sent(Backend, 10);
         }
         let asked = script.ops.iter().filter(|op| **op == Op::Asked);
         assert_eq!(asked.count(), 1);
@@ -334,20 +334,20 @@ fn later_requests_and_streams_are_reported() {
         script.now += 5_000 * MS;
         script.ops.clear();
         script.receives(Backend, 10);
-        script.sent(Backend, 10);
+        script.sent(Client, 10);
         assert_eq!(script.ops.front(), Some(&Op::Replied));
         assert!(!script.summary().awaits_answer);
     }
     // One message after a silence is no stream.
     script.now += 5_000 * MS;
     script.receives(Backend, 10);
-    script.sent(Backend, 10);
+    script.sent(Client, 10);
     assert_eq!(script.summary().in_use, 0);
     script.ops.clear();
     for _ in 0..11 {
         script.now += 100 * MS;
         script.receives(Backend, 10);
-        script.sent(Backend, 10);
+        script.sent(Client, 10);
     }
     assert!(script.ops.contains(&Op::Used(1_000 * MS)));
     assert_eq!(script.summary().in_use, 100 * MS);
@@ -361,7 +361,7 @@ fn work_is_reported_only_if_watched() {
     });
     for side in [Backend, Client, Backend, Backend] {
         script.receives(side, 10);
-        script.sent(side, 10);
+        script.sent(side.other(), 10);
     }
     assert!(!script.ops.contains(&Op::Asked) && !script.ops.contains(&Op::Replied));
     assert_eq!(script.summary().in_use, 0);

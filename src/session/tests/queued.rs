@@ -108,7 +108,7 @@ fn what_a_client_sends_in_the_queue_is_for_its_backend() {
     script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
     script.on_event(Event::Connected);
-    script.asks(&[Op::Send(Client, request, true), Op::Recv(Backend)]);
+    script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
 }
 
 /// The client has sent more than is received before there is a backend: a watch reports its reset.

@@ -138,8 +138,8 @@ impl Script {
         }
     }
 
-    pub(super) fn sent(&mut self, from: Side, bytes: u32) {
-        self.on_event(Event::Sent(from, Ok(bytes)));
+    pub(super) fn sent(&mut self, to: Side, bytes: u32) {
+        self.on_event(Event::Sent(to, Ok(bytes)));
     }
 
     pub(super) fn pumped(
@@ -209,20 +209,21 @@ impl Script {
     }
 
     pub(super) fn promoted_with(limits: SessionLimits, from: Side) -> Self {
+        let to = from.other();
         let mut script = Self::connected_with(limits);
         for _ in 0..3 {
             let buffer = script.receives(from, BUFFER_BYTES);
             script
                 .ops
                 .retain(|op| !matches!(op, Op::Answered(_) | Op::Asked));
-            assert_eq!(script.ops.pop_front(), Some(Op::Send(from, buffer, false)));
+            assert_eq!(script.ops.pop_front(), Some(Op::Send(to, buffer, false)));
             if script.ops.is_empty() {
-                script.sent(from, BUFFER_BYTES);
+                script.sent(to, BUFFER_BYTES);
                 script.asks(&[Op::Release(buffer.id)]);
             }
         }
         script.asks(&[Op::Cancel(Purpose::Recv(from))]);
-        script.sent(from, BUFFER_BYTES);
+        script.sent(to, BUFFER_BYTES);
         script.asks(&[Op::Release(3)]);
         script.on_event(Event::RecvEnded(from, Err(Errno::CANCELED)));
         script.asks(&[Op::Pump(from)]);

@@ -13,7 +13,7 @@ fn full() -> Script {
         SourceState::Ready,
         SinkState::Full,
     );
-    script.asks(&[Op::PollSink(Client, false)]);
+    script.asks(&[Op::PollSink(Backend, false)]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
     script
@@ -33,13 +33,13 @@ fn what_is_in_a_stalled_pipe_goes_on_in_buffers() {
     }
     // The receive has ended, and the wait for room goes on.
     script.asks(&[]);
-    script.on_event(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Backend, true));
     let mut receives = false;
     for buffer in buffers {
-        let sends = script.ops.contains(&Op::Send(Client, buffer, false));
+        let sends = script.ops.contains(&Op::Send(Backend, buffer, false));
         assert!(sends, "{:?}", script.ops);
         script.ops.clear();
-        script.sent(Client, buffer.len);
+        script.sent(Backend, buffer.len);
         assert!(script.ops.contains(&Op::Release(buffer.id)));
         receives |= script.ops.contains(&Op::Recv(Client));
     }
@@ -50,9 +50,9 @@ fn what_is_in_a_stalled_pipe_goes_on_in_buffers() {
 fn a_stream_that_moves_keeps_its_pipe() {
     let mut script = full();
     for _ in 0..5 {
-        script.on_event(Event::SinkReady(Client, true));
+        script.on_event(Event::SinkReady(Backend, true));
         script.pumped(Client, [CHUNK, CHUNK], SourceState::Ready, SinkState::Full);
-        script.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
+        script.asks(&[Op::Pump(Client), Op::PollSink(Backend, false)]);
         script.passes(STALL);
         script.asks(&[]);
     }
@@ -69,7 +69,7 @@ fn a_pipe_that_cannot_be_read_is_kept_and_asked_again() {
         script.on_event(Event::Unpiped(Client, None));
         script.asks(&[]);
     }
-    script.on_event(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Backend, true));
     script.asks(&[Op::Pump(Client)]);
 }
 
@@ -77,7 +77,7 @@ fn a_pipe_that_cannot_be_read_is_kept_and_asked_again() {
 fn a_sink_that_drips_keeps_no_pipe() {
     let mut script = full();
     for step in [2, 3] {
-        script.on_event(Event::SinkReady(Client, true));
+        script.on_event(Event::SinkReady(Backend, true));
         script.pumped(Client, [0, 1_000], SourceState::Ready, SinkState::Full);
         script.ops.clear();
         script.passes(STALL / step);

@@ -30,7 +30,7 @@ fn a_backend_that_leaves_after_a_request_may_have_been_asked_to() {
         script.receives(Client, 10);
         let mut waits = Script::connected();
         waits.receives(Client, 10);
-        script.sent(Client, 10);
+        script.sent(Backend, 10);
         assert_eq!(fault(&mut script, leaves), Some(Unanswered::Unclear));
         if leaves.is_err() {
             assert_eq!(fault(&mut waits, leaves), Some(Unanswered::Unclear));
@@ -62,7 +62,7 @@ fn a_backend_that_has_answered_has_not_failed() {
     for leaves in LEAVES {
         let mut script = Script::connected();
         script.receives(Backend, 1);
-        script.sent(Backend, 1);
+        script.sent(Client, 1);
         assert_eq!(fault(&mut script, leaves), None);
     }
 }

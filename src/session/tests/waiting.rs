@@ -5,30 +5,31 @@ use crate::time::MS;
 
 /// A session with one buffer from this side, for which its sink has no room.
 fn stuck(from: Side) -> (Script, Buffer) {
+    let to = from.other();
     let mut script = Script::connected();
     let buffer = script.receives(from, 10);
-    script.asks(&[Op::Send(from, buffer, false)]);
-    script.on_event(Event::Sent(from, Err(AGAIN)));
-    script.asks(&[Op::PollSink(from, false)]);
+    script.asks(&[Op::Send(to, buffer, false)]);
+    script.on_event(Event::Sent(to, Err(AGAIN)));
+    script.asks(&[Op::PollSink(to, false)]);
     (script, buffer)
 }
 
 #[test]
 fn a_poll_that_ends_without_room_is_followed_by_one_that_goes_on() {
-    for from in Side::BOTH {
-        let (mut script, buffer) = stuck(from);
-        script.on_event(Event::SinkReady(from, false));
-        script.asks(&[Op::PollSink(from, true)]);
-        script.told_more(Event::SinkReady(from, false));
+    for to in Side::BOTH {
+        let (mut script, buffer) = stuck(to.other());
+        script.on_event(Event::SinkReady(to, false));
+        script.asks(&[Op::PollSink(to, true)]);
+        script.told_more(Event::SinkReady(to, false));
         script.asks(&[]);
         assert_eq!(script.in_vain, 2);
-        script.told_more(Event::SinkReady(from, true));
-        script.asks(&[Op::Cancel(Purpose::PollSink(from))]);
-        script.on_event(Event::SinkReady(from, true));
-        script.asks(&[Op::Send(from, buffer, false)]);
+        script.told_more(Event::SinkReady(to, true));
+        script.asks(&[Op::Cancel(Purpose::PollSink(to))]);
+        script.on_event(Event::SinkReady(to, true));
+        script.asks(&[Op::Send(to, buffer, false)]);
         // The next wait begins with the pause of the last one.
-        script.sent(from, 4);
-        script.asks(&[Op::PollSink(from, true)]);
+        script.sent(to, 4);
+        script.asks(&[Op::PollSink(to, true)]);
         assert_eq!(script.in_vain, 2);
     }
 }
@@ -37,12 +38,12 @@ fn a_poll_that_ends_without_room_is_followed_by_one_that_goes_on() {
 fn a_spliced_stream_waits_like_a_copied_one() {
     let mut script = Script::promoted(Client);
     script.pumped(Client, [CHUNK, 0], SourceState::Ready, SinkState::Full);
-    script.asks(&[Op::PollSink(Client, false)]);
-    script.on_event(Event::SinkReady(Client, false));
-    script.asks(&[Op::PollSink(Client, true)]);
-    script.told_more(Event::SinkReady(Client, true));
-    script.asks(&[Op::Cancel(Purpose::PollSink(Client))]);
-    script.on_event(Event::SinkReady(Client, true));
+    script.asks(&[Op::PollSink(Backend, false)]);
+    script.on_event(Event::SinkReady(Backend, false));
+    script.asks(&[Op::PollSink(Backend, true)]);
+    script.told_more(Event::SinkReady(Backend, true));
+    script.asks(&[Op::Cancel(Purpose::PollSink(Backend))]);
+    script.on_event(Event::SinkReady(Backend, true));
     script.asks(&[Op::Pump(Client)]);
     script.pumped(Client, [0, CHUNK], SourceState::Empty, SinkState::Ready);
     script.asks(&[Op::PollSource(Client, false)]);
@@ -73,10 +74,10 @@ fn pauses(script: &mut Script, ready: Event, mut again: impl FnMut(&mut Script))
 
 #[test]
 fn waits_in_vain_grow_until_something_moves() {
-    let unsent = |script: &mut Script| script.on_event(Event::Sent(Client, Err(AGAIN)));
+    let unsent = |script: &mut Script| script.on_event(Event::Sent(Backend, Err(AGAIN)));
     let full =
         |script: &mut Script| script.pumped(Client, [0, 0], SourceState::Ready, SinkState::Full);
-    let room = Event::SinkReady(Client, true);
+    let room = Event::SinkReady(Backend, true);
 
     let (mut copied, _) = stuck(Client);
     let mut spliced = Script::promoted(Client);
@@ -95,7 +96,7 @@ fn waits_in_vain_grow_until_something_moves() {
     // Progress makes the next wait a poll again.
     spliced.on_event(room);
     spliced.pumped(Client, [0, 5], SourceState::Ready, SinkState::Full);
-    spliced.asks(&[Op::Pump(Client), Op::PollSink(Client, false)]);
+    spliced.asks(&[Op::Pump(Client), Op::PollSink(Backend, false)]);
 }
 
 #[test]
@@ -105,8 +106,8 @@ fn a_reset_is_noticed_during_a_pause() {
         script.receives(Client, 10);
     });
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.on_event(Event::SinkReady(Client, true));
-    script.on_event(Event::Sent(Client, Err(AGAIN)));
+    script.on_event(Event::SinkReady(Backend, true));
+    script.on_event(Event::Sent(Backend, Err(AGAIN)));
     assert!(script.ops.iter().any(|op| matches!(op, Op::Visit(..))));
     script.ops.clear();
     script.passes(WATCH_AFTER);
@@ -211,10 +212,10 @@ fn an_idle_end_after_bytes_were_passed_on_is_in_order() {
 fn a_sink_that_is_full_is_passed_nothing_until_it_has_room() {
     let mut script = starved();
     passed_on(&mut script, 40, SourceState::Ready, SinkState::Full);
-    script.asks(&[Op::PollSink(Client, false)]);
+    script.asks(&[Op::PollSink(Backend, false)]);
     script.passes(WATCH_AFTER);
     script.asks(&[Op::Watch(Client)]);
-    script.on_event(Event::SinkReady(Client, true));
+    script.on_event(Event::SinkReady(Backend, true));
     script.asks(&[Op::PassOn(Client)]);
     // Bytes may wait: such an idle session does not end as if they did not.
     passed_on(&mut script, 0, SourceState::Ready, SinkState::Full);
@@ -252,7 +253,7 @@ fn bytes_that_came_before_the_backend_are_sent_as_soon_as_it_is_connected() {
     script.on_event(Event::Connected);
     script.asks(&[
         Op::Cancel(Purpose::PollSource(Client)),
-        Op::Send(Client, buffer, false),
+        Op::Send(Backend, buffer, false),
         Op::Recv(Backend),
     ]);
 }
