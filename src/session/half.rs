@@ -40,8 +40,8 @@ pub(super) struct Half {
     pub(super) pushed: u8,
     /// Microseconds to the next visit.
     pace_us: u16,
-    /// `delivered` when the last change to splice came.
-    promoted_at: u64,
+    /// Bytes that the spliced stretch must still deliver to pay for its changes of mode.
+    unpaid: u32,
 }
 
 /// How a [`Half`] moves its bytes.
@@ -74,7 +74,7 @@ impl Half {
             starved: false,
             pushed: u8::MAX,
             pace_us: PACE_US_START,
-            promoted_at: 0,
+            unpaid: 0,
         }
     }
 
@@ -95,6 +95,16 @@ impl Half {
         }
     }
 
+    /// Takes note of bytes that moved through the pipe, or past all buffers.
+    pub(super) fn on_moved(&mut self, moved: Pumped) {
+        self.in_pipe = self.in_pipe + moved.pulled - moved.pushed;
+        self.delivered += u64::from(moved.pushed);
+        self.unpaid = self.unpaid.saturating_sub(moved.pushed);
+        if moved.pulled > 0 || moved.pushed > 0 {
+            self.waits = 0;
+        }
+    }
+
     /// Receiving has stopped and everything is sent: splice from now on.
     pub(super) fn promote(&mut self) {
         self.mode = Mode::Splice;
@@ -102,14 +112,13 @@ impl Half {
         self.streak = 0;
         self.pace_us = PACE_US_START;
         self.pushed = u8::MAX;
-        self.promoted_at = self.delivered;
+        self.unpaid = PAYING_BYTES;
     }
 
     /// Back to copying. A stream that was too short to pay for its change makes the next change
     /// rarer, up to once in 2 MiB of full buffers.
     pub(super) fn demote(&mut self) {
-        let paid = self.delivered - self.promoted_at >= PAYING_BYTES;
-        self.promote_after = if paid {
+        self.promote_after = if self.unpaid == 0 {
             PROMOTE_AFTER
         } else {
             self.promote_after.saturating_mul(2).min(128)
@@ -154,7 +163,7 @@ const PROMOTE_AFTER: u8 = 3;
 /// Small visits in a row that end a stream.
 const DEMOTE_AFTER: u8 = 3;
 /// A spliced stretch that pays for two changes of mode.
-const PAYING_BYTES: u64 = 1 << 20;
+const PAYING_BYTES: u32 = 1 << 20;
 const PACE_US_START: u16 = 100;
 const PACE_US_MIN: u16 = 25;
 const PACE_US_MAX: u16 = 1_000;

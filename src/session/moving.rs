@@ -147,12 +147,7 @@ impl Session {
                 self.on_asked(cx);
             }
         }
-        let half = self.half(from);
-        half.in_pipe = half.in_pipe + moved.pulled - moved.pushed;
-        half.delivered += u64::from(moved.pushed);
-        if moved.pulled > 0 || moved.pushed > 0 {
-            half.waits = 0;
-        }
+        self.half(from).on_moved(moved);
     }
 
     pub(super) fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {

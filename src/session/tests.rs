@@ -263,26 +263,29 @@ fn three_full_buffers_make_a_stream() {
 
 #[test]
 fn a_stream_that_thins_out_is_copied_again() {
-    let mut script = Script::promoted(Backend);
-    for _ in 0..2 {
+    // A change that did not pay makes the next one need twice as many full buffers.
+    for (stretch, row) in [(2 * CHUNK - 27, 3), (2 * CHUNK - 28, 6), (0, 6)] {
+        let mut script = Script::promoted(Backend);
+        let steps = [stretch, 9, 9].into_iter().filter(|bytes| *bytes > 0);
+        for bytes in steps {
+            script.pumped(Backend, [bytes; 2], SourceState::Ready, SinkState::Ready);
+            assert!(matches!(
+                script.ops.pop_front(),
+                Some(Op::Visit(Purpose::Pace(Backend), _))
+            ));
+            script.on_event(Event::Pace(Backend));
+            script.asks(&[Op::Pump(Backend)]);
+        }
         script.pumped(Backend, [9, 9], SourceState::Ready, SinkState::Ready);
-        assert!(matches!(
-            script.ops.pop_front(),
-            Some(Op::Visit(Purpose::Pace(Backend), _))
-        ));
-        script.on_event(Event::Pace(Backend));
-        script.asks(&[Op::Pump(Backend)]);
-    }
-    script.pumped(Backend, [9, 9], SourceState::Ready, SinkState::Ready);
-    script.asks(&[Op::Recv(Backend)]);
-    // The change did not pay: the next one needs twice as many full buffers.
-    for count in 0..6 {
-        let buffer = script.receives(Backend, BUFFER_BYTES);
-        let stops = script.ops.contains(&Op::Cancel(Purpose::Recv(Backend)));
-        assert_eq!(stops, count == 5);
-        script.sent(Client, BUFFER_BYTES);
-        assert!(script.ops.contains(&Op::Release(buffer.id)));
-        script.ops.clear();
+        script.asks(&[Op::Recv(Backend)]);
+        for count in 1..=row {
+            let buffer = script.receives(Backend, BUFFER_BYTES);
+            let stops = script.ops.contains(&Op::Cancel(Purpose::Recv(Backend)));
+            assert_eq!(stops, count == row, "{stretch}");
+            script.sent(Client, BUFFER_BYTES);
+            assert!(script.ops.contains(&Op::Release(buffer.id)));
+            script.ops.clear();
+        }
     }
 }
 
