@@ -1,4 +1,4 @@
-//! Received buffers that wait to be sent: a queue per [`super::Half`], linked through one table
+//! Buffers that wait to be sent: a queue per [`super::Flow`], linked through one table
 //! per worker, so that a session owns no memory for it.
 
 use crate::kernel::{Buffer, BufferId};

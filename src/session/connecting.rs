@@ -20,9 +20,9 @@ impl Session {
         self.active_at = cx.now;
         self.connected_at = cx.now;
         // The client's bytes have waited for buffers, and not for room at the backend.
-        self.half(Side::Client).waits = 0;
+        self.flow(Side::Client).waits = 0;
         // The client's first bytes complete the handshake; without any, nothing would.
-        if !self.half(Side::Client).is_loaded() {
+        if !self.flow(Side::Client).is_loaded() {
             self.acknowledge(cx);
         }
         // Bytes that found no buffer go on when the poll has ended.
@@ -142,7 +142,7 @@ impl Session {
         self.attempts -= 1;
         self.state = SessionState::Queued;
         self.queued_at = now;
-        if self.halves[Side::Client as usize].ended {
+        if self.ends[Side::Client as usize].ended {
             self.watch_soon(now);
         }
     }

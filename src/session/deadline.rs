@@ -5,7 +5,7 @@
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::Purpose;
 
-use super::half::Mode;
+use super::flow::Mode;
 use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side, Unsent, Watch};
 
 impl Session {
@@ -169,8 +169,9 @@ impl Session {
     /// One direction has ended and the other is to end with it: as configured, or since the peer
     /// that it leads to is gone.
     pub(super) fn ends_together(&self, limits: &SessionLimits) -> bool {
-        let is_in_vain = |side: Side| {
-            self.watches[side as usize] == Watch::Gone && self.halves[side as usize].shut
+        let is_in_vain = |gone: Side| {
+            let other = &self.ends[gone.other() as usize];
+            self.ends[gone as usize].watch == Watch::Gone && other.shut
         };
         let ends = limits.ends_together && self.is_half_closed();
         (ends || Side::BOTH.into_iter().any(is_in_vain)) && self.broken.is_none()
@@ -179,30 +180,26 @@ impl Session {
     /// The end that was relayed is acknowledged, and so is all before it, or it is with the peer: a
     /// close that finds bytes unread, and so resets, destroys none of it.
     fn has_heard_the_end(&self, unsent: [Unsent; 2]) -> bool {
-        let mut ended = Side::BOTH
-            .into_iter()
-            .filter(|side| self.halves[*side as usize].shut);
-        ended.all(|side| {
-            let sink = unsent[side.other() as usize];
-            sink.at_peer || sink.bytes == 0
-        })
+        let ends = self.ends.iter().zip(unsent);
+        let mut shut = ends.filter(|(end, _)| end.shut);
+        shut.all(|(_, unsent)| unsent.at_peer || unsent.bytes == 0)
     }
 
     /// Ends the other direction, once the bytes that it has received are delivered.
     fn end_the_other(&mut self, cx: &mut Context<'_>) {
-        let open = Side::BOTH
-            .into_iter()
-            .find(|side| !self.halves[*side as usize].shut);
-        let Some(from) = open else { return };
-        let half = self.half(from);
-        if half.in_pipe > 0 {
+        let mut both = Side::BOTH.into_iter();
+        let Some(from) = both.find(|from| !self.is_over(*from)) else {
+            return;
+        };
+        let flow = self.flow(from);
+        if flow.in_pipe > 0 {
             // The next look continues, when the bytes are in buffers.
             return cx.ops.push_back(Op::Unpipe(from));
         }
-        half.ended = true;
-        if half.mode == Mode::Splice {
-            half.demote();
+        if flow.mode == Mode::Splice {
+            flow.demote();
         }
+        self.end(from).ended = true;
         if self.in_flight.has(Purpose::PollSource(from)) {
             cx.ops.push_back(Op::Cancel(Purpose::PollSource(from)));
         }
@@ -211,12 +208,14 @@ impl Session {
     }
 
     fn is_half_closed(&self) -> bool {
-        self.halves[0].shut | self.halves[1].shut
+        self.ends[0].shut | self.ends[1].shut
     }
 
     /// One direction has ended, or will: a peer is gone, and what it has sent is delivered yet.
     fn is_ending(&self) -> bool {
-        self.is_half_closed() | self.watches.contains(&Watch::Gone)
+        let [client, backend] = &self.ends;
+        let gone = (client.watch == Watch::Gone) | (backend.watch == Watch::Gone);
+        self.is_half_closed() | gone
     }
 }
 

@@ -18,7 +18,8 @@ mod buffer_queue;
 mod close;
 mod connecting;
 mod deadline;
-mod half;
+mod end;
+mod flow;
 mod moving;
 mod op;
 mod paced;
@@ -34,7 +35,8 @@ mod tests;
 pub use buffer_queue::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
-use half::{Half, Mode};
+use end::End;
+use flow::{Flow, Mode};
 pub use op::{Arrival, Event, Look, Op, Ops, PeerState, Unsent};
 use op::{CANCELLABLE, InFlight};
 pub use view::{SessionState, View};
@@ -89,7 +91,10 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub struct Session {
     state: SessionState,
-    halves: [Half; 2],
+    /// By side.
+    ends: [End; 2],
+    /// By the side that their bytes come from.
+    flows: [Flow; 2],
     in_flight: InFlight,
     attempts: u8,
     /// The number of looks at the client's first bytes.
@@ -102,8 +107,6 @@ pub struct Session {
     kept_alive: bool,
     /// The kernel still delays acknowledgements to the backend.
     ack_delayed: bool,
-    /// By side.
-    watches: [Watch; 2],
     /// Why the session will end: a connection broke while bytes that it had sent still wait for
     /// delivery. The session ends when they are delivered, or none is for [`deadline::LINGER`].
     broken: Option<CloseReason>,
@@ -154,7 +157,8 @@ impl Session {
             } else {
                 SessionState::Connecting
             },
-            halves: [Half::new(), Half::new()],
+            ends: Default::default(),
+            flows: [Flow::new(), Flow::new()],
             in_flight: InFlight::default(),
             attempts: 0,
             looks: 0,
@@ -162,7 +166,6 @@ impl Session {
             overdue: false,
             kept_alive: false,
             ack_delayed: true,
-            watches: [Watch::None; 2],
             broken: None,
             reason: None,
             held_by: None,
@@ -193,7 +196,7 @@ impl Session {
         if !more && let Some(purpose) = purpose_of(&event) {
             self.in_flight.remove(purpose);
             if let Purpose::Recv(from) = purpose {
-                self.half(from).stopping = false;
+                self.end(from).stopping = false;
             }
         }
         if self.state == SessionState::Closing {
@@ -216,7 +219,7 @@ impl Session {
             Event::Unselected => self.on_refused(CloseReason::NoBackend, cx),
             Event::Spent => self.on_refused(CloseReason::ConnectFailed, cx),
             Event::Received(from, buffer, last) => {
-                self.half(from).ending = last;
+                self.end(from).ending = last;
                 self.on_received(from, buffer, cx);
             }
             Event::RecvEnded(from, end) => self.on_recv_ended(from, end, cx),
@@ -315,14 +318,15 @@ impl Session {
     /// Bytes delivered from the client, from the backend.
     #[must_use]
     pub fn delivered(&self) -> [u64; 2] {
-        [self.halves[0].delivered, self.halves[1].delivered]
+        [self.flows[0].delivered, self.flows[1].delivered]
     }
 
     /// How to close the session's sockets.
     #[must_use]
     pub fn manner(&self) -> Manner {
-        let waits = |half: &Half| half.is_loaded() || half.starved && !half.ended;
-        let undelivered = self.unsent > 0 || self.halves.iter().any(waits);
+        let waits = |end: &End| end.starved && !end.ended;
+        let loaded = self.flows.iter().any(Flow::is_loaded);
+        let undelivered = self.unsent > 0 || loaded || self.ends.iter().any(waits);
         self.reason
             .map_or(Manner::Reset, |reason| reason.manner(undelivered))
     }
@@ -361,18 +365,27 @@ impl Session {
     /// Whether the backend hangs up by ending its stream or by a reset now: it has sent nothing,
     /// and neither anything that the client did nor a time limit of its own can be the cause.
     fn is_hang_up(&self, now: u64) -> bool {
-        let ended = self.halves[Side::Client as usize].ended;
+        let ended = self.ends[Side::Client as usize].ended;
         let at_once = now.saturating_sub(self.connected_at) < AT_ONCE;
         self.first_byte_at == 0 && !ended && !self.has_asked() && at_once
     }
 
     fn has_asked(&self) -> bool {
-        let client = &self.halves[Side::Client as usize];
+        let client = &self.flows[Side::Client as usize];
         client.delivered > 0 || client.is_loaded()
     }
 
-    fn half(&mut self, from: Side) -> &mut Half {
-        &mut self.halves[from as usize]
+    fn end(&mut self, side: Side) -> &mut End {
+        &mut self.ends[side as usize]
+    }
+
+    fn flow(&mut self, from: Side) -> &mut Flow {
+        &mut self.flows[from as usize]
+    }
+
+    /// Whether nothing moves in a direction any more: its end was relayed, or its sink broke.
+    fn is_over(&self, from: Side) -> bool {
+        self.ends[from.other() as usize].shut
     }
 }
 
@@ -436,7 +449,7 @@ impl Session {
         cx.ops.push_back(match purpose {
             Purpose::Recv(side) => Op::Recv(side),
             Purpose::PollSource(side) => Op::PollSource(side, self.state != SessionState::Open),
-            Purpose::PollSink(to) => Op::PollSink(to, self.half(to.other()).sink_ended),
+            Purpose::PollSink(to) => Op::PollSink(to, self.end(to).ends_polls),
             Purpose::Watch(side) => Op::Watch(side),
             Purpose::Accept
             | Purpose::Wake
@@ -506,7 +519,7 @@ impl Session {
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent: it counts as undelivered.
-            self.half(from).buffers.push(buffer, cx.links);
+            self.flow(from).backlog.push(buffer, cx.links);
         }
         self.finish_when_joined(cx);
     }
@@ -516,9 +529,9 @@ impl Session {
             return;
         }
         // The manner of closing depends on what is undelivered, so only the memory goes here.
-        for half in &self.halves {
-            let mut buffers = half.buffers;
-            while let Some(id) = buffers.pop(cx.links) {
+        for flow in &self.flows {
+            let mut backlog = flow.backlog;
+            while let Some(id) = backlog.pop(cx.links) {
                 cx.ops.push_back(Op::Release(id));
             }
         }
@@ -527,14 +540,14 @@ impl Session {
 
     fn invariants_hold(&self) -> bool {
         Side::BOTH.into_iter().all(|from| {
-            let half = &self.halves[from as usize];
+            let (source, flow) = (&self.ends[from as usize], &self.flows[from as usize]);
             let sending = self.in_flight.has(Purpose::Send(from.other()));
             let receiving = self.in_flight.has(Purpose::Recv(from));
             self.state == SessionState::Closing
-                || (half.mode != Mode::Splice || !sending && !receiving)
-                    && (!half.stopping || receiving)
-                    && (half.in_pipe == 0 || half.mode == Mode::Splice)
-                    && (!half.shut || half.ended && !half.is_loaded())
+                || (flow.mode != Mode::Splice || !sending && !receiving)
+                    && (!source.stopping || receiving)
+                    && (flow.in_pipe == 0 || flow.mode == Mode::Splice)
+                    && (!self.is_over(from) || source.ended && !flow.is_loaded())
         })
     }
 }

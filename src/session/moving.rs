@@ -1,11 +1,11 @@
-//! Moving bytes. Every function takes the direction by its source, `from`, and is written once for
-//! both.
+//! Moving bytes. Every function takes the direction by its source, `from`, or, where it is about
+//! what is sent, by its sink, `to`, and is written once for both.
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, Errno, Pumped, SinkState, SourceState};
 use crate::token::Purpose;
 
-use super::half::Mode;
+use super::flow::Mode;
 use super::{CloseReason, Context, Op, Session, SessionState, Side};
 
 impl Session {
@@ -13,25 +13,24 @@ impl Session {
         self.touch(from, Some(buffer), cx);
         Self::charge(from, buffer.len, cx);
         let peeking = self.state == SessionState::Peeking;
-        let half = self.half(from);
-        if half.shut {
+        if self.is_over(from) {
             cx.ops.push_back(Op::Release(buffer.id));
             return;
         }
-        half.starved = false;
+        self.end(from).starved = false;
+        let flow = self.flow(from);
         // Bytes that join others behind a full sink are no progress for those.
-        if !half.is_loaded() {
-            half.waits = 0;
+        if !flow.is_loaded() {
+            flow.waits = 0;
         }
-        half.on_filled(buffer.len);
+        flow.on_filled(buffer.len);
         if peeking {
             self.on_first_bytes(buffer, cx);
         } else {
-            half.buffers.push(buffer, cx.links);
+            flow.backlog.push(buffer, cx.links);
         }
-        let half = self.half(from);
         // A backend that sends in small steps may wait for each to be acknowledged.
-        if from == Side::Backend && !half.ending {
+        if from == Side::Backend && !self.end(from).ending {
             self.acknowledge(cx);
         }
         self.advance(from, cx);
@@ -45,7 +44,7 @@ impl Session {
     ) {
         match end {
             Ok(()) => {
-                self.half(from).ended = true;
+                self.end(from).ended = true;
                 self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
                 if self.state == SessionState::Peeking {
                     self.peek(true, cx);
@@ -57,7 +56,7 @@ impl Session {
             }
             Err(Errno::CANCELED) => {}
             Err(errno) if is_short(errno) => {
-                self.half(from).starved = true;
+                self.end(from).starved = true;
                 if self.state != SessionState::Open {
                     return self.wait_for_arrivals(from, cx);
                 }
@@ -69,7 +68,7 @@ impl Session {
             Err(errno) if errno.is_transient() => {
                 self.begin_wait(from, cx);
             }
-            Err(_) if self.state == SessionState::Open && self.half(from).is_loaded() => {
+            Err(_) if self.state == SessionState::Open && self.flow(from).is_loaded() => {
                 self.on_source_broken(from, cx.now);
             }
             Err(_) => return self.close(CloseReason::reset_by(from), cx),
@@ -81,7 +80,7 @@ impl Session {
     /// takes it without delay: it may be an early answer, whose sender did not read to the end.
     pub(super) fn on_source_broken(&mut self, from: Side, now: u64) {
         self.broken = Some(CloseReason::reset_by(from));
-        self.half(from).ended = true;
+        self.end(from).ended = true;
         self.active_at = now;
     }
 
@@ -93,12 +92,12 @@ impl Session {
                 if from == Side::Client {
                     self.on_asked(cx);
                 }
-                let half = self.half(from);
-                half.delivered += u64::from(bytes);
+                let flow = self.flow(from);
+                flow.delivered += u64::from(bytes);
                 if bytes > 0 {
-                    half.waits = 0;
+                    flow.waits = 0;
                 }
-                match half.buffers.consume(bytes, cx.links) {
+                match flow.backlog.consume(bytes, cx.links) {
                     Some(id) => cx.ops.push_back(Op::Release(id)),
                     // There was no room for the rest.
                     None => self.wait_for_room(from, cx),
@@ -110,25 +109,26 @@ impl Session {
                 self.wait_for_room(from, cx);
                 self.advance(from, cx);
             }
-            Err(_) => self.on_sink_broken(from, cx),
+            Err(_) => self.on_sink_broken(to, cx),
         }
     }
 
     /// The sink's connection broke. What it had sent before may still wait to be received: an
     /// early answer to a request that it did not read to the end. So that direction goes on
     /// until it ends by itself or stalls.
-    pub(super) fn on_sink_broken(&mut self, from: Side, cx: &mut Context<'_>) {
-        let reason = CloseReason::reset_by(from.other());
-        if self.half(from.other()).shut {
+    pub(super) fn on_sink_broken(&mut self, to: Side, cx: &mut Context<'_>) {
+        let from = to.other();
+        let reason = CloseReason::reset_by(to);
+        if self.end(from).shut {
             return self.close(reason, cx);
         }
         self.broken = Some(reason);
         self.active_at = cx.now;
-        let half = self.half(from);
-        half.ended = true;
-        half.shut = true;
-        half.in_pipe = 0;
-        while let Some(id) = half.buffers.pop(cx.links) {
+        self.end(to).shut = true;
+        self.end(from).ended = true;
+        let flow = self.flow(from);
+        flow.in_pipe = 0;
+        while let Some(id) = flow.backlog.pop(cx.links) {
             cx.ops.push_back(Op::Release(id));
         }
         self.stop_receiving(from, cx);
@@ -147,16 +147,15 @@ impl Session {
                 self.on_asked(cx);
             }
         }
-        self.half(from).on_moved(moved);
+        self.flow(from).on_moved(moved);
     }
 
     pub(super) fn on_pumped(&mut self, from: Side, pumped: Pumped, cx: &mut Context<'_>) {
         let most = cx.granted(from);
         self.on_moved(from, pumped, cx);
-        let half = self.half(from);
-        let streams = half.on_visited(pumped, most);
+        let streams = self.flow(from).on_visited(pumped, most);
         match (pumped.sink, pumped.source) {
-            (SinkState::Broken(_), _) => self.on_sink_broken(from, cx),
+            (SinkState::Broken(_), _) => self.on_sink_broken(from.other(), cx),
             (_, SourceState::Broken(_)) => self.close(CloseReason::reset_by(from), cx),
             (SinkState::Full, _) => self.wait_for_room(from, cx),
             // A receive passes over what splice stops at, and shows a real end.
@@ -172,14 +171,14 @@ impl Session {
     }
 
     pub(super) fn demote(&mut self, from: Side, cx: &mut Context<'_>) {
-        self.half(from).demote();
+        self.flow(from).demote();
         self.advance(from, cx);
     }
 
     /// Does for one direction whatever its state asks for: send, receive, change mode, relay the
     /// end.
     pub(super) fn advance(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.half(from).shut {
+        if self.is_over(from) {
             return;
         }
         self.send_next(from, cx);
@@ -195,11 +194,11 @@ impl Session {
             return;
         }
         let whole = self.broken.is_none();
-        let half = self.half(from);
-        if let Some(buffer) = half.buffers.front(cx.links) {
+        let (source, flow) = (&self.ends[from as usize], &self.flows[from as usize]);
+        if let Some(buffer) = flow.backlog.front(cx.links) {
             // What is held back for an end that never comes would be lost.
-            let last = whole && (half.ended || half.ending) && half.buffers.len() == 1;
-            half.held_back = last;
+            let last = whole && (source.ended || source.ending) && flow.backlog.len() == 1;
+            self.end(to).held_back = last;
             self.in_flight.insert(Purpose::Send(to));
             cx.ops.push_back(Op::Send(to, buffer, last));
         }
@@ -216,18 +215,19 @@ impl Session {
         } else {
             (cx.links.low(), cx.links.high())
         };
-        let half = self.half(from);
-        match half.mode {
+        let source = &mut self.ends[from as usize];
+        let flow = &mut self.flows[from as usize];
+        match flow.mode {
             Mode::Copy if receiving => {
-                if half.buffers.len() >= high {
+                if flow.backlog.len() >= high {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
             Mode::Copy | Mode::Switching if is_awaited() => {}
-            Mode::Copy if !half.ended && half.buffers.len() <= low => {
+            Mode::Copy if !source.ended && flow.backlog.len() <= low => {
                 // Without a buffer the receive ends at once, with an error.
-                half.starved = false;
+                source.starved = false;
                 let peeks = self.state == SessionState::Peeking;
                 if peeks {
                     Self::pass_first_bytes(cx);
@@ -236,12 +236,13 @@ impl Session {
                     self.ask(Purpose::Recv(from), cx);
                 }
             }
-            Mode::Switching if !half.ended && !sending && half.buffers.is_empty() => {
-                half.promote();
+            Mode::Switching if !source.ended && !sending && flow.backlog.is_empty() => {
+                source.starved = false;
+                flow.promote();
                 self.pump(from, cx);
             }
             Mode::Copy | Mode::Switching => {
-                if half.is_loaded() {
+                if flow.is_loaded() {
                     self.watch_soon(cx.now);
                 }
             }
@@ -251,9 +252,9 @@ impl Session {
 
     pub(super) fn stop_receiving(&mut self, from: Side, cx: &mut Context<'_>) {
         let receiving = self.in_flight.has(Purpose::Recv(from));
-        let half = self.half(from);
-        if receiving && !half.stopping {
-            half.stopping = true;
+        let source = self.end(from);
+        if receiving && !source.stopping {
+            source.stopping = true;
             cx.ops.push_back(Op::Cancel(Purpose::Recv(from)));
             self.watch_soon(cx.now);
         }
@@ -264,23 +265,24 @@ impl Session {
     pub(super) fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
         // What a receive that was asked to end still brings comes before the end.
         let open = self.state == SessionState::Open && !self.in_flight.has(Purpose::Recv(from));
-        let half = self.half(from);
-        if !open || !half.ended || half.is_loaded() {
+        if !open || !self.end(from).ended || self.flow(from).is_loaded() {
             return;
         }
-        half.shut = true;
-        let held_back = half.held_back;
+        let to = from.other();
+        let sink = self.end(to);
+        sink.shut = true;
+        let held_back = sink.held_back;
         let broke = self.broken == Some(CloseReason::reset_by(from));
         if broke && held_back {
             // The end came before the break, and a reset would drop what waits for it.
-            cx.ops.push_back(Op::Shutdown(from.other()));
+            cx.ops.push_back(Op::Shutdown(to));
         }
-        if broke || self.half(from.other()).shut {
-            let first = CloseReason::closed_by(from.other());
+        if broke || self.end(from).shut {
+            let first = CloseReason::closed_by(to);
             return self.close(self.broken.unwrap_or(first), cx);
         }
         self.active_at = cx.now;
-        cx.ops.push_back(Op::Shutdown(from.other()));
+        cx.ops.push_back(Op::Shutdown(to));
         self.watch_soon(cx.now);
     }
 }

@@ -48,7 +48,7 @@ impl Session {
     /// Splices on, unless the bytes of the direction are used up and its pipe is empty.
     pub(super) fn pump(&mut self, from: Side, cx: &mut Context<'_>) {
         match cx.rest(from, true) {
-            Some(until) if self.half(from).in_pipe == 0 => self.rest_until(from, until, cx),
+            Some(until) if self.flow(from).in_pipe == 0 => self.rest_until(from, until, cx),
             _ => cx.ops.push_back(Op::Pump(from)),
         }
     }
@@ -62,7 +62,7 @@ impl Session {
 
     /// Visits a stream by its pace, or when it may take bytes again.
     pub(super) fn visit_stream(&mut self, from: Side, cx: &mut Context<'_>) {
-        let pace = self.half(from).pace();
+        let pace = self.flow(from).pace();
         let rest = cx.rest(from, true).map_or(0, |until| until - cx.now);
         if rest > 0 {
             self.watch_rest(from, cx.now);
@@ -80,7 +80,7 @@ impl Session {
 
     /// A direction that rests does not show that its source has broken.
     fn watch_rest(&mut self, from: Side, now: u64) {
-        if matches!(self.watches[from as usize], Watch::None | Watch::Broken) {
+        if matches!(self.end(from).watch, Watch::None | Watch::Broken) {
             self.watch_soon(now);
         }
     }

@@ -8,24 +8,24 @@ use super::{CloseReason, Context, Look, Op, Session, SessionState, Side};
 impl Session {
     /// More of the first bytes.
     pub(super) fn on_first_bytes(&mut self, buffer: Buffer, cx: &mut Context<'_>) {
-        let half = self.half(Side::Client);
-        let whole = half.buffers.front(cx.links);
+        let flow = self.flow(Side::Client);
+        let whole = flow.backlog.front(cx.links);
         let fits = |whole: &Buffer| whole.start + whole.len + buffer.len <= BUFFER_BYTES;
         if let Some(whole) = whole.filter(fits) {
-            half.buffers.grow_front(buffer.len, cx.links);
+            flow.backlog.grow_front(buffer.len, cx.links);
             cx.ops.push_back(Op::Append(whole, buffer));
             cx.ops.push_back(Op::Release(buffer.id));
         } else {
-            half.buffers.push(buffer, cx.links);
+            flow.backlog.push(buffer, cx.links);
         }
-        let full = self.half(Side::Client).buffers.len() > 1;
+        let full = self.flow(Side::Client).backlog.len() > 1;
         self.peek(full, cx);
     }
 
     /// Has the first bytes looked at; `last`: there will be no more of them.
     pub(super) fn peek(&mut self, last: bool, cx: &mut Context<'_>) {
         self.looks += 1;
-        let whole = self.half(Side::Client).buffers.front(cx.links);
+        let whole = self.flow(Side::Client).backlog.front(cx.links);
         let full = whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
         let last = last || full || self.looks >= LOOKS_MAX;
         cx.ops.push_back(Op::Peek(whole, last));
@@ -35,7 +35,7 @@ impl Session {
     /// stay; `last`: there will be no more of them.
     pub(super) fn peek_ahead(&mut self, last: bool, cx: &mut Context<'_>) {
         self.looks += 1;
-        let whole = self.half(Side::Client).buffers.front(cx.links);
+        let whole = self.flow(Side::Client).backlog.front(cx.links);
         let last = last || self.looks >= LOOKS_MAX;
         cx.ops.push_back(Op::PeekAhead(whole, last));
     }
@@ -56,10 +56,10 @@ impl Session {
     /// The time for the first bytes is over. A client that sends none may wait for the server to
     /// speak first; one that stopped in the middle would hold a backend until the idle timeout.
     pub(super) fn on_first_bytes_late(&mut self, cx: &mut Context<'_>) {
-        let half_sent = self.half(Side::Client).is_loaded() || self.half_sent_ahead;
+        let half_sent = self.flow(Side::Client).is_loaded() || self.half_sent_ahead;
         if half_sent && cx.limits.ends_half_sent {
             self.close(CloseReason::FirstBytesTimeout, cx);
-        } else if self.half(Side::Client).starved {
+        } else if self.end(Side::Client).starved {
             self.peek_ahead(true, cx);
         } else {
             self.peek(true, cx);

@@ -9,18 +9,18 @@ use super::{CloseReason, Context, Op, Session, Side};
 
 impl Session {
     pub(super) fn has_pipe(&self) -> bool {
-        self.halves.iter().any(|half| half.in_pipe > 0)
+        self.flows[0].in_pipe | self.flows[1].in_pipe > 0
     }
 
     /// Gives up what has stalled since the last look, and looks again after a while.
     pub(super) fn look_after_pipes(&mut self, cx: &mut Context<'_>) {
         for from in Side::BOTH {
-            let half = self.half(from);
-            if half.in_pipe == 0 {
-                half.pushed = u8::MAX;
+            let flow = self.flow(from);
+            if flow.in_pipe == 0 {
+                flow.pushed = u8::MAX;
                 continue;
             }
-            if std::mem::take(&mut half.pushed) < WORTH_A_PIPE {
+            if std::mem::take(&mut flow.pushed) < WORTH_A_PIPE {
                 cx.ops.push_back(Op::Unpipe(from));
             }
             self.watch_at = cx.now + STALL;
@@ -28,17 +28,17 @@ impl Session {
     }
 
     pub(super) fn on_unpiped(&mut self, from: Side, buffer: Option<Buffer>, cx: &mut Context<'_>) {
-        let half = self.half(from);
+        let flow = self.flow(from);
         let Some(buffer) = buffer else {
             // It keeps the pipe, unless its bytes are in two places now.
-            if !half.buffers.is_empty() {
+            if !flow.backlog.is_empty() {
                 self.close(CloseReason::NoResources, cx);
             }
             return;
         };
-        half.in_pipe -= buffer.len;
-        half.buffers.push(buffer, cx.links);
-        if half.in_pipe > 0 {
+        flow.in_pipe -= buffer.len;
+        flow.backlog.push(buffer, cx.links);
+        if flow.in_pipe > 0 {
             // Nothing may come between.
             cx.ops.push_front(Op::Unpipe(from));
         } else {

@@ -15,7 +15,7 @@ use crate::kernel::{Pumped, SinkState, SourceState};
 use crate::time::{MS, US};
 use crate::token::Purpose;
 
-use super::half::Mode;
+use super::flow::Mode;
 use super::{Arrival, CloseReason, Context, Op, Session, SessionState, Side};
 
 impl Session {
@@ -36,7 +36,7 @@ impl Session {
 
     /// There is no buffer, or the kernel has no memory: no poll reports when that changes.
     pub(super) fn wait_for_memory(&mut self, from: Side, cx: &mut Context<'_>) {
-        let pause = pause_after(self.half(from).waits);
+        let pause = pause_after(self.flow(from).waits);
         if self.begin_wait(from, cx) && !self.in_flight.is_visited(from) {
             self.visit(Purpose::Starvation(from), pause, cx);
         }
@@ -72,10 +72,11 @@ impl Session {
 
     /// Whether a direction that found no buffer may pass on what its sink takes.
     pub(super) fn may_pass_on(&self, from: Side) -> bool {
-        let half = &self.halves[from as usize];
-        let copies = self.state == SessionState::Open && half.mode == Mode::Copy;
+        let flow = &self.flows[from as usize];
+        let copies = self.state == SessionState::Open && flow.mode == Mode::Copy;
         let receives = self.in_flight.has(Purpose::Recv(from));
-        copies && !receives && !half.shut && !half.ended && !half.is_loaded()
+        let ended = self.ends[from as usize].ended || self.is_over(from);
+        copies && !receives && !ended && !flow.is_loaded()
     }
 
     pub(super) fn on_passed_on(&mut self, from: Side, moved: Pumped, cx: &mut Context<'_>) {
@@ -84,12 +85,12 @@ impl Session {
             self.acknowledge(cx);
         }
         match (moved.sink, moved.source) {
-            (SinkState::Broken(_), _) => self.on_sink_broken(from, cx),
+            (SinkState::Broken(_), _) => self.on_sink_broken(from.other(), cx),
             (_, SourceState::Broken(errno)) => self.on_recv_ended(from, Err(errno), cx),
             (SinkState::Full, _) => self.wait_for_room(from, cx),
             (SinkState::Ready, SourceState::Stopped) => self.on_recv_ended(from, Ok(()), cx),
             (SinkState::Ready, SourceState::Empty) => {
-                self.half(from).starved = false;
+                self.end(from).starved = false;
                 self.wait_for_bytes(from, cx);
             }
             // By now there may be a buffer for more.
@@ -100,9 +101,9 @@ impl Session {
     /// Takes note of another wait. `true`: the kernel is asked; `false`: a pause stands before
     /// that, as it does every second time while nothing moves.
     pub(super) fn begin_wait(&mut self, from: Side, cx: &mut Context<'_>) -> bool {
-        let half = self.half(from);
-        let waits = half.waits;
-        half.waits = if waits < WAITS_MAX {
+        let flow = self.flow(from);
+        let waits = flow.waits;
+        flow.waits = if waits < WAITS_MAX {
             waits + 1
         } else {
             waits - 1
@@ -122,13 +123,13 @@ impl Session {
         if !room {
             cx.ops.push_back(Op::InVain);
         }
-        let half = self.half(to.other());
+        let sink = self.end(to);
         match (more, room) {
             // The direction continues when the poll has ended.
             (true, true) => cx.ops.push_back(Op::Cancel(Purpose::PollSink(to))),
             (true, false) => {}
-            (false, false) if !half.sink_ended => {
-                half.sink_ended = true;
+            (false, false) if !sink.ends_polls => {
+                sink.ends_polls = true;
                 self.ask(Purpose::PollSink(to), cx);
             }
             (false, _) => self.go_on(to.other(), cx),
@@ -137,12 +138,11 @@ impl Session {
 
     /// Moves what can be moved, after a wait.
     pub(super) fn go_on(&mut self, from: Side, cx: &mut Context<'_>) {
-        let half = self.half(from);
-        if half.shut {
+        if self.is_over(from) {
             // The sink broke during the wait.
-        } else if half.mode == Mode::Splice {
+        } else if self.flow(from).mode == Mode::Splice {
             self.pump(from, cx);
-        } else if half.starved && self.may_pass_on(from) {
+        } else if self.end(from).starved && self.may_pass_on(from) {
             self.pass_on(from, cx);
         } else {
             self.advance(from, cx);
@@ -158,8 +158,8 @@ impl Session {
 
     /// Whether bytes wait until there is room, or until it is time to look again.
     pub(super) fn waits_for_room(&self, from: Side) -> bool {
-        let half = &self.halves[from as usize];
-        let pauses = half.waits > 1 && half.is_loaded();
+        let flow = &self.flows[from as usize];
+        let pauses = flow.waits > 1 && flow.is_loaded();
         self.in_flight.has(Purpose::PollSink(from.other()))
             || pauses && self.in_flight.has(Purpose::Starvation(from))
     }

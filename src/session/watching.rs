@@ -5,11 +5,12 @@ use crate::kernel::UNBOUNDED;
 use crate::time::{MS, NEVER};
 use crate::token::{Purpose, Side};
 
-use super::{CloseReason, Context, Op, PeerState, Session, SessionState};
+use super::{CloseReason, Context, End, Op, PeerState, Session, SessionState};
 
 /// The watch of a side that is not read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Watch {
+    #[default]
     None,
     /// In flight.
     Set,
@@ -24,8 +25,8 @@ impl Session {
     /// A side that is not read from does not show its reset. To watch it costs an operation, so the
     /// watch begins only when that lasts: most half-closed sessions end sooner.
     pub(super) fn watch_soon(&mut self, now: u64) {
-        let is_open = |watch| self.watches.contains(&watch);
-        let wants = is_open(Watch::None) || is_open(Watch::Broken) || self.has_pipe();
+        let is_open = |end: &End| matches!(end.watch, Watch::None | Watch::Broken);
+        let wants = self.ends.iter().any(is_open) || self.has_pipe();
         if self.watch_at == NEVER && wants {
             self.watch_at = now + WATCH_AFTER;
         }
@@ -36,10 +37,10 @@ impl Session {
         for side in Side::BOTH {
             let there = side == Side::Client || self.state == SessionState::Open;
             let unread = !self.is_read(side) || self.is_resting(side, cx);
-            match self.watches[side as usize] {
+            match self.end(side).watch {
                 // Between two rests a side is read, for moments.
                 Watch::None if there && (unread || cx.granted(side) < UNBOUNDED) => {
-                    self.watches[side as usize] = Watch::Set;
+                    self.end(side).watch = Watch::Set;
                     self.ask(Purpose::Watch(side), cx);
                 }
                 Watch::Broken if unread => self.on_broken_unread(side, cx),
@@ -62,9 +63,9 @@ impl Session {
     ) {
         // After the end of what goes to the peer, a peer that only ended its own stream shows it
         // too.
-        let gone = peer == PeerState::HungUp && !self.half(side.other()).shut;
+        let gone = peer == PeerState::HungUp && !self.end(side).shut;
         let broke = peer == PeerState::Broken;
-        self.watches[side as usize] = match () {
+        self.end(side).watch = match () {
             () if gone => Watch::Gone,
             () if broke => Watch::Broken,
             () if more => Watch::Set,
@@ -75,7 +76,7 @@ impl Session {
             // that does.
             SessionState::Queued => gone,
             // A backend is near: what the client has sent is still for it.
-            SessionState::Connecting => gone && !self.half(side).is_loaded(),
+            SessionState::Connecting => gone && !self.flow(side).is_loaded(),
             SessionState::Peeking | SessionState::Open | SessionState::Closing => false,
         };
         if waits_for_nothing {
@@ -105,7 +106,7 @@ impl Session {
             // The client may wait for what came before: it goes on, unless the limit stalls it.
             self.broken = Some(CloseReason::reset_by(side));
             self.active_at = cx.now;
-        } else if self.half(side).is_loaded() && self.state == SessionState::Open {
+        } else if self.flow(side).is_loaded() && self.state == SessionState::Open {
             self.on_source_broken(side, cx.now);
         } else {
             self.close(CloseReason::reset_by(side), cx);

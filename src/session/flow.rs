@@ -1,41 +1,28 @@
-//! One direction of bytes: what came from one side and goes to the other.
+//! One direction of bytes: what came from one end and goes to the other.
 
 use crate::kernel::{BUFFER_BYTES, Pumped};
 use crate::time::US;
 
 use super::buffer_queue::BufferQueue;
 
-/// The state of one direction. What is in flight for it stands in the session's `InFlight`.
+/// The state of one direction. What is true of the sockets at its two ends stands in their
+/// [`End`](super::End)s.
 #[derive(Debug)]
-pub(super) struct Half {
+pub(super) struct Flow {
     /// Bytes that the sink's socket took.
     pub(super) delivered: u64,
-    /// Received and not yet sent.
-    pub(super) buffers: BufferQueue,
+    /// In buffers and not yet sent.
+    pub(super) backlog: BufferQueue,
     /// Spliced in and not yet out.
     pub(super) in_pipe: u32,
     /// How bytes move now.
     pub(super) mode: Mode,
-    /// The receive in flight was asked to end; cleared when it has.
-    pub(super) stopping: bool,
-    /// Nothing more comes from the source: its stream has ended, or the sink broke.
-    pub(super) ended: bool,
-    /// Its end is the next event.
-    pub(super) ending: bool,
-    /// The last send left its bytes to wait for that end.
-    pub(super) held_back: bool,
-    /// The end was relayed, or the sink broke: nothing moves any more.
-    pub(super) shut: bool,
     /// Copying: full buffers in a row. Splicing: small visits in a row.
     streak: u8,
     /// Full buffers in a row that make a stream.
     promote_after: u8,
     /// Waits since anything moved.
     pub(super) waits: u8,
-    /// The sink's peer has ended its own direction: a poll that ends by itself ends at once.
-    pub(super) sink_ended: bool,
-    /// The last receive found no buffer: bytes may wait for one.
-    pub(super) starved: bool,
     /// So many times 4 KiB were pushed since the pipe was last looked at, 255 at most.
     pub(super) pushed: u8,
     /// Microseconds to the next visit.
@@ -44,7 +31,7 @@ pub(super) struct Half {
     unpaid: u32,
 }
 
-/// How a [`Half`] moves its bytes.
+/// How a [`Flow`] moves its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// Received into buffers and sent from them.
@@ -55,23 +42,16 @@ pub(super) enum Mode {
     Splice,
 }
 
-impl Half {
+impl Flow {
     pub(super) fn new() -> Self {
         Self {
             delivered: 0,
-            buffers: BufferQueue::default(),
+            backlog: BufferQueue::default(),
             in_pipe: 0,
             mode: Mode::Copy,
-            stopping: false,
-            ended: false,
-            ending: false,
-            held_back: false,
-            shut: false,
             streak: 0,
             promote_after: PROMOTE_AFTER,
             waits: 0,
-            sink_ended: false,
-            starved: false,
             pushed: u8::MAX,
             pace_us: PACE_US_START,
             unpaid: 0,
@@ -80,7 +60,7 @@ impl Half {
 
     /// Bytes are held for the sink.
     pub(super) fn is_loaded(&self) -> bool {
-        !self.buffers.is_empty() || self.in_pipe > 0
+        !self.backlog.is_empty() || self.in_pipe > 0
     }
 
     /// Takes note of a received buffer; a row of full ones makes a stream.
@@ -108,7 +88,6 @@ impl Half {
     /// Receiving has stopped and everything is sent: splice from now on.
     pub(super) fn promote(&mut self) {
         self.mode = Mode::Splice;
-        self.starved = false;
         self.streak = 0;
         self.pace_us = PACE_US_START;
         self.pushed = u8::MAX;

@@ -1,0 +1,25 @@
+//! One end of a session: what belongs to a socket, whichever way bytes go.
+
+use super::watching::Watch;
+
+/// The state of one end. What is in flight on its socket stands in the session's `InFlight`, and
+/// what waits to be sent to it in the [`Flow`](super::Flow) that leads to it.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// The receive in flight was asked to end; cleared when it has.
+    pub(super) stopping: bool,
+    /// The last receive found no buffer: bytes may wait for one.
+    pub(super) starved: bool,
+    /// The end of its stream is the next event.
+    pub(super) ending: bool,
+    /// Nothing more comes from it: its stream has ended, or the other end takes no more.
+    pub(super) ended: bool,
+    /// The last send left its bytes to wait for the end that follows.
+    pub(super) held_back: bool,
+    /// Nothing more goes to it: the end of the stream was relayed, or it broke.
+    pub(super) shut: bool,
+    /// Its peer has ended its stream: a poll for room that ends by itself ends at once.
+    pub(super) ends_polls: bool,
+    /// Its watch, while it is not read from.
+    pub(super) watch: Watch,
+}
