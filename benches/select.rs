@@ -42,7 +42,7 @@ fn measure(bencher: Bencher<'_, '_>, strategy: &str, backends: u16, tried: &[u16
         Seat {
             worker: 0,
             of: 1,
-            listener: 0,
+            pool: 0,
             seed: 0,
         },
     );

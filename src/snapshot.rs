@@ -337,6 +337,17 @@ impl LiveListener {
     }
 }
 
+impl LiveListener {
+    /// The same with its pool as it is by now.
+    #[must_use]
+    pub fn with_plan(&self, plan: Arc<Plan>) -> Self {
+        Self {
+            plan,
+            ..self.clone()
+        }
+    }
+}
+
 fn pit(before: Option<&Snapshot>, config: &Config) -> Pit {
     let slots = before.map(|before| Arc::clone(&before.pit.slots));
     Pit {

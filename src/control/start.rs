@@ -168,7 +168,7 @@ fn spawn_workers(
             seat: Seat {
                 worker,
                 of: count,
-                listener: 0,
+                pool: 0,
                 seed: workers.seed,
             },
             snapshot: Arc::clone(&workers.snapshot),

@@ -99,41 +99,41 @@ pub enum Choice {
     Unavailable,
 }
 
-/// Who selects: a worker, for one of its listeners. Each starts its round at another place.
+/// Who selects: a worker, for one of its pools. Each starts its round at another place.
 #[derive(Clone, Copy, Debug)]
 pub struct Seat {
     /// 0 to `of` - 1.
     pub worker: u32,
     /// The number of workers.
     pub of: u32,
-    /// The listener's number. Listeners of one pool that all began with the same backend would
-    /// flood it.
-    pub listener: u64,
+    /// The pool's number among those of the worker. Pools of the same backends that all began with
+    /// the same one would flood it.
+    pub pool: u64,
     /// The seed of the random numbers. It differs between processes, because replicas that draw
     /// the same sequence would send their clients to the same backends at the same time.
     pub seed: u64,
 }
 
 impl Seat {
-    /// This worker's seat for one of its listeners.
+    /// This worker's seat for one of its pools.
     #[must_use]
-    pub fn at(self, listener: u64) -> Self {
-        Self { listener, ..self }
+    pub fn at(self, pool: u64) -> Self {
+        Self { pool, ..self }
     }
 
-    /// Each worker, listener and pool has a sequence of its own.
+    /// Each worker and pool has a sequence of its own.
     fn seed_for(self, pool: &Pool) -> u64 {
         let own = self.seed.wrapping_add(u64::from(self.worker));
-        hashing::seeded(pool.name.as_bytes(), own ^ hashing::mix(self.listener))
+        hashing::seeded(pool.name.as_bytes(), own ^ hashing::mix(self.pool))
     }
 
     /// The place where it begins in a round of so many turns. Workers divide the round evenly.
-    /// Listeners go on by the golden ratio: however many there are, their places lie evenly.
+    /// Pools go on by the golden ratio: however many there are, their places lie evenly.
     fn place(self, turns: u64) -> u64 {
         let worker = turns * u64::from(self.worker) / u64::from(self.of.max(1));
-        let part = self.listener.wrapping_mul(GOLDEN_RATIO);
-        let listener = (u128::from(turns) * u128::from(part)) >> 64;
-        let place = worker + u64::try_from(listener).unwrap_or(0);
+        let part = self.pool.wrapping_mul(GOLDEN_RATIO);
+        let pool = (u128::from(turns) * u128::from(part)) >> 64;
+        let place = worker + u64::try_from(pool).unwrap_or(0);
         place % turns.max(1)
     }
 }
@@ -208,6 +208,12 @@ impl Selector {
             remembered: false,
             plan,
         }
+    }
+
+    /// The plan that it selects by.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
     }
 
     /// Switches to another plan. The random sequence goes on, and so does the round among backends

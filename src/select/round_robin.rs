@@ -78,7 +78,7 @@ impl Round {
         }
     }
 
-    /// Moves to the seat's starting place: workers and listeners that all began with the first
+    /// Moves to the seat's starting place: workers and pools that all began with the first
     /// backend would flood it.
     pub(super) fn sit(&mut self, seat: Seat) {
         let weights: i64 = self.turns.iter().map(|turn| turn.weight).sum();

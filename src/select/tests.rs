@@ -21,7 +21,7 @@ mod tiers;
 const ALONE: Seat = Seat {
     worker: 0,
     of: 1,
-    listener: 0,
+    pool: 0,
     seed: 0,
 };
 
@@ -165,7 +165,7 @@ fn selector_of(pool: &Arc<Pool>, worker: u32, of: u32) -> Selector {
     let seat = Seat {
         worker,
         of,
-        listener: 0,
+        pool: 0,
         seed: 0,
     };
     selector(pool, seat)

@@ -380,7 +380,7 @@ fn selectors(plan: &Arc<Plan>, workers: u32, seed: u64) -> Vec<Selector> {
     let seats = (0..of).map(|worker| Seat {
         worker,
         of,
-        listener: 0,
+        pool: 0,
         seed,
     });
     seats

@@ -45,7 +45,7 @@ impl Homes {
                 Seat {
                     worker: 0,
                     of: 1,
-                    listener: 0,
+                    pool: 0,
                     seed: 0,
                 },
             ),

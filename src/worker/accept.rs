@@ -12,7 +12,6 @@ use crate::address::Address;
 use crate::fault::Fault;
 use crate::guard::{AccessFilter, Action, ClientPass};
 use crate::kernel::{Completion, Done, Errno, Kernel, Manner, Socket};
-use crate::select::{Seat, Selector};
 use crate::session::CloseReason;
 use crate::snapshot::LiveListener;
 use crate::time::{MS, NEVER, SECOND};
@@ -25,7 +24,8 @@ use super::{Stop, Worker, slot};
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) listener: Arc<LiveListener>,
-    pub(super) selector: Selector,
+    /// The key of its pool.
+    pub(super) pool: usize,
     /// Which clients may connect; `None`: all.
     pub(super) access: Option<Arc<AccessFilter>>,
     /// The listening socket; `None` after it was closed for good.
@@ -67,13 +67,13 @@ pub(super) struct Admitted {
 impl Port {
     pub(super) fn new(
         (listener, access): (Arc<LiveListener>, Option<Arc<AccessFilter>>),
-        selector: Selector,
+        pool: usize,
         socket: Socket,
     ) -> Self {
         Self {
             access,
             listener,
-            selector,
+            pool,
             socket: Some(socket),
             backlog: Backlog::default(),
             accepting: false,
@@ -99,12 +99,10 @@ impl Port {
     pub(super) fn follow(
         &mut self,
         (listener, access): (Arc<LiveListener>, Option<Arc<AccessFilter>>),
-        seat: Seat,
+        pool: usize,
     ) {
         self.access = access;
-        if !Arc::ptr_eq(&self.listener.plan, &listener.plan) {
-            self.selector.follow(Arc::clone(&listener.plan), seat);
-        }
+        self.pool = pool;
         self.listener = listener;
     }
 
@@ -139,13 +137,18 @@ impl Port {
         put_off.is_none()
     }
 
+    /// Whether the listener was removed.
+    pub(super) fn is_removed(&self) -> bool {
+        self.leaves_at.is_some()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.socket.is_none() && self.parked.is_empty() && self.arriving == 0
     }
 
     /// Whether nothing refers to the port any more.
     pub(super) fn is_left(&self) -> bool {
-        self.leaves_at.is_some() && self.is_closed() && self.sessions == 0 && !self.accepting
+        self.is_removed() && self.is_closed() && self.sessions == 0 && !self.accepting
     }
 }
 
@@ -209,10 +212,14 @@ impl<K: Kernel> Worker<K> {
             }
         }
         let stats = &self.stats;
+        let before = self.ports.len();
         self.ports.retain(|_, port| {
             port.publish_traffic(stats);
             !port.is_left()
         });
+        if self.ports.len() < before {
+            self.forget_pools();
+        }
     }
 
     fn update_port(&mut self, number: usize) {

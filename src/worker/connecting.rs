@@ -162,6 +162,7 @@ impl<K: Kernel> Worker<K> {
     fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
         let slot = &mut self.slots[key];
         let port = &mut self.ports[slot.port];
+        let selector = self.pools.selector_mut(port.pool);
         let mut lacking = None;
         let mut races = 0;
         while races < RACES_MAX {
@@ -170,10 +171,10 @@ impl<K: Kernel> Worker<K> {
                 keys: slot.keys,
                 tried: slot.tried(),
             };
-            let choice = port.selector.select(&request);
+            let choice = selector.select(&request);
             let Choice::Backend(index) = choice else {
                 let noted = (self.now, choice);
-                self.decisions.on_selected(slot, &port.selector, noted);
+                self.decisions.on_selected(slot, selector, noted);
                 return Err(match choice {
                     Choice::Unavailable => Event::Unselected,
                     Choice::Full | Choice::Backend(_) => Event::Full,
@@ -205,7 +206,7 @@ impl<K: Kernel> Worker<K> {
             slot.paused = false;
             let backend = Arc::clone(backend);
             let noted = (self.now, choice);
-            self.decisions.on_selected(slot, &port.selector, noted);
+            self.decisions.on_selected(slot, selector, noted);
             if backend.try_acquire(self.now) {
                 slot.target_index = index;
                 slot.on_trial = backend.tally.is_ejected();
@@ -281,8 +282,7 @@ impl<K: Kernel> Worker<K> {
     /// Gives the place at a backend back, and calls the next client that waits for one.
     fn release(&self, key: usize, backend: &Backend, ended: Ended) {
         backend.release(ended);
-        let slot = &self.slots[key];
-        self.call_next(slot.port, slot.listener.plan.pool());
+        self.call_next(self.slots[key].listener.plan.pool());
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::guard::AccessFilter;
 use crate::kernel::Kernel;
-use crate::select::Selector;
 use crate::snapshot::{LiveListener, Snapshot};
 
 use super::Worker;
@@ -12,7 +11,7 @@ use super::accept::Port;
 
 impl<K: Kernel> Worker<K> {
     /// Routes by another snapshot. Sessions keep what they began with; those of a listener that
-    /// is gone go on, and connect by the last snapshot that had it.
+    /// is gone go on, and connect by its settings in the last snapshot that had it.
     pub(super) fn publish(&mut self, snapshot: Arc<Snapshot>) {
         let mut before = std::mem::take(&mut self.listening);
         let mut new = Vec::new();
@@ -24,9 +23,9 @@ impl<K: Kernel> Worker<K> {
                 if !Arc::ptr_eq(&old, &queue(listener)) {
                     left.push(old);
                 }
-                let seat = self.seat.at(listener.id);
+                let pool = self.pools.follow(&listener.plan, self.seat);
                 let access = snapshot.access.get(&listener.id).cloned();
-                self.ports[key].follow((Arc::clone(listener), access), seat);
+                self.ports[key].follow((Arc::clone(listener), access), pool);
                 self.listening.insert(listener.id, key);
             } else if listener.id >= self.snapshot.listeners_made {
                 new.push(listener);
@@ -43,6 +42,8 @@ impl<K: Kernel> Worker<K> {
             let access = snapshot.access.get(&listener.id).cloned();
             self.listen(listener, access);
         }
+        self.follow_pools_of_removed(&snapshot);
+        self.forget_pools();
         self.stats.progress.adopt(snapshot.version, now);
         self.spare_returned(&snapshot);
         self.lanes.follow(&snapshot);
@@ -57,9 +58,8 @@ impl<K: Kernel> Worker<K> {
         let Some(socket) = self.kernel.adopt(listener.id) else {
             return self.stats.listeners_lost.increment();
         };
-        let seat = self.seat.at(listener.id);
-        let selector = Selector::new(Arc::clone(&listener.plan), seat);
-        let port = Port::new((Arc::clone(listener), access), selector, socket);
+        let pool = self.pools.follow(&listener.plan, self.seat);
+        let port = Port::new((Arc::clone(listener), access), pool, socket);
         let key = self.ports.insert(port);
         self.listening.insert(listener.id, key);
     }

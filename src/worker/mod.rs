@@ -24,6 +24,7 @@ mod log_feed;
 mod log_lines;
 mod metrics;
 mod numbers;
+mod pools;
 mod preview;
 mod queue;
 mod refuse;
@@ -46,7 +47,7 @@ use slab::Slab;
 
 use crate::guard::Sample;
 use crate::kernel::{Completion, Errno, Kernel, Socket};
-use crate::select::{Seat, Selector};
+use crate::select::Seat;
 use crate::session::{CloseReason, Event, Links, Ops};
 use crate::snapshot::Snapshot;
 use crate::time::{MS, NEVER, between, nanos};
@@ -69,6 +70,7 @@ pub use log_feed::{LogFeed, LogRule};
 use log_lines::LogLines;
 pub use metrics::{Histograms, Number, Progress, Stats};
 pub use numbers::{NUMBERS, Numbers};
+use pools::Pools;
 pub use preview::{Preview, PreviewQuestion};
 pub use queue::Inbox;
 pub use regret::IdleCuts;
@@ -119,6 +121,7 @@ pub struct Worker<K> {
     ports: Slab<Port>,
     /// The ports of the snapshot's listeners, by the listeners' ids.
     listening: BTreeMap<u64, usize>,
+    pools: Pools,
     /// The end of this turn updates the ports.
     ports_changed: bool,
     /// The ports are updated at this time at the latest.
@@ -195,11 +198,11 @@ impl<K: Kernel> Worker<K> {
         let listeners = setup.snapshot.listeners.iter().zip(setup.sockets);
         let mut ports = Slab::new();
         let mut listening = BTreeMap::new();
+        let mut pools = Pools::default();
         for (listener, socket) in listeners {
-            let seat = setup.seat.at(listener.id);
-            let selector = Selector::new(Arc::clone(&listener.plan), seat);
+            let pool = pools.follow(&listener.plan, setup.seat);
             let access = setup.snapshot.access.get(&listener.id).cloned();
-            let port = Port::new((Arc::clone(listener), access), selector, socket);
+            let port = Port::new((Arc::clone(listener), access), pool, socket);
             listening.insert(listener.id, ports.insert(port));
         }
         setup.stats.progress.adopt(setup.snapshot.version, now);
@@ -211,6 +214,7 @@ impl<K: Kernel> Worker<K> {
             now,
             ports,
             listening,
+            pools,
             kernel,
             ports_changed: true,
             ports_due: now,

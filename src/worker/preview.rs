@@ -53,7 +53,7 @@ impl<K: Kernel> Worker<K> {
                 worker: self.id,
                 listener: Arc::clone(&port.listener),
                 keys,
-                considered: port.selector.preview(&request),
+                considered: self.pools.selector(port.pool).preview(&request),
             }
         });
         previews.collect()

@@ -65,13 +65,12 @@ impl<K: Kernel> Worker<K> {
     /// was called keeps its position.
     pub(super) fn wait_for_place(&mut self, key: usize) -> Event {
         let slot = &mut self.slots[key];
-        let port = slot.port;
         let pool = Arc::clone(slot.listener.plan.pool());
         let look_at = next_look(&pool, self.now);
         self.look_at = self.look_at.min(look_at);
         if let Some(entry) = &slot.queue_entry {
             if pool.queue.step_back(entry.number) {
-                self.call_next(port, &pool);
+                self.call_next(&pool);
             }
             return Event::Requeued;
         }
@@ -85,7 +84,7 @@ impl<K: Kernel> Worker<K> {
         let Some((number, until)) = pool.queue.join(ticket, self.now) else {
             return Event::Full;
         };
-        self.call_next(port, &pool);
+        self.call_next(&pool);
         self.slots[key].queue_entry = Some(QueueEntry { pool, number });
         Event::Queued(until)
     }
@@ -101,21 +100,18 @@ impl<K: Kernel> Worker<K> {
         self.stats.latencies.queue.record(waited);
         self.histograms.queue.saturating_record(waited / US);
         if entry.pool.queue.leave(entry.number) {
-            self.call_next(self.slots[key].port, &entry.pool);
+            self.call_next(&entry.pool);
         }
     }
 
     /// Calls the first client that waits for a place in this pool, if there is one. The session's
-    /// own pool may be outdated, so the port's present one counts the free places if it has the
-    /// same queue.
-    pub(super) fn call_next(&self, port: usize, pool: &Pool) {
+    /// own pool may be outdated, so the present one counts the free places if a port leads there.
+    pub(super) fn call_next(&self, pool: &Pool) {
         if pool.queue.is_empty() {
             return;
         }
-        let present = self.ports[port].listener.plan.pool();
-        let same = Arc::ptr_eq(&present.queue, &pool.queue);
-        let places = if same { present } else { pool }.places(self.now);
-        self.call_from(&pool.queue, places);
+        let present = self.pools.present(pool).map_or(pool, |present| present);
+        self.call_from(&pool.queue, present.places(self.now));
     }
 
     /// Calls the first client; `false`: the queue is empty, or no place is free.
@@ -175,10 +171,9 @@ impl<K: Kernel> Worker<K> {
     /// Looks for places that came free by time, while a client waits.
     pub(super) fn look_for_places(&mut self) {
         let mut look_at = NEVER;
-        for (number, port) in &self.ports {
-            let pool = port.listener.plan.pool();
+        for pool in self.pools.all() {
             if !pool.queue.is_empty() {
-                self.call_next(number, pool);
+                self.call_from(&pool.queue, pool.places(self.now));
                 look_at = look_at.min(next_look(pool, self.now));
             }
         }

@@ -442,7 +442,7 @@ impl<K: Kernel> Worker<K> {
                     self.kernel.wake(Sleeper::Control);
                 }
                 slot.listener.plan.on_left(backend, &slot.keys, self.now);
-                self.call_next(slot.port, slot.listener.plan.pool());
+                self.call_next(slot.listener.plan.pool());
             }
         }
         if let Some(held) = slot.held {

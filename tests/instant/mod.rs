@@ -47,7 +47,7 @@ impl Balancer {
             seat: Seat {
                 worker: 0,
                 of: 1,
-                listener: 0,
+                pool: 0,
                 seed: 0,
             },
             snapshot: snapshot(),

@@ -115,7 +115,7 @@ fn setup(
         seat: Seat {
             worker: 0,
             of: 1,
-            listener: 0,
+            pool: 0,
             seed: 0,
         },
         sockets: vec![socket(0)],

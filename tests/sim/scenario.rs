@@ -61,7 +61,7 @@ impl Scenario {
             seat: Seat {
                 worker: 0,
                 of: 1,
-                listener: 0,
+                pool: 0,
                 seed: 0,
             },
             sockets: first

@@ -125,7 +125,7 @@ fn without_worker(plan: &Arc<Plan>, question: &PreviewQuestion) -> (Keys, Consid
     let seat = Seat {
         worker: 0,
         of: 1,
-        listener: 0,
+        pool: 0,
         seed: 0,
     };
     let request = Request {

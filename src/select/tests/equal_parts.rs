@@ -50,7 +50,7 @@ fn held(strategy: &Strategy, case: Case, seed: u64) -> Vec<u32> {
     let seat = |worker| Seat {
         worker,
         of: case.workers,
-        listener: 0,
+        pool: 0,
         seed,
     };
     let workers = 0..case.workers;

@@ -32,36 +32,33 @@ fn workers_begin_their_rounds_at_other_places() {
     }
 }
 
-/// One held connection each, or as many as the listeners have clients at the start.
+/// One connection each, as at the start.
 #[test]
-fn listeners_of_one_pool_begin_at_other_places() {
+fn pools_of_the_same_backends_begin_at_other_places() {
     for (name, strategy) in all_by(&[SelectsBy::Turn, SelectsBy::Load, SelectsBy::Chance]) {
-        for (listeners, backends, workers) in
+        for (pools, backends, workers) in
             [(12, 3, 1), (12, 3, 2), (100, 10, 1), (50, 7, 4), (3, 3, 1)]
         {
             let weights = vec![1; backends];
-            let pool = Arc::new(Pool::new(&config(
-                strategy.clone(),
-                &self::backends(&weights),
-            )));
+            let config = config(strategy.clone(), &self::backends(&weights));
             let mut held = vec![0; backends];
-            for listener in 0..listeners {
+            for pool in 0..pools {
                 let seat = Seat {
-                    worker: u32::try_from(listener % workers).unwrap(),
+                    worker: u32::try_from(pool % workers).unwrap(),
                     of: u32::try_from(workers).unwrap(),
-                    listener,
+                    pool,
                     seed: 5,
                 };
+                let pool = Arc::new(Pool::new(&config));
                 let index = picked(selector(&pool, seat).select(&Request::default()));
-                assert!(pool.backends[usize::from(index)].try_acquire(SECOND));
                 held[usize::from(index)] += 1;
             }
-            let each = listeners / backends as u64;
-            let chance = strategy.by() == SelectsBy::Chance;
-            let part = if chance { 2 * each } else { each + each / 2 };
+            let each = pools / backends as u64;
+            let turn = strategy.by() == SelectsBy::Turn;
+            let part = if turn { each + each / 2 } else { 2 * each };
             let most = part + 2;
             let max = *held.iter().max().unwrap();
-            assert!(max <= most, "{name}, {listeners}, {workers}: {held:?}");
+            assert!(max <= most, "{name}, {pools}, {workers}: {held:?}");
         }
     }
 }
@@ -74,7 +71,7 @@ fn chance_differs_between_processes_and_repeats_with_its_seed() {
             let seat = Seat {
                 worker,
                 of: 2,
-                listener: 0,
+                pool: 0,
                 seed,
             };
             let mut selector = selector(&Arc::new(pool), seat);

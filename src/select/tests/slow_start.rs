@@ -89,7 +89,7 @@ fn a_client_with_a_key_moves_once_and_on_all_workers() {
         Seat {
             worker: 1,
             of: 2,
-            listener: 0,
+            pool: 0,
             seed: 0,
         },
     );
