@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client_hello;
+mod first_bytes;
 pub mod http;
 pub mod proxy_protocol;
 pub mod rdp;
@@ -15,9 +16,8 @@ mod records;
 mod short;
 
 pub use client_hello::ClientHello;
+pub use first_bytes::FirstBytes;
 pub use short::{NAME_MAX, Name, Short};
-
-use crate::hash;
 
 /// The field to find in a client's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +42,7 @@ pub enum Field {
 /// The result of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peeked {
-    /// The value's [`hash::of`].
+    /// The value's [`hash::of`](crate::hash::of).
     Found(u64),
     /// Another protocol, malformed, without such a field, or too long: more bytes won't help.
     Absent,
@@ -63,30 +63,7 @@ pub enum Miss {
 /// [`BYTES_MAX`]; with that many bytes the answer is never [`Peeked::Incomplete`].
 #[must_use]
 pub fn peek(field: &Field, first: &[u8]) -> Peeked {
-    let first = first.get(..BYTES_MAX).unwrap_or(first);
-    match value(field, first) {
-        Ok(hash) => Peeked::Found(hash),
-        Err(Miss::Incomplete) if first.len() < BYTES_MAX => Peeked::Incomplete,
-        Err(Miss::Absent | Miss::Incomplete) => Peeked::Absent,
-    }
-}
-
-fn value(field: &Field, first: &[u8]) -> Result<u64, Miss> {
-    match field {
-        Field::Sni => {
-            let hello = ClientHello::parse(first)?;
-            let name = hello.server_name.as_ref().ok_or(Miss::Absent)?;
-            Ok(hash::of(name.as_bytes()))
-        }
-        Field::TlsSessionId => match ClientHello::parse(first)?.session_id.as_bytes() {
-            [] => Err(Miss::Absent),
-            id => Ok(hash::of(id)),
-        },
-        Field::HttpPath => http::path(first).map(hash::of),
-        Field::HttpHost => http::host(first).map(|name| hash::of(name.as_bytes())),
-        Field::HttpCookie(name) => http::cookie(first, name.as_bytes()).map(hash::of),
-        Field::RdpCookie => rdp::cookie(first).map(hash::of),
-    }
+    FirstBytes::new(first, false).key(field)
 }
 
 /// How far into a connection a look goes: a TLS record's length (RFC 8446, section 5.1), and more

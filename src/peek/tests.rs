@@ -1,6 +1,7 @@
 //! Properties of all fields.
 
 use super::*;
+use crate::hash;
 
 /// One of each kind of field, each of which some samples have.
 pub(super) fn fields() -> [Field; 6] {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Key;
 use crate::hash;
-use crate::peek::{self, Field, Peeked};
+use crate::peek::{Field, FirstBytes, Peeked};
 
 use super::Plan;
 
@@ -42,10 +42,10 @@ impl Plan {
         self.pool.strategy.key().is_some() || self.persist_key().is_some()
     }
 
-    /// The keys of a client. `first` are its first bytes so far; `last`: no more will be looked at.
+    /// The keys of a client with these first bytes.
     #[must_use]
-    pub fn look(&self, client: Option<SocketAddr>, first: &[u8], last: bool) -> Looked {
-        self.find(client, |field| peek(field, first, last))
+    pub fn look(&self, client: Option<SocketAddr>, first: &FirstBytes<'_>) -> Looked {
+        self.find(client, |field| first.key(field))
     }
 
     /// The keys of a client that would name this host, as a TLS server name or in HTTP, and send
@@ -59,11 +59,10 @@ impl Plan {
             target.unwrap_or("/"),
             host.unwrap_or_default()
         );
+        let request = FirstBytes::new(request.as_bytes(), true);
         let found = self.find(Some(client), |field| match field {
-            Field::Sni | Field::HttpHost if names_host => {
-                peek(&Field::HttpHost, request.as_bytes(), true)
-            }
-            Field::HttpPath if target.is_some() => peek(field, request.as_bytes(), true),
+            Field::Sni | Field::HttpHost if names_host => request.key(&Field::HttpHost),
+            Field::HttpPath if target.is_some() => request.key(field),
             Field::Sni
             | Field::HttpHost
             | Field::HttpPath
@@ -112,7 +111,7 @@ impl Plan {
         if !self.needs_source() {
             return Keys::default();
         }
-        match self.look(client, &[], true) {
+        match self.look(client, &FirstBytes::none()) {
             Looked::Known(keys, _) => keys,
             Looked::Incomplete => Keys::default(),
         }
@@ -134,15 +133,6 @@ impl Plan {
 
     pub(super) fn persist_key(&self) -> Option<&Key> {
         self.pool.persist.as_ref().map(|persist| &persist.key)
-    }
-}
-
-fn peek(field: &Field, first: &[u8], last: bool) -> Peeked {
-    let peeked = peek::peek(field, first);
-    if last && peeked == Peeked::Incomplete {
-        Peeked::Absent
-    } else {
-        peeked
     }
 }
 

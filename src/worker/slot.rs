@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::guard::{DeniedBy, Held};
 use crate::kernel::{BUFFER_BYTES, Buffer, Interest, Kernel, Pipe, Sleeper, Socket};
+use crate::peek::FirstBytes;
 use crate::pool::{Backend, Ended, Tally};
 use crate::select::{Keys, Looked};
 use crate::session::{CloseReason, Context, Event, Look, Op, Session, Summary, Unanswered, Unsent};
@@ -510,7 +511,8 @@ impl<K: Kernel> Worker<K> {
 
 /// Takes the keys of a client from its first bytes; with `last`, what can be taken of them.
 fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Event {
-    match slot.listener.plan.look(slot.peer, first, last) {
+    let bytes = FirstBytes::new(first, last);
+    match slot.listener.plan.look(slot.peer, &bytes) {
         Looked::Known(keys, missed) => {
             slot.keys = keys;
             if missed > 0 {

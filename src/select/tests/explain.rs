@@ -1,6 +1,7 @@
 //! Explanations: they say what the selection went by.
 
 use super::*;
+use crate::peek::FirstBytes;
 
 fn explained(bench: &Bench, tried: &[u16], choice: Choice) -> Considered {
     let mut considered = Considered::NONE;
@@ -258,7 +259,8 @@ fn keys_are_those_of_the_first_bytes() {
         ("http_path", None, Some("/a?c")),
     ] {
         let plan = plan(key(name));
-        let Looked::Known(keys, 0) = plan.look(Some(client), request, true) else {
+        let Looked::Known(keys, 0) = plan.look(Some(client), &FirstBytes::new(request, true))
+        else {
             panic!("{name}");
         };
         assert_eq!(plan.keys_of(client, host, target), keys, "{name}");
@@ -267,7 +269,7 @@ fn keys_are_those_of_the_first_bytes() {
     }
     let hello = include_bytes!("../../../tests/captures/curl.bin");
     let plan = plan(key("sni"));
-    let Looked::Known(keys, 0) = plan.look(Some(client), hello, true) else {
+    let Looked::Known(keys, 0) = plan.look(Some(client), &FirstBytes::new(hello, true)) else {
         panic!("a capture has a name");
     };
     let hello = crate::peek::ClientHello::parse(hello).unwrap();

@@ -1,0 +1,88 @@
+//! What a client's first bytes say, asked field by field.
+
+use std::cell::OnceCell;
+
+use crate::hash;
+
+use super::{BYTES_MAX, ClientHello, Field, Miss, Name, Peeked, http, rdp};
+
+/// All bytes that a client has sent so far. A hello is parsed once, however many of its fields are
+/// asked for.
+#[derive(Debug)]
+pub struct FirstBytes<'a> {
+    bytes: &'a [u8],
+    is_whole: bool,
+    hello: OnceCell<Result<ClientHello, Miss>>,
+}
+
+impl<'a> FirstBytes<'a> {
+    /// These bytes, of which those past [`BYTES_MAX`] are ignored; with that many nothing is
+    /// [`Miss::Incomplete`]. `last`: no more will be looked at, so that nothing is either.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], last: bool) -> Self {
+        let bytes = bytes.get(..BYTES_MAX).unwrap_or(bytes);
+        Self {
+            bytes,
+            is_whole: last || bytes.len() >= BYTES_MAX,
+            hello: OnceCell::new(),
+        }
+    }
+
+    /// No bytes: nothing is known but that none will be looked at.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(&[], true)
+    }
+
+    /// The server name of a TLS hello.
+    pub fn server_name(&self) -> Result<&Name, Miss> {
+        self.hello()?.server_name.as_ref().ok_or(Miss::Absent)
+    }
+
+    /// The host of an HTTP/1 request.
+    pub fn http_host(&self) -> Result<Name, Miss> {
+        self.settled(http::host(self.bytes))
+    }
+
+    /// The path of an HTTP/1 request.
+    pub fn http_path(&self) -> Result<&'a [u8], Miss> {
+        self.settled(http::path(self.bytes))
+    }
+
+    /// The hash of a field.
+    #[must_use]
+    pub fn key(&self, field: &Field) -> Peeked {
+        match self.value(field) {
+            Ok(hash) => Peeked::Found(hash),
+            Err(Miss::Incomplete) => Peeked::Incomplete,
+            Err(Miss::Absent) => Peeked::Absent,
+        }
+    }
+
+    fn value(&self, field: &Field) -> Result<u64, Miss> {
+        match field {
+            Field::Sni => Ok(hash::of(self.server_name()?.as_bytes())),
+            Field::TlsSessionId => match self.hello()?.session_id.as_bytes() {
+                [] => Err(Miss::Absent),
+                id => Ok(hash::of(id)),
+            },
+            Field::HttpPath => self.http_path().map(hash::of),
+            Field::HttpHost => self.http_host().map(|name| hash::of(name.as_bytes())),
+            Field::HttpCookie(name) => {
+                let cookie = http::cookie(self.bytes, name.as_bytes());
+                self.settled(cookie).map(hash::of)
+            }
+            Field::RdpCookie => self.settled(rdp::cookie(self.bytes)).map(hash::of),
+        }
+    }
+
+    fn hello(&self) -> Result<&ClientHello, Miss> {
+        let parse = || self.settled(ClientHello::parse(self.bytes));
+        self.hello.get_or_init(parse).as_ref().map_err(|miss| *miss)
+    }
+
+    /// More bytes would help, but there will be none.
+    fn settled<T>(&self, value: Result<T, Miss>) -> Result<T, Miss> {
+        value.map_err(|miss| if self.is_whole { Miss::Absent } else { miss })
+    }
+}
