@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use crate::hash;
 
-use super::{BYTES_MAX, ClientHello, Field, Miss, Name, Peeked, http, rdp};
+use super::{BYTES_MAX, ClientHello, Field, Miss, Name, Peeked, Protocol, client_hello, http, rdp};
 
 /// All bytes that a client has sent so far. A hello is parsed once, however many of its fields are
 /// asked for.
@@ -37,6 +37,17 @@ impl<'a> FirstBytes<'a> {
     /// The server name of a TLS hello.
     pub fn server_name(&self) -> Result<&Name, Miss> {
         self.hello()?.server_name.as_ref().ok_or(Miss::Absent)
+    }
+
+    /// Whether a TLS hello offers one of these application protocols (ALPN).
+    pub fn offers(&self, protocols: &[Vec<u8>]) -> Result<bool, Miss> {
+        self.hello()?;
+        self.settled(client_hello::offers(self.bytes, protocols))
+    }
+
+    /// The protocol; [`Miss::Absent`]: it is none of those.
+    pub fn protocol(&self) -> Result<Protocol, Miss> {
+        self.settled(Protocol::of(self.bytes))
     }
 
     /// The host of an HTTP/1 request.

@@ -10,6 +10,8 @@
 pub mod client_hello;
 mod first_bytes;
 pub mod http;
+mod pattern;
+mod protocol;
 pub mod proxy_protocol;
 pub mod rdp;
 mod records;
@@ -17,6 +19,8 @@ mod short;
 
 pub use client_hello::ClientHello;
 pub use first_bytes::FirstBytes;
+pub use pattern::{NamePattern, PatternError, above};
+pub use protocol::Protocol;
 pub use short::{NAME_MAX, Name, Short};
 
 /// The field to find in a client's first bytes.

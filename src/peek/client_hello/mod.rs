@@ -23,15 +23,7 @@ impl ClientHello {
     /// Reads the hello that all these bytes of a client begin with. The message may be in any
     /// number of records.
     pub fn parse(first: &[u8]) -> Result<Self, Miss> {
-        let mut place = Place::first(first);
-        if place.byte()? != CLIENT_HELLO {
-            return Err(Miss::Absent);
-        }
-        let length = place.three()?;
-        if RECORD_HEADER + MESSAGE_HEADER + length > BYTES_MAX {
-            return Err(Miss::Absent);
-        }
-        Self::read(place.part(length)?)
+        Self::read(body(first)?)
     }
 
     fn read(mut body: Place<'_>) -> Result<Self, Miss> {
@@ -70,6 +62,48 @@ impl ClientHello {
         }
         Ok(())
     }
+}
+
+/// The body of the hello.
+fn body(first: &[u8]) -> Result<Place<'_>, Miss> {
+    let mut place = Place::first(first);
+    if place.byte()? != CLIENT_HELLO {
+        return Err(Miss::Absent);
+    }
+    let length = place.three()?;
+    if RECORD_HEADER + MESSAGE_HEADER + length > BYTES_MAX {
+        return Err(Miss::Absent);
+    }
+    place.part(length)
+}
+
+/// Whether the hello offers one of these application protocols (RFC 7301, section 3.1). The hello
+/// must be one that [`ClientHello::parse`] takes.
+pub fn offers(first: &[u8], protocols: &[Vec<u8>]) -> Result<bool, Miss> {
+    let mut body = body(first)?;
+    body.skip(VERSION + RANDOM)?;
+    body.vector8()?;
+    body.vector16()?;
+    body.vector8()?;
+    if body.is_at_end() {
+        return Ok(false);
+    }
+    let mut extensions = whole(body)?;
+    while !extensions.is_at_end() {
+        let kind = extensions.two()?;
+        let data = extensions.vector16()?;
+        if kind == ALPN {
+            let mut names = whole(data)?;
+            while !names.is_at_end() {
+                let name = names.vector8()?;
+                let is_one = |one: &Vec<u8>| one.iter().copied().eq(name.bytes());
+                if protocols.iter().any(is_one) {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The one host name of a server_name extension. An address there, although "not permitted", is
@@ -112,6 +146,8 @@ const RANDOM: usize = 32;
 /// An extension's type (RFC 6066, section 1.1).
 const SERVER_NAME: usize = 0;
 const HOST_NAME: u8 = 0;
+/// An extension's type (RFC 7301, section 6).
+const ALPN: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,11 @@ pub fn path(first: &[u8]) -> Result<&[u8], Miss> {
     }
 }
 
+/// Whether it is a request of HTTP/1, by its first line.
+pub fn is_request(first: &[u8]) -> Result<(), Miss> {
+    (Lines { rest: first }).target().map(|_| ())
+}
+
 /// The host that the request is for, without its port: that of the target when it names one (RFC
 /// 9112, section 3.2.2), and else the first Host header's. An IPv6 address keeps its brackets.
 pub fn host(first: &[u8]) -> Result<Name, Miss> {

@@ -11,6 +11,11 @@ pub fn cookie(first: &[u8]) -> Result<&[u8], Miss> {
     value(user_data).ok_or(Miss::Absent)
 }
 
+/// Whether it is a connection request, all of which has come.
+pub fn is_request(first: &[u8]) -> Result<(), Miss> {
+    connection_request(first).map(|_| ())
+}
+
 /// What follows the fixed part of the request, all of which has come. Each byte of the fixed part
 /// is checked as soon as it has come.
 fn connection_request(first: &[u8]) -> Result<&[u8], Miss> {

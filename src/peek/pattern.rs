@@ -1,0 +1,165 @@
+//! Patterns of host names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::Name;
+
+/// A host name, or all names below one: `a.example`, `*.example`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NamePattern {
+    /// As [`Name`] writes it.
+    name: String,
+    below: bool,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum PatternError {
+    /// It is no name at all.
+    #[error("expected a host name such as \"a.example\", or \"*.example\" for all below a name")]
+    NoName,
+    /// A star stands for something else than all names below one.
+    #[error("a `*` stands for all names below one, as in \"*.example\": write it first, once")]
+    Star,
+    /// An international name is not written as it comes.
+    #[error(
+        "an international name comes as A-labels: write them, such as \"xn--bcher-kva.example\""
+    )]
+    International,
+    /// Clients' names come without a port.
+    #[error("a name is compared without its port: leave the port out")]
+    Port,
+}
+
+impl NamePattern {
+    /// The name, or the name that those that match are below.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.name.as_bytes()
+    }
+
+    /// Whether it stands for the names below its name, and not for that name.
+    #[must_use]
+    pub fn is_below(&self) -> bool {
+        self.below
+    }
+
+    /// Whether every name that the other pattern stands for is one of this one.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        if !self.below {
+            return self == other;
+        }
+        let is_below = above(other.name()).any(|parent| parent == self.name());
+        is_below || other.below && other.name == self.name
+    }
+}
+
+/// The names that a name is below, the nearest first.
+pub fn above(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let dots = name.iter().enumerate().filter(|(_, byte)| **byte == b'.');
+    dots.filter_map(|(at, _)| name.get(at + 1..))
+}
+
+impl FromStr for NamePattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        let (below, name) = match text.strip_prefix("*.") {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        if name.contains('*') {
+            return Err(PatternError::Star);
+        }
+        if !name.is_ascii() {
+            return Err(PatternError::International);
+        }
+        let port = name.rsplit_once(':');
+        if port.is_some_and(|(host, port)| {
+            let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            is_number && (!host.contains(':') || host.ends_with(']'))
+        }) {
+            return Err(PatternError::Port);
+        }
+        let read = Name::read(name.bytes()).ok_or(PatternError::NoName)?;
+        let name = String::from_utf8_lossy(read.as_bytes()).into_owned();
+        let labels = name.split('.').all(|label| !label.is_empty());
+        if !labels || name.contains(['/', '@', '?', '#', '\\', '"', ',']) {
+            return Err(PatternError::NoName);
+        }
+        Ok(Self { name, below })
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.below { "*." } else { "" })?;
+        f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> NamePattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pattern_is_read_as_names_are_compared() {
+        for (text, written) in [
+            ("A.Example.", "a.example"),
+            ("*.Example", "*.example"),
+            ("localhost", "localhost"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(pattern(text).to_string(), written);
+        }
+        for (text, error) in [
+            ("", PatternError::NoName),
+            (".", PatternError::NoName),
+            ("*.", PatternError::NoName),
+            ("a..example", PatternError::NoName),
+            (".example", PatternError::NoName),
+            ("a b", PatternError::NoName),
+            ("a/b", PatternError::NoName),
+            ("*", PatternError::Star),
+            ("a.*.example", PatternError::Star),
+            ("*a.example", PatternError::Star),
+            ("*.*.example", PatternError::Star),
+            ("bücher.example", PatternError::International),
+            ("a.example:443", PatternError::Port),
+            ("[::1]:443", PatternError::Port),
+        ] {
+            assert_eq!(text.parse::<NamePattern>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_stands_for() {
+        for (wide, narrow, covers) in [
+            ("a.example", "a.example", true),
+            ("a.example", "b.example", false),
+            ("*.example", "a.example", true),
+            ("*.example", "a.b.example", true),
+            ("*.example", "example", false),
+            ("*.example", "*.example", true),
+            ("*.example", "*.b.example", true),
+            ("*.b.example", "*.example", false),
+            ("a.example", "*.a.example", false),
+            ("*.example", "aexample", false),
+        ] {
+            assert_eq!(
+                pattern(wide).covers(&pattern(narrow)),
+                covers,
+                "{wide} {narrow}"
+            );
+        }
+    }
+}
