@@ -3,6 +3,8 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
+use crate::sys;
+
 /// Anonymous private pages, zeroed, real only once touched (mmap(2), MAP_NORESERVE).
 #[derive(Debug)]
 pub(super) struct Mapping {
@@ -32,6 +34,7 @@ impl Mapping {
         assert!(end <= self.bytes);
         if first < end {
             let start = self.start.as_ptr().wrapping_add(first);
+            sys::count_calls(1);
             // SAFETY: the pages lie within this mapping; `Buffers::trim`, which owns it, asks this
             // only of buffers that hold no bytes, when no completion is left to be taken.
             unsafe { libc::madvise(start.cast(), end - first, libc::MADV_DONTNEED) };

@@ -123,7 +123,7 @@ impl Ring {
     fn restock_spares(&mut self) {
         self.closed = false;
         while self.spares.len() < SPARES {
-            let Ok(spare) = self.wakes.own().try_clone() else {
+            let Ok(spare) = sys::duplicate(self.wakes.own()) else {
                 return;
             };
             self.spares.push(spare);
@@ -359,7 +359,7 @@ impl Kernel for Ring {
                 }
             }
             // Those that wait come in even where the table is full.
-            self.spares.clear();
+            self.spares.drain(..).for_each(sys::close_owned);
             self.closed = true;
             if !sys::receive_descriptors(&self.inlet, &mut self.handed) {
                 return None;
@@ -465,7 +465,7 @@ impl Kernel for Ring {
         match sys::open_socket(to, from) {
             Err(errno) if Fault::of_connect(errno) == Fault::Resources => {
                 // A spare descriptor's number becomes the socket's.
-                drop(self.spares.pop().ok_or(errno)?);
+                sys::close_owned(self.spares.pop().ok_or(errno)?);
                 sys::open_socket(to, from)
             }
             outcome => outcome,

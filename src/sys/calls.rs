@@ -1,5 +1,6 @@
-//! Counts a thread's system calls beside those of its ring, where it makes them for sessions: an
-//! addition each, as no other thread sees the count.
+//! Counts a thread's system calls beside those of its ring: an addition each, as no other thread
+//! sees the count. Without those that no source of ours makes: of the allocator, of locks that
+//! others hold, and of the thread's begin and end.
 
 use std::cell::Cell;
 

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::kernel::{Pipe, Socket};
 
+use super::count_calls;
+
 /// A pipe of `bytes` where the per-user quota allows, else of the kernel's default (pipe(7)).
 ///
 /// # Errors
@@ -12,6 +14,7 @@ use crate::kernel::{Pipe, Socket};
 /// quota it has two pages.
 pub fn pipe(bytes: u32, least: u32) -> io::Result<Pipe> {
     let mut ends = [0; 2];
+    count_calls(1);
     // SAFETY: `ends` is written during the call only.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
@@ -22,11 +25,13 @@ pub fn pipe(bytes: u32, least: u32) -> io::Result<Pipe> {
         held: 0,
         pull: least,
     };
+    count_calls(1);
     // SAFETY: no memory is handed over.
     let grown = unsafe { libc::fcntl(pipe.write, libc::F_SETPIPE_SZ, bytes) };
     let capacity = if grown >= 0 {
         grown
     } else {
+        count_calls(1);
         // SAFETY: no memory is handed over.
         unsafe { libc::fcntl(pipe.write, libc::F_GETPIPE_SZ) }
     };
@@ -35,6 +40,21 @@ pub fn pipe(bytes: u32, least: u32) -> io::Result<Pipe> {
     }
     close_pipe(&pipe);
     Err(io::ErrorKind::QuotaExceeded.into())
+}
+
+/// Another number of the calling thread for the same file.
+///
+/// # Errors
+/// What fcntl(2) says of F_DUPFD_CLOEXEC.
+pub fn duplicate(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    count_calls(1);
+    fd.try_clone()
+}
+
+/// Closes a descriptor at once, and counts that.
+pub fn close_owned(fd: OwnedFd) {
+    count_calls(1);
+    drop(fd);
 }
 
 /// Closes a socket of a thread that has no ring.
@@ -46,6 +66,7 @@ pub fn close(socket: Socket) {
 /// Closes both ends; the bytes inside are lost.
 pub fn close_pipe(pipe: &Pipe) {
     for end in [pipe.read, pipe.write] {
+        count_calls(1);
         // SAFETY: the pool passes each pipe once, when no operation uses its ends any more.
         unsafe { libc::close(end) };
     }
@@ -71,7 +92,7 @@ pub fn eventfd(nonblocking: bool) -> io::Result<OwnedFd> {
 /// the eventfd is readable already.
 pub fn notify(eventfd: &OwnedFd) {
     let one = 1u64;
-    super::count_calls(1);
+    count_calls(1);
     // SAFETY: `one` is read during the call only.
     unsafe {
         libc::write(
@@ -85,7 +106,7 @@ pub fn notify(eventfd: &OwnedFd) {
 /// Makes a nonblocking eventfd unreadable until the next [`notify`].
 pub fn clear_eventfd(eventfd: &OwnedFd) {
     let mut count = 0u64;
-    super::count_calls(1);
+    count_calls(1);
     // SAFETY: `count` is written during the call only.
     unsafe {
         libc::read(

@@ -26,8 +26,8 @@ pub use calls::calls_of_thread;
 pub(crate) use calls::count_calls;
 pub use clock::monotonic;
 pub use descriptor::{
-    clear_eventfd, close, close_pipe, eventfd, handed_descriptors, notify, own_descriptor_table,
-    pipe,
+    clear_eventfd, close, close_owned, close_pipe, duplicate, eventfd, handed_descriptors, notify,
+    own_descriptor_table, pipe,
 };
 pub use doorbell::Doorbell;
 pub use files::{

@@ -11,6 +11,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::address::Address;
 use crate::origin::{Origin, Ports};
 
+use super::count_calls;
+
 /// Sets where an unconnected socket begins. connect(2) chooses the port, since it knows the peer: a
 /// port is then in use towards that peer only (ip(7), IP_BIND_ADDRESS_NO_PORT). A kernel without
 /// IP_LOCAL_PORT_RANGE (before 6.3) takes any local port; newer ones apply it within
@@ -26,6 +28,7 @@ pub fn begin_at(socket: &Socket, from: Origin) -> io::Result<()> {
     }
     if let Some(address) = from.address {
         set(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        count_calls(1);
         socket.bind(&SockAddr::from(SocketAddr::new(address, 0)))?;
     }
     Ok(())
@@ -60,6 +63,8 @@ pub fn has_address_towards(to: &Address) -> bool {
 /// A socket for datagrams to an address; none is sent.
 pub(super) fn datagrams_to(to: &SocketAddr) -> io::Result<Socket> {
     let kind = Type::DGRAM.cloexec();
+    // It is made, connected and closed.
+    count_calls(3);
     let socket = Socket::new(Domain::for_address(*to), kind, Some(Protocol::UDP))?;
     socket.connect(&SockAddr::from(*to))?;
     Ok(socket)
@@ -106,6 +111,7 @@ fn packed(ports: Ports) -> u32 {
 
 /// Sets an option of the level IPPROTO_IP, which sockets of IPv6 have too.
 fn set(socket: &Socket, option: libc::c_int, value: u32) -> io::Result<()> {
+    count_calls(1);
     // SAFETY: `value` is read during the call only; the descriptor is the socket's own.
     let failed = unsafe {
         libc::setsockopt(

@@ -40,6 +40,7 @@ pub fn receive_descriptors(channel: &OwnedFd, into: &mut VecDeque<(u64, OwnedFd)
     };
     let mut message = message(&mut vector, &mut control, size_of::<Control>());
     let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    super::count_calls(1);
     // SAFETY: the message names `numbers`, `vector` and `control` with their sizes; they are
     // written during the call only.
     let received = unsafe { libc::recvmsg(channel.as_raw_fd(), &raw mut message, flags) };

@@ -275,6 +275,7 @@ pub fn is_connected_to_itself(socket: &Socket, to: &Address) -> bool {
 #[must_use]
 pub fn accept(listener: &Socket) -> Option<Socket> {
     let (socket, _) = with(listener, |listener| listener.accept()).ok()?;
+    count_calls(2);
     socket.set_nonblocking(true).ok()?;
     Some(Socket::from_raw(socket.into_raw_fd()))
 }
@@ -363,8 +364,8 @@ pub fn reset_client(client: TcpStream) {
 /// the first router, so that only a peer on the same network hears of it; and where a filter may be
 /// attached (CAP_NET_ADMIN, Linux 6.18), all that comes is dropped before TCP sees it.
 pub fn hold(socket: &Socket, silent: bool) {
-    // What fails changes how much a client may send, or what it sees at the end. A Unix socket has
-    // none of this.
+    // A failure changes what a client may send, or sees at the end. A Unix socket has none of it.
+    count_calls(if silent { 4 } else { 1 });
     let _ = with(socket, |socket| {
         if silent {
             let verdict = u16::try_from(libc::BPF_RET | libc::BPF_K).unwrap_or(0);
@@ -389,7 +390,8 @@ pub fn acknowledge(socket: &Socket) {
 /// Lets the kernel probe a silent peer: after 60 s, every 10 s, 6 times (tcp(7)).
 pub fn keep_alive(socket: &Socket) {
     // A Unix socket has no keepalive and needs none.
-    let _ = with(socket, |socket| socket.set_tcp_keepalive(&keepalive()));
+    let set = with(socket, |socket| socket.set_tcp_keepalive(&keepalive()));
+    count_calls(if set.is_ok() { 3 } else { 1 });
 }
 
 /// Bytes in the socket's send buffer. On TCP: those that the peer has not acknowledged (tcp(7),
@@ -428,10 +430,9 @@ pub fn dropped_clients(listener: &Socket) -> u32 {
 pub fn set_backlog(listener: &Socket, most: u32) {
     let most = i32::try_from(most).unwrap_or(i32::MAX);
     // What fails leaves the backlog as it was.
-    let _ = with(listener, |listener| match listener.reuse_port()? {
-        true => listener.listen(most),
-        false => Ok(()),
-    });
+    if let Ok(true) = with(listener, |listener| listener.reuse_port()) {
+        let _ = with(listener, |listener| listener.listen(most));
+    }
 }
 
 /// Bytes that the buffers of a TCP socket hold, the kernel's overhead included.

@@ -101,8 +101,8 @@ numbers! {
     counter submissions,
     /// Completions that the kernel answered with.
     counter completions,
-    /// Other system calls that go with sessions: sockets made, asked or set, bytes spliced, threads
-    /// woken.
+    /// Other system calls: sockets made, asked or set, bytes spliced, pipes made, memory given
+    /// back, threads woken.
     counter other_calls,
     /// Refused clients that hear nothing more.
     counter dropped,
