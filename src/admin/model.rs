@@ -77,7 +77,7 @@ pub struct Status {
     #[serde(default)]
     pub alerts: Vec<String>,
     /// What settings have cost clients since the start, a sentence each with the setting, and the
-    /// pool or backend that it cost most.
+    /// listener, pool or backend that it cost most.
     #[serde(default)]
     pub regrets: Vec<String>,
     /// The access lists.
@@ -220,6 +220,9 @@ pub struct ListenerStatus {
     /// Clients that such a rule would have refused if it were not in a dry run, by rule.
     #[serde(default)]
     pub dry_run: BTreeMap<String, u64>,
+    /// Clients that came back within a second after the idle timeout had cut them.
+    #[serde(default)]
+    pub idle_regrets: u64,
     /// What waited for its limits of bandwidth, by limit: `session`, `source` or `all`.
     #[serde(default)]
     pub paced: BTreeMap<String, PacedStatus>,
@@ -272,6 +275,12 @@ pub struct PoolStatus {
     pub queue_max: u32,
     /// How long clients wait in the queue at most, in seconds.
     pub queue_timeout_s: f64,
+    /// Clients refused as `pool_full` for whom a place came free within 100 ms.
+    #[serde(default)]
+    pub full_regrets: u64,
+    /// Clients refused as `queue_timeout` for whom a place came free within 100 ms.
+    #[serde(default)]
+    pub queue_regrets: u64,
     /// Too few backends are usable: health is ignored.
     pub panic: bool,
     /// Clients that are remembered, where it persists.

@@ -1,11 +1,12 @@
 //! What settings have cost clients since the start, in sentences that name the setting, and the
-//! pool or the backend that it cost most.
+//! listener, the pool or the backend that it cost most.
 
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::pool::Missed;
 use crate::snapshot::Snapshot;
+use crate::time::{NEVER, SECOND, between};
 use crate::wording::plural;
 use crate::worker::Stats;
 
@@ -17,19 +18,25 @@ struct Cost {
     all: u64,
     /// What it cost the most, and how much of it; `None`: that is not known, or has been removed.
     most: Option<(String, u64)>,
+    /// What the setting should have been there, where that is known.
+    right: Option<String>,
 }
 
 impl Cost {
-    /// The largest of the counts, each with a name that is made only for that one.
-    fn new<T>(all: u64, each: impl Iterator<Item = (T, u64)>, name: impl Fn(T) -> String) -> Self {
-        let some = each.filter(|(_, count)| *count > 0);
-        // Of those that have as many, the first.
-        let most = some.reduce(|most, one| if one.1 > most.1 { one } else { most });
+    fn new<T>(all: u64, most: Option<(T, u64)>, name: impl Fn(T) -> String) -> Self {
         Self {
             all,
             most: most.map(|(of, count)| (name(of), count)),
+            right: None,
         }
     }
+}
+
+/// The largest of these counts above 0.
+fn largest<T>(each: impl Iterator<Item = (T, u64)>) -> Option<(T, u64)> {
+    let some = each.filter(|(_, count)| *count > 0);
+    // Of those that have as many, the first.
+    some.reduce(|most, one| if one.1 > most.1 { one } else { most })
 }
 
 /// A sentence for each setting that has cost some.
@@ -39,10 +46,17 @@ pub(super) fn sentences(
     (config, roster): (&Config, &Roster),
 ) -> Vec<String> {
     let sum = |number: fn(&Stats) -> u64| stats.iter().map(|its| number(its)).sum();
+    let listeners = snapshot.listeners.iter();
+    let cut = largest(listeners.map(|its| (its, its.gate.idle_regrets())));
+    let idle = sum(|its| its.idle_regrets.get());
+    let idle = Cost {
+        right: cut.and_then(|(its, _)| enough(its.limits.idle)),
+        ..Cost::new(idle, cut, |its| format!("listener `{}`", its.name))
+    };
     let queued = |all, why| {
         let pools = snapshot.pools.iter().map(|plan| plan.pool());
-        let each = pools.map(|pool| (&pool.name, pool.queue.regrets(why)));
-        Cost::new(all, each, |pool| format!("pool `{pool}`"))
+        let most = largest(pools.map(|pool| (&pool.name, pool.queue.regrets(why))));
+        Cost::new(all, most, |pool| format!("pool `{pool}`"))
     };
     let members = config.pools.iter().zip(&roster.pools);
     let members = members.flat_map(|(pool, record)| {
@@ -50,18 +64,23 @@ pub(super) fn sentences(
         each.map(|member| ((&pool.name, &member.name), member.ejection_regrets))
     });
     of(&[
-        Cost {
-            all: sum(|its| its.idle_regrets.get()),
-            most: None,
-        },
+        idle,
         queued(sum(|its| its.full_regrets.get()), Missed::Full),
         queued(sum(|its| its.queue_regrets.get()), Missed::Late),
         Cost::new(
             members.clone().map(|(_, count)| count).sum(),
-            members,
+            largest(members),
             |(pool, backend)| format!("backend `{backend}` of pool `{pool}`"),
         ),
     ])
+}
+
+/// The idle timeout, instead of this one in ns, that would have kept clients who came back within a
+/// second; `None`: there is none any more.
+fn enough(idle: u64) -> Option<String> {
+    let idle = Some(idle).filter(|idle| *idle != NEVER)?;
+    let enough = between(0, idle.saturating_add(SECOND));
+    Some(humantime::format_duration(enough).to_string())
 }
 
 fn of(costs: &[Cost; 4]) -> Vec<String> {
@@ -70,40 +89,48 @@ fn of(costs: &[Cost; 4]) -> Vec<String> {
         .collect()
 }
 
-/// `WHOSE: N THINGS WHAT HAPPENED; M more of others`.
-fn sentence(cost: &Cost, (thing, happened): (&str, &str)) -> String {
+/// `WHOSE: N THINGS WHAT HAPPENED: SETTING, of RIGHT, WOULD HAVE DONE; M more of others`.
+fn sentence(cost: &Cost, (thing, happened, setting, effect): (&str, &str, &str, &str)) -> String {
+    let right = cost.right.as_ref();
+    let right = right.map_or(String::new(), |right| format!(", of {right},"));
+    let what = format!("{happened}: {setting}{right} {effect}");
     match &cost.most {
         Some((whose, most)) => {
             let more = match cost.all.saturating_sub(*most) {
                 0 => String::new(),
                 more => format!("; {more} more of others"),
             };
-            format!("{whose}: {} {happened}{more}", plural(*most, thing))
+            format!("{whose}: {} {what}{more}", plural(*most, thing))
         }
-        None => format!("{} {happened}", plural(cost.all, thing)),
+        None => format!("{} {what}", plural(cost.all, thing)),
     }
 }
 
-/// What each setting costs, and how.
-const SETTINGS: [(&str, &str); 4] = [
+/// What each setting costs, how, and what would have helped.
+const SETTINGS: [(&str, &str, &str, &str); 4] = [
     (
         "client",
-        "came back within a second after the idle timeout: a longer `timeouts.idle` would have \
-         kept the sessions",
+        "came back within a second after the idle timeout",
+        "a longer `timeouts.idle`",
+        "would have kept the sessions",
     ),
     (
         "client",
-        "refused as pool_full while a place came free within 100 ms: a larger `queue.max` would \
-         have let them wait",
+        "refused as pool_full while a place came free within 100 ms",
+        "a larger `queue.max`",
+        "would have let them wait",
     ),
     (
         "client",
-        "refused as queue_timeout while a place came free within 100 ms: a longer \
-         `queue.timeout` would have let them wait",
+        "refused as queue_timeout while a place came free within 100 ms",
+        "a longer `queue.timeout`",
+        "would have let them wait",
     ),
     (
         "ejection",
-        "while no probe of it failed: more `ejection.failures` would have kept it",
+        "while no probe of it failed",
+        "more `ejection.failures`",
+        "would have kept it",
     ),
 ];
 
@@ -115,7 +142,7 @@ mod tests {
     fn each_setting_that_cost_clients_is_named_and_whose_it_is() {
         let cost = |all, most: &[(&str, u64)]| {
             let each = most.iter().map(|(name, count)| (*name, *count));
-            Cost::new(all, each, str::to_owned)
+            Cost::new(all, largest(each), str::to_owned)
         };
         let none = [(); 4].map(|()| cost(0, &[("pool `a`", 0)]));
         assert!(of(&none).is_empty());
@@ -125,6 +152,15 @@ mod tests {
             cost(3, &[("pool `a`", 3)]),
             cost(4, &[("backend `x` of pool `a`", 4)]),
         ]);
+        assert_eq!(enough(NEVER), None);
+        let kept = Cost {
+            right: enough(600 * SECOND),
+            ..cost(2, &[("listener `l`", 2)])
+        };
+        let kept = sentence(&kept, SETTINGS[0]);
+        let right = "listener `l`: 2 clients came back within a second after the idle timeout: a \
+                     longer `timeouts.idle`, of 10m 1s, would have kept the sessions";
+        assert_eq!(kept, right);
         for (sentence, (begin, setting, end)) in all.iter().zip([
             ("1 client came", "`timeouts.idle`", "the sessions"),
             (

@@ -9,7 +9,7 @@ use crate::admin::model::{
     SourcesStatus, TrafficStatus, WorkerStatus,
 };
 use crate::guard::{DeniedBy, Limit, Meters, Refusal, Sources};
-use crate::pool::{self, Backend, Condition, HistorySummary, Pool, Tally, Traffic};
+use crate::pool::{self, Backend, Condition, HistorySummary, Missed, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::sys;
@@ -56,6 +56,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         refused: refused_by(listener).values().sum(),
         refused_by: refused_by(listener),
         dry_run: dry_run(listener),
+        idle_regrets: listener.gate.idle_regrets(),
         paced: paced_by(listener),
         sessions: listener.gate.sessions(),
         traffic: traffic([&*listener.traffic]),
@@ -160,6 +161,8 @@ fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
         queued: u64::from(pool.queue.len()),
         queue_max: pool.config.queue.max,
         queue_timeout_s: pool.config.queue.timeout.as_secs_f64(),
+        full_regrets: pool.queue.regrets(Missed::Full),
+        queue_regrets: pool.queue.regrets(Missed::Late),
         panic: pool.panic,
         clients: pool.sticky.as_ref().map(|table| table.clients() as u64),
         backends,

@@ -28,6 +28,8 @@ pub struct Gate {
     access_dry_run: AtomicU64,
     /// Clients that would have been refused.
     dry_run: [AtomicU64; Refusal::ALL.len()],
+    /// Clients that came back just after the idle timeout had cut them.
+    idle_regrets: AtomicU64,
 }
 
 /// The limits of new connections, as a snapshot has them.
@@ -131,6 +133,7 @@ impl Gate {
             access_denied: AtomicU64::new(0),
             access_dry_run: AtomicU64::new(0),
             dry_run: Default::default(),
+            idle_regrets: AtomicU64::new(0),
         }
     }
 
@@ -205,6 +208,17 @@ impl Gate {
     #[must_use]
     pub fn access_dry_run(&self) -> u64 {
         self.access_dry_run.load(Ordering::Relaxed)
+    }
+
+    /// Counts a client that came back within a second after the idle timeout had cut it.
+    pub fn count_idle_regret(&self) {
+        self.idle_regrets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Clients that came back within a second after the idle timeout had cut them.
+    #[must_use]
+    pub fn idle_regrets(&self) -> u64 {
+        self.idle_regrets.load(Ordering::Relaxed)
     }
 
     /// Clients that this limit has refused.

@@ -7,6 +7,7 @@ use crate::hash;
 use crate::kernel::Kernel;
 use crate::pool::Missed;
 use crate::session::CloseReason;
+use crate::snapshot::LiveListener;
 use crate::time::MS;
 
 use super::Worker;
@@ -74,9 +75,10 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Counts a client that comes back within a second after the idle timeout cut it.
-    pub(super) fn count_return(&self, client: IpAddr, listener: u64) {
-        if self.idle_cuts.take(client, listener, self.now / MS) {
+    pub(super) fn count_return(&self, client: IpAddr, listener: &LiveListener) {
+        if self.idle_cuts.take(client, listener.id, self.now / MS) {
             self.stats.idle_regrets.increment();
+            listener.gate.count_idle_regret();
         }
     }
 

@@ -151,7 +151,7 @@ impl<K: Kernel> Worker<K> {
         if self.regrets_idle_cuts()
             && let Some(peer) = peer
         {
-            self.count_return(peer.ip(), listener.id);
+            self.count_return(peer.ip(), &listener);
         }
         let keys = listener.plan.keys_without_bytes(peer);
         let key = self.slots.insert(Slot {

@@ -175,6 +175,7 @@ fn pools() -> Vec<PoolStatus> {
             panic: true,
             clients: Some(12_345),
             backends: vec![busy, down, ejected, rising],
+            ..PoolStatus::default()
         },
         PoolStatus {
             name: "db".to_owned(),
@@ -261,8 +262,8 @@ fn listeners_and_pools_and_backends_are_tables() {
             ]
             .into(),
             dry_run: [("global_rate".to_owned(), 12)].into(),
-            paced: [].into(),
             traffic: TRAFFIC,
+            ..ListenerStatus::default()
         },
         ListenerStatus {
             name: "db".to_owned(),

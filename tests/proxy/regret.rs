@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use crate::balancer::{Balancer, Launch};
+use crate::metrics::{scrape, sum};
 use crate::peers::{self, Backend, greeting, ping};
 use crate::watchdog::{eventually, watched};
 
@@ -29,7 +30,13 @@ fn a_client_that_comes_back_after_the_idle_timeout_is_counted() {
             let _again = balancer.connect();
             balancer.number("idle_regrets") > 0
         });
-        assert!(is_regretted(&balancer, "`timeouts.idle`"));
+        assert!(is_regretted(&balancer, "`timeouts.idle`, of 1s 100ms,"));
+        assert!(is_regretted(&balancer, "listener `"));
+        let text = scrape(&balancer, "*/*");
+        assert!(
+            sum(&text, "mahoraga_listener_idle_regrets_total") > 0,
+            "{text}"
+        );
         balancer.finish();
     });
 }
@@ -61,6 +68,11 @@ fn clients_refused_just_before_a_place_came_free_are_counted() {
             });
             assert!(is_regretted(&balancer, setting));
             assert!(is_regretted(&balancer, "pool `default`: "));
+            let text = scrape(&balancer, "*/*");
+            assert!(
+                sum(&text, &format!("mahoraga_pool_{counter}_total")) > 0,
+                "{text}"
+            );
             balancer.finish();
         }
     });

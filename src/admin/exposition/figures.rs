@@ -240,6 +240,11 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
                 .map(|(limit, paced)| (limit.clone(), sum(paced)))
                 .collect()
         }),
+        counter(
+            "idle_regrets",
+            "Clients that came back within a second after the idle timeout had cut them.",
+            |its: &ListenerStatus| its.idle_regrets,
+        ),
         traffic(|its: &ListenerStatus| &its.traffic),
     ];
     Group::new("listener", &["listener"], figures)
@@ -288,6 +293,16 @@ pub(super) static POOL: LazyLock<Group<PoolStatus>> = LazyLock::new(|| {
             "clients",
             "Clients that are remembered.",
             |its: &PoolStatus| its.clients.map(Value::Whole),
+        ),
+        counter(
+            "full_regrets",
+            "Clients refused as `pool_full` for whom a place came free within 100 ms.",
+            |its: &PoolStatus| its.full_regrets,
+        ),
+        counter(
+            "queue_regrets",
+            "Clients refused as `queue_timeout` for whom a place came free within 100 ms.",
+            |its: &PoolStatus| its.queue_regrets,
         ),
         traffic(|its: &PoolStatus| &its.traffic),
     ];
