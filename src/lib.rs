@@ -22,6 +22,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod buckets;
 pub mod by_name;
 pub mod cli;
 pub mod config;

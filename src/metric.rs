@@ -32,3 +32,68 @@ pub enum Unit {
     /// Seconds.
     Seconds,
 }
+
+/// The upper bounds of a histogram's buckets: these powers of two of µs, in their order. Each takes
+/// a series of each subject that has the histogram, so they are few where subjects may be many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketBounds(&'static [u32]);
+
+impl BucketBounds {
+    /// The most that a listener, a pool or a backend has.
+    pub const MAX: usize = 12;
+    /// How long clients of those wait: 256 µs to 4 s, by the double from 4 ms to 1 s.
+    pub const WAITS: Self = Self(&[8, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22]);
+    /// How long their sessions take: 1 ms to 71 min, by the fourfold.
+    pub const SESSIONS: Self = Self(&powers::<{ Self::MAX }>(10, 2));
+    /// The times of a worker's clients: 64 µs to 67 s, by the double.
+    pub const OF_WORKERS: Self = Self(&powers::<21>(6, 1));
+    /// The turns of a worker: 4 µs to 1 s, by the double.
+    pub const TURNS: Self = Self(&powers::<19>(2, 1));
+
+    /// The bounds in µs.
+    pub fn micros(self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|power| 1 << power)
+    }
+
+    /// The place of the first bound that a time in µs is below; that after the last one, where it
+    /// is below none.
+    #[must_use]
+    pub fn bucket(self, us: u64) -> usize {
+        self.0.partition_point(|power| us >> power > 0)
+    }
+}
+
+/// From this one on, in such steps.
+const fn powers<const N: usize>(first: u32, step: u32) -> [u32; N] {
+    let mut powers = [first; N];
+    let mut place = 1;
+    while place < N {
+        powers[place] = powers[place - 1] + step;
+        place += 1;
+    }
+    powers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_the_bucket_of_the_next_bound() {
+        for bounds in [BucketBounds::WAITS, BucketBounds::SESSIONS] {
+            assert!(bounds.micros().count() <= BucketBounds::MAX);
+        }
+        for bounds in [
+            BucketBounds::WAITS,
+            BucketBounds::SESSIONS,
+            BucketBounds::OF_WORKERS,
+            BucketBounds::TURNS,
+        ] {
+            assert!(bounds.micros().is_sorted());
+            for (place, bound) in bounds.micros().enumerate() {
+                assert_eq!(bounds.bucket(bound - 1), place);
+                assert_eq!(bounds.bucket(bound), place + 1);
+            }
+        }
+    }
+}

@@ -15,14 +15,15 @@ use prometheus_client::registry::{Registry, Unit as Suffix};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::model::{ListenerStatus, PoolStatus, Status};
-use crate::metric::{Kind, Unit};
+use crate::buckets::BucketCounts;
+use crate::metric::{BucketBounds, Kind, Unit};
 use crate::worker::{Counts, LatencyCounts};
 
 mod figure;
 mod figures;
 pub(crate) mod readings;
 
-use figure::{Bounds, Figure, Group, Reading, Value};
+use figure::{Figure, Group, Reading, Value};
 
 /// What is shown: the state of everything at about one time.
 #[derive(Debug)]
@@ -153,8 +154,9 @@ impl<S> Figure<S> {
                 write_value(metric.encode_family(&labels)?, kind, value)
             }),
             Reading::Times(bounds, read) => {
-                write_times(metric.encode_family(labels)?, bounds, read(its))
+                write_times(metric.encode_family(labels)?, *bounds, read(its))
             }
+            Reading::Buckets(read) => write_buckets(metric.encode_family(labels)?, read(its)),
         }
     }
 }
@@ -172,18 +174,24 @@ fn write_value(mut metric: MetricEncoder<'_>, kind: Kind, value: Value) -> fmt::
     }
 }
 
-fn write_times(mut metric: MetricEncoder<'_>, bounds: &Bounds, times: &Counts) -> fmt::Result {
+fn write_times(mut metric: MetricEncoder<'_>, bounds: BucketBounds, times: &Counts) -> fmt::Result {
     // The encoder sums them up.
     let mut below = 0;
     let mut buckets: Vec<_> = bounds
-        .clone()
-        .map(|power| {
-            let bound = 1_u64 << power;
+        .micros()
+        .map(|bound| {
             let before = std::mem::replace(&mut below, times.below(bound));
             (seconds(bound), below - before)
         })
         .collect();
     buckets.push((f64::INFINITY, times.count() - below));
+    metric.encode_histogram::<NoLabelSet>(seconds(times.sum()), times.count(), &buckets, None)
+}
+
+fn write_buckets(mut metric: MetricEncoder<'_>, times: &BucketCounts) -> fmt::Result {
+    let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, seconds);
+    let buckets = times.each().map(|(its, count)| (bound(its), count));
+    let buckets: Vec<_> = buckets.collect();
     metric.encode_histogram::<NoLabelSet>(seconds(times.sum()), times.count(), &buckets, None)
 }
 

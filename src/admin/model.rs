@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::Role;
+use crate::buckets::{BucketCounts, SessionCounts};
 use crate::config::{AdminState, EffectiveSetting};
 pub use crate::history::{
     FigureHistory, HistoryAnswer, HistoryEvent, HistoryEventQuery, HistoryQuery, Measured,
@@ -229,6 +230,12 @@ pub struct ListenerStatus {
     /// Bytes of its sessions.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+    /// How long clients waited since their accept, for `/metrics`.
+    #[serde(skip)]
+    pub times: SessionCounts,
+    /// How long clients waited in queues of pools, for `/metrics`.
+    #[serde(skip)]
+    pub waits: BucketCounts,
 }
 
 /// What waited for a limit of bandwidth.
@@ -285,6 +292,12 @@ pub struct PoolStatus {
     pub panic: bool,
     /// Clients that are remembered, where it persists.
     pub clients: Option<u64>,
+    /// How long its sessions took, for `/metrics`.
+    #[serde(skip)]
+    pub times: SessionCounts,
+    /// How long clients waited in its queue, for `/metrics`.
+    #[serde(skip)]
+    pub waits: BucketCounts,
     /// In the order of the configuration, then those that are leaving.
     pub backends: Vec<BackendStatus>,
 }
@@ -335,6 +348,10 @@ pub struct BackendStatus {
     pub failures: u64,
     /// Average of its recent answer times, in ms.
     pub answer_ms: Option<f64>,
+    /// 99% of its first bytes came within so many ms from the connect on: of those of the last
+    /// minute, estimated within a bucket that is twice as wide as its begin, or four times.
+    #[serde(default)]
+    pub first_byte_p99_ms: Option<f64>,
     /// Connections begun since it joined, whether it took them or not. Attempts that never left
     /// this machine, such as for want of a local port, do not count.
     pub opened: u64,
@@ -377,6 +394,9 @@ pub struct BackendStatus {
     /// When it became what it is.
     #[serde(default)]
     pub last_change: Option<LastChange>,
+    /// How long its sessions took, for `/metrics`.
+    #[serde(skip)]
+    pub times: SessionCounts,
 }
 
 /// The health of a backend by its probes.

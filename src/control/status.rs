@@ -60,6 +60,8 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         paced: paced_by(listener),
         sessions: listener.gate.sessions(),
         traffic: traffic([&*listener.traffic]),
+        times: listener.gate.times.counts(),
+        waits: listener.gate.waits.counts(),
     });
     listeners.collect()
 }
@@ -165,6 +167,8 @@ fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
         queue_regrets: pool.queue.regrets(Missed::Late),
         panic: pool.panic,
         clients: pool.sticky.as_ref().map(|table| table.clients() as u64),
+        times: pool.times.counts(),
+        waits: pool.queue.waits.counts(),
         backends,
     }
 }
@@ -190,6 +194,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
     let traffic = traffic([&tally.traffic]);
     let past = tally.history.summary(now);
     let left = |until: u64| seconds(until.saturating_sub(now));
+    let recent = tally.last_minute.counts(&tally.times.first_byte);
     let ejected = tally.is_ejected();
     BackendStatus {
         pool: pool.name.clone(),
@@ -213,6 +218,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         waiting: u64::from(tally.waiting()),
         failures: u64::from(tally.failures()),
         answer_ms: tally.latency().last().map(|us| f64::from(us) / 1_000.0),
+        first_byte_p99_ms: recent.quantile(990).map(|us| us / 1_000.0),
         opened: tally.opened(),
         no_local_port: tally.portless(),
         answered: totals.answered,
@@ -231,6 +237,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
             at: humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at))
                 .to_string(),
         }),
+        times: tally.times.counts(),
     }
 }
 
@@ -247,7 +254,7 @@ pub(super) fn traffic<'a>(all: impl IntoIterator<Item = &'a Traffic>) -> Traffic
     sum
 }
 
-/// Updates the byte rates. The last call was `ns` ago.
+/// Updates the byte rates, and what is recent. The last call was `ns` ago.
 pub(super) fn tick(snapshot: &Snapshot, stats: &[Arc<Stats>], ns: u64) {
     stats.iter().for_each(|its| its.traffic.tick(ns));
     for listener in &snapshot.listeners {
@@ -256,7 +263,10 @@ pub(super) fn tick(snapshot: &Snapshot, stats: &[Arc<Stats>], ns: u64) {
     for pool in snapshot.pools.iter().map(|plan| plan.pool()) {
         pool.traffic.tick(ns);
         let backends = pool.backends.iter().chain(&pool.leaving);
-        backends.for_each(|backend| backend.tally.traffic.tick(ns));
+        for tally in backends.map(|backend| &backend.tally) {
+            tally.traffic.tick(ns);
+            tally.last_minute.tick(&tally.times.first_byte);
+        }
     }
 }
 

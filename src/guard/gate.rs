@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::buckets::{SessionTimes, TimeBuckets};
+use crate::metric::BucketBounds;
+
 use super::Action;
 use super::rate::{Rate, SharedBucket};
 use super::sources::{Count, Held, Source, SourceRules, Sources};
@@ -30,6 +33,10 @@ pub struct Gate {
     dry_run: [AtomicU64; Refusal::ALL.len()],
     /// Clients that came back just after the idle timeout had cut them.
     idle_regrets: AtomicU64,
+    /// How long clients waited since their accept.
+    pub times: SessionTimes,
+    /// How long clients waited in queues of pools, however that ended.
+    pub waits: TimeBuckets,
 }
 
 /// The limits of new connections, as a snapshot has them.
@@ -134,6 +141,8 @@ impl Gate {
             access_dry_run: AtomicU64::new(0),
             dry_run: Default::default(),
             idle_regrets: AtomicU64::new(0),
+            times: SessionTimes::default(),
+            waits: TimeBuckets::new(BucketBounds::WAITS),
         }
     }
 

@@ -14,6 +14,7 @@ mod queue;
 mod slow_start;
 mod sticky;
 mod tally;
+mod times;
 mod traffic;
 
 use std::cell::LazyCell;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::buckets::SessionTimes;
 pub use crate::config::AdminState;
 use crate::config::{self, OnDown, Persist, Strategy, Target};
 use crate::guard::Limit;
@@ -60,6 +62,8 @@ pub struct Pool {
     pub ejections: Arc<Limit>,
     /// Bytes to and from all backends, including those that have left.
     pub traffic: Arc<Traffic>,
+    /// How long sessions of all backends took, including those that have left.
+    pub times: Arc<SessionTimes>,
     /// Clients that wait for a place.
     pub queue: Arc<Queue>,
     /// The backends of persistent clients, where the pool persists.
@@ -112,6 +116,8 @@ pub struct Backend {
     pub forced: bool,
     /// The connections of its whole pool.
     in_pool: Arc<Limit>,
+    /// The times of its whole pool.
+    times_in_pool: Arc<SessionTimes>,
     /// The ejected backends of its whole pool.
     ejections: Arc<Limit>,
     /// This many failures in a row eject it.
@@ -181,6 +187,7 @@ impl Pool {
             connections: shared(|before| &before.connections),
             ejections: shared(|before| &before.ejections),
             traffic: before.map_or_else(Arc::default, |before| Arc::clone(&before.traffic)),
+            times: before.map_or_else(Arc::default, |before| Arc::clone(&before.times)),
             queue: before.map_or_else(
                 || Arc::new(Queue::new(config.queue)),
                 |before| Arc::clone(&before.queue),
@@ -236,6 +243,7 @@ impl Pool {
             connections: Arc::clone(&self.connections),
             ejections: Arc::clone(&self.ejections),
             traffic: Arc::clone(&self.traffic),
+            times: Arc::clone(&self.times),
             queue: Arc::clone(&self.queue),
             sticky: self.sticky.clone(),
             leaving: self.leaving.clone(),
@@ -382,6 +390,7 @@ impl Backend {
             forced: false,
             tally: old.map_or_else(Arc::default, |old| Arc::clone(&old.tally)),
             in_pool: Arc::clone(&pool.connections),
+            times_in_pool: Arc::clone(&pool.times),
             ejections: Arc::clone(&pool.ejections),
             failures_max: ejection.map_or(u32::MAX, |ejection| ejection.failures),
         }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
+use crate::buckets::TimeBuckets;
 use crate::config;
+use crate::metric::BucketBounds;
 use crate::time::nanos;
 
 /// The clients that wait for a place in one pool. Outlives snapshots.
@@ -21,6 +23,8 @@ pub struct Queue {
     counts: CachePadded<Counts>,
     /// Refused clients for whom a place came free too late, by [`Missed`].
     regrets: [AtomicU64; 2],
+    /// How long clients waited, however that ended.
+    pub waits: TimeBuckets,
     line: Mutex<Line>,
 }
 
@@ -91,6 +95,7 @@ impl Queue {
         Self {
             counts: CachePadded::default(),
             regrets: Default::default(),
+            waits: TimeBuckets::new(BucketBounds::WAITS),
             line: Mutex::new(Line {
                 settings,
                 waiting: BTreeMap::new(),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::buckets::{LastMinute, SessionTimes};
 use crate::guard::{Limit, Meters};
 
 use super::backlog::Backlog;
@@ -25,6 +26,10 @@ pub struct Tally {
     pub bandwidth: Meters,
     /// Its history since it joined the pool.
     pub history: CachePadded<History>,
+    /// How long its connects took, its first bytes from the connect on, and its sessions.
+    pub times: SessionTimes,
+    /// Its first bytes lately.
+    pub last_minute: LastMinute,
     pub(super) ejection: Ejection,
     pub(super) backlog: Backlog,
     experience: CachePadded<Experience>,
@@ -308,6 +313,8 @@ impl Default for Tally {
             traffic: Traffic::default(),
             bandwidth: Meters::default(),
             history: CachePadded::default(),
+            times: SessionTimes::default(),
+            last_minute: LastMinute::default(),
             ejection: Ejection::default(),
             backlog: Backlog::default(),
             experience: CachePadded::default(),

@@ -98,6 +98,8 @@ impl<K: Kernel> Worker<K> {
         };
         let waited = slot.session.queue_took(self.now);
         self.stats.latencies.queue.record(waited);
+        slot.listener.gate.waits.record(waited);
+        entry.pool.queue.waits.record(waited);
         self.histograms.queue.saturating_record(waited / US);
         if entry.pool.queue.leave(entry.number) {
             self.call_next(&entry.pool);

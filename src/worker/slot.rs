@@ -310,17 +310,19 @@ impl<K: Kernel> Worker<K> {
         }
         let first_byte = self.now.saturating_sub(slot.session.opened_at());
         self.stats.latencies.first_byte.record(first_byte);
+        slot.listener.gate.times.first_byte.record(first_byte);
         let histogram = &mut self.histograms.first_byte;
         histogram.saturating_record(first_byte / US);
         let decay = slot.listener.plan.decay();
         let delayed = self.stall.is_within(answer, self.now);
-        slot.with_tally(|tally| {
+        if let Some(backend) = &slot.target {
             if delayed {
-                tally.on_answered_during_stall();
+                backend.tally.on_answered_during_stall();
             } else {
-                tally.on_answered(answer, self.now, decay);
+                backend.tally.on_answered(answer, self.now, decay);
+                backend.record(|times| &times.first_byte, answer);
             }
-        });
+        }
         if slot.passes_trial() {
             self.kernel.wake(Sleeper::Control);
         }
@@ -425,6 +427,7 @@ impl<K: Kernel> Worker<K> {
         }
         let extras = self.end_extras(key, &slot, reason);
         self.note_regret(&slot, reason);
+        self.measure(&slot, &summary);
         if slot.backend.is_some() {
             self.count_missed(&slot);
         }
@@ -457,7 +460,6 @@ impl<K: Kernel> Worker<K> {
         self.ports_changed |= self.ports_due != u64::MAX || port.is_left();
 
         self.stats.closed[reason as usize].increment();
-        self.measure(&summary);
         if let Some(LineExtras { status, tcp }) = extras {
             self.write_record(Record {
                 number: slot.number,
@@ -484,7 +486,11 @@ impl<K: Kernel> Worker<K> {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        slot.connect_us = u32::try_from(slot.session.answer() / US).unwrap_or(u32::MAX);
+        let took = slot.session.answer();
+        slot.connect_us = u32::try_from(took / US).unwrap_or(u32::MAX);
+        if let Some(backend) = &slot.target {
+            backend.record(|times| &times.connect, took);
+        }
         if let Some(decision) = self.decisions.find(slot.decision) {
             decision.connected = Some(slot.connect_us);
         }
@@ -493,14 +499,19 @@ impl<K: Kernel> Worker<K> {
         let slot = &self.slots[key];
         if let Some(connect) = slot.session.connect_took() {
             self.stats.latencies.connect.record(connect);
+            slot.listener.gate.times.connect.record(connect);
             self.histograms.connect.saturating_record(connect / US);
         }
     }
 
-    fn measure(&mut self, summary: &Summary) {
+    fn measure(&mut self, slot: &Slot, summary: &Summary) {
         let histograms = &mut self.histograms;
         let took = self.now.saturating_sub(summary.opened_at);
         self.stats.latencies.session.record(took);
+        slot.listener.gate.times.session.record(took);
+        if let Some(backend) = slot.backend() {
+            backend.record(|times| &times.session, took);
+        }
         histograms.session.saturating_record(took / US);
         histograms.bytes_up.saturating_record(summary.delivered[0]);
         histograms

@@ -79,6 +79,7 @@ fn figures_are_those_of_the_load() {
         ] {
             assert_eq!(sum(&text, name), right, "{name}\n{text}");
         }
+        expect_times(&text, [5, 5, 2, 0]);
         // An accept, a receive and a send of each side, and a connect.
         for (name, least) in [
             ("mahoraga_worker_enters_total", 5),
@@ -98,12 +99,31 @@ fn figures_are_those_of_the_load() {
             "{text}"
         );
         assert!(text.ends_with("# EOF\n"));
+        let p99 = &look(&balancer, "/v1/pools")[0]["backends"][0]["first_byte_p99_ms"];
+        assert!(p99.as_f64().is_some_and(|ms| ms > 0.0), "{p99}");
         let accepted = look(&balancer, "/v1/status")["accepted"].clone();
         assert_eq!(accepted, 6);
         check_by_promtool(&scrape(&balancer, "*/*"));
         drop(open);
         balancer.finish();
     });
+}
+
+/// So many clients were connected, got a first byte, ended, and waited in a queue.
+#[track_caller]
+fn expect_times(text: &str, counts: [u64; 4]) {
+    let kinds = ["connect", "first_byte", "session", "queue"];
+    for (kind, right) in kinds.into_iter().zip(counts) {
+        let all = ["listener", "pool", "backend"];
+        // No client queues for one backend.
+        for of in all
+            .into_iter()
+            .filter(|of| (*of, kind) != ("backend", "queue"))
+        {
+            let name = format!("mahoraga_{of}_{kind}_seconds_count");
+            assert_eq!(sum(text, &name), right, "{name}\n{text}");
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::thread;
 
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
+use crate::metrics::{scrape, sum};
 use crate::peers::{expect_reset, expect_turned_away, reset};
 use crate::reload::reload;
 use crate::stage::{Guest, Stage, with_one_and_two_workers};
@@ -71,6 +72,11 @@ fn they_are_served_in_the_order_of_arrival() {
         let times = status["latencies"].as_array().unwrap().iter();
         let mut of_queue = times.filter(|its| its["name"] == "queue");
         assert_eq!(of_queue.next().unwrap()["since_start"]["count"], 6);
+        let text = scrape(&stage.balancer, "*/*");
+        for of in ["listener", "pool"] {
+            let name = format!("mahoraga_{of}_queue_seconds_count");
+            assert_eq!(sum(&text, &name), 6, "{text}");
+        }
         assert_eq!(stage.fleet.held_max(), [1]);
         stage.finish();
     });

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::admin::model::{PacedStatus, TrafficStatus};
-use crate::metric::{Kind, Metric, Unit};
+use crate::buckets::BucketCounts;
+use crate::metric::{BucketBounds, Kind, Metric, Unit};
 use crate::worker::Counts;
 
 /// The figures of subjects of a kind.
@@ -31,11 +32,11 @@ pub(super) enum Reading<S> {
     One(Read<S, Option<Value>>),
     /// One for each value of a further label.
     Each(&'static str, Read<S, Vec<(String, Value)>>),
-    Times(Bounds, Box<dyn Fn(&S) -> &Counts + Send + Sync>),
+    /// Exact counts, shown with these bounds.
+    Times(BucketBounds, Box<dyn Fn(&S) -> &Counts + Send + Sync>),
+    /// Counts that have their bounds.
+    Buckets(Box<dyn Fn(&S) -> &BucketCounts + Send + Sync>),
 }
-
-/// The bounds of a histogram: these powers of two of µs.
-pub(super) type Bounds = std::ops::RangeInclusive<u32>;
 
 /// A value of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,6 +128,19 @@ pub(super) fn each<S: 'static>(
         metric: metric(Kind::Counter, name, help),
         reading: Reading::Each(label, Box::new(read)),
     }
+}
+
+/// A histogram of times.
+pub(super) fn times<S: 'static>(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&S) -> &BucketCounts,
+) -> Figure<S> {
+    let figure = Figure {
+        metric: metric(Kind::Histogram, name, help),
+        reading: Reading::Buckets(Box::new(read)),
+    };
+    figure.in_unit(Unit::Seconds)
 }
 
 pub(super) fn traffic<S>(read: impl Fn(&S) -> &TrafficStatus + Send + Sync + 'static) -> Figure<S> {

@@ -4,14 +4,14 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use super::figure::{
-    Bounds, Figure, Group, Reading, Value, counter, counts, each, gauge, micros, optional, rests,
+    Figure, Group, Reading, Value, counter, counts, each, gauge, micros, optional, rests, times,
     traffic,
 };
 use crate::admin::model::{
     AccessListStatus, BackendStatus, HealthStatus, ListenerStatus, PacedStatus, PoolStatus, Stage,
     Status, WorkerStatus,
 };
-use crate::metric::{Kind, Metric, Unit};
+use crate::metric::{BucketBounds, Kind, Metric, Unit};
 use crate::worker::{LATENCIES, LatencyCounts, NUMBERS};
 
 pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
@@ -246,6 +246,24 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
             |its: &ListenerStatus| its.idle_regrets,
         ),
         traffic(|its: &ListenerStatus| &its.traffic),
+        times(
+            "connect",
+            "From a client's accept to its backend's connection.",
+            |its: &ListenerStatus| &its.times.connect,
+        ),
+        times(
+            "first_byte",
+            "From a client's accept to its backend's first byte.",
+            |its| &its.times.first_byte,
+        ),
+        times("session", "From a client's accept to the end.", |its| {
+            &its.times.session
+        }),
+        times(
+            "queue",
+            "In queues of pools: of the clients that waited for a place, however that ended.",
+            |its| &its.waits,
+        ),
     ];
     Group::new("listener", &["listener"], figures)
 });
@@ -305,6 +323,14 @@ pub(super) static POOL: LazyLock<Group<PoolStatus>> = LazyLock::new(|| {
             |its: &PoolStatus| its.queue_regrets,
         ),
         traffic(|its: &PoolStatus| &its.traffic),
+        times("connect", CONNECT, |its: &PoolStatus| &its.times.connect),
+        times("first_byte", FIRST_BYTE, |its| &its.times.first_byte),
+        times("session", SESSION, |its| &its.times.session),
+        times(
+            "queue",
+            "How long clients waited for a place, however that ended.",
+            |its| &its.waits,
+        ),
     ];
     Group::new("pool", &["pool"], figures)
 });
@@ -414,6 +440,9 @@ pub(super) static BACKEND: LazyLock<Group<BackendStatus>> = LazyLock::new(|| {
             rests(&its.paced)
         }),
         traffic(|its: &BackendStatus| &its.traffic),
+        times("connect", CONNECT, |its: &BackendStatus| &its.times.connect),
+        times("first_byte", FIRST_BYTE, |its| &its.times.first_byte),
+        times("session", SESSION, |its| &its.times.session),
     ];
     Group::new("backend", &["pool", "backend"], figures)
 });
@@ -453,8 +482,8 @@ pub(super) static WORKER: LazyLock<Group<WorkerStatus>> = LazyLock::new(|| {
 pub(super) static TIMES: LazyLock<Group<LatencyCounts>> = LazyLock::new(|| {
     let figures = LATENCIES.iter().enumerate().map(|(kind, metric)| {
         let bounds = match metric.name {
-            "turn" => OF_TURNS,
-            _ => OF_CLIENTS,
+            "turn" => BucketBounds::TURNS,
+            _ => BucketBounds::OF_WORKERS,
         };
         Figure {
             metric: *metric,
@@ -464,9 +493,7 @@ pub(super) static TIMES: LazyLock<Group<LatencyCounts>> = LazyLock::new(|| {
     Group::new("worker", &["worker"], figures.collect())
 });
 
-/// 64 µs to 67 s.
-const OF_CLIENTS: Bounds = 6..=26;
-/// 4 µs to 1 s.
-const OF_TURNS: Bounds = 2..=20;
-
+const CONNECT: &str = "How long the connects took that stood.";
+const FIRST_BYTE: &str = "From the begin of the connect to the first byte.";
+const SESSION: &str = "From a client's accept to the end, of connected sessions.";
 const RESTS: &str = "Times that a direction of a session rested, as its bandwidth was used up.";

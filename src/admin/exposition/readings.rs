@@ -108,6 +108,8 @@ impl<S> Group<S> {
                 Reading::Times(_, read) => {
                     add(into, named("", false), Now::Times(read(its).clone()))
                 }
+                // Those of each backend would be most of the history. The process has its own.
+                Reading::Buckets(_) => {}
             }
         }
     }
