@@ -4,8 +4,8 @@ import { h, mark, say } from './dom.js';
 
 /**
  * A table. A column has `id`, `title`, `text(row)` or `node(row)` with `update(node, row)`, and
- * maybe `sort(row)`, `numeric`, `less` (1: left out on a phone, 2: left out on a tablet too),
- * `tone(row)` and `hint(row)`.
+ * maybe `sort(row)`, `numeric`, `less` (1: left out on a phone, 2: left out on a tablet too, 3: on a
+ * small screen too), `tone(row)` and `hint(row)`.
  */
 export function table({ caption, columns, key, empty, sorted, rowClass, limit = ROWS_MAX }) {
   let order = sorted ?? null;

@@ -60,6 +60,7 @@ export function expectedShare(backend, pool) {
 }
 
 const errorsOf = (backend) => minuteOf(backend)?.rise('failed') ?? 0;
+const p99Of = ({ first_byte_p99_ms: ms }) => (ms == null ? '–' : micros(ms * 1e3));
 
 export function show(box, query) {
   const search = h('input', { type: 'search', placeholder: 'Name or address', oninput: () => draw() });
@@ -106,7 +107,8 @@ export function show(box, query) {
       { id: 'connections', title: 'Conns', text: (its) => count(its.connections), numeric: true, sort: (its) => its.connections },
       { id: 'new', title: 'New/s', text: (its) => rate(minuteOf(its)?.rate('opened')), numeric: true, sort: (its) => minuteOf(its)?.rate('opened'), less: 1 },
       { id: 'traffic', title: 'Traffic', text: (its) => bytesRate(its.bytes_up_per_s + its.bytes_down_per_s), numeric: true, sort: (its) => its.bytes_up_per_s + its.bytes_down_per_s, less: 2, class: 'nowrap' },
-      { id: 'answer', title: 'Answer', text: (its) => (its.answer_ms == null ? '–' : micros(its.answer_ms * 1e3)), numeric: true, sort: (its) => its.answer_ms, less: 2, class: 'nowrap', about: 'Average of its recent answer times' },
+      { id: 'answer', title: 'Answer', text: (its) => (its.answer_ms == null ? '–' : micros(its.answer_ms * 1e3)), hint: (its) => (its.first_byte_p99_ms == null ? null : `p99 of first bytes: ${p99Of(its)}`), numeric: true, sort: (its) => its.answer_ms, less: 2, class: 'nowrap', about: 'Average of its recent answer times' },
+      { id: 'p99', title: 'p99', text: p99Of, numeric: true, sort: (its) => its.first_byte_p99_ms, less: 3, class: 'nowrap', about: 'The time to the first byte that 99% of its sessions of the last minute kept within' },
     ],
     empty: 'No backend matches.',
   });
@@ -285,6 +287,7 @@ function drawFacts(list, its) {
     'Failures in a row': `${its.failures}`,
     'Failed connects': failures.map(([kind, number]) => `${number} ${words(kind)}`).join(', ') || 'none',
     'Answer time': its.answer_ms == null ? null : micros(its.answer_ms * 1e3),
+    'First byte, p99': its.first_byte_p99_ms == null ? null : p99Of(its),
     'Traffic': `${bytes(its.bytes_down)} from it, ${bytes(its.bytes_up)} to it`,
     'Failed probes': `${its.checks_failed}`,
     'Down': its.times_down ? `${plural(its.times_down, 'time')}, ${span(its.down_s)} in all` : 'never',

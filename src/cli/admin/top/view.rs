@@ -282,57 +282,67 @@ struct Number {
     text: fn(&Backend<'_>) -> String,
 }
 
-const NUMBERS: [Number; 7] = [
+const NUMBERS: [Number; 8] = [
     Number {
         head: "weight",
         sort: Some(Sort::Weight),
         width: 7,
-        rank: 1,
+        rank: 2,
         text: |row| row.backend.weight.to_string(),
     },
     Number {
         head: "conns",
         sort: Some(Sort::Connections),
         width: 6,
-        rank: 6,
+        rank: 7,
         text: |row| count(row.backend.connections),
     },
     Number {
         head: "wait",
         sort: None,
         width: 5,
-        rank: 0,
+        rank: 1,
         text: |row| count(row.backend.waiting),
     },
     Number {
         head: "new/s",
         sort: Some(Sort::New),
         width: 6,
-        rank: 5,
+        rank: 6,
         text: |row| row.new_per_s.map(rate).unwrap_or_default(),
     },
     Number {
         head: "B/s",
         sort: Some(Sort::Bytes),
         width: 6,
-        rank: 2,
+        rank: 3,
         text: |row| bytes(row.backend.traffic.per_s() as f64),
     },
     Number {
         head: "answer",
         sort: Some(Sort::Answer),
         width: 7,
-        rank: 3,
+        rank: 4,
         text: |row| {
             let answer = row.backend.answer_ms;
             answer.map(|ms| micros(ms * 1e3)).unwrap_or_default()
         },
     },
     Number {
+        head: "p99",
+        sort: None,
+        width: 7,
+        rank: 0,
+        text: |row| {
+            let p99 = row.backend.first_byte_p99_ms;
+            p99.map(|ms| micros(ms * 1e3)).unwrap_or_default()
+        },
+    },
+    Number {
         head: "fails",
         sort: Some(Sort::Failures),
         width: 6,
-        rank: 4,
+        rank: 5,
         text: |row| count(row.backend.failures),
     },
 ];

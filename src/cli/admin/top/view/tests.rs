@@ -50,6 +50,7 @@ fn sample(second: u64) -> Answers {
     };
     let quick = BackendStatus {
         answer_ms: Some(1.24),
+        first_byte_p99_ms: Some(4.2),
         ..backend("app-1", 1_234, 1_000 * second)
     };
     let latency = |name: &str, counts: [u64; 3], p50_us, p99_us| {
@@ -168,6 +169,13 @@ fn a_narrow_terminal_leaves_numbers_out_before_the_state() {
     // However little room there is, a part of the state is there.
     let got = screen((30, 24), &model(), "c");
     assert_eq!(got[10], "web/app-1 up");
+}
+
+#[test]
+fn a_wide_terminal_has_room_for_the_99th_percentile() {
+    let got = screen((100, 24), &model(), "c");
+    assert!(got[9].contains("  answer     p99  fails"), "{}", got[9]);
+    assert!(got[10].contains("  1.2 ms  4.2 ms"), "{}", got[10]);
 }
 
 #[test]
