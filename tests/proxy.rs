@@ -83,6 +83,8 @@ mod machines;
 mod max_connections;
 #[path = "proxy/metrics.rs"]
 mod metrics;
+#[path = "proxy/moved.rs"]
+mod moved;
 #[path = "proxy/network.rs"]
 mod network;
 #[path = "proxy/operations.rs"]

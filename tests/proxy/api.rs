@@ -34,6 +34,9 @@ pub(crate) fn ask(balancer: &Balancer, method: &str, path: &str, body: &str) -> 
 pub(crate) fn look(balancer: &Balancer, path: &str) -> Value {
     let (code, message) = ask(balancer, "GET", path, "");
     assert_eq!(code, 200, "{path}: {message}");
+    if path == "/v1/status" || path == "/v1/pools" {
+        balancer.note_figures();
+    }
     message
 }
 

@@ -33,6 +33,9 @@ impl Balancer {
     pub(crate) fn words(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+        if SHOWS_FIGURES.contains(&arguments[0]) {
+            self.note_figures();
+        }
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -167,3 +170,6 @@ impl Drop for Followed {
         let _ = self.child.wait();
     }
 }
+
+/// Commands that a test looks at figures by.
+const SHOWS_FIGURES: [&str; 4] = ["backends", "listeners", "pools", "status"];

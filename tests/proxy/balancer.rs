@@ -14,6 +14,7 @@ use std::{env, fs};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::moved::note_numbers;
 use crate::peers;
 use crate::process::{Descriptors, Process};
 use crate::watchdog::eventually;
@@ -308,7 +309,7 @@ impl Balancer {
             pairs.collect()
         };
         let numbers: Vec<HashMap<_, _>> = lines[asked..].iter().map(pairs).collect();
-        note_moved(numbers.iter().flatten());
+        note_numbers(numbers.iter().flatten());
         numbers
     }
 
@@ -324,6 +325,7 @@ impl Balancer {
     /// Asserts that no session left anything behind, then ends the balancer in order.
     pub(crate) fn finish(mut self) {
         self.assert_rest();
+        self.note_figures();
         self.process.signal(libc::SIGTERM);
         assert_eq!(self.wait().code(), Some(0), "{}", self.log.all());
         assert_eq!(self.log.count("panicked at"), 0);
@@ -441,16 +443,6 @@ impl Text {
     pub(crate) fn lines(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} lines"), || self.count("\n") >= count);
         self.lines_with("")
-    }
-}
-
-/// Leaves an empty file for each number that is not 0. At the end of all tests tests/tidy looks for
-/// counters that none has moved.
-fn note_moved<'a>(numbers: impl Iterator<Item = (&'a String, &'a u64)>) {
-    let moved = Path::new(env!("CARGO_TARGET_TMPDIR")).join("moved");
-    fs::create_dir_all(&moved).unwrap();
-    for (name, _) in numbers.filter(|(_, number)| **number > 0) {
-        fs::write(moved.join(name), "").unwrap();
     }
 }
 

@@ -73,6 +73,9 @@ fn the_file_has_what_the_api_tells() {
         let backends = look(&balancer, "/v1/history?since=10m&backend=b&figures=opened");
         assert_eq!(backends["subjects"].as_array().unwrap().len(), 1);
         assert_eq!(sum(&backends, "backend", "opened"), 7);
+        eventually("the file has it", || {
+            look(&balancer, "/v1/status")["history"]["bytes"].as_u64() > Some(0)
+        });
         let (status, refused) = ask(&balancer, "GET", "/v1/history?since=soon", "");
         assert_eq!(status, 400, "{refused}");
         let (status, _) = ask(

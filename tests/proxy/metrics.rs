@@ -11,6 +11,7 @@ use socket2::SockAddr;
 
 use crate::api::look;
 use crate::balancer::{Balancer, Launch};
+use crate::moved::note_figures;
 use crate::peers::{self, Backend, ping};
 use crate::watchdog::{eventually, patience, watched};
 
@@ -26,6 +27,7 @@ pub(crate) fn scrape(balancer: &Balancer, accept: &str) -> String {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    note_figures(body);
     body.to_owned()
 }
 
@@ -46,7 +48,8 @@ fn figures_are_those_of_the_load() {
         let file = format!(
             "(workers: 1, admin: (socket: \"mahoraga.sock\"),\n\
              listeners: [(name: \"front\", bind: \"127.0.0.1:0\", pool: \"p\",\n\
-             access_list: \"no\")], access_lists: [(name: \"no\", deny: [\"127.0.0.9\"])],\n\
+             access_list: \"no\", max_connections: 100)],\n\
+             access_lists: [(name: \"no\", deny: [\"127.0.0.9\"])],\n\
              pools: [(name: \"p\", backends: [\"{}\"])])",
             backend.address
         );
@@ -65,6 +68,7 @@ fn figures_are_those_of_the_load() {
         for (name, right) in [
             ("mahoraga_connections", 3),
             ("mahoraga_listener_connections", 3),
+            ("mahoraga_listener_connections_max", 100),
             ("mahoraga_listener_refused_total", 1),
             ("mahoraga_backend_connections", 3),
             ("mahoraga_backend_answered_total", 5),
@@ -181,6 +185,11 @@ fn a_listener_of_its_own_has_the_figures_and_follows_its_token() {
         assert!(old.starts_with("HTTP/1.1 401"), "{old}");
         let text = ask(here, "/metrics", "another-token-of-this-test").unwrap();
         assert_eq!(sum(&text, "mahoraga_scrapers_refused_total"), 1, "{text}");
+        let silent = balancer.connect();
+        eventually("a client waits for an answer", || {
+            sum(&scrape(&balancer, "*/*"), "mahoraga_backend_waiting") == 1
+        });
+        drop(silent);
         balancer.finish();
     });
 }

@@ -20,6 +20,7 @@ fn waiting(balancer: &Balancer) -> usize {
     eventually("the pool is shown", || {
         balancer.log().count("pool default: ") > asked
     });
+    balancer.note_figures();
     let lines = balancer.log().lines_with("pool default: ");
     let line = lines.last().unwrap().strip_suffix(" waiting for a place");
     line.map_or(0, |line| line.rsplit(", ").next().unwrap().parse().unwrap())

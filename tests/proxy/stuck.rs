@@ -13,6 +13,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::balancer::{Balancer, Launch};
+use crate::moved::note_figures_at;
 use crate::peers::{Backend, ping};
 use crate::process::Process;
 use crate::watchdog::{eventually, patience, watched};
@@ -194,6 +195,7 @@ fn an_operational_log_without_a_reader_drops_and_counts() {
             }
             status().unwrap()["log_lines_dropped"].as_u64().unwrap() > 0
         });
+        note_figures_at(&socket);
         fs::write(&config, good).unwrap();
         let reloaded = ask(&socket, "POST /v1/reload").unwrap();
         assert!(reloaded["snapshot"].is_u64(), "{reloaded}");
