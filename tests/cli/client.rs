@@ -9,7 +9,7 @@ use mahoraga::admin::model::{
     ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SessionState, SessionStatus, Stage,
     Status, TrafficStatus, WorkerStatus,
 };
-use mahoraga::config::AdminState;
+use mahoraga::config::{AdminState, EffectiveSetting, SettingSource};
 use serde::Serialize;
 
 use super::fake::{Fake, answer};
@@ -507,16 +507,35 @@ fn kill_needs_ids_or_a_filter() {
 #[test]
 fn the_configuration_is_written_as_it_is() {
     let ron = "(\n    workers: 2,\n)\n".to_owned();
-    let text = json(&ConfigText {
+    let setting = |path: &str, value: serde_json::Value, from| EffectiveSetting {
+        path: path.to_owned(),
+        value,
+        from,
+    };
+    let config = ConfigText {
         ron: ron.clone(),
-        ..ConfigText::default()
-    });
-    let fake = Fake::saying("client_config", &[&text, &text]);
+        settings: vec![
+            setting("workers", 2.into(), SettingSource::File),
+            setting("memory", "auto".into(), SettingSource::Default),
+            setting("pools[a].check", "tcp".into(), SettingSource::Command),
+        ],
+        more: 3,
+    };
+    let text = json(&config);
+    let fake = Fake::saying("client_config", &[&text, &text, &text]);
     assert_eq!(succeeded(&fake.run(&["config", "show"])), ron);
     let output = fake.run(&["config", "show", "--json"]);
-    let want = "{\n  \"ron\": \"(\\n    workers: 2,\\n)\\n\"\n}\n";
+    let told: ConfigText = serde_json::from_str(&succeeded(&output)).unwrap();
+    assert_eq!(told, config);
+    let output = fake.run(&["config", "show", "--sources"]);
+    let want = "\
+SETTING         FROM     VALUE
+workers         file     2
+pools[a].check  command  \"tcp\"
+and 3 more
+";
     assert_eq!(succeeded(&output), want);
-    assert_eq!(fake.asked(), ["GET /v1/config"; 2]);
+    assert_eq!(fake.asked(), ["GET /v1/config"; 3]);
 }
 
 #[test]
