@@ -40,6 +40,7 @@ pub mod peek;
 pub mod pool;
 pub mod prefix;
 pub mod ring;
+pub mod route;
 pub mod select;
 pub mod session;
 pub mod shared;

@@ -15,7 +15,9 @@ use crate::guard::{
     AccessFilter, AccessFilters, Action, Admission, BanRule, Bans, Gate, Limit, ListenerBandwidth,
     Meters, Pit, Rules, Sources, Trusted,
 };
+use crate::peek::FirstBytes;
 use crate::pool::{Pool, Standing, Tally, Traffic};
+use crate::route::{RouteNumber, Routed, Routes};
 use crate::select::Plan;
 use crate::session::SessionLimits;
 use crate::shared::Shared;
@@ -65,7 +67,7 @@ pub struct Draft<'a> {
     max_connections: u32,
 }
 
-/// A bound address with the pool behind it.
+/// A bound address with the pools behind it.
 #[derive(Clone, Debug)]
 pub struct LiveListener {
     /// Stays the same over all snapshots while it listens, whatever else changes. New listeners
@@ -75,8 +77,10 @@ pub struct LiveListener {
     pub name: String,
     /// Where it listens.
     pub bind: Address,
-    /// The pool that its sessions go to.
+    /// The pool that its sessions go to, unless a route takes them.
     pub plan: Arc<Plan>,
+    /// Which clients go elsewhere.
+    pub routes: Routes,
     /// Client connections of this listener over all workers.
     pub connections: Arc<Limit>,
     /// Bytes of its sessions.
@@ -90,7 +94,7 @@ pub struct LiveListener {
     pub ban: Option<BanRule>,
     /// What those limits, its access list and bans count.
     pub gate: Arc<Gate>,
-    /// Deadlines and tries of its sessions.
+    /// Deadlines and tries of sessions that no route takes.
     pub limits: SessionLimits,
     /// The bandwidth of its sessions.
     pub bandwidth: Arc<ListenerBandwidth>,
@@ -313,9 +317,16 @@ impl LiveListener {
     fn new(
         (id, gate): (u64, Arc<Gate>),
         config: &config::Listener,
-        plan: Arc<Plan>,
+        pools: &[Arc<Plan>],
         old: Option<&Self>,
     ) -> Self {
+        let peeks = config.pools().any(|pool| pools[pool].peeks())
+            || config.routes.iter().any(config::Route::needs_bytes);
+        let to = |pool: usize| Routed {
+            limits: limits(config, &pools[pool], peeks),
+            plan: Arc::clone(&pools[pool]),
+        };
+        let Routed { plan, limits } = to(config.pool);
         let connections = match old {
             Some(old) => Arc::clone(&old.connections),
             None => Arc::new(Limit::unbounded()),
@@ -330,7 +341,8 @@ impl LiveListener {
             rules: Rules::default(),
             ban: ban(config),
             gate,
-            limits: limits(config, &plan),
+            limits,
+            routes: Routes::new(&config.routes, to, old.map(|old| &old.routes)),
             bandwidth: old.map_or_else(Arc::default, |old| Arc::clone(&old.bandwidth)),
             plan,
         }
@@ -338,11 +350,61 @@ impl LiveListener {
 }
 
 impl LiveListener {
-    /// The same with its pool as it is by now.
+    /// The pool of sessions of this route; of one that refuses them, the listener's own.
     #[must_use]
-    pub fn with_plan(&self, plan: Arc<Plan>) -> Self {
+    pub fn plan_of(&self, route: RouteNumber) -> &Arc<Plan> {
+        if route == RouteNumber::DEFAULT {
+            return &self.plan;
+        }
+        self.routes.to(route).map_or(&self.plan, |to| &to.plan)
+    }
+
+    /// Deadlines and tries of sessions of this route.
+    #[must_use]
+    pub fn limits_of(&self, route: RouteNumber) -> &SessionLimits {
+        if route == RouteNumber::DEFAULT {
+            return &self.limits;
+        }
+        self.routes.to(route).map_or(&self.limits, |to| &to.limits)
+    }
+
+    /// Its own pool, and that of each route, by the routes' indices.
+    pub fn plans(&self) -> impl Iterator<Item = &Arc<Plan>> {
+        self.routes.numbers().map(|route| self.plan_of(route))
+    }
+
+    /// Whether clients may go to this pool.
+    #[must_use]
+    pub fn leads_to(&self, pool: &str) -> bool {
+        self.plans().any(|plan| plan.pool().name == pool)
+    }
+
+    /// The route of a client that took a route of this listener as it was before, and whose first
+    /// bytes are not looked at again: one that leads to the same pool, or else what its address
+    /// decides.
+    #[must_use]
+    pub fn route_after(
+        &self,
+        old: &Self,
+        route: RouteNumber,
+        client: Option<IpAddr>,
+    ) -> RouteNumber {
+        if self.routes.is_empty() {
+            return RouteNumber::DEFAULT;
+        }
+        let routed = old.routes.to(route);
+        let same = routed.and_then(|to| self.routes.leading_to(to.plan.pool().number));
+        let decided = || self.routes.decide(client, &FirstBytes::none());
+        same.or_else(decided).unwrap_or_default()
+    }
+
+    /// The same with its pools as they are by now, by their numbers.
+    #[must_use]
+    pub fn with_plans(&self, now: &HashMap<u32, &Arc<Plan>>) -> Self {
+        let newer = |plan: &Arc<Plan>| now.get(&plan.pool().number).map(|plan| Arc::clone(plan));
         Self {
-            plan,
+            plan: newer(&self.plan).unwrap_or_else(|| Arc::clone(&self.plan)),
+            routes: self.routes.with_plans(newer),
             ..self.clone()
         }
     }
@@ -374,7 +436,6 @@ fn compose_listeners(
     let stay = before.map_or_else(Vec::new, |before| before.staying(config));
     let stay = stay.into_iter().chain(std::iter::repeat(None));
     let listeners = config.listeners.iter().zip(stay).map(|(listener, old)| {
-        let plan = Arc::clone(&pools[listener.pool]);
         let id = old.map_or(made, |old| old.id);
         made += u64::from(old.is_none());
         let gate = match old {
@@ -383,7 +444,7 @@ fn compose_listeners(
         };
         Arc::new(LiveListener {
             rules: rules(config, listener),
-            ..LiveListener::new((id, gate), listener, plan, old)
+            ..LiveListener::new((id, gate), listener, pools, old)
         })
     });
     (listeners.collect(), made)
@@ -403,14 +464,15 @@ fn ban(listener: &config::Listener) -> Option<BanRule> {
     listener.ban.map(|ban| ban.rule(&limits))
 }
 
-fn limits(listener: &config::Listener, plan: &Plan) -> SessionLimits {
+/// The limits of sessions that go to a pool; `peeks`: first bytes of some clients are looked at.
+fn limits(listener: &config::Listener, plan: &Plan, peeks: bool) -> SessionLimits {
     let timeouts = &listener.timeouts;
     SessionLimits {
         connect: nanos(timeouts.connect),
         idle: timeouts.idle.map_or(NEVER, nanos),
         half_closed: nanos(timeouts.half_closed),
         session: timeouts.session.map_or(NEVER, nanos),
-        peek: plan.peeks().then(|| nanos(timeouts.peek)),
+        peek: peeks.then(|| nanos(timeouts.peek)),
         ends_half_sent: listener.half_sent == config::HalfSent::Close,
         watches_work: plan.pool().strategy.looks_ahead().is_some(),
         attempts: listener.attempts,

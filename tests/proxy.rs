@@ -121,6 +121,8 @@ mod reset;
 mod roles;
 #[path = "proxy/rolling_restart.rs"]
 mod rolling_restart;
+#[path = "proxy/routes.rs"]
+mod routes;
 #[path = "proxy/runtime.rs"]
 mod runtime;
 #[path = "proxy/scaling.rs"]

@@ -11,11 +11,12 @@ use super::Config;
 use super::bandwidth::Bandwidth;
 use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{
-    Codec, Leaf, duration, group, group_or_none, group_or_off, name, named, number, parsed,
+    Codec, Leaf, duration, group, group_or_none, group_or_off, groups, name, named, number, parsed,
     required, spelled,
 };
 use super::limits::{self, RateLimit, SourceLimits};
-use super::reader::Around;
+use super::reader::{Around, At, Reader};
+use super::route::Route;
 use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
 use super::values::{self, HOUR, MINUTE, between};
@@ -35,6 +36,9 @@ settings! {
         ));
         /// The name of the pool that its clients go to.
         pub pool: usize = usize::MAX => required(pool_name());
+        /// Clients that go to other pools, or are refused. The first route that a client fits
+        /// counts; a client that fits none goes to `pool`.
+        pub routes: Vec<Route> = Vec::new() => groups();
         /// The most client connections at a time, over all workers. Off: only the global limit
         /// holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
@@ -186,24 +190,27 @@ fn pool_name() -> Codec<usize> {
     Codec::new(
         POOL_NAME,
         json!({ "type": "string" }),
-        |at, reader, _| {
-            let Some(name) = at.text() else {
-                return reader.unexpected(at, POOL_NAME);
-            };
-            let pools = &reader.around.pools;
-            let found = pools.iter().position(|pool| pool == name);
-            // A pool without a name may be the one that is meant: only that mistake is reported.
-            let is_complete = !pools.is_empty() && pools.iter().all(|pool| !pool.is_empty());
-            if found.is_none() && is_complete {
-                let known = pools.iter().filter(|_| reader.gives_hints());
-                let hint = values::known(name, known.map(String::as_str));
-                let sentence = format!("pool: there is no pool called `{name}`{hint}");
-                reader.mistake(&at.value.span, sentence);
-            }
-            found
-        },
+        |at, reader, _| pool_index(at, reader),
         |pool, _, around| Text::quoted(around.pools.get(*pool).map_or("", String::as_str)),
     )
+}
+
+/// The place of the pool of this name.
+pub(super) fn pool_index(at: At<'_>, reader: &mut Reader<'_>) -> Option<usize> {
+    let Some(name) = at.text() else {
+        return reader.unexpected(at, POOL_NAME);
+    };
+    let pools = &reader.around.pools;
+    let found = pools.iter().position(|pool| pool == name);
+    // A pool without a name may be the one that is meant: only that mistake is reported.
+    let is_complete = !pools.is_empty() && pools.iter().all(|pool| !pool.is_empty());
+    if found.is_none() && is_complete {
+        let known = pools.iter().filter(|_| reader.gives_hints());
+        let hint = values::known(name, known.map(String::as_str));
+        let sentence = format!("pool: there is no pool called `{name}`{hint}");
+        reader.mistake(&at.value.span, sentence);
+    }
+    found
 }
 
 /// An access list, by its name: rules say whether it is there.

@@ -43,6 +43,7 @@ mod patch;
 mod pool;
 mod reader;
 mod reference;
+mod route;
 mod rules;
 mod source;
 mod strategy;
@@ -83,6 +84,7 @@ pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
 pub use pool::Pool;
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
+pub use route::{ROUTE_VALUES_MAX, ROUTES_MAX, Route};
 pub(crate) use rules::{Machine, found_loops, leads_back};
 pub use source::{Place, Source};
 pub use strategy::{
@@ -95,9 +97,10 @@ settings! {
     /// A whole, valid configuration.
     ///
     /// Invariant: names are unique among listeners, among access lists, among pools and within a
-    /// pool; every listener's `pool` is an index into `pools`, and its `access_list` is there;
-    /// every pool has a backend of weight above 0 that is not of the reserve, unless it discovers;
-    /// the reserve stands behind all others, and is there where the pool scales and nowhere else;
+    /// pool; every listener's `pool`, and that of each of its routes, is an index into `pools`, and
+    /// its `access_list` is there; every pool has a backend of weight above 0 that is not of the
+    /// reserve, unless it discovers; the reserve stands behind all others, and is there where the
+    /// pool scales and nowhere else;
     /// in a pool of `two_tier`, all backends have a group, or none has one.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Config {

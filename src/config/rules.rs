@@ -20,6 +20,7 @@ use crate::address::Address;
 mod access;
 mod listener;
 mod loops;
+mod routes;
 
 pub(super) use access::too_many_prefixes;
 pub(super) use listener::broken_by_listener;

@@ -4,6 +4,7 @@ use super::*;
 
 mod live;
 mod log;
+mod routes;
 mod rules;
 mod strategies;
 

@@ -15,7 +15,7 @@ use super::tokens::Span;
 use super::values::nearest;
 use super::{
     AccessLog, Backend, Config, FirstTier, HalfSent, HistoryPlace, Key, Listener, LogSink, Pool,
-    Strategy, Timeouts, values,
+    Route, Strategy, Timeouts, values,
 };
 use crate::address::Address;
 use crate::peek::Field;
@@ -71,7 +71,11 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         live::pool(i, pool, &mut found);
         live::origins(i, pool, &mut found);
         keys(config, i, &mut found);
-        if config.listeners.iter().all(|listener| listener.pool != i) {
+        if config
+            .listeners
+            .iter()
+            .all(|its| its.pools().all(|pool| pool != i))
+        {
             let sentence = format!("no listener uses the pool `{}`", pool.name);
             found.push(Finding::at(format!("pools[{i}].name"), sentence));
         }
@@ -110,13 +114,14 @@ fn offences(config: &Config, listener: &Listener) -> bool {
     let limits = listener.source_limits.as_ref();
     let limits =
         limits.is_some_and(|its| !its.dry_run && (its.connections.is_some() || its.rate.is_some()));
-    let pool = &config.pools[listener.pool];
-    let keys = [pool.strategy.key(), pool.persists().map(|its| &its.key)];
-    let mut keys = keys.into_iter().flatten();
+    let pools = listener.pools().map(|pool| &config.pools[pool]);
+    let keys = pools.flat_map(|pool| [pool.strategy.key(), pool.persists().map(|its| &its.key)]);
+    let mut keys = keys.flatten();
     let waits = listener.half_sent == HalfSent::Close;
     own.any(|list| !list.dry_run)
         || limits
         || waits && keys.any(|key| matches!(key, Key::Peeked(_)))
+        || waits && listener.routes.iter().any(Route::needs_bytes)
 }
 
 fn workers(config: &Config, host: Host, found: &mut Vec<Finding>) {
@@ -296,7 +301,10 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
     let its_own = matches!(pool.strategy, Strategy::StickyRoundRobin(_));
     let at = if its_own { &of_strategy } else { &of_persist };
     let persists = pool.persists().map(|persist| (at, &persist.key));
-    let sockets = config.listeners.iter().filter(|one| one.pool == i);
+    let sockets = config
+        .listeners
+        .iter()
+        .filter(|one| one.pools().any(|pool| pool == i));
     let socket = sockets
         .map(|listener| &listener.bind)
         .find(|bind| matches!(bind, Address::Unix(_)));

@@ -527,7 +527,7 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
     SessionStatus {
         id: info.id.to_string(),
         listener: info.listener.name.clone(),
-        pool: info.listener.plan.pool().name.clone(),
+        pool: info.pool.name.clone(),
         backend: info.backend.as_ref().map(|backend| backend.name.clone()),
         client: info.client.map(|client| client.to_string()),
         state: info.view.state,

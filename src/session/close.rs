@@ -45,6 +45,8 @@ pub enum CloseReason {
     MemoryFull,
     /// The client had sent only the beginning of its first bytes when their time was over.
     FirstBytesTimeout,
+    /// A route of the listener refuses the client.
+    NoRoute,
     /// Every backend of the pool was full, and so was its queue.
     PoolFull,
     /// The client waited in that queue for as long as it may.
@@ -71,7 +73,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -89,6 +91,7 @@ impl CloseReason {
         Self::Overloaded,
         Self::MemoryFull,
         Self::FirstBytesTimeout,
+        Self::NoRoute,
         Self::PoolFull,
         Self::QueueTimeout,
         Self::IdleTimeout,
@@ -131,7 +134,7 @@ impl CloseReason {
     }
 
     /// Whether a rule, or a worker that has too much to do, refuses clients by it. Few of them had
-    /// a session: those that were banned later.
+    /// a session: those that were banned later, and those that a route refused.
     #[must_use]
     pub fn is_refusal(self) -> bool {
         matches!(
@@ -144,6 +147,7 @@ impl CloseReason {
                 | Self::GlobalRate
                 | Self::Overloaded
                 | Self::MemoryFull
+                | Self::NoRoute
         )
     }
 
@@ -177,6 +181,7 @@ impl CloseReason {
             Self::Overloaded => "overloaded",
             Self::MemoryFull => "memory_full",
             Self::FirstBytesTimeout => "first_bytes_timeout",
+            Self::NoRoute => "no_route",
             Self::PoolFull => "pool_full",
             Self::QueueTimeout => "queue_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -211,6 +216,7 @@ impl CloseReason {
             | Self::Overloaded
             | Self::MemoryFull
             | Self::FirstBytesTimeout
+            | Self::NoRoute
             | Self::PoolFull
             | Self::QueueTimeout
             | Self::IdleTimeout

@@ -119,6 +119,8 @@ pub enum Look {
     HalfSent,
     /// There is none.
     Nothing,
+    /// The client is refused.
+    Refused,
 }
 
 /// What happened to a session.
@@ -147,6 +149,8 @@ pub enum Event {
     Full,
     /// The pool has no backend to select.
     Unselected,
+    /// A route refuses the client.
+    Unrouted,
     /// The session's attempts are used up, and it has tried every backend.
     Spent,
     /// Bytes from this side; `true`: the end of the stream is the next event.

@@ -41,6 +41,9 @@ impl Session {
     }
 
     pub(super) fn on_peeked(&mut self, look: Look, cx: &mut Context<'_>) {
+        if look == Look::Refused {
+            return self.close(CloseReason::NoRoute, cx);
+        }
         // Two looks can be under way, when a stream and its end came at once.
         if self.state != SessionState::Peeking {
             return;

@@ -24,8 +24,8 @@ use super::{Stop, Worker, slot};
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) listener: Arc<LiveListener>,
-    /// The key of its pool.
-    pub(super) pool: usize,
+    /// The keys of its pools, by the indices of its routes.
+    pub(super) pools: Vec<usize>,
     /// Which clients may connect; `None`: all.
     pub(super) access: Option<Arc<AccessFilter>>,
     /// The listening socket; `None` after it was closed for good.
@@ -67,13 +67,13 @@ pub(super) struct Admitted {
 impl Port {
     pub(super) fn new(
         (listener, access): (Arc<LiveListener>, Option<Arc<AccessFilter>>),
-        pool: usize,
+        pools: Vec<usize>,
         socket: Socket,
     ) -> Self {
         Self {
             access,
             listener,
-            pool,
+            pools,
             socket: Some(socket),
             backlog: Backlog::default(),
             accepting: false,
@@ -99,10 +99,10 @@ impl Port {
     pub(super) fn follow(
         &mut self,
         (listener, access): (Arc<LiveListener>, Option<Arc<AccessFilter>>),
-        pool: usize,
+        pools: Vec<usize>,
     ) {
         self.access = access;
-        self.pool = pool;
+        self.pools = pools;
         self.listener = listener;
     }
 

@@ -17,7 +17,10 @@ use super::{FailedConnect, FailedTry, Worker};
 impl<K: Kernel> Worker<K> {
     #[inline(never)]
     pub(super) fn connect(&mut self, key: usize) -> Option<Event> {
-        self.adopt_listener(key);
+        if !self.adopt_listener(key) {
+            self.leave_queue(key);
+            return Some(Event::Unrouted);
+        }
         loop {
             let reserved = if self.is_its_turn(key) {
                 self.reserve(key)
@@ -137,24 +140,29 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Adopts the present settings of the session's listener, before an attempt. The pool may be
-    /// another, to whose indices `tried` is translated, and so may the client's key.
-    fn adopt_listener(&mut self, key: usize) {
+    /// another, to whose indices `tried` is translated, and so may the client's key. `false`: a
+    /// route refuses the client now.
+    fn adopt_listener(&mut self, key: usize) -> bool {
         let slot = &mut self.slots[key];
         let listener = &self.ports[slot.port].listener;
         if Arc::ptr_eq(&slot.listener, listener) {
-            return;
+            return !listener.routes.refuses(slot.route);
         }
+        let client = slot.peer.map(|peer| peer.ip());
+        let route = listener.route_after(&slot.listener, slot.route, client);
+        let (old, new) = (slot.listener.plan_of(slot.route), listener.plan_of(route));
         if let Some(tries) = &mut slot.tries {
-            let (old, new) = (slot.listener.plan.pool(), listener.plan.pool());
-            tries.tried = translated(&tries.tried, old, new);
+            tries.tried = translated(&tries.tried, old.pool(), new.pool());
         }
-        if listener.plan.needs_source() && slot.peer.is_none() {
+        if new.needs_source() && slot.peer.is_none() {
             slot.peer = self.kernel.peer(&slot.client);
         }
-        let old = &slot.listener.plan;
-        slot.keys = listener.plan.take_over(slot.keys, old, slot.peer);
+        slot.keys = new.take_over(slot.keys, old, slot.peer);
+        slot.route = route;
         slot.listener = Arc::clone(listener);
+        let is_refused = listener.routes.refuses(route);
         self.set_timer(key);
+        !is_refused
     }
 
     /// Selects a backend and takes a place at it. Another worker may take the last place first:
@@ -162,7 +170,7 @@ impl<K: Kernel> Worker<K> {
     fn reserve(&mut self, key: usize) -> Result<Arc<Backend>, Event> {
         let slot = &mut self.slots[key];
         let port = &mut self.ports[slot.port];
-        let selector = self.pools.selector_mut(port.pool);
+        let selector = self.pools.selector_mut(port.pools[slot.route.index()]);
         let mut lacking = None;
         let mut races = 0;
         while races < RACES_MAX {
@@ -180,7 +188,8 @@ impl<K: Kernel> Worker<K> {
                     Choice::Full | Choice::Backend(_) => Event::Full,
                 });
             };
-            let backend = &slot.listener.plan.pool().backends[usize::from(index)];
+            let pool = slot.listener.plan_of(slot.route).pool();
+            let backend = &pool.backends[usize::from(index)];
             let held = self.backoff.holds(backend, self.now);
             let tried = slot.tried().contains(&index);
             if held.is_some() && !tried {
@@ -189,7 +198,7 @@ impl<K: Kernel> Worker<K> {
                 slot.tries.get_or_insert_default().tried.push(index);
                 continue;
             }
-            let spent = tried && slot.session.is_out_of_attempts(&slot.listener.limits);
+            let spent = tried && slot.session.is_out_of_attempts(slot.limits());
             if spent && lacking.is_none() && held.is_none() {
                 return Err(Event::Spent);
             }
@@ -282,7 +291,7 @@ impl<K: Kernel> Worker<K> {
     /// Gives the place at a backend back, and calls the next client that waits for one.
     fn release(&self, key: usize, backend: &Backend, ended: Ended) {
         backend.release(ended);
-        self.call_next(self.slots[key].listener.plan.pool());
+        self.call_next(self.slots[key].plan().pool());
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use crate::fault::Fault;
 use crate::guard::Sample;
 use crate::kernel::Errno;
+use crate::route::RouteNumber;
 use crate::select::{Choice, Considered, Keys, Request, Selector};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::LiveListener;
@@ -123,12 +124,13 @@ impl DecisionRecord {
     };
 
     /// Of a client of this listener: the session of this number, or what would have been it.
-    fn by(listener: &LiveListener, number: u64) -> Self {
+    fn by(listener: &LiveListener, route: RouteNumber, number: u64) -> Self {
+        let plan = listener.plan_of(route);
         Self {
             number,
             listener: listener.id,
-            pool: listener.plan.pool().number,
-            key_names: listener.plan.key_names(),
+            pool: plan.pool().number,
+            key_names: plan.key_names(),
             ..Self::NONE
         }
     }
@@ -180,7 +182,7 @@ impl Decisions {
             opened_at: slot.session.view().opened_at,
             client: slot.peer,
             keys: slot.keys,
-            ..DecisionRecord::by(&slot.listener, slot.number)
+            ..DecisionRecord::by(&slot.listener, slot.route, slot.number)
         });
         slot.decision = record.serial;
         Some(record)
@@ -201,7 +203,7 @@ impl Decisions {
         let record = self.refused.begin(DecisionRecord {
             opened_at: refused.at,
             client: refused.client,
-            ..DecisionRecord::by(&refused.listener, refused.number)
+            ..DecisionRecord::by(&refused.listener, refused.route, refused.number)
         });
         if let Some(reason) = refused.reason() {
             record.on_end(reason, &refused.summary, refused.at);
@@ -216,7 +218,7 @@ impl Decisions {
         (now, choice): (u64, Choice),
     ) {
         let Some(record) = self.of(slot) else { return };
-        let plan = &slot.listener.plan;
+        let plan = slot.listener.plan_of(slot.route);
         record.pool = plan.pool().number;
         record.key_names = plan.key_names();
         record.keys = slot.keys;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::guard::AccessFilter;
 use crate::kernel::Kernel;
+use crate::pool::Queue;
+use crate::select::Plan;
 use crate::snapshot::{LiveListener, Snapshot};
 
 use super::Worker;
@@ -18,14 +20,10 @@ impl<K: Kernel> Worker<K> {
         let mut left = Vec::new();
         for listener in &snapshot.listeners {
             if let Some(key) = before.remove(&listener.id) {
-                let queue = |of: &LiveListener| Arc::clone(&of.plan.pool().queue);
-                let old = queue(&self.ports[key].listener);
-                if !Arc::ptr_eq(&old, &queue(listener)) {
-                    left.push(old);
-                }
-                let pool = self.pools.follow(&listener.plan, self.seat);
+                left.extend(left_queues(&self.ports[key].listener, listener));
+                let pools = self.pools.follow_all(listener, self.seat);
                 let access = snapshot.access.get(&listener.id).cloned();
-                self.ports[key].follow((Arc::clone(listener), access), pool);
+                self.ports[key].follow((Arc::clone(listener), access), pools);
                 self.listening.insert(listener.id, key);
             } else if listener.id >= self.snapshot.listeners_made {
                 new.push(listener);
@@ -58,8 +56,8 @@ impl<K: Kernel> Worker<K> {
         let Some(socket) = self.kernel.adopt(listener.id) else {
             return self.stats.listeners_lost.increment();
         };
-        let pool = self.pools.follow(&listener.plan, self.seat);
-        let port = Port::new((Arc::clone(listener), access), pool, socket);
+        let pools = self.pools.follow_all(listener, self.seat);
+        let port = Port::new((Arc::clone(listener), access), pools, socket);
         let key = self.ports.insert(port);
         self.listening.insert(listener.id, key);
     }
@@ -70,4 +68,14 @@ impl<K: Kernel> Worker<K> {
     pub fn ports(&self) -> usize {
         self.ports.len()
     }
+}
+
+/// The queues of pools that a listener no longer leads to.
+fn left_queues(old: &LiveListener, new: &LiveListener) -> Vec<Arc<Queue>> {
+    let stays = |old: &Arc<Plan>| {
+        let mut all = new.plans();
+        all.any(|new| Arc::ptr_eq(&new.pool().queue, &old.pool().queue))
+    };
+    let left = old.plans().filter(|plan| !stays(plan));
+    left.map(|plan| Arc::clone(&plan.pool().queue)).collect()
 }

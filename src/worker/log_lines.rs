@@ -80,7 +80,10 @@ impl<K: Kernel> Worker<K> {
             return None;
         }
         let stopped_early = slot.target.is_none()
-            && matches!(reason, CloseReason::FirstBytesTimeout | CloseReason::Banned);
+            && matches!(
+                reason,
+                CloseReason::FirstBytesTimeout | CloseReason::NoRoute | CloseReason::Banned
+            );
         if stopped_early && !self.refusals.takes(self.now, LINES_MAX) {
             self.stats.refusals_unlogged.increment();
             return None;
@@ -151,6 +154,7 @@ impl<K: Kernel> Worker<K> {
             number: slot.number,
             worker: self.id,
             listener: Arc::clone(&slot.listener),
+            route: slot.route,
             backend: slot.target.clone(),
             client: slot.peer,
             summary: slot.session.summary(self.now),

@@ -30,6 +30,7 @@ mod queue;
 mod refuse;
 mod regret;
 mod report;
+mod routing;
 mod sessions;
 mod slot;
 mod stall;
@@ -200,9 +201,9 @@ impl<K: Kernel> Worker<K> {
         let mut listening = BTreeMap::new();
         let mut pools = Pools::default();
         for (listener, socket) in listeners {
-            let pool = pools.follow(&listener.plan, setup.seat);
+            let its_pools = pools.follow_all(listener, setup.seat);
             let access = setup.snapshot.access.get(&listener.id).cloned();
-            let port = Port::new((Arc::clone(listener), access), pool, socket);
+            let port = Port::new((Arc::clone(listener), access), its_pools, socket);
             listening.insert(listener.id, ports.insert(port));
         }
         setup.stats.progress.adopt(setup.snapshot.version, now);

@@ -9,7 +9,7 @@ use slab::Slab;
 use crate::kernel::Kernel;
 use crate::pool::Pool;
 use crate::select::{Plan, Seat, Selector};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{LiveListener, Snapshot};
 
 use super::Worker;
 
@@ -35,6 +35,12 @@ impl Pools {
             self.keys.insert(number, self.selectors.insert(selector));
         }
         key
+    }
+
+    /// The same for each pool of a listener, by the indices of its routes.
+    pub(super) fn follow_all(&mut self, listener: &LiveListener, seat: Seat) -> Vec<usize> {
+        let plans = listener.plans();
+        plans.map(|plan| self.follow(plan, seat)).collect()
     }
 
     /// The selector of the pool with this key.
@@ -74,18 +80,23 @@ impl<K: Kernel> Worker<K> {
         let plans = snapshot.pools.iter();
         let plans: HashMap<_, _> = plans.map(|plan| (plan.pool().number, plan)).collect();
         for (_, port) in std::iter::once(first).chain(removed) {
-            let old = &port.listener.plan;
-            let new = plans.get(&old.pool().number);
-            if let Some(new) = new.filter(|new| !Arc::ptr_eq(old, new)) {
-                port.listener = Arc::new(port.listener.with_plan(Arc::clone(new)));
+            let newer = |old: &Arc<Plan>| {
+                let new = plans.get(&old.pool().number);
+                new.is_some_and(|new| !Arc::ptr_eq(old, new))
+            };
+            if port.listener.plans().any(newer) {
+                port.listener = Arc::new(port.listener.with_plans(&plans));
             }
-            port.pool = self.pools.follow(&port.listener.plan, self.seat);
+            port.pools = self.pools.follow_all(&port.listener, self.seat);
         }
     }
 
     /// Forgets pools that no port leads to.
     pub(super) fn forget_pools(&mut self) {
-        let used = self.ports.iter().map(|(_, port)| port.pool).collect();
+        let ports = self.ports.iter();
+        let used = ports
+            .flat_map(|(_, port)| port.pools.iter().copied())
+            .collect();
         self.pools.retain(&used);
     }
 }

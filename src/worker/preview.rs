@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::kernel::Kernel;
-use crate::select::{Considered, Keys, Request};
+use crate::select::{Considered, Keys, Plan, Request};
 use crate::snapshot::LiveListener;
 
 use super::Worker;
@@ -29,6 +29,8 @@ pub struct Preview {
     pub worker: u32,
     /// The listener.
     pub listener: Arc<LiveListener>,
+    /// The pool, as the worker selects from it.
+    pub plan: Arc<Plan>,
     /// The keys of the client.
     pub keys: Keys,
     /// The selection.
@@ -39,10 +41,13 @@ impl<K: Kernel> Worker<K> {
     /// Where a client would go by each listener of a pool, [`PREVIEWS_MAX`] of them at most.
     pub(super) fn preview(&self, question: &PreviewQuestion) -> Vec<Preview> {
         let ports = self.listening.values().map(|key| &self.ports[*key]);
-        let of_pool = ports.filter(|port| port.listener.plan.pool().name == question.pool);
-        let previews = of_pool.take(PREVIEWS_MAX).map(|port| {
+        let of_pool = ports.filter_map(|port| {
+            let mut leading = port.listener.plans().zip(&port.pools);
+            let found = leading.find(|(plan, _)| plan.pool().name == question.pool)?;
+            Some((port, found))
+        });
+        let previews = of_pool.take(PREVIEWS_MAX).map(|(port, (plan, pool))| {
             let (host, target) = (question.host.as_deref(), question.target.as_deref());
-            let plan = &port.listener.plan;
             let keys = plan.keys_of(question.client, host, target);
             let request = Request {
                 now: self.now,
@@ -52,8 +57,9 @@ impl<K: Kernel> Worker<K> {
             Preview {
                 worker: self.id,
                 listener: Arc::clone(&port.listener),
+                plan: Arc::clone(plan),
                 keys,
-                considered: self.pools.selector(port.pool).preview(&request),
+                considered: self.pools.selector(*pool).preview(&request),
             }
         });
         previews.collect()

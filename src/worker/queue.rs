@@ -51,21 +51,21 @@ impl<K: Kernel> Worker<K> {
     /// Whether the session may select now: no client waits before it, or it was called.
     pub(super) fn is_its_turn(&mut self, key: usize) -> bool {
         let slot = &self.slots[key];
-        let queue = &slot.listener.plan.pool().queue;
+        let queue = &slot.plan().pool().queue;
         let elsewhere = |entry: &QueueEntry| !Arc::ptr_eq(&entry.pool.queue, queue);
         if slot.queue_entry.as_ref().is_some_and(elsewhere) {
             // Its listener has another pool now.
             self.leave_queue(key);
         }
         let slot = &self.slots[key];
-        slot.queue_entry.is_some() || slot.listener.plan.pool().queue.is_empty()
+        slot.queue_entry.is_some() || slot.plan().pool().queue.is_empty()
     }
 
     /// The session joins the queue: no backend has a place, or others wait for one. A session that
     /// was called keeps its position.
     pub(super) fn wait_for_place(&mut self, key: usize) -> Event {
         let slot = &mut self.slots[key];
-        let pool = Arc::clone(slot.listener.plan.pool());
+        let pool = Arc::clone(slot.plan().pool());
         let look_at = next_look(&pool, self.now);
         self.look_at = self.look_at.min(look_at);
         if let Some(entry) = &slot.queue_entry {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::guard::{Action, ClientStage};
 use crate::kernel::{Kernel, Socket};
+use crate::route::RouteNumber;
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::Snapshot;
 
@@ -70,6 +71,7 @@ impl<K: Kernel> Worker<K> {
             number: self.sessions_opened,
             worker: self.id,
             listener: Arc::clone(&self.ports[port].listener),
+            route: RouteNumber::DEFAULT,
             backend: None,
             client,
             summary: Summary::refused(self.now),

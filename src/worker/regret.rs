@@ -98,16 +98,13 @@ impl<K: Kernel> Worker<K> {
         } else {
             return;
         };
-        slot.listener
-            .plan
-            .pool()
-            .queue
-            .note_missed(missed, self.now / MS);
+        let queue = &slot.plan().pool().queue;
+        queue.note_missed(missed, self.now / MS);
     }
 
     /// A place of a pool has come free: counts a client that was refused just before, if any.
     pub(super) fn count_missed(&self, slot: &Slot) {
-        match slot.listener.plan.pool().queue.take_missed(self.now / MS) {
+        match slot.plan().pool().queue.take_missed(self.now / MS) {
             Some(Missed::Full) => self.stats.full_regrets.increment(),
             Some(Missed::Late) => self.stats.queue_regrets.increment(),
             None => {}

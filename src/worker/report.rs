@@ -8,7 +8,8 @@ use crossbeam::channel::Sender;
 
 use crate::guard::DeniedBy;
 use crate::kernel::TcpInfo;
-use crate::pool::{Backend, Tally};
+use crate::pool::{Backend, Pool, Tally};
+use crate::route::RouteNumber;
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{LiveListener, Snapshot};
 
@@ -69,6 +70,8 @@ pub struct Record {
     pub worker: u32,
     /// The listener that accepted its client.
     pub listener: Arc<LiveListener>,
+    /// Which of the listener's routes its client took.
+    pub route: RouteNumber,
     /// The backend that was selected last.
     pub backend: Option<Arc<Backend>>,
     /// The client; `None` on a Unix socket.
@@ -93,6 +96,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// The pool that the session went to.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        self.listener.plan_of(self.route).pool()
+    }
+
     /// Why the session ended; `None`: it goes on.
     #[must_use]
     pub fn reason(&self) -> Option<CloseReason> {

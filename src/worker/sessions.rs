@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kernel::Kernel;
-use crate::pool::{Backend, Tally};
+use crate::pool::{Backend, Pool, Tally};
 use crate::session::{CloseReason, SessionState, View};
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::time::{NEVER, nanos};
@@ -22,8 +22,10 @@ use super::slot::Slot;
 pub struct SessionInfo {
     /// Identifies it.
     pub id: SessionId,
-    /// The listener that accepted its client, with its pool.
+    /// The listener that accepted its client.
     pub listener: Arc<LiveListener>,
+    /// The pool that it goes to.
+    pub pool: Arc<Pool>,
     /// The backend that it is connected, or connects, to.
     pub backend: Option<Arc<Backend>>,
     /// The client's address; `None` on a Unix socket, or when the client has gone.
@@ -63,7 +65,7 @@ impl SessionFilter {
         };
         self.id.is_none_or(|wanted| wanted == id)
             && is(&self.listener, Some(&listener.name))
-            && is(&self.pool, Some(&listener.plan.pool().name))
+            && is(&self.pool, Some(&slot.plan().pool().name))
             && is(&self.backend, backend.map(|backend| &backend.name))
     }
 }
@@ -96,6 +98,7 @@ impl<K: Kernel> Worker<K> {
                     number: slot.number,
                 },
                 listener: Arc::clone(&slot.listener),
+                pool: Arc::clone(slot.plan().pool()),
                 backend: slot.backend().cloned(),
                 client: slot.peer,
                 view: slot.session.view(),

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::guard::{DeniedBy, Held};
-use crate::kernel::{BUFFER_BYTES, Buffer, Interest, Kernel, Pipe, Sleeper, Socket};
-use crate::peek::FirstBytes;
+use crate::kernel::{Buffer, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
-use crate::select::{Keys, Looked};
-use crate::session::{CloseReason, Context, Event, Look, Op, Session, Summary, Unanswered, Unsent};
+use crate::route::RouteNumber;
+use crate::select::{Keys, Plan};
+use crate::session::{
+    CloseReason, Context, Event, Op, Session, SessionLimits, Summary, Unanswered, Unsent,
+};
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
@@ -19,7 +21,8 @@ use super::accept::Admitted;
 use super::lanes::Party;
 use super::log_lines::LineExtras;
 use super::queue::QueueEntry;
-use super::{LogEvent, Record, Stats, Tries, Worker};
+use super::routing::route_without_bytes;
+use super::{LogEvent, Record, Tries, Worker};
 
 /// A session's place in the slab.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub(super) struct Slot {
     pub(super) target_index: u16,
     /// Which of the backend's origins the connection begins at.
     pub(super) origin: u16,
+    /// The listener's route that its client took.
+    pub(super) route: RouteNumber,
     /// The session may have moved bytes since it was last counted.
     pub(super) moved: bool,
     /// Bytes delivered in each direction when it was last counted: the low halves of the counts.
@@ -67,7 +72,17 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Backends that earlier attempts failed on, as indices into the listener's pool.
+    /// The pool that it goes to.
+    pub(super) fn plan(&self) -> &Arc<Plan> {
+        self.listener.plan_of(self.route)
+    }
+
+    /// Its deadlines and tries.
+    pub(super) fn limits(&self) -> &SessionLimits {
+        self.listener.limits_of(self.route)
+    }
+
+    /// Backends that earlier attempts failed on, as indices into its pool.
     pub(super) fn tried(&self) -> &[u16] {
         self.tries.as_ref().map_or(&[], |tries| &tries.tried)
     }
@@ -102,7 +117,7 @@ impl Slot {
 
     /// When its timer is to fire at the latest; [`NEVER`](crate::time::NEVER) for never.
     pub(super) fn deadline(&self, now: u64) -> u64 {
-        self.session.deadline(now, &self.listener.limits)
+        self.session.deadline(now, self.limits())
     }
 
     /// The address that the connection of this side was made to.
@@ -153,7 +168,9 @@ impl<K: Kernel> Worker<K> {
         {
             self.count_return(peer.ip(), &listener);
         }
-        let keys = listener.plan.keys_without_bytes(peer);
+        let decided = route_without_bytes(&listener, peer);
+        let (route, look) = decided.unwrap_or_default();
+        let keys = listener.plan_of(route).keys_without_bytes(peer);
         let key = self.slots.insert(Slot {
             session,
             generation: self.generation,
@@ -172,6 +189,7 @@ impl<K: Kernel> Worker<K> {
             on_trial: false,
             target_index: 0,
             origin: 0,
+            route,
             moved: false,
             counted: [0; 2],
             connect_us: 0,
@@ -180,6 +198,11 @@ impl<K: Kernel> Worker<K> {
             pipes: [None, None],
         });
         self.ports[port].sessions += 1;
+        if let Some(look) = look {
+            self.call_session(key, |session, cx| {
+                session.on_event(Event::Peeked(look), false, cx);
+            });
+        }
         self.perform(key);
         self.set_timer(key);
     }
@@ -206,7 +229,7 @@ impl<K: Kernel> Worker<K> {
         };
         let mut cx = Context {
             now: self.now,
-            limits: &slot.listener.limits,
+            limits: slot.listener.limits_of(slot.route),
             links: &mut self.links,
             ops: &mut self.ops,
             pacing: self.lanes.pacing(key, party),
@@ -313,7 +336,7 @@ impl<K: Kernel> Worker<K> {
         slot.listener.gate.times.first_byte.record(first_byte);
         let histogram = &mut self.histograms.first_byte;
         histogram.saturating_record(first_byte / US);
-        let decay = slot.listener.plan.decay();
+        let decay = slot.plan().decay();
         let delayed = self.stall.is_within(answer, self.now);
         if let Some(backend) = &slot.target {
             if delayed {
@@ -326,23 +349,6 @@ impl<K: Kernel> Worker<K> {
         if slot.passes_trial() {
             self.kernel.wake(Sleeper::Control);
         }
-    }
-
-    /// Looks in the client's first bytes for the key by which its backend is selected.
-    #[inline(never)]
-    fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
-        let slot = &mut self.slots[key];
-        let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
-        look_for_keys(slot, first, last, &self.stats)
-    }
-
-    /// The same with what waits at the client's socket.
-    #[inline(never)]
-    fn peek_ahead(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
-        let slot = &mut self.slots[key];
-        let first = self.kernel.bytes_ahead(first, &slot.client);
-        let last = last || first.len() >= BUFFER_BYTES as usize;
-        look_for_keys(slot, first, last, &self.stats)
     }
 
     /// Splices through the session's own pipe when bytes are in it, else through any. A pipe
@@ -445,8 +451,9 @@ impl<K: Kernel> Worker<K> {
                 if release_backend(backend, reason, &summary, slot.on_trial) {
                     self.kernel.wake(Sleeper::Control);
                 }
-                slot.listener.plan.on_left(backend, &slot.keys, self.now);
-                self.call_next(slot.listener.plan.pool());
+                let plan = slot.listener.plan_of(slot.route);
+                plan.on_left(backend, &slot.keys, self.now);
+                self.call_next(plan.pool());
             }
         }
         if let Some(held) = slot.held {
@@ -465,6 +472,7 @@ impl<K: Kernel> Worker<K> {
                 number: slot.number,
                 worker: self.id,
                 listener: slot.listener,
+                route: slot.route,
                 backend: slot.target,
                 client: slot.peer,
                 summary,
@@ -517,22 +525,6 @@ impl<K: Kernel> Worker<K> {
         histograms
             .bytes_down
             .saturating_record(summary.delivered[1]);
-    }
-}
-
-/// Takes the keys of a client from its first bytes; with `last`, what can be taken of them.
-fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Event {
-    let bytes = FirstBytes::new(first, last);
-    match slot.listener.plan.look(slot.peer, &bytes) {
-        Looked::Known(keys, missed) => {
-            slot.keys = keys;
-            if missed > 0 {
-                stats.peek_misses.increment();
-            }
-            Event::Peeked(Look::Enough)
-        }
-        Looked::Incomplete if first.is_empty() => Event::Peeked(Look::Nothing),
-        Looked::Incomplete => Event::Peeked(Look::HalfSent),
     }
 }
 

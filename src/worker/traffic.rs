@@ -92,7 +92,7 @@ impl<K: Kernel> Worker<K> {
             moved[way] = u64::from(delivered.wrapping_sub(counted));
         }
         self.ports[slot.port].add_traffic(moved);
-        slot.listener.plan.pool().traffic.add(moved);
+        slot.plan().pool().traffic.add(moved);
         if let Some(backend) = slot.backend() {
             backend.tally.traffic.add(moved);
         }

@@ -12,6 +12,7 @@ use mahoraga::config::{self, Strategy};
 use mahoraga::guard::{Action, Admission, Bans, Gate, Limit, Pit, Rules, Sources};
 use mahoraga::kernel::Socket;
 use mahoraga::pool::Pool;
+use mahoraga::route::Routes;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{LiveListener, Snapshot};
@@ -111,6 +112,7 @@ fn snapshot() -> Arc<Snapshot> {
         name: "l".into(),
         bind: "127.0.0.1:80".parse().expect("an address"),
         plan: Arc::new(Plan::new(Arc::new(pool))),
+        routes: Routes::default(),
         connections: Arc::new(Limit::unbounded()),
         traffic: Arc::default(),
         file_gone_at: Arc::default(),

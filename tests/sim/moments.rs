@@ -13,6 +13,7 @@ use mahoraga::config::{self, Key, OnDown, Strategy};
 use mahoraga::guard::{Action, Admission, Bans, Gate, Limit, Pit, Rules, Shed, Sources};
 use mahoraga::peek::Field;
 use mahoraga::pool::{Pool, SlowStart, Standing};
+use mahoraga::route::Routes;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{LiveListener, Snapshot};
@@ -148,6 +149,7 @@ fn snapshots_with(
             name: "l0".into(),
             bind: "127.0.0.1:80".parse().expect("an address"),
             plan: Arc::new(Plan::new(Arc::new(pool))),
+            routes: Routes::default(),
             connections: Arc::clone(&limits[0]),
             traffic: Arc::default(),
             file_gone_at: Arc::default(),

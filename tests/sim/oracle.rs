@@ -287,6 +287,7 @@ impl FakeKernel {
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
+            | CloseReason::NoRoute
             | CloseReason::AccessDenied
             | CloseReason::SourceConnections
             | CloseReason::SourceRate
@@ -396,6 +397,7 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
+        | CloseReason::NoRoute
         | CloseReason::AccessDenied
         | CloseReason::SourceConnections
         | CloseReason::SourceRate
@@ -432,6 +434,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
+        | CloseReason::NoRoute
         | CloseReason::AccessDenied
         | CloseReason::SourceConnections
         | CloseReason::SourceRate

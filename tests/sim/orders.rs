@@ -249,6 +249,7 @@ impl FakeKernel {
             | CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
+            | CloseReason::NoRoute
             | CloseReason::Banned
             | CloseReason::AccessDenied
             | CloseReason::SourceConnections
@@ -355,7 +356,7 @@ fn means(close: &Close, record: &Record) -> bool {
     let backend = record.backend.as_ref();
     let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|w| w == name);
     is(&filter.listener, &record.listener.name)
-        && is(&filter.pool, &record.listener.plan.pool().name)
+        && is(&filter.pool, &record.pool().name)
         && is(&filter.backend, backend.map_or("", |backend| &backend.name))
         && close
             .tally

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use mahoraga::config::Route;
 use mahoraga::guard::{
     Access, AccessFilter, Action, Admission, Bans, ByteRate, Gate, Limit, ListenerBandwidth, Pit,
     Prefixes, Rate, RateRule, Rules, Shed, SourceRules, Sources,
 };
 use mahoraga::kernel::{Kernel, Socket};
+use mahoraga::peek::Protocol;
 use mahoraga::pool::Pool;
 use mahoraga::prefix::Prefix;
+use mahoraga::route::{Routed, Routes};
 use mahoraga::select::Seat;
 use mahoraga::session::SessionLimits;
 use mahoraga::snapshot::{LiveListener, Snapshot};
@@ -311,13 +314,20 @@ impl Plan {
             let mut limits = self.limits[number];
             let plan = Arc::new(self.pools.next(number, random));
             let peek = random.pick(&[5 * MS, 100 * MS]);
-            limits.peek = plan.peeks().then_some(peek);
+            let routes = routes(&mut self.rules);
+            let peeks = plan.peeks() || routes.iter().any(Route::needs_bytes);
+            limits.peek = peeks.then_some(peek);
             limits.ends_half_sent = self.rules.permille(500);
+            let to = Routed {
+                plan: Arc::clone(&plan),
+                limits,
+            };
             listeners.push(Arc::new(LiveListener {
                 id: number as u64,
                 name: format!("l{number}"),
                 bind: bind(number).parse().expect("an address"),
                 plan,
+                routes: Routes::new(&routes, |_| to.clone(), None),
                 connections: Arc::clone(&self.per_listener[number]),
                 traffic: Arc::default(),
                 file_gone_at: Arc::default(),
@@ -534,6 +544,28 @@ fn refuses_one() -> Arc<AccessFilter> {
     let own = Prefixes::new(vec![(prefix, Access::Deny)]).expect("one prefix");
     let own = Arc::new(own);
     Arc::new(AccessFilter::new("a".to_owned(), own, None, Access::Allow))
+}
+
+/// Routes that refuse one client, and others that lead to the listener's own pool.
+fn routes(rules: &mut Random) -> Vec<Route> {
+    let client = |number| Prefix::new(orders::client_ip(number), 32).expect("an address");
+    let route = |client, protocol, pool| Route {
+        sni: Vec::new(),
+        alpn: Vec::new(),
+        protocol,
+        client,
+        http_host: Vec::new(),
+        http_path: Vec::new(),
+        pool,
+    };
+    let all = [
+        route(vec![client(1)], vec![], None),
+        route(vec![client(0)], vec![], Some(0)),
+        route(vec![client(2)], vec![Protocol::Ssh], None),
+        route(vec![], vec![Protocol::Http], Some(0)),
+    ];
+    let some = all.into_iter().filter(|_| rules.permille(100));
+    some.collect()
 }
 
 /// Whether a listener is a Unix socket.

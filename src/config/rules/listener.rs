@@ -32,6 +32,7 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
     let limits = listener.source_limits.as_ref();
     let is_paced = listener.bandwidth.limits_sources();
     let at = |setting: &str| format!("listeners[{i}].{setting}");
+    super::routes::find(config, &format!("listeners[{i}]"), listener, found);
     if let Address::Unix(_) = listener.bind {
         for (path, setting, is_set) in [
             ("access_list", "access_list", listener.access_list.is_some()),

@@ -142,15 +142,15 @@ impl<'a> Loops<'a> {
             }
             Some(point) => {
                 let listeners = points.listeners[point].iter();
-                let pools = listeners.map(|listener| config.listeners[*listener].pool);
+                let pools = listeners.flat_map(|listener| config.listeners[*listener].pools());
                 pools.filter(|pool| *pool < first).collect()
             }
         });
         let back = points.listeners.iter().enumerate();
         let back = back.map(|(point, listeners)| {
-            let pool = |listener: usize| config.listeners[listener].pool;
+            let leads = |pool: usize| pool < first && components.are_one(first + point, pool);
             let mut listeners = listeners.iter().copied();
-            listeners.find(|its| components.are_one(first + point, pool(*its)))
+            listeners.find(|listener| config.listeners[*listener].pools().any(leads))
         });
         Self {
             config,

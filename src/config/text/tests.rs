@@ -215,6 +215,7 @@ impl Chance<'_> {
                 },
                 bind,
                 pool: self.0.usize(..pools.len()),
+                routes: self.routes(pools.len(), is_tcp),
                 max_connections: self.limit(),
                 access_list: access_list.clone().filter(|_| is_tcp),
                 rate_limit: self.rate_limit(),

@@ -159,8 +159,8 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             let backend = record.backend.as_ref();
             line.optional_text(key, backend.map(|backend| &backend.name));
         }
-        LogField::Pool => line.text(key, &record.listener.plan.pool().name),
-        LogField::Strategy => line.text(key, &record.listener.plan.pool().strategy),
+        LogField::Pool => line.text(key, &record.pool().name),
+        LogField::Strategy => line.text(key, &record.pool().strategy),
         LogField::Attempts => line.number(key, Some(summary.attempts.into())),
         LogField::QueuedUs => line.number(key, summary.queued.map(us)),
         LogField::ConnectUs => line.number(key, summary.connect.map(us)),

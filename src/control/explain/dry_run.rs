@@ -44,7 +44,7 @@ fn dry_run(
         .iter()
         .find(|its| !verdicts.refuses(its.listener.id));
     let (plan, keys_of, first) = match first.or_else(|| previews.first()) {
-        Some(its) => (&its.listener.plan, its.keys, its.considered),
+        Some(its) => (&its.plan, its.keys, its.considered),
         None => {
             let mut plans = known.snapshot.pools.iter();
             let plan = plans.find(|plan| plan.pool().name == question.pool);

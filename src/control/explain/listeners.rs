@@ -31,7 +31,7 @@ impl Verdicts {
             in_dry_run: BTreeSet::new(),
         };
         let listeners = snapshot.listeners.iter();
-        for listener in listeners.filter(|its| its.plan.pool().name == question.pool) {
+        for listener in listeners.filter(|its| its.leads_to(&question.pool)) {
             let refused = all.ask(snapshot, listener, question, now);
             if refused.is_some() {
                 all.refusing.insert(listener.id);

@@ -3,8 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::Chance;
-use crate::config::{AccessList, BanAfter, Overload, RateLimit, SourceLimits, Tarpit};
+use crate::config::{AccessList, BanAfter, Overload, RateLimit, Route, SourceLimits, Tarpit};
 use crate::guard::{Access, Action};
+use crate::peek::Protocol;
 use crate::prefix::Prefix;
 
 impl Chance<'_> {
@@ -19,6 +20,41 @@ impl Chance<'_> {
             action: self.action(),
         });
         lists.collect()
+    }
+
+    /// Each takes other clients.
+    pub(super) fn routes(&mut self, pools: usize, is_tcp: bool) -> Vec<Route> {
+        let routes = (0..self.0.usize(..3)).map(|i| {
+            let name = [format!("{i}.example"), format!("*.x{i}.example")];
+            let names = vec![self.pick(&name).parse().unwrap()];
+            let is_tls = self.half();
+            let own = if is_tls {
+                Protocol::Tls
+            } else {
+                Protocol::Http
+            };
+            let protocol = self.pick(&[vec![], vec![own], vec![own, Protocol::Ssh]]);
+            let alpn = self.pick(&[vec![], vec!["h2".to_owned(), "a\"\u{e9}".to_owned()]]);
+            let (sni, http_host) = if is_tls {
+                (names, vec![])
+            } else {
+                (vec![], names)
+            };
+            Route {
+                sni,
+                alpn: if is_tls { alpn } else { vec![] },
+                protocol,
+                client: self.prefixes(12).into_iter().filter(|_| is_tcp).collect(),
+                http_path: if is_tls {
+                    vec![]
+                } else {
+                    vec!["/a".to_owned()]
+                },
+                http_host,
+                pool: self.maybe(|it| it.0.usize(..pools)),
+            }
+        });
+        routes.collect()
     }
 
     pub(super) fn rate_limit(&mut self) -> Option<RateLimit> {

@@ -1,0 +1,193 @@
+//! Routes: which clients of a listener go to another pool than the listener's own.
+
+use serde_json::json;
+
+use super::Listener;
+use super::access_list::prefix;
+use super::codec::{Codec, Leaf, list, named, parsed, required, spelled};
+use super::listener::pool_index;
+use super::reader::{At, Reader};
+use super::table::{Shape, settings};
+use super::text::Text;
+use super::values::ValueError;
+use crate::peek::{NamePattern, Protocol};
+use crate::prefix::Prefix;
+
+settings! {
+    /// Clients of a listener, and the pool that they go to. A client is one of them if it has a
+    /// value of each list that is not empty.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Route: Shape {
+        /// Server names that the client asks for in TLS: "a.example", or "*.example" for all names
+        /// below it.
+        pub sni: Vec<NamePattern> = Vec::new() => list(pattern());
+        /// Application protocols that the client offers in TLS (ALPN), such as "h2".
+        pub alpn: Vec<String> = Vec::new() => list(spelled(
+            "the name of an application protocol such as \"h2\", 1 to 255 bytes",
+            |text| (1..=255).contains(&text.len()).then(|| text.to_owned()),
+            String::clone,
+        ));
+        /// Protocols that the client speaks.
+        pub protocol: Vec<Protocol> = Vec::new() => list(named("protocol", &Protocol::ALL));
+        /// Addresses and prefixes that the client connects from.
+        pub client: Vec<Prefix> = Vec::new() => list(prefix());
+        /// Hosts that the client's first HTTP/1 request is for, as in `sni`.
+        pub http_host: Vec<NamePattern> = Vec::new() => list(pattern());
+        /// Beginnings of the path of the client's first HTTP/1 request, such as "/api/".
+        pub http_path: Vec<String> = Vec::new() => list(spelled(
+            "the beginning of a path such as \"/api/\", in ASCII and without a query",
+            |text| is_path(text).then(|| text.to_owned()),
+            String::clone,
+        ));
+        /// The name of the pool that they go to. "refuse": they are reset.
+        pub pool: Option<usize> = None => required(pool_or_refuse());
+    }
+}
+
+impl Shape for Route {
+    fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        let spoken = |name: &str| {
+            let named = self
+                .protocol
+                .iter()
+                .map(|its| Protocol::ALL[*its as usize].0);
+            self.protocol.is_empty() || named.into_iter().any(|its| its == name)
+        };
+        let of_tls = [
+            ("sni", !self.sni.is_empty()),
+            ("alpn", !self.alpn.is_empty()),
+        ];
+        let of_http = [
+            ("http_host", !self.http_host.is_empty()),
+            ("http_path", !self.http_path.is_empty()),
+        ];
+        let given = |all: [(&'static str, bool); 2]| all.into_iter().find(|(_, given)| *given);
+        for (group, protocol) in [(of_tls, "tls"), (of_http, "http")] {
+            if let Some((setting, _)) = given(group).filter(|_| !spoken(protocol)) {
+                let sentence = format!(
+                    "no client has it and speaks only what `protocol` says: add \"{protocol}\" \
+                     there, or leave `protocol` out"
+                );
+                reader.wrong(at, setting, sentence);
+            }
+        }
+        if let Some(((tls, _), (http, _))) = given(of_tls).zip(given(of_http)) {
+            let sentence = format!(
+                "no client has it and `{tls}`: one is in TLS, the other in plain HTTP: make two \
+                 routes"
+            );
+            reader.wrong(at, http, sentence);
+        }
+    }
+}
+
+impl Route {
+    /// Whether every client is one of its clients.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        self.values() == 0
+    }
+
+    /// Whether it looks at the client's first bytes.
+    #[must_use]
+    pub fn needs_bytes(&self) -> bool {
+        self.values() > self.client.len()
+    }
+
+    /// How many values its lists have.
+    #[must_use]
+    pub fn values(&self) -> usize {
+        self.sni.len()
+            + self.alpn.len()
+            + self.protocol.len()
+            + self.client.len()
+            + self.http_host.len()
+            + self.http_path.len()
+    }
+
+    /// Whether every client of the other route is surely one of this one.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let protocols = other.protocols();
+        all_in(&self.sni, &other.sni, NamePattern::covers)
+            && all_in(&self.alpn, &other.alpn, PartialEq::eq)
+            && all_in(&self.protocol, &protocols, PartialEq::eq)
+            && all_in(&self.client, &other.client, |wide, narrow| {
+                wide.covers(*narrow)
+            })
+            && all_in(&self.http_host, &other.http_host, NamePattern::covers)
+            && all_in(&self.http_path, &other.http_path, |wide, narrow| {
+                narrow.starts_with(wide.as_str())
+            })
+    }
+
+    /// The protocols that its clients speak; none: any.
+    fn protocols(&self) -> Vec<Protocol> {
+        if !self.protocol.is_empty() {
+            self.protocol.clone()
+        } else if !self.sni.is_empty() || !self.alpn.is_empty() {
+            vec![Protocol::Tls]
+        } else if !self.http_host.is_empty() || !self.http_path.is_empty() {
+            vec![Protocol::Http]
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+impl Listener {
+    /// The pools that its clients go to, its own first. A pool may come twice.
+    pub fn pools(&self) -> impl Iterator<Item = usize> {
+        let routed = self.routes.iter().filter_map(|route| route.pool);
+        std::iter::once(self.pool).chain(routed)
+    }
+}
+
+/// Whether each value of the narrow list is in a value of the wide one, which may say nothing.
+fn all_in<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
+    let is_covered = |value: &T| wide.iter().any(|wide| covers(wide, value));
+    wide.is_empty() || !narrow.is_empty() && narrow.iter().all(is_covered)
+}
+
+fn pattern() -> Leaf<NamePattern> {
+    parsed(
+        "a host name such as \"a.example\", or \"*.example\" for all names below it",
+        |text| {
+            text.parse()
+                .map_err(|error| ValueError::Refused(format!("`{text}`: {error}")))
+        },
+        NamePattern::to_string,
+    )
+}
+
+fn is_path(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    text.starts_with('/') && text.len() <= PATH_MAX && text.bytes().all(is_part)
+}
+
+/// A pool, or that clients are refused.
+fn pool_or_refuse() -> Codec<Option<usize>> {
+    const EXPECTED: &str = "the name of a pool, or \"refuse\", in double quotes";
+    Codec::new(
+        EXPECTED,
+        json!({ "type": "string" }),
+        |at, reader, _| match at.text() {
+            Some(REFUSE) => Some(None),
+            Some(_) => pool_index(at, reader).map(Some),
+            None => reader.unexpected(at, EXPECTED),
+        },
+        |pool, _, around| match pool {
+            None => Text::quoted(REFUSE),
+            Some(pool) => Text::quoted(around.pools.get(*pool).map_or("", String::as_str)),
+        },
+    )
+}
+
+/// In place of a pool's name.
+pub(super) const REFUSE: &str = "refuse";
+/// The most bytes of the beginning of a path.
+const PATH_MAX: usize = 1_024;
+/// Routes that a listener may have.
+pub const ROUTES_MAX: usize = 256;
+/// Values of all routes of a listener: names, prefixes and others.
+pub const ROUTE_VALUES_MAX: usize = 4_096;

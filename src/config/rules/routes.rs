@@ -1,0 +1,58 @@
+//! The rules of a listener's routes.
+
+use super::Finding;
+use crate::address::Address;
+use crate::config::route::REFUSE;
+use crate::config::{Config, Listener, ROUTE_VALUES_MAX, ROUTES_MAX};
+
+/// The rules that the routes of a listener break; `at` is the listener's path.
+pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut Vec<Finding>) {
+    let routes = &listener.routes;
+    if routes.is_empty() {
+        return;
+    }
+    let values: usize = routes.iter().map(|route| route.values()).sum();
+    if routes.len() > ROUTES_MAX || values > ROUTE_VALUES_MAX {
+        let sentence = format!(
+            "routes: {} routes with {values} values: expected at most {ROUTES_MAX} routes with \
+             {ROUTE_VALUES_MAX} values in all",
+            routes.len()
+        );
+        return found.push(Finding::at(format!("{at}.routes"), sentence));
+    }
+    for (place, route) in routes.iter().enumerate() {
+        let path = format!("{at}.routes[{place}]");
+        if matches!(listener.bind, Address::Unix(_)) && !route.client.is_empty() {
+            let sentence = "client: clients of a Unix socket have no address: leave it out";
+            let finding = Finding::at(format!("{path}.client"), sentence);
+            found.push(finding.needing(format!("{at}.bind")));
+        }
+        let earlier = routes[..place].iter();
+        let covering = earlier
+            .enumerate()
+            .find(|(_, earlier)| earlier.covers(route));
+        if let Some((first, earlier)) = covering {
+            let why = match earlier.takes_all() {
+                true => "has no condition and takes every client",
+                false => "takes all of its clients",
+            };
+            let sentence = format!(
+                "no client reaches this route, as route {} {why}: put this one before it, or leave \
+                 it out",
+                first + 1
+            );
+            let needs = format!("{at}.routes[{first}]|{path}");
+            found.push(Finding::at(path, sentence).needing(needs));
+        }
+    }
+    let ambiguous = config.pools.iter().position(|pool| pool.name == REFUSE);
+    if let Some(pool) = ambiguous {
+        let sentence =
+            format!("a pool called `{REFUSE}` can't be told from the word in routes: rename it");
+        let path = format!("pools[{pool}].name");
+        // Of several listeners the first one says it.
+        if found.iter().all(|finding| finding.sentence != sentence) {
+            found.push(Finding::at(path, sentence));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Routes of a listener: how they are written, and which are refused.
+
+use super::*;
+use crate::peek::Protocol;
+
+/// A file whose only listener has these routes.
+fn with(bind: &str, routes: &str) -> String {
+    format!(
+        "(listeners: [(bind: \"{bind}\", pool: \"web\", routes: [{routes}])],\n\
+         pools: [(name: \"web\", backends: [\"127.0.0.1:1\"]), \
+         (name: \"api\", backends: [\"127.0.0.1:2\"])])"
+    )
+}
+
+fn routes(text: &str) -> Vec<Route> {
+    let (config, _) = read(&with("127.0.0.1:80", text)).unwrap();
+    config.listeners[0].routes.clone()
+}
+
+/// The sentences about routes that are refused, and the text that each is about.
+fn mistakes(bind: &str, text: &str) -> Vec<String> {
+    let Err(ConfigError::Mistakes(mistakes)) = read(&with(bind, text)) else {
+        panic!("accepted: {text}");
+    };
+    mistakes.into_iter().map(|one| one.sentence).collect()
+}
+
+#[test]
+fn a_route_has_conditions_and_a_pool() {
+    let all = routes(
+        "(sni: [\"A.example.\", \"*.B.example\"], alpn: [\"h2\"], protocol: [\"tls\"], \
+         client: [\"10.0.0.0/8\", \"::1\"], pool: \"api\"), \
+         (http_host: [\"a.example\"], http_path: [\"/x\"], pool: \"refuse\"), (pool: \"web\")",
+    );
+    let names: Vec<_> = all[0].sni.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["a.example", "*.b.example"]);
+    assert_eq!(all[0].protocol, [Protocol::Tls]);
+    assert_eq!(
+        [all[0].pool, all[1].pool, all[2].pool],
+        [Some(1), None, Some(0)]
+    );
+    assert!(all[1].needs_bytes() && !all[1].takes_all() && all[2].takes_all());
+    let (config, _) = read(&with("[::1]:80", "(client: [\"::1\"], pool: \"api\")")).unwrap();
+    let listener = &config.listeners[0];
+    assert_eq!(listener.pools().collect::<Vec<_>>(), [0, 1]);
+    assert!(!listener.routes[0].needs_bytes());
+    let warned = warnings(&config, HOST, None);
+    assert!(
+        warned
+            .iter()
+            .all(|one| !one.sentence.contains("no listener uses")),
+        "{warned:?}"
+    );
+}
+
+#[test]
+fn a_route_that_no_client_reaches_is_refused() {
+    for (routes, first, why) in [
+        (
+            "(pool: \"web\"), (sni: [\"a.b\"], pool: \"api\")",
+            1,
+            "has no condition and takes every client",
+        ),
+        (
+            "(sni: [\"a.b\"], pool: \"web\"), (sni: [\"A.b\"], pool: \"api\")",
+            1,
+            "takes all of its clients",
+        ),
+        (
+            "(sni: [\"*.b\", \"c\"], pool: \"web\"), (sni: [\"x.a.b\", \"c\"], pool: \"api\")",
+            1,
+            "takes all of its clients",
+        ),
+        (
+            "(protocol: [\"tls\"], pool: \"web\"), (alpn: [\"h2\"], pool: \"api\")",
+            1,
+            "takes all of its clients",
+        ),
+        (
+            "(client: [\"10.0.0.0/8\"], pool: \"web\"), \
+          (client: [\"10.1.0.0/16\"], sni: [\"a.b\"], pool: \"api\")",
+            1,
+            "takes all of its clients",
+        ),
+        (
+            "(alpn: [\"h3\"], pool: \"api\"), (http_path: [\"/a\"], pool: \"web\"), \
+          (http_path: [\"/a/b\", \"/ab\"], pool: \"api\")",
+            2,
+            "takes all of its clients",
+        ),
+    ] {
+        let sentence = format!(
+            "no client reaches this route, as route {first} {why}: put this one before it, or \
+             leave it out"
+        );
+        assert_eq!(mistakes("127.0.0.1:80", routes), [sentence], "{routes}");
+    }
+    // Each of these takes a client that the one before does not.
+    for fine in [
+        "(sni: [\"a.b\"], pool: \"web\"), (sni: [\"a.b\", \"c.b\"], pool: \"api\")",
+        "(sni: [\"*.b\"], pool: \"web\"), (sni: [\"b\"], pool: \"api\")",
+        "(sni: [\"a.b\"], alpn: [\"h2\"], pool: \"web\"), (sni: [\"a.b\"], pool: \"api\")",
+        "(client: [\"10.0.0.0/8\"], pool: \"web\"), (client: [\"0.0.0.0/0\"], pool: \"api\")",
+        "(http_path: [\"/a\"], pool: \"web\"), (protocol: [\"http\"], pool: \"api\")",
+    ] {
+        routes(fine);
+    }
+}
+
+#[test]
+fn what_a_route_can_not_say_is_refused() {
+    let name = "expected a host name such as \"a.example\", or \"*.example\" for all below a name";
+    for (routes, sentence) in [
+        (
+            "(sni: [\"a.b\"], pool: \"apj\")",
+            "pool: there is no pool called `apj`, did you mean `api`?".to_owned(),
+        ),
+        ("(sni: [\"a.b\"])", "missing field `pool`".to_owned()),
+        (
+            "(sni: [\"a b\"], pool: \"api\")",
+            format!("sni: `a b`: {name}"),
+        ),
+        (
+            "(sni: [\"*\"], pool: \"api\")",
+            "sni: `*`: a `*` stands for all names below one, as in \"*.example\": write it first, \
+             once"
+                .to_owned(),
+        ),
+        (
+            "(sni: [\"a.b\"], http_path: [\"/\"], pool: \"api\")",
+            "http_path: no client has it and `sni`: one is in TLS, the other in plain HTTP: make \
+             two routes"
+                .to_owned(),
+        ),
+        (
+            "(alpn: [\"h2\"], protocol: [\"ssh\"], pool: \"api\")",
+            "alpn: no client has it and speaks only what `protocol` says: add \"tls\" there, or \
+             leave `protocol` out"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(mistakes("127.0.0.1:80", routes), [sentence], "{routes}");
+    }
+    let socket = mistakes("unix:/l", "(client: [\"::1\"], pool: \"api\")");
+    let sentence = "client: clients of a Unix socket have no address: leave it out";
+    assert_eq!(socket, [sentence]);
+    let many = "(sni: [\"a\"], pool: \"api\"),".repeat(257);
+    let sentence = "routes: 257 routes with 257 values: expected at most 256 routes with 4096 \
+                    values in all";
+    assert_eq!(mistakes("127.0.0.1:80", &many), [sentence]);
+    let text = with("127.0.0.1:80", "(pool: \"refuse\")").replace("\"api\"", "\"refuse\"");
+    let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
+        panic!("accepted: {text}");
+    };
+    let sentence = "a pool called `refuse` can't be told from the word in routes: rename it";
+    assert_eq!(mistakes[0].sentence, sentence);
+}
+
+/// A listener may lead back by any of its pools.
+#[test]
+fn a_loop_through_a_route_is_found() {
+    let text = with("127.0.0.1:2", "(sni: [\"a\"], pool: \"api\")");
+    let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
+        panic!("accepted: {text}");
+    };
+    let sentence = &mistakes[0].sentence;
+    assert!(
+        sentence.contains("leads back to its own pool by the listener on"),
+        "{sentence}"
+    );
+}

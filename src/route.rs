@@ -1,0 +1,267 @@
+//! Routes: which of a listener's pools a client goes to.
+//!
+//! The routes of a listener are asked in their order, and the first that takes the client counts.
+//! What a route asks of first bytes may not be known yet: then the answer is that more of them are
+//! needed, unless the routes before and the route itself rule it out without them. An answer stays
+//! whatever bytes follow.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config;
+use crate::peek::{self, FirstBytes, Miss, NamePattern, Protocol};
+use crate::prefix::Prefix;
+use crate::select::Plan;
+use crate::session::SessionLimits;
+
+/// The routes of a listener, compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    all: Vec<Compiled>,
+    needs_bytes: bool,
+    /// What they were compiled from.
+    written: Arc<[config::Route]>,
+}
+
+/// Which route of its listener a session took, by its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteNumber(u16);
+
+/// A pool that routes lead to.
+#[derive(Clone, Debug)]
+pub struct Routed {
+    /// The pool.
+    pub plan: Arc<Plan>,
+    /// Deadlines and tries of its sessions.
+    pub limits: SessionLimits,
+}
+
+#[derive(Clone, Debug)]
+struct Compiled {
+    conditions: Arc<Conditions>,
+    /// `None`: clients are refused.
+    to: Option<Routed>,
+}
+
+/// What a client must have: a value of each of them that is not empty.
+#[derive(Debug)]
+struct Conditions {
+    clients: Vec<Prefix>,
+    protocols: Vec<Protocol>,
+    names: Names,
+    alpn: Vec<Vec<u8>>,
+    hosts: Names,
+    paths: Vec<String>,
+}
+
+/// Host names, found by their hash however many there are.
+#[derive(Debug)]
+struct Names {
+    exact: HashSet<Box<[u8]>>,
+    /// All names below these.
+    below: HashSet<Box<[u8]>>,
+}
+
+impl RouteNumber {
+    /// No route took the client: it goes to the listener's own pool.
+    pub const DEFAULT: Self = Self(0);
+
+    /// As an index: that of the listener's own pool is 0, and those of routes follow.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+
+    /// The place among the listener's routes; `None`: no route took the client.
+    #[must_use]
+    pub fn place(self) -> Option<usize> {
+        self.index().checked_sub(1)
+    }
+
+    fn of(place: usize) -> Self {
+        Self(u16::try_from(place + 1).unwrap_or(0))
+    }
+}
+
+impl Routes {
+    /// Compiles routes; `to` is the pool at an index of the configuration. What `before` has of
+    /// them is kept: there may be thousands of names, and a snapshot each second.
+    #[must_use]
+    pub fn new(
+        routes: &[config::Route],
+        to: impl Fn(usize) -> Routed,
+        before: Option<&Self>,
+    ) -> Self {
+        let same = before.filter(|before| *before.written == *routes);
+        let conditions = |place: usize, route| match same.and_then(|same| same.all.get(place)) {
+            Some(kept) => Arc::clone(&kept.conditions),
+            None => Arc::new(Conditions::new(route)),
+        };
+        let all = routes.iter().enumerate().map(|(place, route)| Compiled {
+            conditions: conditions(place, route),
+            to: route.pool.map(&to),
+        });
+        Self {
+            all: all.collect(),
+            needs_bytes: routes.iter().any(config::Route::needs_bytes),
+            written: same.map_or_else(|| routes.into(), |same| Arc::clone(&same.written)),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The number of the listener's own pool, and those of the routes.
+    pub fn numbers(&self) -> impl Iterator<Item = RouteNumber> + use<> {
+        let routes = (0..self.all.len()).map(RouteNumber::of);
+        std::iter::once(RouteNumber::DEFAULT).chain(routes)
+    }
+
+    /// Whether one of them looks at first bytes.
+    #[must_use]
+    pub fn need_bytes(&self) -> bool {
+        self.needs_bytes
+    }
+
+    /// Where a route leads; `None`: to the listener's own pool, or nowhere.
+    #[must_use]
+    pub fn to(&self, route: RouteNumber) -> Option<&Routed> {
+        self.all.get(route.place()?)?.to.as_ref()
+    }
+
+    /// Whether a route refuses its clients.
+    #[must_use]
+    pub fn refuses(&self, route: RouteNumber) -> bool {
+        let route = route.place().and_then(|place| self.all.get(place));
+        route.is_some_and(|route| route.to.is_none())
+    }
+
+    /// The first route that leads to the pool of this number.
+    #[must_use]
+    pub fn leading_to(&self, pool: u32) -> Option<RouteNumber> {
+        let leads = |route: &Compiled| {
+            let to = route.to.as_ref();
+            to.is_some_and(|to| to.plan.pool().number == pool)
+        };
+        self.all.iter().position(leads).map(RouteNumber::of)
+    }
+
+    /// The route of a client with these first bytes; `None`: more of them are needed.
+    #[must_use]
+    pub fn decide(&self, client: Option<IpAddr>, first: &FirstBytes<'_>) -> Option<RouteNumber> {
+        for (place, route) in self.all.iter().enumerate() {
+            match route.conditions.take(client, first) {
+                Ok(true) => return Some(RouteNumber::of(place)),
+                Ok(false) | Err(Miss::Absent) => {}
+                Err(Miss::Incomplete) => return None,
+            }
+        }
+        Some(RouteNumber::DEFAULT)
+    }
+
+    /// The same routes to other plans of their pools, where `newer` has one.
+    #[must_use]
+    pub fn with_plans(&self, newer: impl Fn(&Arc<Plan>) -> Option<Arc<Plan>>) -> Self {
+        let mut routes = self.clone();
+        for to in routes.all.iter_mut().filter_map(|route| route.to.as_mut()) {
+            if let Some(plan) = newer(&to.plan) {
+                to.plan = plan;
+            }
+        }
+        routes
+    }
+}
+
+impl Conditions {
+    fn new(route: &config::Route) -> Self {
+        Self {
+            clients: route.client.clone(),
+            protocols: route.protocol.clone(),
+            names: Names::new(&route.sni),
+            alpn: route
+                .alpn
+                .iter()
+                .map(|name| name.clone().into_bytes())
+                .collect(),
+            hosts: Names::new(&route.http_host),
+            paths: route.http_path.clone(),
+        }
+    }
+
+    /// Whether the client is one of the route's. What one condition rules out needs no more bytes
+    /// for another.
+    fn take(&self, client: Option<IpAddr>, first: &FirstBytes<'_>) -> Result<bool, Miss> {
+        let ip = client.map(|ip| ip.to_canonical());
+        let is_in = |prefix: &Prefix| ip.is_some_and(|ip| prefix.contains(ip));
+        if !self.clients.is_empty() && !self.clients.iter().any(is_in) {
+            return Ok(false);
+        }
+        let mut answer = Ok(true);
+        let mut is_met = |met: Result<bool, Miss>| {
+            if met == Err(Miss::Incomplete) {
+                answer = Err(Miss::Incomplete);
+            }
+            matches!(met, Ok(true) | Err(Miss::Incomplete))
+        };
+        let of_protocol = || first.protocol().map(|its| self.protocols.contains(&its));
+        let of_name = || {
+            first
+                .server_name()
+                .map(|name| self.names.have(name.as_bytes()))
+        };
+        let of_host = || {
+            first
+                .http_host()
+                .map(|name| self.hosts.have(name.as_bytes()))
+        };
+        let starts = |path: &[u8]| {
+            self.paths
+                .iter()
+                .any(|its| path.starts_with(its.as_bytes()))
+        };
+        let of_path = || first.http_path().map(starts);
+        let are_met = (self.protocols.is_empty() || is_met(of_protocol()))
+            && (self.names.is_empty() || is_met(of_name()))
+            && (self.alpn.is_empty() || is_met(first.offers(&self.alpn)))
+            && (self.hosts.is_empty() || is_met(of_host()))
+            && (self.paths.is_empty() || is_met(of_path()));
+        if are_met { answer } else { Ok(false) }
+    }
+}
+
+impl Names {
+    fn new(patterns: &[NamePattern]) -> Self {
+        let of = |below| {
+            let some = patterns.iter().filter(move |one| one.is_below() == below);
+            some.map(|one| one.name().into()).collect()
+        };
+        Self {
+            exact: of(false),
+            below: of(true),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.below.is_empty()
+    }
+
+    fn have(&self, name: &[u8]) -> bool {
+        let is_below = || peek::above(name).any(|parent| self.below.contains(parent));
+        self.exact.contains(name) || !self.below.is_empty() && is_below()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Routes: which client each takes, and when that is known.
+
+use super::*;
+use crate::address::Address;
+use crate::config::Config;
+use crate::pool::Pool;
+
+/// A hello for `shop.example.com`, which offers `h2` and `http/1.1`.
+const HELLO: &[u8] = include_bytes!("../../tests/captures/curl.bin");
+const REQUEST: &[u8] = b"GET /api/x?y HTTP/1.1\r\nX: 1\r\nHost: A.Example:80\r\n\r\n";
+
+fn routes(text: &str) -> Routes {
+    let text = format!(
+        "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", routes: [{text}])], \
+         pools: [(name: \"p\", backends: [\"127.0.0.1:1\"]), \
+                 (name: \"q\", backends: [\"127.0.0.1:2\"])])"
+    );
+    let (config, _) = config::parse("f".to_owned(), text.into()).unwrap();
+    compile(&config, None)
+}
+
+fn compile(config: &Config, before: Option<&Routes>) -> Routes {
+    let listener = &config.listeners[0];
+    assert!(matches!(listener.bind, Address::Tcp(_)));
+    Routes::new(
+        &listener.routes,
+        |pool| Routed {
+            plan: Arc::new(Plan::new(Arc::new(Pool::new(&config.pools[pool])))),
+            limits: LIMITS,
+        },
+        before,
+    )
+}
+
+const LIMITS: SessionLimits = SessionLimits {
+    connect: 1,
+    idle: 1,
+    half_closed: 1,
+    session: 1,
+    attempts: 1,
+    peek: None,
+    ends_half_sent: false,
+    ends_together: false,
+    watches_work: false,
+};
+
+/// When so many bytes have come, the route that is decided then: its place, or that of the pool.
+fn decided(routes: &Routes, client: &str, first: &[u8]) -> Option<(usize, usize)> {
+    let client = Some(client.parse().unwrap());
+    (0..=first.len()).find_map(|length| {
+        let first = FirstBytes::new(&first[..length], false);
+        Some((length, routes.decide(client, &first)?.index()))
+    })
+}
+
+/// The route that is decided when no more bytes come.
+fn at_last(routes: &Routes, client: &str, first: &[u8]) -> usize {
+    let client = Some(client.parse().unwrap());
+    let route = routes.decide(client, &FirstBytes::new(first, true));
+    route.unwrap().index()
+}
+
+#[test]
+fn the_first_route_that_a_client_fits_takes_it() {
+    let routes = routes(
+        "(sni: [\"a.example\", \"*.b.example\"], pool: \"q\"), (sni: [\"shop.example.com\"], \
+         pool: \"p\"), (sni: [\"*.example.com\"], pool: \"refuse\"), (alpn: [\"h2\"], pool: \"q\")",
+    );
+    let whole = HELLO.len();
+    assert_eq!(decided(&routes, "192.0.2.1", HELLO), Some((whole, 2)));
+    assert_eq!(routes.to(RouteNumber::of(1)).unwrap().plan.pool().name, "p");
+    assert!(routes.refuses(RouteNumber::of(2)) && routes.to(RouteNumber::of(2)).is_none());
+    // Plain HTTP is in no route of TLS, which its first byte tells.
+    assert_eq!(decided(&routes, "192.0.2.1", REQUEST), Some((1, 0)));
+    assert_eq!(at_last(&routes, "192.0.2.1", &HELLO[..9]), 0);
+}
+
+#[test]
+fn names_match_exactly_or_below_a_name() {
+    let names = Names::new(&["a.example", "*.b.example"].map(|name| name.parse().unwrap()));
+    for (name, is_one) in [
+        ("a.example", true),
+        ("b.a.example", false),
+        ("b.example", false),
+        ("a.b.example", true),
+        ("x.a.b.example", true),
+        ("ab.example", false),
+        ("example", false),
+    ] {
+        assert_eq!(names.have(name.as_bytes()), is_one, "{name}");
+    }
+}
+
+#[test]
+fn a_client_must_meet_every_condition() {
+    let both = "(client: [\"10.0.0.0/8\"], alpn: [\"h3\", \"http/1.1\"], pool: \"q\")";
+    let routes = routes(both);
+    assert!(routes.need_bytes());
+    assert_eq!(decided(&routes, "::ffff:10.1.2.3", HELLO).unwrap().1, 1);
+    // The address rules it out: nothing is waited for.
+    assert_eq!(decided(&routes, "192.0.2.1", HELLO), Some((0, 0)));
+    let other = "(client: [\"10.0.0.0/8\"], alpn: [\"h3\"], pool: \"q\")";
+    assert_eq!(
+        decided(&self::routes(other), "10.0.0.1", HELLO).unwrap().1,
+        0
+    );
+    let client = self::routes("(client: [\"10.0.0.0/8\"], pool: \"q\")");
+    assert!(!client.need_bytes());
+    assert_eq!(decided(&client, "10.0.0.1", b""), Some((0, 1)));
+}
+
+#[test]
+fn requests_are_routed_by_host_and_path() {
+    let host = "(http_host: [\"a.example\"], http_path: [\"/b\", \"/api/\"], pool: \"q\")";
+    let end = REQUEST.len() - 2;
+    assert_eq!(decided(&routes(host), "192.0.2.1", REQUEST), Some((end, 1)));
+    let line = b"GET /api/x?y HTTP/1.1\r\n".len();
+    let path = "(http_path: [\"/api\"], pool: \"q\"), (http_host: [\"a.example\"], pool: \"p\")";
+    assert_eq!(
+        decided(&routes(path), "192.0.2.1", REQUEST),
+        Some((line, 1))
+    );
+    let other = "(http_host: [\"a.example\"], http_path: [\"/x\"], pool: \"q\")";
+    assert_eq!(decided(&routes(other), "192.0.2.1", REQUEST).unwrap().1, 0);
+}
+
+#[test]
+fn protocols_are_routed_by_their_first_bytes() {
+    let routes = routes(
+        "(protocol: [\"ssh\"], pool: \"q\"), (protocol: [\"http\", \"postgres\"], pool: \"p\"), \
+         (protocol: [\"tls\"], sni: [\"*.com\"], pool: \"q\")",
+    );
+    assert_eq!(
+        decided(&routes, "192.0.2.1", b"SSH-2.0-x\r\n"),
+        Some((4, 1))
+    );
+    assert_eq!(decided(&routes, "192.0.2.1", REQUEST).unwrap().1, 2);
+    assert_eq!(decided(&routes, "192.0.2.1", HELLO).unwrap().1, 3);
+    // The server speaks first.
+    assert_eq!(at_last(&routes, "192.0.2.1", b""), 0);
+}
+
+/// Whatever bytes follow, and whether more of them come or not.
+#[test]
+fn a_decision_stays() {
+    let routes = routes(
+        "(client: [\"192.0.2.0/24\"], sni: [\"*.example.com\"], pool: \"q\"), \
+         (http_path: [\"/api\"], protocol: [\"http\"], pool: \"p\"), \
+         (alpn: [\"h2\"], pool: \"refuse\"), (protocol: [\"ssh\", \"http\"], pool: \"q\")",
+    );
+    for client in ["192.0.2.1", "2001:db8::1"] {
+        for first in [
+            HELLO,
+            REQUEST,
+            b"SSH-2.0-x\r\n",
+            b"\0\0\0\x08\x04\xd2\x16\x2f",
+        ] {
+            let (length, route) = decided(&routes, client, first).unwrap();
+            for length in length..=first.len() {
+                let bytes = &first[..length];
+                let again = routes.decide(
+                    Some(client.parse().unwrap()),
+                    &FirstBytes::new(bytes, false),
+                );
+                assert_eq!(again.map(RouteNumber::index), Some(route));
+                assert_eq!(at_last(&routes, client, bytes), route);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_listener_leads_to_pools_of_its_routes() {
+    let routes = routes("(sni: [\"a.example\"], pool: \"refuse\"), (alpn: [\"h2\"], pool: \"q\")");
+    let number = routes.to(RouteNumber::of(1)).unwrap().plan.pool().number;
+    assert_eq!(routes.leading_to(number), Some(RouteNumber::of(1)));
+    assert_eq!(routes.leading_to(0), None);
+    let numbers: Vec<_> = routes.numbers().map(RouteNumber::index).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+}
+
+#[test]
+fn routes_that_stay_are_not_compiled_again() {
+    let config = |routes: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", routes: [{routes}])], \
+             pools: [(name: \"p\", backends: [\"127.0.0.1:1\"])])"
+        );
+        config::parse("f".to_owned(), text.into()).unwrap().0
+    };
+    let own = "(sni: [\"a.example\"], pool: \"p\")";
+    let first = compile(&config(own), None);
+    let second = compile(&config(own), Some(&first));
+    let is_kept = |one: &Routes, other: &Routes| {
+        Arc::ptr_eq(&one.all[0].conditions, &other.all[0].conditions)
+    };
+    assert!(is_kept(&first, &second));
+    let plans = [&first, &second].map(|its| its.to(RouteNumber::of(0)).unwrap().plan.clone());
+    assert!(!Arc::ptr_eq(&plans[0], &plans[1]));
+    let other = compile(&config(&own.replace("a.e", "b.e")), Some(&second));
+    assert!(!is_kept(&second, &other));
+}

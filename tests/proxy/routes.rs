@@ -1,0 +1,288 @@
+//! Routes: clients of one listener that go to several pools.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
+use crate::access_log::key_values;
+use crate::balancer::{Balancer, Launch};
+use crate::fleet::Fleet;
+use crate::peers::{self, expect_reset, ping};
+use crate::stage::{Guest, source, tally};
+use crate::watchdog::{eventually, watched};
+
+/// A listener with these routes and other fields. The pools have the names of `NAMES`, and a
+/// backend of the fleet each, with these other fields.
+fn config(fleet: &Fleet, routes: &str, fields: [&str; 3]) -> String {
+    let backends = fleet.addresses();
+    let pools = NAMES.iter().zip(&backends).zip(fields);
+    let pools = pools.map(|((name, backend), fields)| {
+        format!("(name: \"{name}\", {fields} backends: [\"{backend}\"]),\n")
+    });
+    let pools: String = pools.collect();
+    format!(
+        "(workers: 2, listeners: [(bind: \"127.0.0.1:0\", pool: \"own\", \
+         timeouts: (peek: \"1m\"), routes: [{routes}])],\npools: [{pools}])"
+    )
+}
+
+const NAMES: [&str; 3] = ["own", "one", "two"];
+
+fn start(fleet: &Fleet, routes: &str) -> Balancer {
+    let config = config(fleet, routes, [""; 3]);
+    Launch::with_config(&config, 1).workers(2).start()
+}
+
+/// A hello for a name of 15 bytes.
+fn hello(name: &str) -> Vec<u8> {
+    let mut hello = include_bytes!("../captures/openssl.bin").to_vec();
+    let old = b"WWW.Example.com";
+    let at = hello.windows(old.len()).position(|some| some == old);
+    hello[at.unwrap()..][..old.len()].copy_from_slice(name.as_bytes());
+    hello
+}
+
+fn request(host: &str, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into()
+}
+
+/// Connects and sends this, cut in two.
+fn send(balancer: &Balancer, from: Ipv4Addr, first: &[u8]) -> TcpStream {
+    let mut stream = peers::connect_from(from, balancer.address());
+    let (start, rest) = first.split_at(first.len() / 2);
+    stream.write_all(start).unwrap();
+    stream.write_all(rest).unwrap();
+    stream
+}
+
+/// The pool that a client with these first bytes goes to.
+fn pool(balancer: &Balancer, first: &[u8]) -> &'static str {
+    let stream = send(balancer, Ipv4Addr::LOCALHOST, first);
+    NAMES[Guest::welcome(stream).leave()]
+}
+
+fn reload(balancer: &Balancer, config: &str) {
+    let before = balancer.log().count("reload: ");
+    balancer.edit(|_| config.to_owned());
+    balancer.process.signal(libc::SIGHUP);
+    eventually("the configuration was read", || {
+        balancer.log().count("reload: ") > before
+    });
+    balancer.until_adopted();
+}
+
+#[test]
+fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let balancer = start(
+            &fleet,
+            "(sni: [\"WWWW1.a.example.\"], pool: \"one\"), \
+             (sni: [\"*.a.example\"], pool: \"two\"), \
+             (http_host: [\"a.example\"], http_path: [\"/api/\"], pool: \"one\"), \
+             (protocol: [\"ssh\", \"postgres\"], pool: \"two\"), \
+             (client: [\"127.0.0.9\"], pool: \"one\"), \
+             (alpn: [\"h3\"], pool: \"refuse\"), (http_path: [\"/secret\"], pool: \"refuse\")",
+        );
+        for (first, to) in [
+            (hello("wwww1.A.example"), "one"),
+            (hello("wwww2.a.example"), "two"),
+            (hello("x.yyyyy.example"), "own"),
+            (request("A.Example:80", "/api/x"), "one"),
+            (request("a.example", "/x"), "own"),
+            (request("b.example", "/api/x"), "own"),
+            (b"SSH-2.0-OpenSSH_9.9\r\n".to_vec(), "two"),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(), "two"),
+            (b"HELO a.example\r\n".to_vec(), "own"),
+        ] {
+            assert_eq!(pool(&balancer, &first), to, "{}", first.escape_ascii());
+        }
+        let from = Ipv4Addr::new(127, 0, 0, 9);
+        let guest = Guest::welcome(send(&balancer, from, &request("b.example", "/")));
+        assert_eq!(balancer.ask(&["sessions"])[0]["pool"], "one");
+        assert_eq!(NAMES[guest.leave()], "one");
+        let mut refused = send(&balancer, source(1), &request("a.example", "/secret/x"));
+        expect_reset(&mut refused);
+        balancer.assert_rest();
+        assert_eq!(balancer.number("closed.no_route"), 1);
+        let lines = balancer.output().lines(11);
+        let lines: Vec<_> = lines.iter().map(|line| key_values(line)).collect();
+        let count = |name| lines.iter().filter(|line| line["pool"] == name).count();
+        assert_eq!(NAMES.map(count), [5, 3, 3], "{lines:?}");
+        let refused = lines.iter().filter(|line| line["reason"] == "no_route");
+        assert_eq!(refused.count(), 1);
+        balancer.finish();
+    });
+}
+
+/// The server may speak first.
+#[test]
+fn a_client_that_its_address_routes_need_not_speak() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let routes = "(client: [\"127.0.0.2\"], pool: \"one\"), \
+                      (client: [\"127.0.0.3\"], pool: \"refuse\"), \
+                      (client: [\"127.0.0.0/29\"], sni: [\"a.example\"], pool: \"two\")";
+        let balancer = start(&fleet, routes);
+        for (from, to) in [(2, Some(1)), (3, None), (9, Some(0))] {
+            let mut stream = peers::connect_from([127, 0, 0, from].into(), balancer.address());
+            match to {
+                Some(to) => assert_eq!(Guest::welcome(stream).leave(), to),
+                None => expect_reset(&mut stream),
+            }
+        }
+        balancer.assert_rest();
+        assert_eq!(balancer.number("closed.no_route"), 1);
+        balancer.finish();
+    });
+}
+
+/// Without a route that looks at first bytes nothing waits for them.
+#[test]
+fn routes_by_address_alone_wait_for_no_bytes() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let balancer = start(
+            &fleet,
+            "(client: [\"127.0.0.2\"], pool: \"two\"), (client: [\"127.0.0.3\"], pool: \"refuse\")",
+        );
+        for (from, to) in [(1, Some(0)), (2, Some(2)), (3, None)] {
+            let mut stream = peers::connect_from([127, 0, 0, from].into(), balancer.address());
+            match to {
+                Some(to) => assert_eq!(Guest::welcome(stream).leave(), to),
+                None => expect_reset(&mut stream),
+            }
+        }
+        balancer.assert_rest();
+        assert_eq!(balancer.number("closed.no_route"), 1);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn the_first_bytes_that_route_a_client_have_its_key_too() {
+    watched(|| {
+        let fleet = Fleet::of(4);
+        let all = fleet.addresses();
+        let config = format!(
+            "(workers: 2, listeners: [(bind: \"127.0.0.1:0\", pool: \"own\", \
+             timeouts: (peek: \"1m\"), \
+             routes: [(http_host: [\"a.example\"], pool: \"hashed\")])], \
+             pools: [(name: \"own\", backends: [\"{}\"]), (name: \"hashed\", \
+             strategy: (name: \"hash\", key: \"http_path\"), backends: [\"{}\", \"{}\", \"{}\"])])",
+            all[0], all[1], all[2], all[3]
+        );
+        let balancer = Launch::with_config(&config, 1).workers(2).start();
+        let backend = |n: u32, from| {
+            let first = request("a.example", &format!("/item/{n}"));
+            Guest::welcome(send(&balancer, source(from), &first)).leave()
+        };
+        // By chance a backend of three has none of them in one run of 10^7.
+        let backends: Vec<_> = (0..40).map(|n| backend(n, n)).collect();
+        for n in 0..10 {
+            assert_eq!(backend(n, 100 + n), backends[n as usize], "path {n}");
+        }
+        let counts = tally(4, backends);
+        assert!(counts[0] == 0 && !counts[1..].contains(&0), "{counts:?}");
+        assert_eq!(pool_number(&balancer, "b.example"), 0);
+        assert_eq!(balancer.number("peek_misses"), 0);
+        balancer.finish();
+    });
+}
+
+fn pool_number(balancer: &Balancer, host: &str) -> usize {
+    let first = request(host, "/item/1");
+    Guest::welcome(send(balancer, Ipv4Addr::LOCALHOST, &first)).leave()
+}
+
+#[test]
+fn routes_change_and_no_connection_is_lost() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let first = "(http_host: [\"a.example\"], pool: \"one\")";
+        let balancer = start(&fleet, first);
+        let open = |host| {
+            let first = request(host, "/");
+            let mut guest = Guest::welcome(send(&balancer, source(1), &first));
+            guest.stream.read_exact(&mut vec![0; first.len()]).unwrap();
+            guest
+        };
+        let mut guests = vec![open("a.example"), open("b.example")];
+        // Its first bytes come before and after the change.
+        let mut half = peers::connect(balancer.address());
+        half.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        eventually("all are sessions", || balancer.number("sessions") == 3);
+        let next = "(http_host: [\"a.example\", \"b.example\"], pool: \"two\"), (pool: \"refuse\")";
+        reload(&balancer, &config(&fleet, next, [""; 3]));
+        for (host, to) in [("a.example", 2), ("b.example", 2)] {
+            let guest = open(host);
+            assert_eq!(guest.backend, to, "{host}");
+            guests.push(guest);
+        }
+        expect_reset(&mut send(&balancer, source(1), &request("c.example", "/")));
+        // The route that it fits by the old routes leads to a pool that no route leads to now.
+        half.write_all(b"Host: a.example\r\n\r\n").unwrap();
+        expect_reset(&mut half);
+        for guest in &mut guests {
+            ping(&mut guest.stream, b"still there");
+        }
+        reload(&balancer, &config(&fleet, "", [""; 3]));
+        let guest = open("a.example");
+        assert_eq!(guest.backend, 0);
+        guests.push(guest);
+        for mut guest in guests {
+            ping(&mut guest.stream, b"still there");
+            guest.leave();
+        }
+        balancer.assert_rest();
+        assert_eq!(balancer.number("closed.no_route"), 2);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_client_waits_in_the_queue_of_the_pool_that_it_is_routed_to() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let routes = "(http_path: [\"/one\"], pool: \"one\")";
+        let full = ["", "max_connections: 1,", ""];
+        let config = config(&fleet, routes, full);
+        let balancer = Launch::with_config(&config, 1).workers(2).start();
+        let first = Guest::welcome(send(&balancer, source(1), &request("a", "/one")));
+        let waiting = send(&balancer, source(2), &request("a", "/one"));
+        eventually("it waits", || balancer.ask(&["pools"])[1]["queued"] == 1);
+        assert_eq!(pool(&balancer, &request("a", "/")), "own");
+        assert_eq!(first.leave(), 1);
+        assert_eq!(Guest::welcome(waiting).leave(), 1);
+        balancer.finish();
+    });
+}
+
+/// A session knows its pool by its listener, which has gone.
+#[test]
+fn a_client_of_a_removed_listener_connects_by_the_present_pool() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let all = fleet.addresses();
+        let config = |listeners: &str, backend: usize| {
+            format!(
+                "(workers: 1, listeners: [(name: \"stays\", bind: \"127.0.0.1:0\", pool: \"p\"), \
+                 {listeners}],\npools: [(name: \"p\", max_connections: 1, \
+                 backends: [\"{}\"])])",
+                all[backend]
+            )
+        };
+        let leaves = "(name: \"leaves\", bind: \"127.0.0.2:0\", pool: \"p\")";
+        let balancer = Launch::with_config(&config("", 0), 1).start();
+        reload(&balancer, &config(leaves, 0));
+        let at = balancer.log().lines_with("listener `leaves` on ");
+        let at = at[0].rsplit(' ').next().unwrap().parse().unwrap();
+        let first = Guest::welcome(peers::connect(at));
+        let waiting = peers::connect(at);
+        eventually("it waits", || balancer.ask(&["pools"])[0]["queued"] == 1);
+        reload(&balancer, &config("", 0));
+        reload(&balancer, &config("", 1));
+        assert_eq!(first.leave(), 0);
+        assert_eq!(Guest::welcome(waiting).leave(), 1);
+        balancer.finish();
+    });
+}
