@@ -155,6 +155,16 @@ pub struct ProxyArgs {
                 ,backup; may be given again"
     )]
     pub to: Vec<Backend>,
+    /// Clients that go to another backend.
+    #[arg(
+        long,
+        value_name = "KIND:NAME=ADDR",
+        value_parser = route,
+        help = "Send clients elsewhere: sni:NAME=ADDR, alpn:NAME=ADDR or protocol:NAME=ADDR, with \
+                an address as for --to; the first route that a client fits counts; may be given \
+                again"
+    )]
+    pub route: Vec<RouteFlag>,
     /// Let clients of this address or prefix connect; with --allow alone, refuse all others.
     #[arg(
         long,
@@ -216,6 +226,17 @@ pub struct ProxyArgs {
     /// Whether it gives up privileges.
     #[command(flatten)]
     pub sandbox: SandboxFlag,
+}
+
+/// What `--route` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteFlag {
+    /// The setting of a route that has the name.
+    pub kind: &'static str,
+    /// What clients are compared with.
+    pub name: String,
+    /// Where they go.
+    pub backend: Backend,
 }
 
 /// The flags of `mahoraga simulate`.
@@ -311,6 +332,24 @@ fn simulated_workers(text: &str) -> Result<u32, ValueError> {
 
 fn seed(text: &str) -> Result<u64, ValueError> {
     values::seed(text.as_ref())
+}
+
+/// Reads `--route`; the name is read with the configuration.
+fn route(text: &str) -> Result<RouteFlag, String> {
+    let expected = || {
+        "expected sni:NAME=ADDR, alpn:NAME=ADDR or protocol:NAME=ADDR, such as \
+         sni:a.example=10.0.0.1:443"
+            .to_owned()
+    };
+    let (kind, rest) = text.split_once(':').ok_or_else(expected)?;
+    let (name, address) = rest.split_once('=').ok_or_else(expected)?;
+    let kinds = ["sni", "alpn", "protocol"];
+    let kind = kinds.into_iter().find(|known| *known == kind);
+    Ok(RouteFlag {
+        kind: kind.ok_or_else(expected)?,
+        name: name.to_owned(),
+        backend: values::backend(address).map_err(|error| error.to_string())?,
+    })
 }
 
 /// A number and a time, such as `10/10s`.

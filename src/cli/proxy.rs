@@ -6,10 +6,11 @@ use std::sync::Arc;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use thiserror::Error;
 
-use super::args::{ProxyArgs, names};
+use super::args::{ProxyArgs, RouteFlag, names};
 use crate::config::values::written;
 use crate::config::{
-    self, Admin, AdminHttp, Config, FlagSetting, Key, LogFormat, SettingInfo, Strategy, Warning,
+    self, Admin, AdminHttp, Backend, Config, FlagSetting, Key, LogFormat, SettingInfo, Strategy,
+    Warning,
 };
 use crate::prefix::Prefix;
 
@@ -227,6 +228,7 @@ pub(super) fn others_warning(args: &ProxyArgs) -> Option<Warning> {
 fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
     let flags = placed(&args.flags)?;
     let list = lists(args).next().map(|(flag, _)| flag);
+    let routes = routes(args);
     let mut equal = HashMap::new();
     let mut all = Given(Vec::new());
     for (place, bind) in args.from.iter().enumerate() {
@@ -250,16 +252,17 @@ fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
             all.set("ban-for", format!("{at}.ban.for"), written(time));
         }
         all.group(&flags, "listeners.", &format!("{at}."));
-    }
-    all.set("to", "pools.0.name", NAME);
-    if flags.value("strategy").is_none() {
-        all.set("strategy", "pools.0.strategy.name", Strategy::default());
-    }
-    all.group(&flags, "pools.", "pools.0.");
-    for (place, backend) in args.to.iter().enumerate() {
-        for (name, text) in backend.words() {
-            all.set("to", format!("pools.0.backends.{place}.{name}"), text);
+        for (place, route) in routes.iter().enumerate() {
+            let at = format!("{at}.routes.{place}");
+            all.set("route", format!("{at}.{}.0", route.kind), route.name);
+            all.set("route", format!("{at}.pool"), &route.pool);
         }
+    }
+    let own = ("to", NAME, args.to.iter().collect());
+    let routed = routes.iter();
+    let routed = routed.map(|route| ("route", &*route.pool, route.backends.clone()));
+    for (place, (flag, name, backends)) in std::iter::once(own).chain(routed).enumerate() {
+        all.pool(flag, place, (name, backends), &flags);
     }
     if let Some(flag) = list {
         all.set(flag, "access_lists.0.name", NAME);
@@ -316,6 +319,28 @@ impl Given {
         });
     }
 
+    /// A pool with the settings of all pools.
+    fn pool(
+        &mut self,
+        flag: &'static str,
+        place: usize,
+        (name, backends): (&str, Vec<&Backend>),
+        flags: &ProxyFlags,
+    ) {
+        let at = format!("pools.{place}");
+        self.set(flag, format!("{at}.name"), name);
+        if flags.value("strategy").is_none() {
+            let default = Strategy::default();
+            self.set("strategy", format!("{at}.strategy.name"), default);
+        }
+        self.group(flags, "pools.", &format!("{at}."));
+        for (place, backend) in backends.into_iter().enumerate() {
+            for (name, text) in backend.words() {
+                self.set(flag, format!("{at}.backends.{place}.{name}"), text);
+            }
+        }
+    }
+
     fn list(&mut self, flag: &'static str, path: &str, prefixes: &[Prefix]) {
         for (place, prefix) in prefixes.iter().enumerate() {
             self.set(flag, format!("{path}.{place}"), prefix);
@@ -330,6 +355,44 @@ impl Given {
             }
         }
     }
+}
+
+/// Clients of all listeners that go to a pool of their own.
+struct RouteGroup<'a> {
+    kind: &'static str,
+    name: &'a str,
+    pool: String,
+    backends: Vec<&'a Backend>,
+}
+
+/// The routes: those of the same clients are one, with several backends.
+fn routes(args: &ProxyArgs) -> Vec<RouteGroup<'_>> {
+    let mut all: Vec<RouteGroup<'_>> = Vec::new();
+    for RouteFlag {
+        kind,
+        name,
+        backend,
+    } in &args.route
+    {
+        let same = |its: &&mut RouteGroup<'_>| its.kind == *kind && its.name == name;
+        if let Some(same) = all.iter_mut().find(same) {
+            same.backends.push(backend);
+            continue;
+        }
+        let pool = format!("{kind}:{name}");
+        let fits = config::values::is_name(&pool);
+        all.push(RouteGroup {
+            kind,
+            name,
+            pool: if fits {
+                pool
+            } else {
+                format!("route {}", all.len() + 1)
+            },
+            backends: vec![backend],
+        });
+    }
+    all
 }
 
 /// The prefixes of the access list of all listeners, by the flag and the setting that has them.

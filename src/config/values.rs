@@ -386,7 +386,7 @@ pub fn name(text: &str) -> Result<String, ValueError> {
 }
 
 /// Whether a text may be such a name: it must fit into a log line.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let length = text.chars().count();
     (1..=NAME_CHARS_MAX).contains(&length) && !text.chars().any(char::is_control)
 }

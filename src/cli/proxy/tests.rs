@@ -274,3 +274,62 @@ fn any_port_is_given_as_often_as_wanted() {
     let names: Vec<_> = config.listeners.iter().map(|found| &found.name).collect();
     assert_eq!(names, ["127.0.0.1:0", "127.0.0.1:0#2"]);
 }
+
+#[test]
+fn routes_have_pools_of_their_own() {
+    let flags = config(
+        "--from 127.0.0.1:8080 --from 127.0.0.1:8081 --to 127.0.0.1:9001 --strategy random \
+         --route sni:*.a.example=127.0.0.1:9002 --route protocol:ssh=127.0.0.1:9003,weight=2 \
+         --route sni:*.a.example=unix:/b",
+    );
+    let listener = |port| {
+        format!(
+            "(bind: \"127.0.0.1:{port}\", pool: \"default\", routes: [\
+             (sni: [\"*.a.example\"], pool: \"sni:*.a.example\"), \
+             (protocol: [\"ssh\"], pool: \"protocol:ssh\")])"
+        )
+    };
+    let pool = |name: &str, backends: &str| {
+        format!("(name: \"{name}\", strategy: \"random\", backends: [{backends}])")
+    };
+    let text = format!(
+        "(listeners: [{}, {}], pools: [{}, {}, {}], access_log: \"off\")",
+        listener(8080),
+        listener(8081),
+        pool("default", "\"127.0.0.1:9001\""),
+        pool("sni:*.a.example", "\"127.0.0.1:9002\", \"unix:/b\""),
+        pool("protocol:ssh", "(address: \"127.0.0.1:9003\", weight: 2)"),
+    );
+    let (file, _) = config::parse("f".to_owned(), text.into()).unwrap();
+    assert_eq!(flags, Ok(file));
+}
+
+#[test]
+fn a_route_that_is_wrong_names_its_flag() {
+    let error = |route: &str| {
+        let flags = format!("--from 127.0.0.1:1 --to 127.0.0.1:2 --route {route}");
+        config(&flags).unwrap_err().to_string()
+    };
+    let told = error("protocol:sch=127.0.0.1:3");
+    assert_eq!(
+        told,
+        "--route: invalid item of `protocol` `sch`, did you mean `ssh`?"
+    );
+    let told = error("sni:*=127.0.0.1:3");
+    assert!(told.starts_with("--route: "), "{told}");
+    let long = format!("sni:{}.example=127.0.0.1:3", "a".repeat(60));
+    let flags = format!("--from 127.0.0.1:1 --to 127.0.0.1:2 --route {long}");
+    assert_eq!(config(&flags).unwrap().pools[1].name, "route 1");
+    for wrong in [
+        "sni=127.0.0.1:3",
+        "sni:a.example",
+        "host:a=127.0.0.1:3",
+        "sni:a=b",
+    ] {
+        let arguments = [
+            "mahoraga", "proxy", "--from", "[::1]:1", "--to", "unix:/a", "--route",
+        ];
+        let arguments = arguments.into_iter().chain([wrong]);
+        assert!(Cli::try_parse_from(arguments).is_err(), "{wrong}");
+    }
+}
