@@ -78,6 +78,8 @@ fn of_listeners() -> Vec<Endpoint> {
         Endpoint::write(Method::PATCH, LISTENER, "set_listener", h::set_listener)
             .says("Changes the limit or the access list of a listener.")
             .refuses(&[INVALID]),
+        Endpoint::read(ROUTE, "route", h::route)
+            .says("Which route of a listener would take a client, and where it would go."),
         Endpoint::read("/v1/access_lists", "access_lists", h::access_lists)
             .says("All access lists."),
         Endpoint::read(ACCESS_LIST, "access_list", h::access_list)
@@ -169,6 +171,7 @@ fn of_operation() -> Vec<Endpoint> {
 }
 
 const LISTENER: &str = "/v1/listeners/{listener}";
+const ROUTE: &str = "/v1/listeners/{listener}/route";
 const ACCESS_LIST: &str = "/v1/access_lists/{list}";
 const BANS: &str = "/v1/bans";
 const BAN: &str = "/v1/bans/{prefix}";

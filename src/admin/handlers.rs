@@ -20,8 +20,9 @@ use super::model::{
     BanStatus, Banned, BannedBy, CallerStatus, Changed, ConfigText, DryRunQuery, DryRunStatus,
     EXPLANATIONS_MAX, ExplainQuery, HistogramStatus, HistoryAnswer, HistoryEvent,
     HistoryEventQuery, HistoryQuery, Killed, Lifted, LiftedBans, Limits, ListenerStatus,
-    PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX, SessionExplanation,
-    SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching, client_address,
+    PoolStatus, Readiness, Reloaded, Removal, Reopened, RouteChoice, RouteQuestion, SESSIONS_MAX,
+    SessionExplanation, SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
+    client_address,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -96,6 +97,18 @@ pub(super) async fn set_listener(
 ) -> Answer<Changed> {
     let listener = request.param("listener");
     apply(&request, Change::SetListener { listener, patch }).await
+}
+
+pub(super) async fn route(
+    request: ApiRequest,
+    Query(question): Query<RouteQuestion>,
+) -> Answer<RouteChoice> {
+    let name = request.param("listener");
+    let first = question.first_bytes().map_err(Refusal::malformed)?;
+    let choice = request.ask(|reply| Call::Route(name.clone(), question.client, first, reply));
+    let unknown =
+        |known: Vec<String>| Refusal::unknown("listener", &name, known.iter().map(String::as_str));
+    choice.await?.map(Json).map_err(unknown)
 }
 
 pub(super) async fn access_lists(request: ApiRequest, (): ()) -> Answer<Vec<AccessListStatus>> {

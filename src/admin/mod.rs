@@ -43,7 +43,7 @@ use crate::worker::{DecisionFilter, LatencyCounts, PreviewQuestion};
 use model::{
     AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, ConfigText,
     DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded,
-    SessionExplanation, SessionFilter, SessionStatus, Status, UnbanFilter,
+    RouteChoice, SessionExplanation, SessionFilter, SessionStatus, Status, UnbanFilter,
 };
 
 /// Why the ban of a network is not lifted.
@@ -91,6 +91,14 @@ pub enum Call {
     ),
     /// Where a client would go now, and why; or why that can't be told.
     DryRun(PreviewQuestion, Reply<Result<DryRunStatus, String>>),
+    /// Which route of the listener of this name would take a client with these first bytes; or the
+    /// names that are known.
+    Route(
+        String,
+        Option<IpAddr>,
+        Vec<u8>,
+        Reply<Result<RouteChoice, Vec<String>>>,
+    ),
     /// Closes sessions. Answers with their number, or why none is closed.
     Kill(SessionFilter, Author, Reply<Result<u64, String>>),
     /// How long clients waited and turns took since the start: of each worker.
@@ -236,6 +244,7 @@ impl Handle {
             | Call::Sessions(..)
             | Call::Explain(..)
             | Call::DryRun(..)
+            | Call::Route(..)
             | Call::Kill(..)
             | Call::Latencies(_)
             | Call::Histograms(_)

@@ -21,6 +21,7 @@ mod bans;
 mod events;
 mod explain;
 mod figures;
+mod route;
 
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
 pub use bans::{
@@ -37,6 +38,7 @@ pub use figures::{
     ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,
     ProbeStatus, SegmentsStatus, TrafficStatus,
 };
+pub use route::{RouteChoice, RouteQuestion};
 
 /// Overall status of the balancer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -83,6 +83,10 @@ impl Balancer {
                 let asked = self.workers.preview(&question);
                 tokio_uring::spawn(explain::preview(asked, question, self.known_names(), reply));
             }
+            Call::Route(name, client, first, reply) => {
+                let snapshot = self.publisher.snapshot();
+                drop(reply.send(explain::route(snapshot, &name, client, &first)));
+            }
             Call::Kill(filter, author, reply) => self.kill(filter, author, reply),
             Call::Latencies(reply) => {
                 drop(reply.send(status::latencies(&self.workers.stats)));

@@ -2,6 +2,7 @@
 
 mod dry_run;
 mod listeners;
+mod route;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::calls::silent;
 use super::names::{BackendLabel, Names, PastNames};
 use super::replies::Replies;
 pub(super) use dry_run::preview;
+pub(super) use route::route;
 
 /// The state that numbers are resolved by.
 pub(super) struct NameSource {

@@ -16,12 +16,14 @@ pub mod proxy_protocol;
 pub mod rdp;
 mod records;
 mod short;
+mod spoken;
 
 pub use client_hello::ClientHello;
 pub use first_bytes::FirstBytes;
 pub use pattern::{NamePattern, PatternError, above};
 pub use protocol::Protocol;
 pub use short::{NAME_MAX, Name, Short};
+pub use spoken::Spoken;
 
 /// The field to find in a client's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 use mahoraga::admin::model::{
     AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, BalancerEvent, ConfigText,
     EventKind, HealthStatus, HistogramStatus, Killed, LastChange, LatencyStatus, LatencyWindow,
-    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SessionState, SessionStatus, Stage,
-    Status, TrafficStatus, WorkerStatus,
+    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, RouteChoice, SessionState,
+    SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::{AdminState, EffectiveSetting, SettingSource};
 use serde::Serialize;
@@ -367,6 +367,34 @@ fn access_lists_are_shown() {
         "GET /v1/access_lists/office?client=192.0.2.7",
     ];
     assert_eq!(fake.asked(), want);
+}
+
+#[test]
+fn a_route_is_asked_for() {
+    let choice = RouteChoice {
+        listener: "a b".to_owned(),
+        pool: Some("web".to_owned()),
+        route: Some(2),
+        says: "route 2 of listener `a b` takes it".to_owned(),
+    };
+    let fake = Fake::saying("client_route", &[&json(&choice)]);
+    let client = [
+        "route",
+        "a b",
+        "--sni",
+        "a.example",
+        "--alpn",
+        "h2",
+        "--alpn",
+        "h3",
+    ];
+    let output = fake.run(&[&client[..], &["--client", "::1"]].concat());
+    assert_eq!(
+        succeeded(&output),
+        "The client would go to pool web: route 2 of listener `a b` takes it.\n"
+    );
+    let path = "GET /v1/listeners/a%20b/route?client=%3A%3A1&sni=a.example&alpn=h2%2Ch3";
+    assert_eq!(fake.asked(), [path]);
 }
 
 #[test]

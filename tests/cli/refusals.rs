@@ -225,6 +225,7 @@ Commands to a running balancer:
   backends    Show the backends: state, weight, connections, answer times
   sessions    List sessions, or close them
   explain     Explain where sessions went and why, or where a client would go
+  route       Say which route of a listener would take a client
   add         Add a backend to a pool
   remove      Remove a backend, and let its sessions end by themselves
   weight      Set the weight of a backend

@@ -96,6 +96,26 @@ fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
         ] {
             assert_eq!(pool(&balancer, &first), to, "{}", first.escape_ascii());
         }
+        for (client, pool, route) in [
+            (&["--sni", "wwww1.a.example"][..], Some("one"), Some(1)),
+            (
+                &["--http-host", "a.example", "--http-path", "/api/x"],
+                Some("one"),
+                Some(3),
+            ),
+            (&["--client", "127.0.0.9"], Some("one"), Some(5)),
+            (&["--alpn", "h2", "--alpn", "h3"], None, Some(6)),
+            (&["--protocol", "mqtt"], Some("own"), None),
+        ] {
+            let choice = balancer.ask(&[&["route", "127.0.0.1:0"], client].concat());
+            assert_eq!(
+                (choice["pool"].as_str(), choice["route"].as_u64()),
+                (pool, route)
+            );
+        }
+        let words = balancer.words(&["route", "127.0.0.1:0", "--http-path", "/secret"]);
+        let sentence = "The client would be refused: route 7 of listener `127.0.0.1:0` refuses it.";
+        assert_eq!(words.trim_end(), sentence);
         let from = Ipv4Addr::new(127, 0, 0, 9);
         let guest = Guest::welcome(send(&balancer, from, &request("b.example", "/")));
         assert_eq!(balancer.ask(&["sessions"])[0]["pool"], "one");

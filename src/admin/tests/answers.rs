@@ -180,6 +180,30 @@ async fn bans_are_listed_and_changed() {
 }
 
 #[tokio::test]
+async fn a_route_is_asked_for() {
+    let world = World::new().await;
+    let path = "/v1/listeners/web/route?client=::1&sni=a.example&alpn=h2";
+    assert_eq!(world.get(path).await.status, StatusCode::OK);
+    let done = world.played.lock().done.pop().unwrap();
+    assert!(done.starts_with("web Some(::1) "), "{done}");
+    let unknown = world.get("/v1/listeners/wbe/route").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    for query in [
+        "sni=a&http_host=a",
+        "protocol=sch",
+        "http_path=/a%20b",
+        "client=web",
+    ] {
+        let path = format!("/v1/listeners/web/route?{query}");
+        assert_eq!(
+            world.get(&path).await.status,
+            StatusCode::BAD_REQUEST,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn access_lists_are_shown_and_edited() {
     let world = World::new().await;
     assert_eq!(world.get("/v1/access_lists").await.json()[0]["refused"], 0);

@@ -24,7 +24,7 @@ use crate::admin::endpoints::{Deadlines, Endpoint, ServerContext, endpoints};
 use crate::admin::model::{
     AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
     ConfigText, DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus,
-    Reloaded, SessionExplanation, SessionStatus, Stage, Status,
+    Reloaded, RouteChoice, SessionExplanation, SessionStatus, Stage, Status,
 };
 use crate::admin::server::{self, EXPLANATIONS_AT_ONCE, SCRAPES_MAX, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
@@ -356,6 +356,13 @@ impl Played {
                 sent(reply.send(match &*name {
                     "ofice" => Err(vec!["office".to_owned()]),
                     _ => Ok(AccessListDetail::default()),
+                }));
+            }
+            Call::Route(name, client, first, reply) => {
+                self.done.push(format!("{name} {client:?} {}", first.len()));
+                sent(reply.send(match &*name {
+                    "wbe" => Err(vec!["web".to_owned()]),
+                    _ => Ok(RouteChoice::default()),
                 }));
             }
             Call::Bans(filter, reply) => {

@@ -22,7 +22,7 @@ use crate::prefix::Prefix;
 pub use bans::{BanArgs, BansArgs, UnbanArgs};
 pub(in crate::cli) use order::{with_joined_wait, with_options_behind};
 use sessions::client;
-pub use sessions::{ExplainArgs, SessionsArgs};
+pub use sessions::{ExplainArgs, RouteArgs, SessionsArgs};
 
 /// The commands to a running balancer.
 #[derive(Clone, Debug, Subcommand)]
@@ -66,6 +66,14 @@ lists, but not at limits and rates, which depend on the clients of the moment. K
 source_ip, source_ip_port; sni, http_host (--sni or a whole --url); http_path (--url). It can't try
 http_cookie, tls_session_id and rdp_cookie: the address stands in for them.")]
     Explain(ExplainArgs),
+    /// Say which route of a listener would take a client
+    #[command(after_help = "Examples:
+  mahoraga route web --sni a.example --client 10.0.0.1
+  mahoraga route web --http-host a.example --http-path /api/
+
+It decides as for a real client that sends no more than that, and changes nothing. It does not look
+at bans, access lists and limits: mahoraga explain --dry-run does, for a pool.")]
+    Route(RouteArgs),
     /// Add a backend to a pool
     #[command(after_help = "Examples:
   mahoraga add web 127.0.0.1:9003

@@ -14,6 +14,7 @@ mod events;
 mod explain;
 mod find;
 mod history;
+mod route;
 mod sessions;
 mod settings;
 mod show;
@@ -25,7 +26,8 @@ pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
     AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, ChangeArgs, ClientCommand, ClientOptions,
     ConfigCommand, EditArgs, EventsArgs, ExplainArgs, HistogramsArgs, HistoryArgs, PoolsArgs,
-    ReadyArgs, SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
+    ReadyArgs, RouteArgs, SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait,
+    WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -67,6 +69,7 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Backends(args) => show::backends(args).await,
         ClientCommand::Sessions(args) => sessions::sessions(args).await,
         ClientCommand::Explain(args) => explain::explain(args).await,
+        ClientCommand::Route(args) => route::route(args).await,
         ClientCommand::Add(args) => change::add(args).await,
         ClientCommand::Remove(args) => change::remove(args).await,
         ClientCommand::Weight(args) => change::weight(args).await,

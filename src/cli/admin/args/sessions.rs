@@ -1,4 +1,4 @@
-//! Flags of `sessions` and `explain`.
+//! Flags of `sessions`, `explain` and `route`.
 
 use std::net::IpAddr;
 
@@ -44,6 +44,34 @@ pub struct ExplainArgs {
     /// host also sni and http_host)
     #[arg(long, value_name = "URL", requires = "dry_run")]
     pub url: Option<String>,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+/// The arguments of `mahoraga route`.
+#[derive(Args, Clone, Debug)]
+pub struct RouteArgs {
+    /// The listener
+    pub listener: String,
+    /// The client's address
+    #[arg(long, value_name = "IP", value_parser = client)]
+    pub client: Option<IpAddr>,
+    /// The server name that it asks for in TLS
+    #[arg(long, value_name = "NAME")]
+    pub sni: Option<String>,
+    /// An application protocol that it offers in TLS; may be given again
+    #[arg(long, value_name = "NAME")]
+    pub alpn: Vec<String>,
+    /// The protocol that it speaks: tls, http, ssh, postgres, rdp or mqtt
+    #[arg(long, value_name = "NAME")]
+    pub protocol: Option<String>,
+    /// The host of its HTTP request
+    #[arg(long, value_name = "NAME")]
+    pub http_host: Option<String>,
+    /// The path of its HTTP request
+    #[arg(long, value_name = "PATH")]
+    pub http_path: Option<String>,
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,

@@ -1,0 +1,75 @@
+//! Where a client of a listener would go, as it goes over the wire.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::peek::{Protocol, Spoken};
+
+/// A client that would connect to a listener. It says nothing of what is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteQuestion {
+    /// Its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "ip"))]
+    pub client: Option<IpAddr>,
+    /// The server name that it asks for in TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// The application protocols that it offers in TLS, with commas between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<String>,
+    /// The protocol that it speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The host of its HTTP request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_host: Option<String>,
+    /// The path of that request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_path: Option<String>,
+}
+
+/// Where a client of a listener would go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteChoice {
+    /// The listener.
+    pub listener: String,
+    /// The pool; `null`: the client is refused.
+    pub pool: Option<String>,
+    /// Which of the listener's routes takes it, from 1 on; `null`: none.
+    pub route: Option<u64>,
+    /// Why, in a sentence.
+    pub says: String,
+}
+
+impl RouteQuestion {
+    /// The bytes that the client would begin with.
+    ///
+    /// # Errors
+    /// No client says all of that: why, in a sentence.
+    pub fn first_bytes(&self) -> Result<Vec<u8>, String> {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let alpn = self.alpn.iter().flat_map(|names| names.split(','));
+        let spoken = Spoken {
+            server_name: text(&self.sni),
+            alpn: alpn.map(str::to_owned).collect(),
+            protocol: self.protocol.as_deref().map(protocol).transpose()?,
+            host: text(&self.http_host),
+            path: text(&self.http_path),
+        };
+        let bytes = spoken.first_bytes();
+        bytes.ok_or_else(|| {
+            "no client says all of that: `sni` and `alpn` are in TLS, `http_host` and `http_path` \
+             in plain HTTP, and their values have no spaces"
+                .to_owned()
+        })
+    }
+}
+
+fn protocol(name: &str) -> Result<Protocol, String> {
+    crate::config::values::named("protocol", name, &Protocol::ALL)
+        .map_err(|error| error.to_string())
+}

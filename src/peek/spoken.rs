@@ -1,0 +1,154 @@
+//! First bytes of a client that is only asked about.
+
+use super::Protocol;
+
+/// What a client would say. Parts that it would not say are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spoken {
+    /// The server name that it asks for in TLS.
+    pub server_name: String,
+    /// The application protocols that it offers in TLS.
+    pub alpn: Vec<String>,
+    /// The protocol.
+    pub protocol: Option<Protocol>,
+    /// The host of its HTTP request.
+    pub host: String,
+    /// The path of that request.
+    pub path: String,
+}
+
+impl Spoken {
+    /// The bytes that such a client begins with; none where it says nothing. `None`: no client says
+    /// all of that.
+    #[must_use]
+    pub fn first_bytes(&self) -> Option<Vec<u8>> {
+        let is_tls = !self.server_name.is_empty() || !self.alpn.is_empty();
+        let is_http = !self.host.is_empty() || !self.path.is_empty();
+        let implied = match (is_tls, is_http) {
+            (true, true) => return None,
+            (true, false) => Some(Protocol::Tls),
+            (false, true) => Some(Protocol::Http),
+            (false, false) => self.protocol,
+        };
+        if self.protocol.is_some() && self.protocol != implied {
+            return None;
+        }
+        Some(match implied {
+            None => Vec::new(),
+            Some(Protocol::Tls) => self.hello()?,
+            Some(Protocol::Http) => self.request()?,
+            Some(Protocol::Ssh) => b"SSH-2.0-client\r\n".to_vec(),
+            Some(Protocol::Postgres) => b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(),
+            Some(Protocol::Rdp) => b"\x03\0\0\x0b\x06\xe0\0\0\0\0\0".to_vec(),
+            Some(Protocol::Mqtt) => b"\x10\x0c\0\x04MQTT\x05\x02\0\0\0\0".to_vec(),
+        })
+    }
+
+    fn request(&self) -> Option<Vec<u8>> {
+        let is_word = |word: &str| word.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_word(&self.host) || !is_word(&self.path) {
+            return None;
+        }
+        let path = if self.path.is_empty() {
+            "/"
+        } else {
+            &self.path
+        };
+        let lines = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        Some(lines.into_bytes())
+    }
+
+    /// A ClientHello (RFC 8446, section 4.1.2) with no more than it needs.
+    fn hello(&self) -> Option<Vec<u8>> {
+        let mut extensions = Vec::new();
+        if !self.server_name.is_empty() {
+            let name = [&[0], &*vector16(self.server_name.as_bytes())?].concat();
+            extensions.extend([0, 0]);
+            extensions.extend(vector16(&vector16(&name)?)?);
+        }
+        if !self.alpn.is_empty() {
+            let mut names = Vec::new();
+            for name in &self.alpn {
+                names.push(u8::try_from(name.len()).ok()?);
+                names.extend_from_slice(name.as_bytes());
+            }
+            extensions.extend([0, 16]);
+            extensions.extend(vector16(&vector16(&names)?)?);
+        }
+        let version_and_random = [&[3, 3][..], &[0; 32]].concat();
+        let suites_and_compression = [0, 0, 2, 0x13, 1, 1, 0];
+        let extensions = vector16(&extensions)?;
+        let body = [&*version_and_random, &suites_and_compression, &extensions].concat();
+        let message = [&[1, 0], &*vector16(&body)?].concat();
+        Some([&[22, 3, 1], &*vector16(&message)?].concat())
+    }
+}
+
+/// Bytes after their length, which is in two bytes.
+fn vector16(bytes: &[u8]) -> Option<Vec<u8>> {
+    let length = u16::try_from(bytes.len()).ok()?;
+    Some([&length.to_be_bytes(), bytes].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peek::{FirstBytes, Miss};
+
+    fn spoken(server_name: &str, alpn: &[&str], host: &str, path: &str) -> Spoken {
+        Spoken {
+            server_name: server_name.to_owned(),
+            alpn: alpn.iter().map(ToString::to_string).collect(),
+            protocol: None,
+            host: host.to_owned(),
+            path: path.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_spoken_is_read_again() {
+        let bytes = spoken("A.example", &["h2", "x"], "", "")
+            .first_bytes()
+            .unwrap();
+        let first = FirstBytes::new(&bytes, false);
+        assert_eq!(first.server_name().unwrap().as_bytes(), b"a.example");
+        assert_eq!(first.protocol(), Ok(Protocol::Tls));
+        for (name, offered) in [("x", true), ("h2", true), ("h3", false)] {
+            assert_eq!(first.offers(&[name.into()]), Ok(offered));
+        }
+        let bytes = spoken("", &["h2"], "", "").first_bytes().unwrap();
+        assert_eq!(
+            FirstBytes::new(&bytes, false).server_name(),
+            Err(Miss::Absent)
+        );
+        let bytes = spoken("", &[], "a.example", "").first_bytes().unwrap();
+        let first = FirstBytes::new(&bytes, false);
+        assert_eq!(first.http_host().unwrap().as_bytes(), b"a.example");
+        assert_eq!(first.http_path(), Ok(&b"/"[..]));
+        for (_, protocol) in Protocol::ALL {
+            let spoken = Spoken {
+                protocol: Some(protocol),
+                ..Spoken::default()
+            };
+            let bytes = spoken.first_bytes().unwrap();
+            assert_eq!(FirstBytes::new(&bytes, false).protocol(), Ok(protocol));
+        }
+        assert_eq!(Spoken::default().first_bytes(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn no_client_says_what_excludes_itself() {
+        let ssh = Spoken {
+            protocol: Some(Protocol::Ssh),
+            ..spoken("a.example", &[], "", "")
+        };
+        for spoken in [
+            spoken("a.example", &[], "a.example", ""),
+            spoken("", &[], "a.example\r\n", ""),
+            spoken("", &[&"a".repeat(256)], "", ""),
+            ssh,
+        ] {
+            assert_eq!(spoken.first_bytes(), None, "{spoken:?}");
+        }
+    }
+}
