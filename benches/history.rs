@@ -9,8 +9,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use divan::{Bencher, black_box};
 use fastrand::Rng;
 use mahoraga::history::{
-    Asked, Batch, FigureOf, HistoryAnswer, HistoryQuery, Keep, Of, Point, Question, Store, Subject,
-    open, open_beside,
+    Asked, Batch, FigureOf, HistoryQuery, Keep, Of, Point, Question, Store, Subject, open,
+    open_beside,
 };
 use mahoraga::metric::Kind;
 
@@ -120,7 +120,7 @@ fn a_sample_of_all_figures(bencher: Bencher<'_, '_>) {
 
 /// All figures of a backend, in 288 intervals.
 #[divan::bench]
-fn a_backend_over_24_hours() -> HistoryAnswer {
+fn a_backend_over_24_hours() -> Vec<u8> {
     ask(&HistoryQuery {
         since: Some("24h".to_owned()),
         backend: Some("backend-7".to_owned()),
@@ -130,7 +130,7 @@ fn a_backend_over_24_hours() -> HistoryAnswer {
 
 /// A figure of each backend, in 288 intervals.
 #[divan::bench]
-fn a_figure_of_all_backends_over_24_hours() -> HistoryAnswer {
+fn a_figure_of_all_backends_over_24_hours() -> Vec<u8> {
     ask(&HistoryQuery {
         since: Some("24h".to_owned()),
         of: Some("backend".to_owned()),
@@ -141,7 +141,7 @@ fn a_figure_of_all_backends_over_24_hours() -> HistoryAnswer {
 
 /// All figures of everything: near the most that an answer may have.
 #[divan::bench]
-fn all_figures_over_24_hours() -> HistoryAnswer {
+fn all_figures_over_24_hours() -> Vec<u8> {
     ask(&HistoryQuery {
         since: Some("24h".to_owned()),
         ..HistoryQuery::default()
@@ -149,7 +149,7 @@ fn all_figures_over_24_hours() -> HistoryAnswer {
 }
 
 #[divan::bench]
-fn the_process_over_30_days() -> HistoryAnswer {
+fn the_process_over_30_days() -> Vec<u8> {
     ask(&HistoryQuery {
         since: Some("30d".to_owned()),
         of: Some("process".to_owned()),
@@ -157,15 +157,15 @@ fn the_process_over_30_days() -> HistoryAnswer {
     })
 }
 
-/// As the API does: the file is opened for each question.
-fn ask(query: &HistoryQuery) -> HistoryAnswer {
+/// As the API does: the file is opened for each question, and the answer is JSON.
+fn ask(query: &HistoryQuery) -> Vec<u8> {
     let store = open_beside(&path()).expect("the file");
     let now = UNIX_EPOCH + Duration::from_secs(BEGIN + DAYS);
     let question = Question::new(black_box(query), now).expect("a right question");
     let span = store.span().expect("a readable file");
     let mut asked = Asked::new(question, &[span]).expect("a right question");
     asked.take(&store, 0, u64::MAX).expect("an answer");
-    asked.history()
+    serde_json::to_vec(&asked.history()).expect("text for keys alone")
 }
 
 fn path() -> PathBuf {

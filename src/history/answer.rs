@@ -6,12 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::gathered::{Gathered, columns, ratio};
 use super::question::{AskError, EventQuestion, Question};
-use super::sample::{Point, SubjectSample};
+use super::sample::{Reading, Seen};
 use super::store::{PastEvent, Store, StoreError};
 use super::{FigureOf, MILLION, Of, Resolution, Subject};
-use crate::metric::{Kind, Unit};
-use crate::worker::Counts;
+use crate::metric::Kind;
 
 /// What happened from one time to another, in intervals of equal length.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -96,7 +96,7 @@ pub enum Measured {
 }
 
 impl Measured {
-    fn of(value: u64, is_part: bool) -> Self {
+    pub(super) fn of(value: u64, is_part: bool) -> Self {
         match is_part {
             false => Self::Whole(value),
             true => Self::Part(ratio(value, MILLION)),
@@ -193,7 +193,11 @@ pub struct Asked {
     resolution: Resolution,
     since: u64,
     until: u64,
-    subjects: BTreeMap<Subject, Gathered>,
+    /// Where each subject that was asked for stands in `gathered`.
+    subjects: BTreeMap<Subject, usize>,
+    gathered: Vec<Gathered>,
+    /// The figures of each kind of subjects.
+    figures: BTreeMap<Of, Vec<FigureOf>>,
     /// Values that it has in each interval, absent ones too, in eighths of one: whether a subject
     /// was there takes one.
     eighths: u64,
@@ -201,14 +205,6 @@ pub struct Asked {
     unreadable: u64,
     /// It would have more than an answer may have.
     is_too_much: bool,
-}
-
-/// What was found of a subject.
-#[derive(Debug, Default)]
-struct Gathered {
-    /// For how many seconds there is something of it, by interval.
-    present: Vec<u64>,
-    figures: BTreeMap<FigureOf, BTreeMap<usize, Point>>,
 }
 
 impl Asked {
@@ -254,6 +250,8 @@ impl Asked {
             since,
             until,
             subjects: BTreeMap::new(),
+            gathered: Vec::new(),
+            figures: BTreeMap::new(),
             eighths: 0,
             unreadable: 0,
             is_too_much: false,
@@ -266,20 +264,20 @@ impl Asked {
     /// [`AskError`]
     pub fn take(&mut self, store: &Store, from: u64, until: u64) -> Result<(), AskError> {
         let within = (self.since.max(from), self.until.min(until));
-        let asked = store
-            .subjects()
-            .filter(|(its, _)| self.question.matches(its));
-        let named: BTreeMap<i64, Subject> = asked.map(|(its, of)| (of, its.clone())).collect();
-        let numbers: Vec<i64> = named.keys().copied().collect();
+        let figures = self.figures_of(store);
+        let subjects = self.subjects_of(store);
+        let numbers: Vec<i64> = subjects.iter().map(|its| its.number).collect();
+        let mut read = Reading::default();
         let resolution = self.resolution;
-        let scanned = store.scan(resolution, within, &numbers, &mut |at, subject, bytes| {
-            let Some(subject) = named.get(&subject).filter(|_| !self.is_too_much) else {
+        let scanned = store.scan(resolution, within, &numbers, &mut |at, nth, bytes| {
+            let Some(subject) = subjects.get(nth).filter(|_| !self.is_too_much) else {
                 return Ok(());
             };
-            match SubjectSample::of_bytes(bytes) {
-                Some(sample) => self.gather(store, subject, at, &sample),
+            if read.take(bytes) {
+                self.is_too_much = !self.gather(subject, &figures, at, &read);
+            } else {
                 // The others are as right as they were.
-                None => self.unreadable += 1,
+                self.unreadable += 1;
             }
             Ok(())
         });
@@ -294,57 +292,92 @@ impl Asked {
         Ok(())
     }
 
-    fn gather(&mut self, store: &Store, subject: &Subject, at: u64, sample: &SubjectSample) {
-        let there = |(number, point)| Some((store.figures().get(number)?, point));
-        let points = sample.points().filter_map(there);
-        let asked: Vec<_> = points
-            .filter(|(figure, _)| self.question.has(&figure.name))
-            .collect();
-        if !self.make_room(subject, asked.iter().map(|(figure, _)| *figure)) {
-            self.is_too_much = true;
-            return;
-        }
-        let interval = usize::try_from((at - self.since) / self.step).unwrap_or(usize::MAX);
-        let intervals = self.intervals();
-        let Some(gathered) = self.subjects.get_mut(subject) else {
-            return;
-        };
-        gathered.present.resize(intervals, 0);
-        if let Some(present) = gathered.present.get_mut(interval) {
-            // What is read each second tells how many there were.
-            let seconds = sample.points().filter_map(|(_, point)| match point {
-                Point::Gauge { count, .. } => Some(*count),
-                Point::Counter(_) | Point::Times(_) => None,
+    /// The figures of a store that are asked for, in the order of their numbers.
+    fn figures_of(&mut self, store: &Store) -> Vec<NumberedFigure> {
+        let asked = store
+            .figures()
+            .filter(|(_, figure)| self.question.has(&figure.name));
+        let figures = asked.map(|(number, figure)| {
+            let known = self.figures.entry(figure.of).or_default();
+            let place = known.iter().position(|its| its == figure);
+            let place = place.unwrap_or_else(|| {
+                known.push(figure.clone());
+                known.len() - 1
             });
-            *present = present.saturating_add(seconds.max().unwrap_or(0).max(1));
-        }
-        for (figure, point) in asked {
-            if let Some(points) = gathered.figures.get_mut(figure) {
-                add(points, interval, point);
+            NumberedFigure {
+                number,
+                of: figure.of,
+                kind: figure.kind,
+                place,
             }
-        }
+        });
+        figures.collect()
     }
 
-    /// Makes places for figures of a subject, in longer intervals if the question leaves that open;
-    /// `false`: the answer would have too many values.
-    fn make_room<'a>(
-        &mut self,
-        subject: &Subject,
-        figures: impl Iterator<Item = &'a FigureOf>,
-    ) -> bool {
-        if !self.subjects.contains_key(subject) {
-            self.subjects.insert(subject.clone(), Gathered::default());
-            self.eighths += 1;
-        }
-        let Some(gathered) = self.subjects.get_mut(subject) else {
-            return true;
-        };
-        for figure in figures {
-            if !gathered.figures.contains_key(figure) {
-                gathered.figures.insert(figure.clone(), BTreeMap::new());
-                self.eighths += 8 * columns(figure);
+    /// The subjects of a store that are asked for, in the order of their numbers.
+    fn subjects_of(&mut self, store: &Store) -> Vec<NumberedSubject> {
+        let mut found = Vec::new();
+        for (subject, number) in store.subjects() {
+            if self.question.matches(subject) {
+                let place = *self.subjects.entry(subject.clone()).or_insert_with(|| {
+                    self.gathered.push(Gathered::default());
+                    self.gathered.len() - 1
+                });
+                let of = subject.of;
+                found.push(NumberedSubject { number, of, place });
             }
         }
+        found.sort_unstable_by_key(|its| its.number);
+        found
+    }
+
+    /// Adds a sample; `false`: the answer would have too many values.
+    fn gather(
+        &mut self,
+        subject: &NumberedSubject,
+        figures: &[NumberedFigure],
+        at: u64,
+        read: &Reading,
+    ) -> bool {
+        let intervals = self.intervals();
+        let gathered = &mut self.gathered[subject.place];
+        if gathered.is_new() {
+            gathered.begin(intervals);
+            self.eighths += 1;
+        }
+        let find = |number: u32| {
+            let place = figures.binary_search_by_key(&number, |its| its.number);
+            let figure = figures.get(place.ok()?)?;
+            (figure.of == subject.of).then_some(figure)
+        };
+        for figure in read.points.iter().filter_map(|(number, _)| find(*number)) {
+            if !gathered.has(figure.place) {
+                gathered.begin_figure(figure.place, figure.kind);
+                self.eighths += 8 * columns(figure.kind);
+            }
+        }
+        if !self.make_room() {
+            return false;
+        }
+        let interval = usize::try_from((at - self.since) / self.step).unwrap_or(usize::MAX);
+        let gathered = &mut self.gathered[subject.place];
+        // What is read each second tells how many there were.
+        let seconds = read.points.iter().filter_map(|(_, seen)| match seen {
+            Seen::Gauge { count, .. } => Some(*count),
+            Seen::Counter(_) | Seen::Times(_) => None,
+        });
+        gathered.add_seconds(interval, seconds.max().unwrap_or(0).max(1));
+        for (number, seen) in &read.points {
+            if let Some(figure) = find(*number) {
+                gathered.add(figure.place, interval, seen, &read.steps);
+            }
+        }
+        true
+    }
+
+    /// Makes intervals longer until the values that there are find room, if the question leaves
+    /// that open; `false`: there are too many.
+    fn make_room(&mut self) -> bool {
         loop {
             let intervals = (self.until - self.since) / self.step;
             if intervals.saturating_mul(self.eighths) / 8 <= VALUES_MAX {
@@ -366,14 +399,8 @@ impl Asked {
         let factor = usize::try_from(step / self.step).unwrap_or(usize::MAX);
         self.step = step;
         self.until = self.since + (self.until - self.since).next_multiple_of(step);
-        for gathered in self.subjects.values_mut() {
-            let parts = gathered.present.chunks(factor);
-            gathered.present = parts.map(|part| part.iter().sum()).collect();
-            for points in gathered.figures.values_mut() {
-                for (interval, point) in std::mem::take(points) {
-                    add(points, interval / factor, &point);
-                }
-            }
+        for gathered in &mut self.gathered {
+            gathered.coarsen(factor);
         }
     }
 
@@ -390,13 +417,19 @@ impl Asked {
     /// The answer.
     #[must_use]
     pub fn history(self) -> HistoryAnswer {
-        let intervals = self.intervals();
         let unreadable = (self.unreadable > 0).then(|| {
             let count = self.unreadable;
             format!("without {count} samples, which are damaged and can't be read")
         });
-        let subjects = self.subjects.into_iter();
-        let subjects = subjects.filter(|(_, gathered)| !gathered.figures.is_empty());
+        let subjects = self.subjects.into_iter().filter_map(|(subject, place)| {
+            let gathered = &self.gathered[place];
+            let known = self.figures.get(&subject.of)?;
+            gathered.has_figures().then(|| SubjectHistory {
+                recorded: gathered.recorded(self.step),
+                figures: gathered.shown(known).collect(),
+                ..named(subject)
+            })
+        });
         HistoryAnswer {
             since: self.since,
             until: self.until,
@@ -405,24 +438,26 @@ impl Asked {
                 .step_by(usize::try_from(self.step).unwrap_or(usize::MAX))
                 .collect(),
             notes: unreadable.into_iter().collect(),
-            subjects: subjects
-                .map(|(subject, gathered)| {
-                    let figures = gathered.figures.iter().map(|(figure, points)| {
-                        let shown = shown(figure, points, &gathered.present, intervals);
-                        (figure.name.clone(), shown)
-                    });
-                    let recorded = (0..intervals)
-                        .map(|nth| gathered.present.get(nth).copied().unwrap_or(0))
-                        .map(|seconds| seconds.min(self.step));
-                    SubjectHistory {
-                        recorded: recorded.collect(),
-                        figures: figures.collect(),
-                        ..named(subject)
-                    }
-                })
-                .collect(),
+            subjects: subjects.collect(),
         }
     }
+}
+
+/// A figure that is asked for, as a store has it.
+struct NumberedFigure {
+    number: u32,
+    of: Of,
+    kind: Kind,
+    /// Its place among those of its kind of subjects.
+    place: usize,
+}
+
+/// A subject that is asked for, as a store has it.
+struct NumberedSubject {
+    number: i64,
+    of: Of,
+    /// Its place in what was gathered.
+    place: usize,
 }
 
 /// The finest resolution that goes back as far as anything does, or as is asked.
@@ -464,103 +499,6 @@ fn named(subject: Subject) -> SubjectHistory {
         recorded: Vec::new(),
         figures: BTreeMap::new(),
     }
-}
-
-fn add(points: &mut BTreeMap<usize, Point>, interval: usize, point: &Point) {
-    match points.get_mut(&interval) {
-        Some(there) => there.add(point),
-        None => {
-            points.insert(interval, point.clone());
-        }
-    }
-}
-
-/// The values that a figure has in each interval.
-fn columns(figure: &FigureOf) -> u64 {
-    match figure.kind {
-        Kind::Counter => 1,
-        Kind::Gauge => 2,
-        Kind::Histogram => 4,
-    }
-}
-
-/// The values of a figure in each interval.
-fn shown(
-    figure: &FigureOf,
-    points: &BTreeMap<usize, Point>,
-    present: &[u64],
-    intervals: usize,
-) -> FigureHistory {
-    let unit = figure.unit.map(|unit| {
-        let word = match unit {
-            Unit::Bytes => "bytes",
-            Unit::Seconds => "seconds",
-        };
-        word.to_owned()
-    });
-    let measured = |value: u64| Measured::of(value, figure.is_part);
-    // While a subject was there, what has no point did not happen.
-    let nothing = |nth: &usize| present.get(*nth).is_some_and(|its| *its > 0).then_some(0);
-    match figure.kind {
-        Kind::Counter => {
-            let sum = |nth: usize| match points.get(&nth) {
-                Some(Point::Counter(sum)) => Some(measured(*sum)),
-                _ => nothing(&nth).map(measured),
-            };
-            let sum = (0..intervals).map(sum).collect();
-            FigureHistory::Counter { unit, sum }
-        }
-        Kind::Gauge => {
-            let read = |nth: usize| match points.get(&nth) {
-                Some(Point::Gauge { count, sum, max }) => Some((*count, *sum, *max)),
-                _ => None,
-            };
-            let scale = if figure.is_part { MILLION } else { 1 };
-            let mean = (0..intervals).map(read);
-            let mean = mean
-                .map(|read| read.map(|(count, sum, _)| ratio(sum, count.max(1)) / ratio(scale, 1)));
-            let max = (0..intervals).map(|nth| read(nth).map(|(_, _, max)| measured(max)));
-            FigureHistory::Gauge {
-                unit,
-                mean: mean.collect(),
-                max: max.collect(),
-            }
-        }
-        Kind::Histogram => {
-            let counts: Vec<Option<Counts>> = (0..intervals)
-                .map(|nth| match points.get(&nth) {
-                    Some(Point::Times(steps)) => Some(Counts::of_steps(steps)),
-                    _ => None,
-                })
-                .collect();
-            let quantile = |permille| {
-                let all = counts.iter().map(|counts| {
-                    let us = counts.as_ref()?.quantile(permille);
-                    Some(ratio(us, MILLION))
-                });
-                all.collect()
-            };
-            FigureHistory::Histogram {
-                unit,
-                count: counts
-                    .iter()
-                    .enumerate()
-                    .map(|(nth, counts)| match counts {
-                        Some(counts) => Some(counts.count()),
-                        None => nothing(&nth),
-                    })
-                    .collect(),
-                p50: quantile(500),
-                p99: quantile(990),
-                p999: quantile(999),
-            }
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "53 bits are enough to show it")]
-fn ratio(value: u64, of: u64) -> f64 {
-    value as f64 / of as f64
 }
 
 /// Intervals of an answer, if the question does not say: about so many at most.

@@ -11,6 +11,7 @@
 
 mod answer;
 mod file;
+mod gathered;
 mod question;
 mod sample;
 mod store;

@@ -1,6 +1,7 @@
 //! What a subject did within an interval, and its bytes in a store.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What a subject did within an interval, by the number of the figure in its store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,40 +147,101 @@ impl SubjectSample {
 
     /// `None`: the bytes are not those of a sample.
     #[must_use]
-    pub fn of_bytes(mut bytes: &[u8]) -> Option<Self> {
+    pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut read = Reading::default();
+        if !read.take(bytes) {
+            return None;
+        }
+        let points = read.points.iter().map(|(figure, seen)| {
+            let point = match seen {
+                Seen::Counter(count) => Point::Counter(*count),
+                &Seen::Gauge { count, sum, max } => Point::Gauge { count, sum, max },
+                Seen::Times(which) => {
+                    let steps = read.steps.get(which.clone()).unwrap_or_default();
+                    Point::Times(steps.iter().copied().collect())
+                }
+            };
+            (*figure, point)
+        });
+        Some(Self(points.collect()))
+    }
+}
+
+/// Reads one sample after the other, in memory that is used again.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// What each figure did, by number.
+    pub(super) points: Vec<(u32, Seen)>,
+    /// The steps of all times: how many values fell into each.
+    pub(super) steps: Vec<(u16, u64)>,
+}
+
+/// What a figure did, as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// By how much it went up.
+    Counter(u64),
+    /// As in [`Point::Gauge`].
+    Gauge { count: u64, sum: u64, max: u64 },
+    /// Which steps of [`Reading::steps`] are its own.
+    Times(Range<usize>),
+}
+
+impl Reading {
+    /// Reads a sample, and forgets the one before; `false`: the bytes are not those of a sample.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> bool {
+        self.points.clear();
+        self.steps.clear();
+        self.pull_all(bytes).is_some()
+    }
+
+    fn pull_all(&mut self, mut bytes: &[u8]) -> Option<()> {
         let bytes = &mut bytes;
-        let mut points = BTreeMap::new();
         while !bytes.is_empty() {
             let head = pull(bytes)?;
             let figure = u32::try_from(head >> 2).ok()?;
-            let point = match head & 3 {
-                COUNTER => Point::Counter(pull(bytes)?),
+            let seen = match head & 3 {
+                COUNTER => Seen::Counter(pull(bytes)?),
                 STEADY => {
                     let (count, max) = (pull(bytes)?, pull(bytes)?);
                     let sum = count.checked_mul(max)?;
-                    Point::Gauge { count, sum, max }
+                    Seen::Gauge { count, sum, max }
                 }
-                GAUGE => Point::Gauge {
+                GAUGE => Seen::Gauge {
                     count: pull(bytes)?,
                     sum: pull(bytes)?,
                     max: pull(bytes)?,
                 },
-                _ => Point::Times(pull_steps(bytes)?),
+                _ => Seen::Times(self.pull_steps(bytes)?),
             };
-            points.insert(figure, point);
+            self.points.push((figure, seen));
         }
-        Some(Self(points))
+        Some(())
+    }
+
+    fn pull_steps(&mut self, bytes: &mut &[u8]) -> Option<Range<usize>> {
+        let begin = self.steps.len();
+        let mut step = 0_u16;
+        for _ in 0..pull(bytes)? {
+            step = step.checked_add(u16::try_from(pull(bytes)?).ok()?)?;
+            self.steps.push((step, pull(bytes)?));
+        }
+        Some(begin..self.steps.len())
     }
 }
 
-fn pull_steps(bytes: &mut &[u8]) -> Option<BTreeMap<u16, u64>> {
-    let mut steps = BTreeMap::new();
-    let mut step = 0_u16;
-    for _ in 0..pull(bytes)? {
-        step = step.checked_add(u16::try_from(pull(bytes)?).ok()?)?;
-        steps.insert(step, pull(bytes)?);
+/// Adds how many values fell into some steps. Both are in the order of steps.
+pub(super) fn merge(into: &mut Vec<(u16, u64)>, steps: &[(u16, u64)]) {
+    let mut place = 0;
+    for (step, count) in steps {
+        while into.get(place).is_some_and(|(own, _)| own < step) {
+            place += 1;
+        }
+        match into.get_mut(place) {
+            Some((own, sum)) if own == step => *sum = sum.saturating_add(*count),
+            _ => into.insert(place, (*step, *count)),
+        }
     }
-    Some(steps)
 }
 
 #[expect(

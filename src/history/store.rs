@@ -90,10 +90,6 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn get(&self, number: u32) -> Option<&FigureOf> {
-        self.by_number.get(&number)
-    }
-
     fn insert(&mut self, number: u32, figure: FigureOf) {
         self.numbers.insert(figure.clone(), number);
         self.by_number.insert(number, figure);
@@ -264,8 +260,10 @@ impl Store {
         self.last
     }
 
-    pub(super) fn figures(&self) -> &Figures {
-        &self.figures
+    /// Its figures, in the order of their numbers.
+    pub(super) fn figures(&self) -> impl Iterator<Item = (u32, &FigureOf)> {
+        let figures = self.figures.by_number.iter();
+        figures.map(|(number, figure)| (*number, figure))
     }
 
     pub(super) fn subjects(&self) -> impl Iterator<Item = (&Subject, i64)> {

@@ -115,18 +115,6 @@ impl Counts {
         steps.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// The counts that have these steps.
-    #[must_use]
-    pub fn of_steps(steps: &BTreeMap<u16, u64>) -> Self {
-        let mut counts = Self::default();
-        for (step, count) in steps {
-            if let Some(own) = counts.0.get_mut(usize::from(*step)) {
-                *own = *count;
-            }
-        }
-        counts
-    }
-
     /// How many times were shorter than this many µs, a power of two from 16 on: exactly.
     #[must_use]
     pub fn below(&self, us: u64) -> u64 {
@@ -160,6 +148,23 @@ impl Default for Counts {
     fn default() -> Self {
         Self(Box::new([0; STEPS]))
     }
+}
+
+/// The times in µs that each `permille` of a thousand stay within, of counts by step, in the order
+/// of steps; 0 where nothing was counted. They may be those of a damaged file.
+#[must_use]
+pub fn quantiles<const N: usize>(steps: &[(u16, u64)], permille: [u64; N]) -> [u64; N] {
+    let known = steps.iter().filter(|(step, _)| usize::from(*step) < STEPS);
+    let all: u128 = known.clone().map(|(_, count)| u128::from(*count)).sum();
+    permille.map(|permille| {
+        let rank = (all * u128::from(permille)).div_ceil(1_000).max(1);
+        let mut seen = 0;
+        let reached = known.clone().find(|(_, count)| {
+            seen += u128::from(*count);
+            seen >= rank
+        });
+        reached.map_or(0, |(step, _)| middle(usize::from(*step)))
+    })
 }
 
 /// The sum of counts, which may be those of a damaged file.
@@ -214,12 +219,18 @@ mod tests {
 
     #[test]
     fn counts_that_no_clock_made_are_harmless() {
-        let counts = Counts::of_steps(&[(3, 1 << 63), (4, u64::MAX), (5, 1)].into());
+        let mut counts = Counts::default();
+        let steps = [(3, 1 << 63), (4, u64::MAX), (5, 1), (u16::MAX, 1)];
+        for (step, count) in &steps[..3] {
+            counts.0[usize::from(*step)] = *count;
+        }
         assert_eq!(
             (counts.count(), counts.below(1 << 20)),
             (u64::MAX, u64::MAX)
         );
         assert_eq!([100, 500, 1_000].map(|of| counts.quantile(of)), [3, 4, 5]);
+        assert_eq!(quantiles(&steps, [100, 500, 1_000]), [3, 4, 5]);
+        assert_eq!(quantiles(&[], [500]), [0]);
     }
 
     #[test]

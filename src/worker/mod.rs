@@ -66,7 +66,7 @@ pub use filter::{
 use held::Held;
 use hoarders::Hoarders;
 use lanes::Lanes;
-pub use latencies::{Counts, LATENCIES, Latencies, LatencyCounts, Times};
+pub use latencies::{Counts, LATENCIES, Latencies, LatencyCounts, Times, quantiles};
 pub use log_feed::{LogFeed, LogRule};
 use log_lines::LogLines;
 pub use metrics::{Histograms, Number, Progress, Stats};

@@ -5,8 +5,9 @@ use rusqlite::{OptionalExtension as _, params};
 use super::{NewRows, PastEvent, Store, StoreError, signed, whole};
 use crate::history::Resolution;
 
-/// What is done with a row: its time, the number of its subject and the bytes of its sample.
-type EachRow<'a> = dyn FnMut(u64, i64, &[u8]) -> Result<(), StoreError> + 'a;
+/// What is done with a row: its time, the place of its subject among those that are asked for, and
+/// the bytes of its sample.
+type EachRow<'a> = dyn FnMut(u64, usize, &[u8]) -> Result<(), StoreError> + 'a;
 
 impl Store {
     /// Each row of these times, in their order: the time, the subject's number and the sample.
@@ -35,7 +36,7 @@ impl Store {
         of: Resolution,
         (from, until): (u64, u64),
         subjects: &[i64],
-        mut each: impl FnMut(u64, i64, &[u8]) -> Result<(), StoreError>,
+        each: &mut EachRow<'_>,
     ) -> Result<(), StoreError> {
         let table = of.table();
         let sql = format!("SELECT sample FROM {table} WHERE at = ? AND subject = ?");
@@ -43,11 +44,11 @@ impl Store {
         let step = of.step();
         let mut at = from.next_multiple_of(step);
         while at < until {
-            for subject in subjects {
+            for (nth, subject) in subjects.iter().enumerate() {
                 let sample = select.query_row(params![signed(at), subject], |row| {
                     Ok(each(
                         at,
-                        *subject,
+                        nth,
                         row.get_ref(0)?.as_blob().unwrap_or_default(),
                     ))
                 });
@@ -58,8 +59,9 @@ impl Store {
         Ok(())
     }
 
-    /// The samples of these subjects from one time to another, in intervals of this resolution; in
-    /// finer ones where it has none: before its first whole interval, and since its last.
+    /// The samples of these subjects, which are in the order of their numbers, from one time to
+    /// another, in intervals of this resolution; in finer ones where it has none: before its first
+    /// whole interval, and since its last.
     pub(in crate::history) fn scan(
         &self,
         of: Resolution,
@@ -99,7 +101,7 @@ impl Store {
         }
         self.each_row(of, from, until, |at, subject, bytes| {
             match subjects.binary_search(&subject) {
-                Ok(_) => each(at, subject, bytes),
+                Ok(nth) => each(at, nth, bytes),
                 Err(_) => Ok(()),
             }
         })
