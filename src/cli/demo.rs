@@ -1,21 +1,25 @@
 //! `mahoraga demo`: three small HTTP backends and the balancer in front of them, in one process.
 
-use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
+use std::{env, fs};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::address::Address;
 use crate::admin::TokenFile;
-use crate::config::{self, Admin, AdminHttp, Backend, Config, Listener, Pool, Strategy};
+use crate::config::{
+    self, Admin, AdminHttp, Backend, Config, HistoryPlace, HistorySettings, Listener, Pool,
+    Strategy,
+};
 use crate::control;
 use crate::sys;
 
@@ -36,7 +40,17 @@ pub(super) fn demo() -> ExitCode {
         }
     };
     let socket = admin_socket();
-    let config = demo_config((front, dashboard), &backends, &socket);
+    let own = OwnDirectory::make();
+    let history = match &own {
+        Ok(own) => HistoryPlace::File(own.0.join("history.db")),
+        Err(error) => {
+            super::say(&format_args!(
+                "the demo keeps its history in memory: {error}"
+            ));
+            HistoryPlace::Memory
+        }
+    };
+    let config = demo_config((front, dashboard), &backends, &socket, history);
     run::run_then(&config, None, "warn", || {
         let admin = admin_flag(&socket);
         let welcome = welcome(
@@ -49,6 +63,30 @@ pub(super) fn demo() -> ExitCode {
         // Standard output may be a full pipe, so that the write blocks: on a thread of its own.
         thread::spawn(move || io::stdout().write_all(welcome.as_bytes()));
     })
+}
+
+/// A directory of this process, which no other user can look into; it is removed at the end.
+struct OwnDirectory(PathBuf);
+
+impl OwnDirectory {
+    fn make() -> io::Result<Self> {
+        let name = format!(
+            "mahoraga-demo-{}-{:x}",
+            std::process::id(),
+            fastrand::u64(..)
+        );
+        let path = env::temp_dir().join(name);
+        // What is there already is refused, be it a link.
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for OwnDirectory {
+    fn drop(&mut self) {
+        // What can't be removed is a file of a few KiB among other temporary ones.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The default admin socket, or another one if a balancer uses that.
@@ -84,6 +122,7 @@ fn demo_config(
     (front, dashboard): (SocketAddr, SocketAddr),
     backends: &[SocketAddr],
     socket: &Path,
+    history: HistoryPlace,
 ) -> Config {
     let backends = backends.iter().zip(1..).map(|(&address, number)| Backend {
         name: name_of(number),
@@ -107,6 +146,10 @@ fn demo_config(
             }),
             ..Admin::default()
         }),
+        history: HistorySettings {
+            path: history,
+            ..HistorySettings::default()
+        },
         ..Config::of(vec![listener], vec![pool])
     }
 }
@@ -319,6 +362,19 @@ const REQUEST_BYTES_MAX: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_history_is_in_a_directory_of_this_user_alone_and_goes_with_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let own = OwnDirectory::make().unwrap();
+        let path = own.0.clone();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        fs::write(path.join("history.db"), "x").unwrap();
+        drop(own);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn each_command_reaches_this_process() {
