@@ -212,8 +212,16 @@ fn range(
     let read = |name, text: &Option<String>, absent| match text {
         None => Ok(absent),
         Some(text) => time(text, now).ok_or_else(|| {
-            let expected = "how long ago, such as 1h, a time such as 2026-01-31T12:00:00Z, a \
-                            date, or seconds since 1970";
+            let expected = match text.parse::<u64>() {
+                Ok(_) => {
+                    "how long ago with its unit, such as 3600s, or seconds since 1970, 946684800 \
+                     or more"
+                }
+                Err(_) => {
+                    "how long ago, such as 1h, a time such as 2026-01-31T12:00:00Z, a date, or \
+                     seconds since 1970"
+                }
+            };
             wrong(name, text, expected)
         }),
     };
@@ -228,7 +236,7 @@ fn range(
 
 fn time(text: &str, now: u64) -> Option<u64> {
     if let Ok(seconds) = text.parse() {
-        return Some(seconds);
+        return Some(seconds).filter(|seconds| *seconds >= EARLIEST);
     }
     if let Some(ago) = duration(text) {
         return Some(now.saturating_sub(ago.as_secs()));
@@ -247,6 +255,9 @@ fn wrong(name: &str, text: &str, expected: &str) -> AskError {
     AskError::Wrong(format!("invalid {name} `{text}`: expected {expected}"))
 }
 
+/// The first time that is taken as a number, where the year 2000 begins: a smaller number is a span
+/// without its unit.
+const EARLIEST: u64 = 946_684_800;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 const STEP_MAX: u64 = 400 * DAY;

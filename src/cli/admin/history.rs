@@ -106,6 +106,9 @@ async fn events(args: &HistoryArgs) -> Result<(), ClientError> {
         })?,
         None => ask(args, "/events", &query).await?,
     };
+    if events.is_empty() {
+        names::refuse_unknown_subject(args).await?;
+    }
     let shown = limit as usize;
     if events.len() > shown || events.len() == EVENTS_MAX as usize {
         events.truncate(shown);

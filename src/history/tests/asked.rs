@@ -51,3 +51,23 @@ fn a_date_is_its_midnight() {
     let question = Question::new(&query, at(BEGIN + 400 * 86_400)).unwrap();
     assert_eq!(question.until - question.since, 86_400);
 }
+
+#[test]
+fn a_number_without_a_unit_is_no_time_ago() {
+    for text in ["0", "3600"] {
+        let query = since(0, "1m");
+        let query = HistoryQuery {
+            since: Some(text.to_owned()),
+            ..query
+        };
+        let why = Question::new(&query, at(BEGIN)).unwrap_err().to_string();
+        assert_eq!(
+            why,
+            format!(
+                "invalid since `{text}`: expected how long ago with its unit, such as 3600s, or \
+                 seconds since 1970, 946684800 or more"
+            )
+        );
+    }
+    assert!(Question::new(&since(946_684_800, "1d"), at(BEGIN)).is_ok());
+}

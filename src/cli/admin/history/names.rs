@@ -40,6 +40,22 @@ pub(super) async fn refuse_unknown(
     Ok(())
 }
 
+/// Refuses a pool or a backend that was not recorded, of a question about events that found none.
+pub(super) async fn refuse_unknown_subject(args: &HistoryArgs) -> Result<(), ClientError> {
+    if args.pool.is_none() && args.backend.is_none() {
+        return Ok(());
+    }
+    let query = HistoryQuery {
+        since: Some(args.since.clone()),
+        until: args.until.clone(),
+        pool: args.pool.clone(),
+        backend: args.backend.clone(),
+        ..HistoryQuery::default()
+    };
+    let history = answer(args, &query).await?;
+    refuse_unknown(args, &query, &history).await
+}
+
 /// Each name that is asked for, and what it is the name of.
 fn asked(query: &HistoryQuery) -> Vec<(&'static str, String)> {
     let subjects = [
