@@ -50,7 +50,10 @@ pub(super) struct Recorder {
 
 /// Takes what is no event for watchers: who changed something.
 #[derive(Clone, Debug)]
-pub(super) struct Notes(Sender<PastEvent>);
+pub(super) struct Notes {
+    to: Sender<PastEvent>,
+    shared: Arc<Shared>,
+}
 
 /// Answers from the history.
 #[derive(Clone, Debug)]
@@ -69,7 +72,7 @@ pub(crate) enum HistoryRefusal {
 struct Shared {
     memory: Mutex<Store>,
     file: Option<KeptFile>,
-    /// Samples that found no room.
+    /// Samples and events that found no room.
     dropped: AtomicU64,
     /// Places of questions.
     places: Arc<Semaphore>,
@@ -145,7 +148,10 @@ impl Recorder {
         })?;
         Ok(Self {
             jobs: Some(jobs),
-            notes: Notes(notes),
+            notes: Notes {
+                to: notes,
+                shared: Arc::clone(&shared),
+            },
             shared,
             ended,
         })
@@ -212,9 +218,11 @@ impl KeptFile {
 }
 
 impl Notes {
-    /// Puts a note into the history, if there is room.
+    /// Puts a note into the history, if there is room; else it is counted.
     pub(super) fn push(&self, note: PastEvent) {
-        let _ = self.0.try_send(note);
+        if self.to.try_send(note).is_err() {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -252,7 +260,8 @@ impl Shared {
             match memory.write(at, &batch, &happened) {
                 Ok(()) => happened.clear(),
                 Err(error) => {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    let events = happened.len().saturating_sub(NOTES_MAX) as u64;
+                    self.dropped.fetch_add(1 + events, Ordering::Relaxed);
                     happened.truncate(NOTES_MAX);
                     log::debug!("cannot keep a sample in memory: {error}");
                 }
@@ -552,3 +561,23 @@ const END_TIME: Duration = Duration::from_secs(2);
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// When a disk counts as stuck.
 const HANGS_AFTER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_that_find_no_room_are_counted() {
+        let shared = Arc::new(Shared::new(None).unwrap());
+        let (to, noted) = channel::bounded(1);
+        let notes = Notes {
+            to,
+            shared: Arc::clone(&shared),
+        };
+        for _ in 0..3 {
+            notes.push(PastEvent::default());
+        }
+        assert_eq!(noted.len(), 1);
+        assert_eq!(shared.dropped.load(Ordering::Relaxed), 2);
+    }
+}

@@ -131,7 +131,7 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
         ),
         counter(
             "history_dropped",
-            "Samples of the history that were dropped: the machine was too busy.",
+            "Samples and events of the history that were dropped: the machine was too busy.",
             |its: &Status| its.history.dropped,
         ),
         counter(
