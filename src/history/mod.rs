@@ -19,7 +19,10 @@ mod store;
 pub use answer::{
     Asked, FigureHistory, HistoryAnswer, HistoryEvent, Measured, Span, SubjectHistory,
 };
-pub use file::{Opened, may_be_ours, open, open_beside, open_to_read, set_aside};
+pub use file::{
+    Left, Meddling, Opened, log_bytes, may_be_ours, open, open_beside, open_to_read, remove_log,
+    set_aside,
+};
 pub use question::{
     AskError, EVENTS_MAX, EventQuestion, HistoryEventQuery, HistoryQuery, Question,
 };

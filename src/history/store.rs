@@ -537,7 +537,7 @@ pub(super) const VERSION: i32 = 1;
 /// The last second of the year 9999.
 const LATEST: u64 = 253_402_300_799;
 /// Bytes of a page.
-const PAGE: u64 = 4_096;
+pub(super) const PAGE: u64 = 4_096;
 
 mod error;
 mod rows;

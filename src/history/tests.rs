@@ -149,12 +149,12 @@ fn a_store_that_copies_another_one_has_the_same() {
         from.write(BEGIN + nth, &batch(name, nth, 3), &[event])
             .unwrap();
         if nth % 7 == 0 {
-            let rows = from.rows_after(copied, 60, false).unwrap();
+            let rows = from.rows_after(copied, 9_000, false).unwrap();
             to.add(&rows).unwrap();
             copied = (rows.last, rows.last_event);
         }
     }
-    while let rows @ NewRows { .. } = from.rows_after(copied, 60, true).unwrap()
+    while let rows @ NewRows { .. } = from.rows_after(copied, 9_000, true).unwrap()
         && !rows.is_empty()
     {
         to.add(&rows).unwrap();
@@ -184,13 +184,13 @@ fn a_copy_after_a_long_failure_has_minutes_in_place_of_seconds() {
     for nth in 0..1_200 {
         from.write(BEGIN + nth, &batch("a", 1, 3), &[]).unwrap();
         if nth == 89 {
-            let rows = from.rows_after(copied, 600, true).unwrap();
+            let rows = from.rows_after(copied, 1 << 20, true).unwrap();
             to.add(&rows).unwrap();
             copied = (rows.last, rows.last_event);
         }
     }
     for _ in 0..3 {
-        let rows = from.rows_after(copied, 600, true).unwrap();
+        let rows = from.rows_after(copied, 1 << 20, true).unwrap();
         to.add(&rows).unwrap();
         copied = (rows.last, rows.last_event);
     }

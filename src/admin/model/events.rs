@@ -91,7 +91,8 @@ pub enum EventKind {
     HistoryFailed,
     /// The history is kept in its file again.
     HistoryRestored,
-    /// The file of the history was damaged: it was set aside, and another one begun.
+    /// The file of the history is damaged, or another program has changed it: the message says
+    /// what was done.
     HistoryDamaged,
     /// Events that this watcher was too slow or too late for; the number is that of the last.
     #[default]

@@ -1,9 +1,6 @@
 //! The thread of the history's file: copies from memory what the file lacks, and tries again later
 //! when that fails.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
@@ -12,7 +9,7 @@ use super::{KeptFile, Shared};
 use crate::admin::model::EventKind;
 use crate::control::events::{Events, Severity, Subject};
 use crate::control::remedy;
-use crate::history::{self, Keep, Opened, Store, StoreError};
+use crate::history::{self, Keep, Left, Meddling, Opened, Store, StoreError};
 use crate::sys;
 
 /// What the file has, and how it goes on.
@@ -22,8 +19,10 @@ struct Keeper<'a> {
     keep: Keep,
     events: &'a Events,
     store: Option<Store>,
-    /// The number of the file (inode): whether it is still the one at its path.
-    number: u64,
+    /// How the last batch left the file and its log.
+    left: Left,
+    /// What the log had may be lost: what memory has of it is written again.
+    is_behind: bool,
     /// The last second and the last event that it has of this run.
     copied: (Option<u64>, i64),
 }
@@ -40,17 +39,18 @@ pub(super) fn run(shared: &Shared, keep: Keep, stop: &Receiver<()>, events: &Eve
         keep,
         events,
         store: None,
-        number: 0,
+        left: Left::default(),
+        is_behind: false,
         copied: (now.checked_sub(2), 0),
     };
-    let mut pause = Duration::ZERO;
+    let (mut pause, mut retry) = (Duration::ZERO, RETRY_MIN);
     loop {
         let is_end = stop.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected);
         file.state.lock().working_since = Some(sys::monotonic());
         let outcome = keeper.copy(is_end);
-        pause = match &outcome {
-            Ok(()) => COPY_EVERY,
-            Err(_) => (pause * 2).clamp(RETRY_MIN, RETRY_MAX),
+        (pause, retry) = match &outcome {
+            Ok(()) => (COPY_EVERY, RETRY_MIN),
+            Err(_) => (retry, (retry * 2).min(RETRY_MAX)),
         };
         keeper.report(outcome);
         if is_end {
@@ -61,24 +61,17 @@ pub(super) fn run(shared: &Shared, keep: Keep, stop: &Receiver<()>, events: &Eve
 
 impl Keeper<'_> {
     fn copy(&mut self, is_end: bool) -> Result<(), StoreError> {
-        if self.store.is_some() && self.number_there()? != Some(self.number) {
-            // It was removed or replaced: what is written would be lost.
-            self.begin_again();
-        }
+        self.look_for_meddling()?;
         for _ in 0..ROUNDS_MAX {
-            let store = match &mut self.store {
-                Some(store) => store,
-                None => {
-                    let Opened { store, set_aside } = history::open(&self.file.path, self.keep)?;
-                    if let Some((aside, why)) = set_aside {
-                        self.tell_damaged(&aside.display(), &why);
-                    }
-                    self.number = self.number_there()?.unwrap_or(0);
-                    self.store.insert(store)
-                }
+            if self.store.is_none() {
+                self.open()?;
+            }
+            let at_once = self.bytes_at_once();
+            let Some(store) = &mut self.store else {
+                return Ok(());
             };
             let memory = self.shared.memory.lock();
-            let rows = memory.rows_after(self.copied, SECONDS_AT_ONCE, is_end)?;
+            let rows = memory.rows_after(self.copied, at_once, is_end)?;
             drop(memory);
             if rows.is_empty() {
                 // The clock may have been set back.
@@ -86,9 +79,12 @@ impl Keeper<'_> {
                 return Ok(());
             }
             match store.add(&rows) {
-                Ok(()) => self.copied = (rows.last, rows.last_event),
+                Ok(()) => {
+                    self.copied = (rows.last, rows.last_event);
+                    self.note_left()?;
+                }
                 // It has removed the oldest.
-                Err(StoreError::Bound) => {}
+                Err(StoreError::Bound) => self.note_left()?,
                 Err(StoreError::Corrupt(why)) => {
                     self.begin_again();
                     let aside = history::set_aside(&self.file.path)?;
@@ -104,13 +100,92 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    /// The number of the file that is at the path; `None`: there is none.
-    fn number_there(&self) -> io::Result<Option<u64>> {
-        match fs::metadata(&self.file.path) {
-            Ok(there) => Ok(Some(there.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    fn open(&mut self) -> Result<(), StoreError> {
+        let Opened { store, set_aside } = history::open(&self.file.path, self.keep)?;
+        if let Some((aside, why)) = set_aside {
+            self.begin_again();
+            self.tell_damaged(&aside.display(), &why);
         }
+        if std::mem::take(&mut self.is_behind) {
+            let last_event = store.last_event()?.unwrap_or(0);
+            let number = self.shared.memory.lock().event_number(last_event)?;
+            let (second, event) = self.copied;
+            self.copied = (second.min(store.last()).or(Some(0)), event.min(number));
+        }
+        self.store = Some(store);
+        self.note_left()
+    }
+
+    /// Notes how a batch has left the file and its log, and cuts a log that is too long.
+    fn note_left(&mut self) -> Result<(), StoreError> {
+        self.left = Left::of(&self.file.path)?;
+        if self.left.log_bytes() > 2 * history::log_bytes(self.keep.bytes)
+            && let Some(store) = &self.store
+        {
+            store.cut_log()?;
+            self.left = Left::of(&self.file.path)?;
+        }
+        Ok(())
+    }
+
+    /// Another program may have removed or cut the file or its log, which are open: what is written
+    /// then would be lost.
+    fn look_for_meddling(&mut self) -> Result<(), StoreError> {
+        if self.store.is_none() {
+            return Ok(());
+        }
+        let file = self.file;
+        let path = &file.path;
+        let meddling = Left::of(path)?.meddling_since(&self.left);
+        let (Some(meddling), Some(store)) = (meddling, self.store.take_if(|_| meddling.is_some()))
+        else {
+            return Ok(());
+        };
+        match meddling {
+            Meddling::Removed => {
+                store.give_up();
+                self.begin_again();
+                history::remove_log(path, &self.left)?;
+                let path = path.display();
+                self.tell_changed(format!(
+                    "the history {path} is begun again: its file was removed, or another one has \
+                     its name; the new one has what was in memory"
+                ));
+            }
+            Meddling::Cut => {
+                store.give_up();
+                self.begin_again();
+                let aside = history::set_aside(path)?;
+                let why = "another program has cut it or written to it";
+                self.tell_damaged(&aside.display(), why);
+            }
+            Meddling::LogRemoved | Meddling::LogCut => {
+                let is_saved = meddling == Meddling::LogRemoved && store.save_log();
+                self.is_behind = true;
+                if is_saved {
+                    drop(store);
+                } else {
+                    store.give_up();
+                    history::remove_log(path, &self.left)?;
+                }
+                let path = path.display();
+                let outcome = match is_saved {
+                    true => "nothing is lost",
+                    false => "what it had is written again from memory",
+                };
+                self.tell_changed(format!(
+                    "another program has removed or cut the log of the history, {path}-wal: \
+                     {outcome}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of rows in one transaction: a small part of the log.
+    fn bytes_at_once(&self) -> usize {
+        let bytes = history::log_bytes(self.keep.bytes) / 4;
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// The next file is a new one, and gets all that memory has.
@@ -125,6 +200,10 @@ impl Keeper<'_> {
     fn tell_damaged(&self, aside: &dyn std::fmt::Display, why: &str) {
         let path = self.file.path.display();
         let message = format!("the history {path} is begun again: {why}; it is {aside} now");
+        self.tell(Severity::Warn, EventKind::HistoryDamaged, message);
+    }
+
+    fn tell_changed(&self, message: String) {
         self.tell(Severity::Warn, EventKind::HistoryDamaged, message);
     }
 
@@ -173,16 +252,15 @@ impl Keeper<'_> {
 /// How often the file gets what is new: a process that is killed loses this much.
 const COPY_EVERY: Duration = Duration::from_secs(2);
 /// Between two attempts at a file that failed: ever longer.
-const RETRY_MIN: Duration = Duration::from_secs(5);
+const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Seconds that are copied in one transaction, in so many transactions at a time.
-const SECONDS_AT_ONCE: u64 = 60;
+/// Transactions at a time.
 const ROUNDS_MAX: usize = 100;
 
 #[cfg(test)]
 mod tests {
-    use std::env;
     use std::path::{Path, PathBuf};
+    use std::{env, fs};
 
     use super::*;
     use crate::admin::exposition::readings::State;
@@ -240,7 +318,8 @@ mod tests {
                 keep: KEEP,
                 events: &self.events,
                 store: None,
-                number: 0,
+                left: Left::default(),
+                is_behind: false,
                 copied: (Some(self.seconds - 1), 0),
             }
         }
@@ -270,6 +349,22 @@ mod tests {
                 ..HistoryQuery::default()
             };
             known(&self.shared.history(&query).unwrap())
+        }
+    }
+
+    impl World {
+        /// The seconds of which the file has something.
+        fn seconds_in_file(&self) -> usize {
+            let query = HistoryQuery {
+                since: Some(self.seconds.to_string()),
+                step: Some("1s".to_owned()),
+                ..HistoryQuery::default()
+            };
+            let store = open_to_read(self.file()).unwrap();
+            let question = history::Question::new(&query, SystemTime::now()).unwrap();
+            let mut asked = history::Asked::new(question, &[store.span().unwrap()]).unwrap();
+            asked.take(&store, 0, u64::MAX).unwrap();
+            known(&asked.history())
         }
     }
 
@@ -332,6 +427,98 @@ mod tests {
         let names = fs::read_dir(&world.dir).unwrap().flatten();
         let aside = names.filter(|its| its.file_name().to_string_lossy().contains(".corrupt-"));
         assert_eq!(aside.count(), 1);
+    }
+
+    #[test]
+    fn what_another_program_does_to_the_file_is_told_and_loses_nothing() {
+        let cut = |path: &Path, part: u64| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            let bytes = file.metadata().unwrap().len();
+            file.set_len(bytes / part).unwrap();
+        };
+        let log = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+        let harms: [(&str, &dyn Fn(&Path)); 7] = [
+            ("its file was removed", &|path| {
+                fs::remove_file(path).unwrap()
+            }),
+            ("another one has its name", &|path| {
+                fs::copy(path, path.with_extension("old")).unwrap();
+                fs::rename(path.with_extension("old"), path).unwrap();
+            }),
+            ("has cut it", &|path| cut(path, u64::MAX)),
+            ("has cut it", &|path| cut(path, 2)),
+            ("nothing is lost", &|path| {
+                fs::remove_file(log(path)).unwrap()
+            }),
+            ("written again", &|path| cut(&log(path), u64::MAX)),
+            ("written again", &|path| cut(&log(path), 2)),
+        ];
+        for (what, harm) in harms {
+            let world = World::new();
+            fs::create_dir(&world.dir).unwrap();
+            let mut keeper = world.keeper();
+            for nth in 0..4 {
+                world.sample(nth * 5..nth * 5 + 5);
+                keeper.turn(false).unwrap();
+            }
+            harm(world.file());
+            world.sample(20..25);
+            keeper.turn(true).unwrap();
+            assert_eq!(world.kinds(), [EventKind::HistoryDamaged], "{what}");
+            let said = world.events.watch(Since::Number(0)).try_next().unwrap();
+            assert!(said.message.contains(what), "{}", said.message);
+            assert_eq!(world.seconds(), 25, "{what}");
+            // It goes on, and the next process finds all of it.
+            world.sample(25..30);
+            keeper.turn(true).unwrap();
+            assert_eq!(world.kinds().len(), 1, "{what}");
+            drop(keeper);
+            assert_eq!(world.seconds_in_file(), 30, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_least_bound_holds_with_the_log() {
+        let world = World::new();
+        fs::create_dir(&world.dir).unwrap();
+        let mut keeper = world.keeper();
+        keeper.keep.bytes = 4 << 20;
+        let figure = history::FigureOf {
+            of: history::Of::Backend,
+            name: "x".to_owned(),
+            kind: crate::metric::Kind::Histogram,
+            unit: None,
+            is_part: false,
+        };
+        let subject = |nth: u64| history::Subject {
+            of: history::Of::Backend,
+            pool: String::new(),
+            name: nth.to_string(),
+        };
+        // 15 KB each second: more than the bound in all.
+        for nth in 0..280 {
+            let steps = (0..460).map(|step| (step, 200 + nth)).collect();
+            let point = history::Point::Times(steps);
+            let batch = (0..12).map(|nth| (subject(nth), vec![(figure.clone(), point.clone())]));
+            let batch: history::Batch = batch.collect();
+            let mut memory = world.shared.memory.lock();
+            memory.write(world.seconds + nth, &batch, &[]).unwrap();
+            drop(memory);
+            if nth % 2 == 0 {
+                keeper.turn(false).unwrap();
+            }
+            let log = keeper.file.path.with_extension("db-wal");
+            let both = [&keeper.file.path, &log].map(|file| {
+                let there = fs::metadata(file);
+                there.map_or(0, |there| there.len())
+            });
+            assert!(both[0] + both[1] <= 4 << 20, "{both:?} after {nth} s");
+        }
+        let bytes = keeper.store.as_ref().unwrap().bytes().unwrap();
+        assert!(bytes > 1 << 20, "{bytes}");
+        // The oldest went.
+        let last = keeper.store.as_ref().unwrap().last();
+        assert!(last >= Some(world.seconds + 277), "{last:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{NewRows, PastEvent, Store, StoreError, signed, whole};
+use super::{NewRows, PastEvent, Row, Store, StoreError, signed, whole};
 use crate::history::Resolution;
 
 /// What is done with a row: its time, the place of its subject among those that are asked for, and
@@ -18,9 +18,7 @@ impl Store {
         until: u64,
         mut each: impl FnMut(u64, i64, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let table = of.table();
-        let sql = format!("SELECT at, subject, sample FROM {table} WHERE at >= ? AND at < ?");
-        let mut select = self.connection.prepare(&sql)?;
+        let mut select = self.connection.prepare(&rows_within(of))?;
         let mut rows = select.query(params![signed(from), signed(until)])?;
         while let Some(row) = rows.next()? {
             let bytes = row.get_ref(2)?.as_blob();
@@ -46,11 +44,7 @@ impl Store {
         while at < until {
             for (nth, subject) in subjects.iter().enumerate() {
                 let sample = select.query_row(params![signed(at), subject], |row| {
-                    Ok(each(
-                        at,
-                        nth,
-                        row.get_ref(0)?.as_blob().unwrap_or_default(),
-                    ))
+                    Ok(each(at, nth, row.get_ref(0)?.as_blob().unwrap_or_default()))
                 });
                 sample.optional()?.unwrap_or(Ok(()))?;
             }
@@ -86,7 +80,8 @@ impl Store {
         }
     }
 
-    fn select(
+    /// The rows of some subjects, which are in the order of their numbers, in the order of time.
+    pub(super) fn select(
         &self,
         of: Resolution,
         (from, until): (u64, u64),
@@ -108,15 +103,15 @@ impl Store {
     }
 
     /// What came after this second and this event, but for the last second, which may not be whole:
-    /// at most so many seconds. Minutes stand in for seconds that are gone. Where the clock was set
-    /// back, what came after is told from then on: [`NewRows::last`] goes back too.
+    /// some more than so many bytes at most. Minutes stand in for seconds that are gone. Where the
+    /// clock was set back, what came after is told from then on: [`NewRows::last`] goes back too.
     ///
     /// # Errors
     /// [`StoreError`]
     pub fn rows_after(
         &self,
         (after, last_event): (Option<u64>, i64),
-        at_most: u64,
+        at_most: usize,
         is_last_whole: bool,
     ) -> Result<NewRows, StoreError> {
         // The clock was set back: what is new begins with the last second that there is.
@@ -146,22 +141,43 @@ impl Store {
         };
         if from.saturating_add(GAP) < first {
             // The minute that the first second is in has other seconds, which are gone.
-            let (begin, until) = (from / 60 * 60, first.next_multiple_of(60));
-            self.each_row(Resolution::Minutes, begin, until, |at, subject, bytes| {
-                rows.minutes.push((at, subject, bytes.to_vec()));
-                Ok(())
-            })?;
+            let within = (from / 60 * 60, first.next_multiple_of(60));
+            let copied = self.copy(Resolution::Minutes, within, at_most, &mut rows.minutes)?;
+            if copied < within.1 {
+                rows.last = Some(copied - 1);
+                return Ok(rows);
+            }
             // After a jump of the clock that minute is not over, and has no other seconds.
             from = rows.minutes.last().map_or(first, |(last, ..)| last + 60);
         }
         from = from.max(first);
-        let until = end.min(from.saturating_add(at_most));
-        self.each_row(Resolution::Seconds, from, until, |at, subject, bytes| {
-            rows.seconds.push((at, subject, bytes.to_vec()));
-            Ok(())
-        })?;
-        rows.last = until.checked_sub(1).filter(|last| *last >= from).or(after);
+        let copied = self.copy(Resolution::Seconds, (from, end), at_most, &mut rows.seconds)?;
+        rows.last = copied.checked_sub(1).filter(|last| *last >= from).or(after);
         Ok(rows)
+    }
+
+    /// Adds the rows of these times to others, some more than so many bytes at most, and whole
+    /// intervals; the time that it has come to.
+    fn copy(
+        &self,
+        of: Resolution,
+        (from, until): (u64, u64),
+        at_most: usize,
+        into: &mut Vec<Row>,
+    ) -> Result<u64, StoreError> {
+        let mut select = self.connection.prepare(&rows_within(of))?;
+        let mut rows = select.query(params![signed(from), signed(until)])?;
+        let mut bytes = 0;
+        while let Some(row) = rows.next()? {
+            let at = whole(row.get(0)?);
+            if bytes >= at_most && into.last().is_some_and(|(last, ..)| *last < at) {
+                return Ok(at);
+            }
+            let sample: Vec<u8> = row.get(2)?;
+            bytes += sample.len() + ROW_BYTES;
+            into.push((at, row.get(1)?, sample));
+        }
+        Ok(until)
     }
 
     fn events_after(&self, last: &mut i64) -> Result<Vec<PastEvent>, StoreError> {
@@ -188,6 +204,27 @@ impl Store {
         Ok(at.map(whole))
     }
 
+    /// When the last event was, in ms.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn last_event(&self) -> Result<Option<u64>, StoreError> {
+        let sql = "SELECT max(at) FROM events";
+        let at: Option<i64> = self.connection.query_row(sql, [], |row| row.get(0))?;
+        Ok(at.map(whole))
+    }
+
+    /// The number of the last event until a time in ms; 0: there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn event_number(&self, until: u64) -> Result<i64, StoreError> {
+        let sql = "SELECT max(number) FROM events WHERE at <= ?";
+        let until = params![signed(until)];
+        let number: Option<i64> = self.connection.query_row(sql, until, |row| row.get(0))?;
+        Ok(number.unwrap_or(0))
+    }
+
     /// The last events that match, the newest first: `within` has times in ms.
     pub(in crate::history) fn last_events(
         &self,
@@ -210,6 +247,12 @@ impl Store {
     }
 }
 
+/// Rows are in the order of time.
+fn rows_within(of: Resolution) -> String {
+    let table = of.table();
+    format!("SELECT at, subject, sample FROM {table} WHERE at >= ? AND at < ?")
+}
+
 fn event_of(row: &rusqlite::Row<'_>) -> Result<PastEvent, StoreError> {
     Ok(PastEvent {
         at_ms: whole(row.get(1)?),
@@ -220,6 +263,8 @@ fn event_of(row: &rusqlite::Row<'_>) -> Result<PastEvent, StoreError> {
     })
 }
 
+/// What a row has beside its sample.
+const ROW_BYTES: usize = 12;
 /// Seconds may come this late.
 const GAP: u64 = 60;
 /// A row that is found costs as much as so many that are passed.

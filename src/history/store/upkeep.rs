@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::params;
 
 use super::{PAGE, Store, StoreError, signed};
@@ -157,7 +158,9 @@ impl Store {
         // A file that had another bound before.
         let pages = self.keep.bytes / PAGE;
         if self.pragma("page_count")? > pages {
-            let sql = format!("PRAGMA incremental_vacuum({VACUUM_PAGES})");
+            // Each page that moves is in the log for a while.
+            let some = (pages / VACUUM_PART).clamp(VACUUM_LEAST, VACUUM_MOST);
+            let sql = format!("PRAGMA incremental_vacuum({some})");
             self.connection.execute_batch(&sql)?;
         }
         Ok(())
@@ -206,6 +209,40 @@ impl Store {
         Ok(())
     }
 
+    /// Copies all of the log into the file and cuts it off, unless it is being read.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn cut_log(&self) -> Result<(), StoreError> {
+        self.checkpoint("TRUNCATE").map(drop)
+    }
+
+    /// Copies all of the log into the file, which may have lost the log's name; `false`: it is
+    /// being read, or can't be.
+    #[must_use]
+    pub fn save_log(&self) -> bool {
+        self.checkpoint("PASSIVE").unwrap_or(false)
+    }
+
+    fn checkpoint(&self, how: &str) -> Result<bool, StoreError> {
+        let sql = format!("PRAGMA wal_checkpoint({how})");
+        let (is_busy, all, copied) = self.connection.query_row(&sql, [], |row| {
+            Ok((
+                row.get::<_, bool>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, i64>(2)?,
+            ))
+        })?;
+        Ok(!is_busy && all == copied)
+    }
+
+    /// Closes it without copying its log into the file: the log is not what it was.
+    pub fn give_up(self) {
+        // It is closed in any case. What can't be set leaves the copying, which then fails.
+        let no_copy = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        let _ = self.connection.set_db_config(no_copy, true);
+    }
+
     /// The bytes that are in use.
     ///
     /// # Errors
@@ -237,7 +274,10 @@ const SHARES: u64 = 50;
 const SECONDS_LEAST: u64 = 90;
 /// Shares that go at a time. The next batch goes on.
 const SHORTEN_MAX: usize = 10;
-/// Pages that a file gives back at a time.
-const VACUUM_PAGES: u64 = 2_048;
+/// Pages that a file gives back at a time: this part of those that it may have, and how many that
+/// are at least and at most.
+const VACUUM_PART: u64 = 64;
+const VACUUM_LEAST: u64 = 16;
+const VACUUM_MOST: u64 = 512;
 /// How exactly it is known when a subject was seen last, in seconds.
 const SEEN_STEP: u64 = 600;

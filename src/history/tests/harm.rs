@@ -236,6 +236,23 @@ fn a_damaged_file_is_set_aside_and_begun_again() {
         fs::metadata(&key).unwrap().permissions().mode() & 0o777,
         0o640
     );
+    // What only has a name like it stays, even where the next one would have its name.
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let kept = [".corrupt-mine".to_owned(), format!(".corrupt-{now}")];
+    let kept = kept.map(|end| dir.0.join(format!("history.db{end}")));
+    fs::write(&kept[0], "precious").unwrap();
+    let _ = fs::remove_file(&kept[1]);
+    fs::create_dir_all(&kept[1]).unwrap();
+    fs::write(dir.file(), b"SQLite format 3\0").unwrap();
+    let opened = open(&dir.file(), KEEP).unwrap();
+    assert!(opened.set_aside.is_some());
+    drop(opened.store);
+    assert_eq!(fs::read(&kept[0]).unwrap(), b"precious");
+    fs::remove_file(&kept[0]).unwrap();
+    fs::remove_dir(&kept[1]).unwrap();
     // One of them at most is there.
     let names = fs::read_dir(&dir.0).unwrap();
     let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
