@@ -362,6 +362,9 @@ pub struct BackendStatus {
     pub no_local_port: u64,
     /// Connections that it answered.
     pub answered: u64,
+    /// Time that it streamed to sessions after their first answers, of all together, in seconds.
+    #[serde(default)]
+    pub streamed_s: f64,
     /// Bytes in both directions.
     pub bytes: u64,
     /// Bytes to and from it.

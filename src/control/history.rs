@@ -7,6 +7,7 @@
 //! and is copied once the disk works again.
 
 mod keeper;
+mod loads;
 mod sampler;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ use super::events::{EventWatch, Events, Since};
 use super::status::{self, MemberStatus};
 use super::{StartError, aside, remedy};
 
+use loads::Recall;
+pub(super) use loads::Wanted;
 use sampler::Sampler;
 
 /// Takes samples. Drop it to end its threads.
@@ -46,6 +49,7 @@ pub(super) struct Recorder {
     shared: Arc<Shared>,
     /// Has no sender left once the threads have ended.
     ended: Receiver<()>,
+    recall: Recall,
 }
 
 /// Takes what is no event for watchers: who changed something.
@@ -154,6 +158,7 @@ impl Recorder {
             },
             shared,
             ended,
+            recall: Recall::default(),
         })
     }
 

@@ -10,6 +10,7 @@ use crate::sys;
 use crate::time::SECOND;
 
 use super::aside;
+use super::history::{Recorder, Wanted};
 use super::roster::Roster;
 
 /// Follows another snapshot, whose pools at these indices have changed. What was learned of a pool
@@ -24,6 +25,37 @@ pub(super) fn follow(roster: &mut Roster, snapshot: &Snapshot, changed: &[usize]
             forecaster.follow(pool);
             forecaster
         });
+    }
+}
+
+/// Asks the history for the past of loads whose forecasts are new, and hands it to them once it is
+/// there.
+pub(super) fn recall(roster: &mut Roster, snapshot: &Snapshot, history: &mut Recorder) {
+    for learned in history.recalled().into_iter().flatten() {
+        let both = roster.pools.iter_mut().zip(&snapshot.pools);
+        for (record, plan) in both.filter(|(_, plan)| plan.pool().name == learned.of.pool) {
+            let forecaster = record.forecaster.as_mut();
+            // One with other settings asks for itself.
+            let same = forecaster.filter(|its| its.settings() == learned.of.settings);
+            if let Some(forecaster) = same {
+                forecaster.adopt(plan.pool(), &learned.forecasts);
+            }
+        }
+    }
+    if !history.can_recall() {
+        return;
+    }
+    let both = roster.pools.iter_mut().zip(&snapshot.pools);
+    let wanted = both.filter_map(|(record, plan)| {
+        let forecaster = record.forecaster.as_mut()?;
+        forecaster.takes_past().then(|| Wanted {
+            pool: plan.pool().name.clone(),
+            settings: forecaster.settings(),
+        })
+    });
+    let wanted: Vec<_> = wanted.collect();
+    if !wanted.is_empty() {
+        history.recall(wanted);
     }
 }
 

@@ -222,6 +222,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         opened: tally.opened(),
         no_local_port: tally.portless(),
         answered: totals.answered,
+        streamed_s: seconds(totals.in_use),
         bytes: traffic.bytes(),
         traffic,
         connect_failures: connect_failures(tally),

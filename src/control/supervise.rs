@@ -244,6 +244,7 @@ impl Balancer {
         let snapshot = self.publisher.snapshot();
         self.metrics
             .tick(&self.workers, snapshot, &mut self.roster, &self.events);
+        pools::recall(&mut self.roster, snapshot, &mut self.history);
         pools::tick(&mut self.roster, snapshot);
         self.access.tick();
         self.syn_filter.tick(snapshot, &self.workers);

@@ -27,7 +27,7 @@ pub use question::{
     AskError, EVENTS_MAX, EventQuestion, HistoryEventQuery, HistoryQuery, Question,
 };
 pub use sample::{Point, SubjectSample};
-pub use store::{Batch, Keep, NewRows, PastEvent, Store, StoreError};
+pub use store::{Batch, Keep, NewRows, Past, PastEvent, Store, StoreError};
 
 use crate::metric::{Kind, Unit};
 

@@ -540,7 +540,9 @@ const LATEST: u64 = 253_402_300_799;
 pub(super) const PAGE: u64 = 4_096;
 
 mod error;
+mod past;
 mod rows;
 mod upkeep;
 
 pub use error::StoreError;
+pub use past::Past;

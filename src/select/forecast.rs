@@ -10,13 +10,18 @@
 
 use std::collections::VecDeque;
 
+use crate::config;
+
 /// The forecast of one series.
 #[derive(Clone, Debug)]
 pub struct Forecast {
     horizon: usize,
     holt: Holt,
     season: Option<Season>,
+    /// Seconds since it began, those without a value included.
     seconds: u64,
+    /// Seconds with a value.
+    learned: u64,
     /// The forecasts of all models, the oldest first: at most `horizon` entries.
     predictions: VecDeque<[f64; MODELS]>,
     /// The mean absolute error of each model, as a moving average.
@@ -50,6 +55,8 @@ impl Model {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Holt {
+    /// There was a value.
+    is_known: bool,
     level: f64,
     trend: f64,
 }
@@ -77,10 +84,18 @@ impl Forecast {
             holt: Holt::default(),
             season: period.map(Season::new),
             seconds: 0,
+            learned: 0,
             predictions: VecDeque::new(),
             errors: [0.0; MODELS],
             due: 0,
         }
+    }
+
+    /// A forecast with these settings.
+    #[must_use]
+    pub fn of(settings: &config::Predictive) -> Self {
+        let horizon = usize::try_from(settings.horizon.as_secs()).unwrap_or(usize::MAX);
+        Self::new(horizon, settings.season.map(|season| season.as_secs()))
     }
 
     /// Adds the next second's value.
@@ -90,15 +105,52 @@ impl Forecast {
         {
             self.record_errors(predictions, value);
         }
-        let first = self.seconds == 0;
-        self.holt.push(value, first);
+        self.holt.push(value);
         if let Some(season) = &mut self.season {
-            season.push(value, self.seconds);
+            season.push(value, self.seconds, self.learned == 0);
         }
         self.seconds += 1;
+        self.learned += 1;
         let predictions =
             [Model::Level, Model::Trend, Model::Season].map(|model| self.predict(model));
         self.predictions.push_back(predictions);
+    }
+
+    /// Adds what the values of the next seconds were on average, where no more is known: season and
+    /// level learn it. It says nothing about a trend, nor about how good forecasts of a second are.
+    pub fn learn(&mut self, mean: f64, seconds: u64) {
+        self.predictions.clear();
+        self.holt = Holt {
+            is_known: true,
+            level: mean,
+            trend: 0.0,
+        };
+        for second in 0..seconds {
+            if let Some(season) = &mut self.season {
+                season.push(mean, self.seconds + second, self.learned + second == 0);
+            }
+        }
+        self.seconds += seconds;
+        self.learned += seconds;
+    }
+
+    /// Passes over seconds of which nothing is known. Level and trend begin again after many.
+    pub fn skip(&mut self, seconds: u64) {
+        self.seconds += seconds;
+        self.predictions.clear();
+        if seconds > GAP {
+            self.holt.is_known = false;
+            self.holt.trend = 0.0;
+            if let Some(season) = &mut self.season {
+                season.residual = 0.0;
+            }
+        }
+    }
+
+    /// Of how many seconds it has learned.
+    #[must_use]
+    pub fn learned(&self) -> u64 {
+        self.learned
     }
 
     /// The value now, smoothed.
@@ -156,14 +208,15 @@ impl Forecast {
     }
 
     fn knows_seasons(&self) -> bool {
-        let enough = |season: &Season| self.seconds >= 2 * season.period;
+        let enough = |season: &Season| self.learned >= 2 * season.period;
         self.season.as_ref().is_some_and(enough)
     }
 }
 
 impl Holt {
-    fn push(&mut self, value: f64, first: bool) {
-        if first {
+    fn push(&mut self, value: f64) {
+        if !self.is_known {
+            self.is_known = true;
             self.level = value;
             return;
         }
@@ -192,9 +245,9 @@ impl Season {
         }
     }
 
-    fn push(&mut self, value: f64, second: u64) {
+    fn push(&mut self, value: f64, second: u64, is_first: bool) {
         let bin = self.bin(second);
-        if second == 0 {
+        if is_first {
             self.mean = value;
         }
         let seasonal = self.bins[bin];
@@ -242,6 +295,8 @@ const SEASON: f64 = 0.5;
 const ERROR_WEIGHT: f64 = 0.02;
 /// What is left of the trend after each second.
 const DAMPING: f64 = 0.98;
+/// After so many seconds without a value the last level says nothing about the next one.
+const GAP: u64 = 60;
 /// Seasonal terms of a period at most: a day has one for each five minutes.
 const BINS_MAX: usize = 288;
 
@@ -300,6 +355,30 @@ mod tests {
             plain.error()
         );
         assert!((late.ahead() - wave(1_529.0)).abs() < 10.0);
+    }
+
+    #[test]
+    fn a_season_is_learned_from_means_and_goes_on_after_a_gap() {
+        let wave = |t: u32| 100.0 + 50.0 * (f64::from(t) * TAU / 3_600.0).sin();
+        let mut late = Forecast::new(300, Some(3_600));
+        for minute in 0..600 {
+            let seconds = (0..60).map(|second| wave(minute * 60 + second));
+            late.learn(seconds.sum::<f64>() / 60.0, 60);
+        }
+        assert_eq!(late.model(), Model::Level, "minutes judge no model");
+        (36_000..36_900).for_each(|second| late.push(wave(second)));
+        late.skip(100);
+        assert_eq!((late.learned(), late.model()), (36_900, Model::Season));
+        let mut errors = 0.0;
+        for second in 37_000..37_200 {
+            late.push(wave(second));
+            errors += (late.ahead() - wave(second + 300)).abs() / 200.0;
+        }
+        assert!(errors < 5.0, "{errors}");
+        // What was before a long gap is no level.
+        late.skip(5_000);
+        late.push(7.0);
+        assert!((late.present() - 7.0).abs() < 1e-9);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! connection: the time to its answer, and its bytes. It writes the result to the backend's
 //! [`Tally`], where all workers read it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config;
@@ -20,6 +21,8 @@ pub struct Forecaster {
     settings: config::Predictive,
     estimates: Vec<Estimate>,
     ticked_at: Option<u64>,
+    /// It may learn what was before it.
+    takes_past: bool,
 }
 
 /// What is measured and forecast of one backend.
@@ -88,6 +91,25 @@ impl Forecaster {
             settings,
             estimates: Vec::new(),
             ticked_at: None,
+            takes_past: true,
+        }
+    }
+
+    /// Whether it may learn what was before it: once.
+    pub fn takes_past(&mut self) -> bool {
+        std::mem::take(&mut self.takes_past)
+    }
+
+    /// Goes on from forecasts that have learned the past, by the names of backends.
+    pub fn adopt(&mut self, pool: &Pool, learned: &HashMap<String, Forecast>) {
+        self.follow(pool);
+        for (estimate, backend) in self.estimates.iter_mut().zip(&pool.backends) {
+            let learned = learned.get(&backend.name);
+            // One that has come meanwhile knows as much as there is.
+            let longer = learned.filter(|its| its.learned() > estimate.load.learned());
+            if let Some(longer) = longer {
+                estimate.load = longer.clone();
+            }
         }
     }
 
@@ -167,11 +189,10 @@ impl Forecaster {
 
 impl Estimate {
     fn new(tally: &Arc<Tally>, settings: config::Predictive) -> Self {
-        let horizon = usize::try_from(settings.horizon.as_secs()).unwrap_or(usize::MAX);
         Self {
             tally: Arc::clone(tally),
             seen: tally.totals(),
-            load: Forecast::new(horizon, settings.season.map(|season| season.as_secs())),
+            load: Forecast::of(&settings),
             streaming: 0.0,
             recent: Recent::default(),
             outlook: Outlook::default(),
@@ -434,6 +455,25 @@ mod tests {
             62 * SECOND,
         );
         assert!(forecaster.estimates.is_empty());
+    }
+
+    #[test]
+    fn a_past_that_was_learned_is_taken_once_and_where_it_says_more() {
+        let (pool, mut forecaster) = (pool(), forecaster());
+        assert!(forecaster.takes_past() && !forecaster.takes_past());
+        busy(&mut forecaster, &pool, 0..3);
+        let of = |seconds, load| {
+            let mut forecast = Forecast::of(&forecaster.settings());
+            forecast.learn(load, seconds);
+            forecast
+        };
+        let names = [0, 1].map(|nth: usize| pool.backends[nth].name.clone());
+        let [first, second] = names;
+        let learned = [(first, of(600, 40.0)), (second, of(1, 50.0))].into();
+        forecaster.adopt(&pool, &learned);
+        let loads = forecaster.forecasts(&pool);
+        assert!((loads[0].load - 40.0).abs() < 1e-9, "{loads:?}");
+        assert!(loads[1].load < 1.0 && loads[2].load < 1.0, "{loads:?}");
     }
 
     #[test]

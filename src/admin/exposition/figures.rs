@@ -393,6 +393,12 @@ pub(super) static BACKEND: LazyLock<Group<BackendStatus>> = LazyLock::new(|| {
             "Connections that it answered.",
             |its: &BackendStatus| its.answered,
         ),
+        counter(
+            "streamed",
+            "Time that it streamed to sessions after their first answers, of all together.",
+            |its: &BackendStatus| its.streamed_s,
+        )
+        .in_unit(Unit::Seconds),
         each(
             "connect_failures",
             "Connects of sessions that failed, by kind.",
