@@ -6,6 +6,7 @@
 //! is full, broken, locked or stuck delays the file's thread alone: the last hour stays in memory,
 //! and is copied once the disk works again.
 
+mod answers;
 mod keeper;
 mod loads;
 mod sampler;
@@ -23,10 +24,7 @@ use tokio::sync::Semaphore;
 use crate::admin::exposition::readings::State;
 use crate::admin::model::{BalancerEvent, HistoryStatus, Stage};
 use crate::config::HistorySettings;
-use crate::history::{
-    self, AskError, Asked, EventQuestion, HistoryAnswer, HistoryEvent, HistoryEventQuery,
-    HistoryQuery, Keep, PastEvent, Question, Store, StoreError, open_beside,
-};
+use crate::history::{self, Keep, PastEvent, Store, StoreError};
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::between;
@@ -34,8 +32,11 @@ use crate::time::between;
 use super::balancer::Balancer;
 use super::events::{EventWatch, Events, Since};
 use super::status::{self, MemberStatus};
-use super::{StartError, aside, remedy};
+use super::{StartError, remedy};
 
+pub use answers::HistoryReader;
+pub(crate) use answers::HistoryRefusal;
+use answers::Reach;
 use loads::Recall;
 pub(super) use loads::Wanted;
 use sampler::Sampler;
@@ -59,19 +60,6 @@ pub(super) struct Notes {
     shared: Arc<Shared>,
 }
 
-/// Answers from the history.
-#[derive(Clone, Debug)]
-pub struct HistoryReader(Arc<Shared>);
-
-/// Why a question has no answer.
-#[derive(Debug)]
-pub(crate) enum HistoryRefusal {
-    /// Others are being answered.
-    Busy,
-    /// The question, or the store.
-    Refused(AskError),
-}
-
 #[derive(Debug)]
 struct Shared {
     memory: Mutex<Store>,
@@ -80,6 +68,8 @@ struct Shared {
     dropped: AtomicU64,
     /// Places of questions.
     places: Arc<Semaphore>,
+    /// Those of questions to memory alone, which go on where the file hangs for others.
+    memory_places: Arc<Semaphore>,
     /// When looks into the file began that are not over, in ns of the workers' clock.
     looks: Mutex<Vec<u64>>,
 }
@@ -242,6 +232,7 @@ impl Shared {
             }),
             dropped: AtomicU64::new(0),
             places: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+            memory_places: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             looks: Mutex::default(),
         })
     }
@@ -272,156 +263,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    /// The store in the file, to read from it; `None`: there is no file. An error says why the file
-    /// is left out: a disk that does not answer its thread would not answer this one.
-    fn look(&self) -> Result<Option<(Store, Look<'_>)>, String> {
-        let Some(file) = &self.file else {
-            return Ok(None);
-        };
-        let left_out = |why: &str| {
-            let path = file.path.display();
-            format!("only what is in memory: the history in {path} {why}")
-        };
-        let (is_open, working) = {
-            let state = file.state.lock();
-            (state.is_open, state.working_since)
-        };
-        let mut looks = self.looks.lock();
-        if looks.iter().copied().chain(working).any(is_slow) {
-            return Err(left_out("does not answer"));
-        }
-        if !is_open {
-            return Err(left_out("can't be written, or is not open yet"));
-        }
-        let began = sys::monotonic();
-        looks.push(began);
-        drop(looks);
-        let look = Look { of: self, began };
-        match open_beside(&file.path) {
-            Ok(store) => Ok(Some((store, look))),
-            Err(error) => Err(left_out(&format!("can't be read: {error}"))),
-        }
-    }
-
-    fn history(&self, query: &HistoryQuery) -> Result<HistoryAnswer, AskError> {
-        let question = Question::new(query, SystemTime::now())?;
-        let (file, note) = match self.look() {
-            Ok(file) => (file, None),
-            Err(note) => (None, Some(note)),
-        };
-        let mut spans = vec![self.memory.lock().span()?];
-        if let Some((store, _)) = &file {
-            spans.push(store.span()?);
-        }
-        let mut asked = Asked::new(question, &spans)?;
-        let mut from = 0;
-        let mut damage = None;
-        if let Some((store, _)) = &file {
-            from = self.file_has_until();
-            let unreadable = match asked.take(store, 0, from) {
-                Err(AskError::Store(StoreError::Corrupt(why))) => Some(why),
-                taken => {
-                    taken?;
-                    let count = asked.unreadable();
-                    (count > 0).then(|| format!("{count} samples can't be read"))
-                }
-            };
-            damage = unreadable.and_then(|what| self.tell_unreadable(what));
-        }
-        drop(file);
-        asked.take(&self.memory.lock(), from, u64::MAX)?;
-        Ok(HistoryAnswer {
-            notes: note.into_iter().chain(damage).collect(),
-            ..asked.history()
-        })
-    }
-
-    /// The end of what is taken from the file. What comes into it meanwhile is in memory too. A
-    /// file may have later seconds, of a time when the clock was wrong: those of memory are right.
-    fn file_has_until(&self) -> u64 {
-        let file = self.file.as_ref();
-        let copied = file.and_then(|file| file.state.lock().copied);
-        let last = self.memory.lock().last();
-        // The clock may have been set back since the file's thread has looked.
-        let copied = copied.map(|copied| last.map_or(copied, |last| copied.min(last)));
-        copied.map_or(0, |copied| copied.saturating_add(1))
-    }
-
-    /// Remembers what could not be read of the file, for the status; the note of the answer.
-    fn tell_unreadable(&self, what: String) -> Option<String> {
-        let file = self.file.as_ref()?;
-        let note = file.damage(&what);
-        file.state.lock().unreadable = Some(what);
-        Some(note)
-    }
-
-    fn events(&self, query: &HistoryEventQuery) -> Result<Vec<HistoryEvent>, AskError> {
-        let question = EventQuestion::new(query, SystemTime::now())?;
-        let mut events = self.memory.lock().events(&question)?;
-        if let Ok(Some((store, _look))) = self.look() {
-            // Of those in both, the file's part ends where that of memory begins.
-            let begin = self.memory.lock().first_event()?;
-            let older = store.events(&question.before(begin))?;
-            events.extend(older);
-            events.truncate(question.limit());
-        }
-        Ok(events.into_iter().map(HistoryEvent::from).collect())
-    }
-}
-
-/// A look into the file is under way, until this is dropped.
-struct Look<'a> {
-    of: &'a Shared,
-    began: u64,
-}
-
-impl Drop for Look<'_> {
-    fn drop(&mut self) {
-        let mut looks = self.of.looks.lock();
-        if let Some(place) = looks.iter().position(|began| *began == self.began) {
-            looks.swap_remove(place);
-        }
-    }
-}
-
-impl HistoryReader {
-    /// One that has nothing, for a balancer that records nothing.
-    pub(crate) fn empty() -> Self {
-        let shared = Shared::new(None).expect("an empty store in memory needs little of it");
-        Self(Arc::new(shared))
-    }
-
-    /// What the figures were.
-    pub(crate) async fn history(
-        &self,
-        query: HistoryQuery,
-    ) -> Result<HistoryAnswer, HistoryRefusal> {
-        self.ask(move |shared| shared.history(&query)).await
-    }
-
-    /// What happened.
-    pub(crate) async fn events(
-        &self,
-        query: HistoryEventQuery,
-    ) -> Result<Vec<HistoryEvent>, HistoryRefusal> {
-        self.ask(move |shared| shared.events(&query)).await
-    }
-
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Shared) -> Result<T, AskError> + Send + 'static,
-    ) -> Result<T, HistoryRefusal> {
-        let place = Arc::clone(&self.0.places).try_acquire_owned();
-        let place = place.map_err(|_| HistoryRefusal::Busy)?;
-        let shared = Arc::clone(&self.0);
-        let answer = aside::consult(move || {
-            let _place = place;
-            question(&shared)
-        });
-        let answer = answer.await.map_err(|_| HistoryRefusal::Busy)?;
-        answer.map_err(HistoryRefusal::Refused)
     }
 }
 

@@ -265,6 +265,7 @@ mod tests {
     use super::*;
     use crate::admin::exposition::readings::State;
     use crate::control::events::Since;
+    use crate::control::history::Reach;
     use crate::control::history::sampler::Sampler;
     use crate::history::{HistoryQuery, open_to_read};
 
@@ -348,7 +349,7 @@ mod tests {
                 step: Some("1s".to_owned()),
                 ..HistoryQuery::default()
             };
-            known(&self.shared.history(&query).unwrap())
+            known(&self.shared.history(&query, Reach::All).unwrap())
         }
     }
 
@@ -562,7 +563,7 @@ mod tests {
                     until: Some((at + 6).to_string()),
                     ..query
                 };
-                let answer = world.shared.history(&query).unwrap();
+                let answer = world.shared.history(&query, Reach::All).unwrap();
                 assert_eq!(known(&answer), 6, "{first} of both");
             }
         }
@@ -590,7 +591,7 @@ mod tests {
         while !super::super::is_slow(0) {
             std::thread::yield_now();
         }
-        assert!(world.shared.look().is_err());
+        assert!(world.shared.look(Reach::All).is_err());
         assert_eq!(world.seconds(), 7);
     }
 }

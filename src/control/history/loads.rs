@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use super::{Recorder, Shared, hangs, ms};
+use super::{Reach, Recorder, Shared, hangs, ms};
 use crate::config::Predictive;
 use crate::control::aside;
 use crate::history::{Past, Store, StoreError, Subject};
@@ -106,7 +106,7 @@ impl Shared {
             let is_asked = |subject: &Subject| pools.contains_key(subject.pool.as_str());
             store.replay(within, &FIGURES, &is_asked, &mut learn)
         };
-        let from = match self.look() {
+        let from = match self.look(Reach::All) {
             Ok(Some((store, _look))) => {
                 let until = self.file_has_until();
                 let read = replay(&store, (since, until.min(now)));
