@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::api::{ask, look};
@@ -36,6 +37,13 @@ fn load(balancer: &Balancer) {
         .for_each(|client| ping(client, b"history"));
     drop(clients);
     eventually("sessions end", || balancer.number("sessions") == 0);
+}
+
+/// Ends a balancer. Of a file that is open SQLite keeps descriptors to use them again, so what it
+/// has is not compared with what it had.
+fn end(balancer: &mut Balancer) {
+    balancer.process.signal(libc::SIGTERM);
+    assert_eq!(balancer.wait().code(), Some(0), "{}", balancer.log().all());
 }
 
 fn assert_has_load(history: &Value) {
@@ -89,8 +97,7 @@ fn the_file_has_what_the_api_tells() {
             let events = look(&balancer, "/v1/history/events").to_string();
             events.contains("\"audit\"") && events.contains("changed over the admin socket")
         });
-        balancer.process.signal(libc::SIGTERM);
-        assert_eq!(balancer.wait().code(), Some(0), "{}", balancer.log().all());
+        end(&mut balancer);
         // Nothing of it is lost at the end, and a table shows it.
         let read = |arguments: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_mahoraga"));
@@ -128,5 +135,74 @@ fn a_file_that_cannot_be_written_harms_nothing() {
         assert!(fs::metadata(balancer.dir().join("missing")).is_err());
         assert_eq!(balancer.log().count("cannot keep the history"), 1);
         balancer.finish();
+    });
+}
+
+/// The kinds of what happened, as the history has them.
+fn kinds(balancer: &Balancer) -> String {
+    look(balancer, "/v1/history/events").to_string()
+}
+
+#[test]
+fn a_file_that_another_process_locks_is_written_once_it_is_free() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::with_config(&file_of("h.db", &backend), 1);
+        let other = Connection::open(launch.dir().join("h.db")).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let mut balancer = launch.start();
+        eventually("an alert says so", || {
+            let alerts = look(&balancer, "/v1/status")["alerts"].to_string();
+            alerts.contains("h.db: another process uses it")
+        });
+        load(&balancer);
+        eventually("memory has the load", || {
+            let history = look(&balancer, "/v1/history");
+            sum(&history, "process", "worker_accepted") == 7
+        });
+        drop(other);
+        eventually("the file is written", || {
+            kinds(&balancer).contains("\"history_restored\"")
+        });
+        assert_eq!(
+            look(&balancer, "/v1/status")["alerts"].to_string(),
+            "[]",
+            "{}",
+            balancer.log().all()
+        );
+        end(&mut balancer);
+    });
+}
+
+#[test]
+fn a_file_that_is_damaged_or_removed_is_begun_again() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = Launch::with_config(&file_of("h.db", &backend), 1);
+        let dir = launch.dir().to_owned();
+        let damaged = [&b"SQLite format 3\0"[..], &[b'x'; 9_000]].concat();
+        fs::write(dir.join("h.db"), &damaged).unwrap();
+        let mut balancer = launch.start();
+        load(&balancer);
+        eventually("it is told", || {
+            kinds(&balancer).contains("\"history_damaged\"")
+        });
+        let there = fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path());
+        let aside: Vec<_> = there
+            .filter(|path| path.to_string_lossy().contains(".corrupt-"))
+            .collect();
+        assert_eq!(aside.len(), 1, "{aside:?}");
+        assert_eq!(fs::read(&aside[0]).unwrap(), damaged);
+        fs::remove_file(dir.join("h.db")).unwrap();
+        eventually("that is told too", || {
+            kinds(&balancer).contains("its file was removed")
+        });
+        load(&balancer);
+        eventually("nothing is lost", || {
+            let history = look(&balancer, "/v1/history");
+            sum(&history, "process", "worker_accepted") == 14
+        });
+        eventually("the file is there again", || dir.join("h.db").exists());
+        end(&mut balancer);
     });
 }

@@ -12,6 +12,7 @@ use std::thread;
 
 use serde_json::Value;
 
+use crate::api;
 use crate::balancer::{Balancer, Launch};
 use crate::moved::note_figures_at;
 use crate::peers::{Backend, ping};
@@ -169,6 +170,37 @@ fn ask(socket: &Path, request: &str) -> Option<Value> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+#[test]
+fn watchers_that_read_nothing_delay_nothing() {
+    watched(|| {
+        let backend = Backend::echo();
+        let launch = launch(&backend, "");
+        let socket = launch.dir().join("mahoraga.sock");
+        let balancer = launch.start();
+        let watchers: Vec<_> = (0..10)
+            .map(|_| {
+                let mut watcher = UnixStream::connect(&socket).unwrap();
+                let request = "GET /v1/events?recent=256 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                watcher.write_all(request.as_bytes()).unwrap();
+                watcher
+            })
+            .collect();
+        let pools = api::look(&balancer, "/v1/pools");
+        let name = |its: &Value| its["name"].as_str().unwrap().to_owned();
+        let (pool, backend) = (name(&pools[0]), name(&pools[0]["backends"][0]));
+        let path = format!("/v1/pools/{pool}/backends/{backend}");
+        // More events than sockets take that are not read.
+        for nth in 0..400 {
+            let weight = format!("{{\"weight\": {}}}", 1 + nth % 2);
+            let (code, answer) = api::ask(&balancer, "PATCH", &path, &weight);
+            assert_eq!(code, 200, "{answer}");
+        }
+        expect_alive(&balancer);
+        drop(watchers);
+        balancer.finish();
+    });
 }
 
 #[test]
