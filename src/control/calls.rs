@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::model::{
-    Changed, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter, SessionStatus,
-    Stage, Status,
+    Changed, ConfigText, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter,
+    SessionStatus, Stage, Status,
 };
 use crate::admin::{self, Author, Call, Reply, Which};
 use crate::config::{
@@ -63,12 +63,7 @@ impl Balancer {
                 let known = self.known(&which);
                 answer_aside(reply, move || status::pools(&snapshot, &known));
             }
-            Call::Config(reply) => {
-                let at_start = self.at_start.clone();
-                let declared = Arc::clone(&self.in_force.declared);
-                let in_force = self.in_force.config.clone();
-                answer_aside(reply, move || at_start.text(&declared, &in_force));
-            }
+            Call::Config(reply) => self.show_config(reply),
             Call::Sessions(filter, reply) => {
                 let workers = Rc::clone(&self.workers);
                 tokio_uring::spawn(async move {
@@ -115,6 +110,13 @@ impl Balancer {
                 tokio_uring::spawn(async move { drop(reply.send(reopening.outcome().await)) });
             }
         }
+    }
+
+    fn show_config(&self, reply: Reply<ConfigText>) {
+        let at_start = self.at_start.clone();
+        let declared = Arc::clone(&self.in_force.declared);
+        let in_force = self.in_force.config.clone();
+        answer_aside(reply, move || at_start.text(&declared, &in_force));
     }
 
     fn known_names(&self) -> NameSource {

@@ -553,7 +553,7 @@ fn the_configuration_is_written_as_it_is() {
     let fake = Fake::saying("client_config", &[&text, &text, &text]);
     assert_eq!(succeeded(&fake.run(&["config", "show"])), ron);
     let output = fake.run(&["config", "show", "--json"]);
-    let told: ConfigText = serde_json::from_str(&succeeded(&output)).unwrap();
+    let told: ConfigText = serde_json::from_str(succeeded(&output)).unwrap();
     assert_eq!(told, config);
     let output = fake.run(&["config", "show", "--sources"]);
     let want = "\
