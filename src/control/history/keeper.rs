@@ -438,7 +438,8 @@ mod tests {
             file.set_len(bytes / part).unwrap();
         };
         let log = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
-        let harms: [(&str, &dyn Fn(&Path)); 7] = [
+        type Harm<'a> = (&'a str, &'a dyn Fn(&Path));
+        let harms: [Harm<'_>; 7] = [
             ("its file was removed", &|path| {
                 fs::remove_file(path).unwrap()
             }),
