@@ -520,7 +520,7 @@ impl Session {
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent: it counts as undelivered.
-            self.flow(from).backlog.push(buffer, cx.links);
+            self.enter(from, buffer, cx);
         }
         self.finish_when_joined(cx);
     }

@@ -12,7 +12,6 @@ impl Session {
     pub(super) fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
         self.touch(from, Some(buffer), cx);
         Self::charge(from, buffer.len, cx);
-        let peeking = self.state == SessionState::Peeking;
         if self.is_over(from) {
             cx.ops.push_back(Op::Release(buffer.id));
             return;
@@ -24,11 +23,7 @@ impl Session {
             flow.waits = 0;
         }
         flow.on_filled(buffer.len);
-        if peeking {
-            self.on_first_bytes(buffer, cx);
-        } else {
-            flow.backlog.push(buffer, cx.links);
-        }
+        self.enter(from, buffer, cx);
         // A backend that sends in small steps may wait for each to be acknowledged.
         if from == Side::Backend && !self.end(from).ending {
             self.acknowledge(cx);
@@ -198,10 +193,27 @@ impl Session {
         if let Some(buffer) = flow.backlog.front(cx.links) {
             // What is held back for an end that never comes would be lost.
             let last = whole && (source.ended || source.ending) && flow.backlog.len() == 1;
-            self.end(to).held_back = last;
-            self.in_flight.insert(Purpose::Send(to));
-            cx.ops.push_back(Op::Send(to, buffer, last));
+            self.leave(to, buffer, last, cx);
         }
+    }
+
+    /// Received bytes enter the flow that leads away from their end. A transform of what is
+    /// received belongs here; a flow that has one can't splice or pass on, which move bytes past
+    /// it. There is none: they go on as they came.
+    pub(super) fn enter(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
+        if self.state == SessionState::Peeking {
+            self.on_first_bytes(buffer, cx);
+        } else {
+            self.flow(from).backlog.push(buffer, cx.links);
+        }
+    }
+
+    /// The first bytes of the flow that leads to an end leave it. A transform of what is sent
+    /// belongs here. There is none, so that as many bytes of the flow are delivered as were sent.
+    fn leave(&mut self, to: Side, buffer: Buffer, last: bool, cx: &mut Context<'_>) {
+        self.end(to).held_back = last;
+        self.in_flight.insert(Purpose::Send(to));
+        cx.ops.push_back(Op::Send(to, buffer, last));
     }
 
     pub(super) fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {

@@ -37,8 +37,9 @@ impl Session {
             return;
         };
         flow.in_pipe -= buffer.len;
-        flow.backlog.push(buffer, cx.links);
-        if flow.in_pipe > 0 {
+        let left = flow.in_pipe > 0;
+        self.enter(from, buffer, cx);
+        if left {
             // Nothing may come between.
             cx.ops.push_front(Op::Unpipe(from));
         } else {
