@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::kernel::UNBOUNDED;
+use crate::kernel::{Done, UNBOUNDED};
 use crate::sys::Doorbell;
 use crate::token::Side;
 
