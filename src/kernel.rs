@@ -149,7 +149,16 @@ pub trait Kernel {
     /// Ends a lease. A pipe that still holds bytes is closed, never lent again.
     fn return_pipe(&mut self, pipe: Pipe);
 
-    /// The bytes of a received buffer.
+    /// A free buffer for bytes that this program makes: all of its [`BUFFER_BYTES`], with whatever
+    /// they held before. Once it is cut to what was written by [`Kernel::bytes_mut`], it is sent
+    /// and given back like a received one. `None` while no more of them are free than what is in
+    /// pipes may need.
+    fn take_buffer(&mut self) -> Option<Buffer>;
+
+    /// The bytes of a buffer, to be written. Nothing is in flight on it.
+    fn bytes_mut(&mut self, buffer: Buffer) -> &mut [u8];
+
+    /// The bytes of a buffer.
     fn bytes(&self, buffer: Buffer) -> &[u8];
 
     /// The bytes of a received buffer, if there is one, and behind them those that wait at the
@@ -160,10 +169,10 @@ pub trait Kernel {
     /// buffers that nothing is in flight on.
     fn append(&mut self, to: Buffer, from: Buffer);
 
-    /// Ends the ownership of a received buffer.
+    /// Ends the ownership of a buffer.
     fn give_back(&mut self, id: BufferId);
 
-    /// The number of received buffers that were not given back.
+    /// The number of buffers that were received into, or taken, and not given back.
     fn buffers_in_use(&self) -> u32;
 
     /// The number of receive buffers in all.
@@ -270,7 +279,7 @@ pub struct TcpInfo {
 /// The number of a buffer in a worker's arena.
 pub type BufferId = u16;
 
-/// Received bytes in a worker's arena: `len` bytes from `start` on.
+/// Bytes in a worker's arena: `len` bytes from `start` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
     /// Which buffer.

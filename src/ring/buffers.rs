@@ -1,4 +1,4 @@
-//! A worker's receive buffers: an arena, and the ring through which the kernel is given buffers
+//! A worker's buffers: an arena, and the ring through which the kernel is given buffers
 //! of it (io_uring_provided_buffers(7)).
 //!
 //! Memory is reserved once, for the most that all sessions could hold, and becomes real as it is
@@ -19,7 +19,8 @@ use super::memory::Mapping;
 /// The buffers of one worker.
 ///
 /// Invariant: each buffer is in one of three hands: the kernel's (`stocked` of them), a session's
-/// (from its receive's completion to [`Self::give_back`]), or `free` (with all from `fresh` on).
+/// (from its receive's completion, or [`Self::take`], to [`Self::give_back`]), or `free` (with all
+/// from `fresh` on). What the kernel was given can't be taken back from it.
 pub(super) struct Buffers {
     arena: Mapping,
     ring: Mapping,
@@ -198,8 +199,18 @@ impl Buffers {
         let address = self.address(buffer);
         // SAFETY: `address` checked that the bytes lie within the buffer, in the arena that `self`
         // owns. A held buffer is out of the kernel's hands: it was taken off the ring when its
-        // receive completed, and a send only reads it.
+        // receive completed, or never put there since it was free, and a send only reads it.
         unsafe { std::slice::from_raw_parts(address, buffer.len as usize) }
+    }
+
+    /// The same, to be written. Nothing is to be in flight on it: a send would send what is written
+    /// meanwhile.
+    pub(super) fn bytes_mut(&mut self, buffer: Buffer) -> &mut [u8] {
+        assert!(self.held[usize::from(buffer.id)], "no session holds it");
+        let address = self.address(buffer).cast_mut();
+        // SAFETY: as for `bytes`, and `self`, which owns the arena, is borrowed exclusively. The
+        // kernel writes only to buffers in its own hands.
+        unsafe { std::slice::from_raw_parts_mut(address, buffer.len as usize) }
     }
 
     /// Copies the bytes of one held buffer behind those of another.
@@ -223,22 +234,16 @@ impl Buffers {
         unsafe { std::ptr::copy_nonoverlapping(source, target, from.len as usize) };
     }
 
-    /// Fills a free buffer: `read` is given the start of its [`BUFFER_BYTES`], and returns how many
-    /// bytes it wrote there.
-    pub(super) fn fill(&mut self, read: impl FnOnce(*mut u8) -> Option<u32>) -> Option<Buffer> {
+    /// Takes a free buffer, all of it.
+    pub(super) fn take(&mut self) -> Option<Buffer> {
         let id = self.take_free()?;
         self.held[usize::from(id)] = true;
         self.bloated = true;
-        let whole = Buffer {
+        Some(Buffer {
             id,
             start: 0,
             len: BUFFER_BYTES,
-        };
-        let Some(len) = read(self.address(whole).cast_mut()) else {
-            self.give_back(id);
-            return None;
-        };
-        Some(Buffer { len, ..whole })
+        })
     }
 
     /// As if the kernel filled all that it has; how many. None may have been given back before.

@@ -2,8 +2,8 @@
 //! completions. No other module knows either.
 //!
 //! Ownership, for every `SAFETY` below: an entry names memory of two kinds. Receive and send
-//! buffers lie in the arena of `Buffers`, whose numbers are held by sessions from completion to
-//! `give_back`, so never reused while an operation is in flight. Socket addresses lie in
+//! buffers lie in the arena of `Buffers`, whose numbers are held by sessions from completion, or
+//! `take_buffer`, to `give_back`, so never reused while an operation is in flight. Socket addresses lie in
 //! `addresses`, which is cleared only when the kernel has taken every entry. Both outlive every
 //! operation that names them: a worker ends when no session is left, and with it nothing is in
 //! flight but the poll of the eventfd, which names no memory.
@@ -456,10 +456,14 @@ impl Kernel for Ring {
     }
 
     fn unpipe(&mut self, _from: &Socket, pipe: &mut Pipe) -> Option<Buffer> {
-        let read = |start| pipes::read(pipe, start, BUFFER_BYTES);
-        let buffer = self.buffers.fill(read)?;
-        pipe.held -= buffer.len;
-        Some(buffer)
+        // One of those that are held back for it.
+        let whole = self.buffers.take()?;
+        let Some(len) = pipes::read(pipe, self.buffers.bytes_mut(whole)) else {
+            self.buffers.give_back(whole.id);
+            return None;
+        };
+        pipe.held -= len;
+        Some(Buffer { len, ..whole })
     }
 
     fn lease_pipe(&mut self) -> Option<Pipe> {
@@ -470,6 +474,15 @@ impl Kernel for Ring {
 
     fn return_pipe(&mut self, pipe: Pipe) {
         self.pipes.give_back(pipe);
+    }
+
+    fn take_buffer(&mut self) -> Option<Buffer> {
+        let reserve = self.pipes.leased() * BUFFERS_PER_PIPE;
+        (self.buffers.free() > reserve).then(|| self.buffers.take())?
+    }
+
+    fn bytes_mut(&mut self, buffer: Buffer) -> &mut [u8] {
+        self.buffers.bytes_mut(buffer)
     }
 
     fn bytes(&self, buffer: Buffer) -> &[u8] {

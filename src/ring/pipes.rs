@@ -213,12 +213,12 @@ fn send(to: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
     usize::try_from(sent).map_err(|_| last_errno())
 }
 
-/// Reads what is in a pipe into `len` bytes from `start` on, which nothing else uses; how many.
-pub(super) fn read(pipe: &Pipe, start: *mut u8, len: u32) -> Option<u32> {
+/// Reads what is in a pipe; how many bytes.
+pub(super) fn read(pipe: &Pipe, into: &mut [u8]) -> Option<u32> {
     sys::count_calls(1);
-    // SAFETY: `Buffers::fill` gives the start of a buffer of `len` bytes in the arena, which is in
-    // no other hand: the kernel's use of it ends with this call.
-    let read = unsafe { libc::read(pipe.read, start.cast(), len as usize) };
+    // SAFETY: the kernel writes at most `into.len()` bytes to `into`, which is borrowed for this
+    // call only; the `Pipe` that is borrowed owns the descriptor.
+    let read = unsafe { libc::read(pipe.read, into.as_mut_ptr().cast(), into.len()) };
     u32::try_from(read).ok().filter(|read| *read > 0)
 }
 

@@ -278,11 +278,71 @@ fn however_many_the_kernel_takes_a_full_pipe_can_be_read_into_buffers() {
     }
     assert_eq!(taken, 2 * 64);
     assert!(ring.lease_pipe().is_none(), "it could not be given up");
+    assert!(ring.take_buffer().is_none(), "a pipe may need it");
     for read in 0..64 {
-        let filled = ring.buffers.fill(|_| Some(BUFFER_BYTES));
-        assert!(filled.is_some(), "after {read}");
+        assert!(ring.buffers.take().is_some(), "after {read}");
     }
     ring.return_pipe(pipe);
+}
+
+/// A header that is made, and what was received, go out one after the other.
+#[test]
+fn bytes_that_are_made_are_sent_and_given_back_like_received_ones() {
+    let mut ring = ring(OLD);
+    let (mut near, far) = pair();
+    let [recv, send] = [Purpose::Recv(Side::Client), Purpose::Send(Side::Client)]
+        .map(|purpose| Token::new(purpose, 1, 0));
+    ring.recv(recv, &far, UNBOUNDED);
+    near.write_all(b" and a request").unwrap();
+    let Ok(Done::Received(request)) = batch(&mut ring).remove(0).outcome else {
+        panic!("no buffer");
+    };
+    let mut header = ring.take_buffer().unwrap();
+    let text = b"a header";
+    ring.bytes_mut(header)[..text.len()].copy_from_slice(text);
+    header.len = 8;
+    assert_eq!(ring.buffers_in_use(), 2);
+    for (buffer, more) in [(header, true), (request, false)] {
+        ring.send(send, &far, buffer, more);
+        let done = batch(&mut ring).remove(0);
+        assert!(matches!(done.outcome, Ok(Done::Count(sent)) if sent == buffer.len));
+        ring.give_back(buffer.id);
+    }
+    let mut all = [0; 22];
+    near.read_exact(&mut all).unwrap();
+    assert_eq!(&all, b"a header and a request");
+    ring.close(far, Manner::Reset);
+    assert_eq!(ring.buffers_in_use(), 0);
+}
+
+#[test]
+fn what_was_taken_is_not_received_into_and_nothing_is_taken_of_the_kernel() {
+    let mut ring = ring(OLD);
+    // The kernel gets half.
+    ring.wait(Some(Duration::ZERO), &mut Vec::new());
+    let taken: Vec<_> = std::iter::from_fn(|| ring.take_buffer()).collect();
+    assert_eq!(taken.len(), 2);
+    for &buffer in &taken {
+        ring.bytes_mut(buffer).fill(1);
+    }
+    let (mut near, far) = pair();
+    ring.recv(Token::new(Purpose::Recv(Side::Client), 1, 0), &far, 100);
+    for _ in 0..8 {
+        near.write_all(&[2; 100]).unwrap();
+        let done = batch(&mut ring).remove(0);
+        let Ok(Done::Received(buffer)) = done.outcome else {
+            panic!("{done:?}");
+        };
+        assert!(taken.iter().all(|one| one.id != buffer.id));
+        ring.give_back(buffer.id);
+        ring.recv(done.token, &far, 100);
+    }
+    for buffer in taken {
+        assert!(ring.bytes(buffer).iter().all(|byte| *byte == 1));
+        ring.give_back(buffer.id);
+    }
+    assert!(ring.take_buffer().is_some());
+    ring.close(far, Manner::Reset);
 }
 
 /// A killed process ends thread by thread. What its rings hold goes later, unless it is tracked.

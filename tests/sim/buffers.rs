@@ -1,30 +1,121 @@
-//! Receive buffers, and the socket or operation that holds each.
+//! Buffers, and the socket or operation that holds each.
+
+use std::collections::VecDeque;
 
 use mahoraga::kernel::{BUFFER_BYTES, Buffer, BufferId, Kernel};
 
 use crate::kernel::FakeKernel;
+use crate::ops::InFlight;
+use crate::random::Random;
 use crate::stream;
 
-/// A receive buffer and the connection that filled it.
+/// A buffer with its bytes, and what holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) from: Option<i32>,
+    pub(crate) by: Holder,
+}
+
+/// What holds a buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Holder {
+    #[default]
+    Nothing,
+    /// The session of the connection that filled it.
+    Session(i32),
+    /// The [`Maker`].
+    Maker,
+}
+
+/// Stands for a part of the worker that makes bytes: takes buffers, and gives them back after a
+/// while. Meanwhile nothing else may use them.
+#[derive(Debug, Default)]
+pub(crate) struct Maker {
+    /// Decides by itself, so that seeds without one stay as they are.
+    pub(crate) random: Option<Random>,
+    made: VecDeque<(Buffer, u8)>,
 }
 
 impl FakeKernel {
+    /// Takes a free buffer, all of it.
+    pub(crate) fn take_for(&mut self, by: Holder) -> Option<Buffer> {
+        let id = self.free.pop()?;
+        let held = &mut self.buffers[usize::from(id)];
+        held.by = by;
+        held.bytes.resize(BUFFER_BYTES as usize, 0xee);
+        Some(Buffer {
+            id,
+            start: 0,
+            len: BUFFER_BYTES,
+        })
+    }
+
+    pub(crate) fn write_buffer(&mut self, buffer: Buffer) -> &mut [u8] {
+        let sends = |op: &&InFlight| !op.reported && op.kind.sends(buffer.id);
+        let sending = self.ops.values().find(sends);
+        assert!(sending.is_none(), "{buffer:?} is written under {sending:?}");
+        let held = &mut self.buffers[usize::from(buffer.id)];
+        assert_ne!(
+            held.by,
+            Holder::Nothing,
+            "{buffer:?} is written after its end"
+        );
+        &mut held.bytes[buffer.start as usize..(buffer.start + buffer.len) as usize]
+    }
+
+    /// The maker takes another buffer, or gives back the first.
+    pub(crate) fn make_bytes(&mut self) {
+        let Some(random) = &mut self.maker.random else {
+            return;
+        };
+        let (takes, mark) = (random.permille(600), random.below(256));
+        if !takes || self.maker.made.len() == MADE_MAX {
+            return self.give_back_made();
+        }
+        let Some(mut buffer) = self.take_buffer() else {
+            return self.trace.see("no buffer for bytes that are made");
+        };
+        let mark = u8::try_from(mark).expect("a byte");
+        buffer.len = 100;
+        self.bytes_mut(buffer).fill(mark);
+        self.maker.made.push_back((buffer, mark));
+        self.trace.see("bytes that are made");
+    }
+
+    /// The maker gives back its first buffer, which still has what was made.
+    pub(crate) fn give_back_made(&mut self) {
+        let Some((buffer, mark)) = self.maker.made.pop_front() else {
+            return;
+        };
+        let whole = self.bytes(buffer).iter().all(|byte| *byte == mark);
+        assert!(whole, "{buffer:?} was used by something else");
+        self.give_back(buffer.id);
+    }
+
+    /// The maker is done.
+    pub(crate) fn stop_making(&mut self) {
+        self.maker.random = None;
+        while !self.maker.made.is_empty() {
+            self.give_back_made();
+        }
+    }
+
     /// Puts bytes that have arrived into a free buffer.
     pub(crate) fn fill_buffer(&mut self, fd: i32, len: u64) -> Buffer {
-        let id = self.free.pop().expect("looked at before");
         let bytes = self.take_bytes(fd, len);
-        self.conn(fd).buffers += 1;
-        let buffer = &mut self.buffers[usize::from(id)];
-        buffer.from = Some(fd);
-        buffer.bytes = bytes;
+        let buffer = self.fill_free(fd, bytes).expect("looked at before");
         self.note_early_answer(fd);
         self.wake_peer(fd);
-        let len = u32::try_from(len).expect("a buffer's length");
-        Buffer { id, start: 0, len }
+        buffer
+    }
+
+    /// Puts bytes that came from a connection into a free buffer.
+    pub(crate) fn fill_free(&mut self, fd: i32, bytes: Vec<u8>) -> Option<Buffer> {
+        let whole = self.take_for(Holder::Session(fd))?;
+        self.conn(fd).buffers += 1;
+        let len = u32::try_from(bytes.len()).expect("a buffer's length");
+        self.buffers[usize::from(whole.id)].bytes = bytes;
+        Some(Buffer { len, ..whole })
     }
 
     /// Takes bytes that have arrived.
@@ -63,9 +154,9 @@ impl FakeKernel {
 
     pub(crate) fn append_bytes(&mut self, to: Buffer, from: Buffer) {
         let bytes = self.bytes(from).to_vec();
-        let owner = self.buffers[usize::from(from.id)].from;
+        let owner = self.buffers[usize::from(from.id)].by;
         let held = &mut self.buffers[usize::from(to.id)];
-        assert_eq!(held.from, owner, "{from:?} is appended to another's");
+        assert_eq!(held.by, owner, "{from:?} is appended to another's");
         let end = (to.start + to.len) as usize;
         assert_eq!(held.bytes.len(), end, "{to:?} is cut wrongly");
         held.bytes.extend(bytes);
@@ -83,11 +174,22 @@ impl FakeKernel {
             "buffer {id} is given back under {sending:?}"
         );
         let held = &mut self.buffers[usize::from(id)];
-        let from = held.from.take();
-        let from = from.unwrap_or_else(|| panic!("buffer {id} is given back twice"));
+        let by = std::mem::take(&mut held.by);
         // Any later use of it would be detected.
         held.bytes.fill(0xee);
         self.free.push(id);
-        self.conn(from).buffers -= 1;
+        match by {
+            Holder::Nothing => panic!("buffer {id} is given back twice"),
+            Holder::Session(fd) => self.conn(fd).buffers -= 1,
+            Holder::Maker => {}
+        }
+    }
+
+    /// Buffers that the maker holds.
+    pub(crate) fn made(&self) -> u32 {
+        u32::try_from(self.maker.made.len()).expect("few")
     }
 }
+
+/// Buffers that the maker has at most.
+const MADE_MAX: usize = 4;

@@ -14,7 +14,7 @@ use mahoraga::origin::Origin;
 use mahoraga::time::{MS, US, nanos};
 use mahoraga::token::{Purpose, Side, Token};
 
-use crate::buffers::Held;
+use crate::buffers::{Held, Holder, Maker};
 use crate::net::{Conn, Hold};
 use crate::ops::{InFlight, Kind};
 use crate::orders::client_ip;
@@ -42,6 +42,7 @@ pub(crate) struct FakeKernel {
     pub(crate) completed: VecDeque<Completion>,
     pub(crate) buffers: Vec<Held>,
     pub(crate) free: Vec<BufferId>,
+    pub(crate) maker: Maker,
     /// When a receive last found no buffer, or a sink with room no memory.
     pub(crate) starved_at: u64,
     /// Bytes that are looked at where they wait.
@@ -99,6 +100,7 @@ impl FakeKernel {
             completed: VecDeque::new(),
             buffers: (0..buffers).map(|_| Held::default()).collect(),
             free: (0..buffers).collect(),
+            maker: Maker::default(),
             starved_at: 0,
             scratch: Vec::new(),
             pipes: Pipes::new(pipes),
@@ -378,11 +380,8 @@ impl Kernel for FakeKernel {
         self.assert_alone(fd, "send", Kind::writes);
         self.pair(token, fd);
         let held = &self.buffers[usize::from(buffer.id)];
-        assert_eq!(
-            held.from,
-            self.conns[index(fd)].partner,
-            "{buffer:?} is another's"
-        );
+        let partner = self.conns[index(fd)].partner.expect("it has one");
+        assert_eq!(held.by, Holder::Session(partner), "{buffer:?} is another's");
         let end = (buffer.start + buffer.len) as usize;
         assert!(
             buffer.len > 0 && end == held.bytes.len(),
@@ -562,9 +561,17 @@ impl Kernel for FakeKernel {
         self.pipes.give_back(&pipe);
     }
 
+    fn take_buffer(&mut self) -> Option<Buffer> {
+        self.take_for(Holder::Maker)
+    }
+
+    fn bytes_mut(&mut self, buffer: Buffer) -> &mut [u8] {
+        self.write_buffer(buffer)
+    }
+
     fn bytes(&self, buffer: Buffer) -> &[u8] {
         let held = &self.buffers[usize::from(buffer.id)];
-        assert!(held.from.is_some(), "{buffer:?} is read after its end");
+        assert_ne!(held.by, Holder::Nothing, "{buffer:?} is read after its end");
         &held.bytes[buffer.start as usize..(buffer.start + buffer.len) as usize]
     }
 

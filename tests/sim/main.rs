@@ -173,6 +173,8 @@ const INTERESTING: &[&str] = &[
     "the longest pause after tries in vain",
     "multishot receive ended with bytes",
     "bytes passed on without a buffer",
+    "bytes that are made",
+    "no buffer for bytes that are made",
     "nothing passed on to a full sink",
     "no buffer for a receive",
     "no room for a send",

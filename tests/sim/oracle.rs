@@ -84,7 +84,7 @@ impl FakeKernel {
         }
         let buffers: u32 = self.conns.iter().map(|conn| conn.buffers).sum();
         let in_use = u32::try_from(self.buffers.len() - self.free.len()).expect("few");
-        assert_eq!(buffers, in_use, "buffers");
+        assert_eq!(buffers + self.made(), in_use, "buffers");
     }
 
     /// Clients may wait only while there is no room for them.

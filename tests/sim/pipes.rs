@@ -140,7 +140,6 @@ impl FakeKernel {
             self.pipes.full.insert(pipe.read, (self.now, 0));
             return None;
         }
-        let id = self.free.pop()?;
         let bytes = self
             .pipes
             .leased
@@ -150,13 +149,9 @@ impl FakeKernel {
         let taken = bytes.drain(..len as usize).collect();
         pipe.held -= len;
         self.pipes.note(pipe, 0, self.now);
-        let buffer = &mut self.buffers[usize::from(id)];
-        buffer.from = Some(from);
-        buffer.bytes = taken;
-        self.conn(from).buffers += 1;
         self.trace.see("a pipe given up");
         self.trace.fact("unpipe", from, u64::from(len));
-        Some(Buffer { id, start: 0, len })
+        self.fill_free(from, taken)
     }
 
     /// As the ring does: without a send there is no receive.

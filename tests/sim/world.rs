@@ -157,6 +157,7 @@ impl FakeKernel {
                 self.look_for_stalls();
                 self.look_for_leftovers();
                 self.check_waiting_clients();
+                self.make_bytes();
                 self.after(TICK, Event::Tick);
             }
         }
@@ -176,6 +177,7 @@ impl FakeKernel {
             }
             Command::Stop(grace) => {
                 self.world.over_at = Some(self.now + nanos(*grace));
+                self.stop_making();
             }
             Command::TakeHistograms(_)
             | Command::Log(_)
