@@ -534,8 +534,8 @@ const LAST_COMMIT_WITHOUT_RULE: &str = "b32e3fc";
 const LAST_COMMIT_WITHOUT_BODY: &str = "23bf394";
 const SUBJECT: usize = 72;
 /// Figures that the real program shows too late or for moments only, or that need a machine too
-/// busy, thousands of clients, minutes, or a fault which a test cannot cause. Tests of their rooms
-/// move most of them.
+/// busy, thousands of clients, tries for seconds, or a fault which a test cannot cause. Tests of
+/// their rooms move most of them.
 const ELSEWHERE: [&str; 9] = [
     "mahoraga_history_dropped_total",
     "mahoraga_sources_overflowed_total",

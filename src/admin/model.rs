@@ -210,6 +210,10 @@ pub struct ListenerStatus {
     /// Sessions begun since it listens.
     #[serde(default)]
     pub sessions: u64,
+    /// Sessions ended since it listens, by reason; without reasons that never occurred. Clients in
+    /// `refused` had none.
+    #[serde(default)]
+    pub closed: BTreeMap<String, u64>,
     /// The access list that says which clients may connect.
     #[serde(default)]
     pub access_list: Option<String>,

@@ -59,11 +59,21 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         idle_regrets: listener.gate.idle_regrets(),
         paced: paced_by(listener),
         sessions: listener.gate.sessions(),
+        closed: ended_by(listener),
         traffic: traffic([&*listener.traffic]),
         times: listener.gate.times.counts(),
         waits: listener.gate.waits.counts(),
     });
     listeners.collect()
+}
+
+/// Sessions of a listener that ended for each reason that occurred.
+fn ended_by(listener: &LiveListener) -> BTreeMap<String, u64> {
+    let ended = CloseReason::ALL.map(|reason| (reason, listener.gate.closed(reason as u8)));
+    let ended = ended.into_iter().filter(|(_, count)| *count > 0);
+    ended
+        .map(|(reason, count)| (reason.as_str().to_owned(), count))
+        .collect()
 }
 
 /// Clients that each rule of a listener refused.

@@ -20,6 +20,8 @@ pub struct Gate {
     rate: SharedBucket,
     /// Sessions that began.
     sessions: AtomicU64,
+    /// Sessions that ended, by the number of the reason.
+    closed: [AtomicU64; Self::REASONS_MAX],
     /// The sources that the table has no room for, as one.
     overflow: Mutex<Count>,
     refused: [AtomicU64; Refusal::ALL.len()],
@@ -127,6 +129,9 @@ impl Rules {
 }
 
 impl Gate {
+    /// There are no more close reasons than this. Their names are not known here.
+    pub const REASONS_MAX: usize = 32;
+
     /// The gate of a new listener.
     #[must_use]
     pub fn new(sources: &Sources) -> Self {
@@ -135,6 +140,7 @@ impl Gate {
             rate: SharedBucket::default(),
             overflow: Mutex::default(),
             sessions: AtomicU64::new(0),
+            closed: Default::default(),
             refused: Default::default(),
             banned: AtomicU64::new(0),
             access_denied: AtomicU64::new(0),
@@ -195,6 +201,17 @@ impl Gate {
     #[must_use]
     pub fn sessions(&self) -> u64 {
         self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Counts a session that ends for the reason of this number.
+    pub fn count_closed(&self, reason: u8) {
+        self.closed[usize::from(reason)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sessions that have ended for the reason of this number.
+    #[must_use]
+    pub fn closed(&self, reason: u8) -> u64 {
+        self.closed[usize::from(reason)].load(Ordering::Relaxed)
     }
 
     /// Counts a client that the access list refused.

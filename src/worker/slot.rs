@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::address::Address;
-use crate::guard::{DeniedBy, Held};
+use crate::guard::{DeniedBy, Gate, Held};
 use crate::kernel::{Buffer, Interest, Kernel, Pipe, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::route::RouteNumber;
@@ -467,6 +467,7 @@ impl<K: Kernel> Worker<K> {
         self.ports_changed |= self.ports_due != u64::MAX || port.is_left();
 
         self.stats.closed[reason as usize].increment();
+        slot.listener.gate.count_closed(reason as u8);
         if let Some(LineExtras { status, tcp }) = extras {
             self.write_record(Record {
                 number: slot.number,
@@ -560,5 +561,6 @@ pub(super) fn number(key: usize) -> u32 {
     u32::try_from(key).expect("slots are counted in a u32")
 }
 
+const _: () = assert!(CloseReason::ALL.len() <= Gate::REASONS_MAX);
 /// What an idle connection takes in this process.
 const _: () = assert!(size_of::<Slot>() <= 392);

@@ -128,6 +128,7 @@ fn expect_times(text: &str, counts: [u64; 4]) {
             assert_eq!(sum(text, &name), right, "{name}\n{text}");
         }
     }
+    assert_eq!(sum(text, "mahoraga_listener_closed_total"), counts[2]);
 }
 
 #[test]

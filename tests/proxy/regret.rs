@@ -32,6 +32,8 @@ fn a_client_that_comes_back_after_the_idle_timeout_is_counted() {
         });
         assert!(is_regretted(&balancer, "`timeouts.idle`, of 1s 100ms,"));
         assert!(is_regretted(&balancer, "listener `"));
+        let closed = &balancer.ask(&["listeners"])[0]["closed"];
+        assert!(closed["idle_timeout"].as_u64() > Some(0), "{closed}");
         let text = scrape(&balancer, "*/*");
         assert!(
             sum(&text, "mahoraga_listener_idle_regrets_total") > 0,

@@ -222,6 +222,12 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
             its.sessions
         }),
         each(
+            "closed",
+            "Sessions ended, by reason. Refused clients had none.",
+            "reason",
+            |its: &ListenerStatus| counts(&its.closed),
+        ),
+        each(
             "refused",
             "Clients refused, by rule.",
             "rule",

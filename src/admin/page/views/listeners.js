@@ -14,6 +14,8 @@ const list = (counts) =>
     .map(([name, number]) => `${count(number)} ${words(name)}`)
     .join(', ') || '–';
 
+const cut = ({ client_closed: _, backend_closed: __, ...others }) => others;
+
 export function show(box) {
   const listeners = table({
     caption: 'Listeners',
@@ -31,6 +33,7 @@ export function show(box) {
       { id: 'access', title: 'Access list', text: (its) => its.access_list ?? '–', less: 2 },
       { id: 'refusing', title: 'Refused/s', numeric: true, sort: (its) => store.listenerRates.get(its.name)?.rate('refused'), text: (its) => rate(store.listenerRates.get(its.name)?.rate('refused')), tone: (its) => (store.listenerRates.get(its.name)?.rate('refused') > 0 ? 'warn' : '') },
       { id: 'refused', title: 'Refused since it listens', text: (its) => list(its.refused_by), less: 1 },
+      { id: 'cut', title: 'Cut short', text: (its) => list(cut(its.closed)), less: 3, about: 'Sessions that did not end in order, by reason, since it listens' },
       { id: 'dry', title: 'Dry run', text: (its) => list(its.dry_run), less: 2, about: 'Clients that a rule in a dry run would have refused' },
     ],
     empty: 'There is no listener.',
