@@ -25,7 +25,7 @@ pub enum Key {
 impl Key {
     /// Every name with its default settings; a cookie has none, because its name must be given.
     #[must_use]
-    pub fn all() -> [(&'static str, Self); 8] {
+    pub fn all() -> [(&'static str, Self); 11] {
         [
             ("source_ip", Self::default()),
             ("source_ip_port", Self::SourceIpPort),
@@ -38,6 +38,9 @@ impl Key {
                 Self::Peeked(Field::HttpCookie(String::new())),
             ),
             ("rdp_cookie", Self::Peeked(Field::RdpCookie)),
+            ("mqtt_client_id", Self::Peeked(Field::MqttClientId)),
+            ("postgres_user", Self::Peeked(Field::PostgresUser)),
+            ("postgres_database", Self::Peeked(Field::PostgresDatabase)),
         ]
     }
 
@@ -53,6 +56,9 @@ impl Key {
             Self::Peeked(Field::HttpHost) => "http_host",
             Self::Peeked(Field::HttpCookie(_)) => "http_cookie",
             Self::Peeked(Field::RdpCookie) => "rdp_cookie",
+            Self::Peeked(Field::MqttClientId) => "mqtt_client_id",
+            Self::Peeked(Field::PostgresUser) => "postgres_user",
+            Self::Peeked(Field::PostgresDatabase) => "postgres_database",
         }
     }
 
@@ -214,7 +220,8 @@ mod tests {
         assert_eq!(
             error("x"),
             "invalid key `x`: expected `source_ip`, `source_ip_port`, `sni`, \
-             `tls_session_id`, `http_path`, `http_host`, `http_cookie` or `rdp_cookie`"
+             `tls_session_id`, `http_path`, `http_host`, `http_cookie`, `rdp_cookie`, \
+             `mqtt_client_id`, `postgres_user` or `postgres_database`"
         );
         assert_eq!(error("sni(a)"), "invalid key `sni(a)`: expected sni");
         for bad in ["http_cookie('a')", "http_cookie( 'a' )", "http_cookie('a'"] {

@@ -4,6 +4,8 @@ use std::cell::OnceCell;
 
 use crate::hash;
 
+use super::mqtt::MqttConnect;
+use super::postgres::{PostgresStart, PostgresStartup};
 use super::{BYTES_MAX, ClientHello, Field, Miss, Name, Peeked, Protocol, client_hello, http, rdp};
 
 /// All bytes that a client has sent so far. A hello is parsed once, however many of its fields are
@@ -84,6 +86,23 @@ impl<'a> FirstBytes<'a> {
                 self.settled(cookie).map(hash::of)
             }
             Field::RdpCookie => self.settled(rdp::cookie(self.bytes)).map(hash::of),
+            Field::MqttClientId => match self.settled(MqttConnect::parse(self.bytes))?.client_id {
+                "" => Err(Miss::Absent),
+                id => Ok(hash::of(id.as_bytes())),
+            },
+            Field::PostgresUser => self.start().map(|start| hash::of(start.user)),
+            Field::PostgresDatabase => self.start().map(|start| hash::of(start.database)),
+        }
+    }
+
+    /// The parameters of a PostgreSQL session that starts; servers refuse one without a role.
+    fn start(&self) -> Result<PostgresStartup<'a>, Miss> {
+        match self.settled(PostgresStart::parse(self.bytes))? {
+            PostgresStart::Startup(startup) if !startup.user.is_empty() => Ok(startup),
+            PostgresStart::Startup(_)
+            | PostgresStart::SslRequest
+            | PostgresStart::GssRequest
+            | PostgresStart::Cancel { .. } => Err(Miss::Absent),
         }
     }
 

@@ -10,7 +10,9 @@
 pub mod client_hello;
 mod first_bytes;
 pub mod http;
+pub mod mqtt;
 mod pattern;
+pub mod postgres;
 mod protocol;
 pub mod proxy_protocol;
 pub mod rdp;
@@ -43,6 +45,12 @@ pub enum Field {
     HttpCookie(String),
     /// The cookie or routing token of an RDP connection request (MS-RDPBCGR, section 2.2.1.1).
     RdpCookie,
+    /// The client id of an MQTT CONNECT (MQTT 5.0, section 3.1.3.1).
+    MqttClientId,
+    /// The role that a PostgreSQL client starts a session as, in plain text.
+    PostgresUser,
+    /// The database that it starts a session in; its role's name where it names none.
+    PostgresDatabase,
 }
 
 /// The result of a look.

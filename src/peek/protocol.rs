@@ -1,7 +1,7 @@
 //! Which protocol a client speaks, by the first of its bytes.
 
 use super::records::Place;
-use super::{BYTES_MAX, Miss, http, rdp};
+use super::{BYTES_MAX, Miss, http, mqtt, postgres, rdp};
 
 /// A protocol whose clients speak first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,9 +60,9 @@ impl Protocol {
                 preface => preface,
             },
             Self::Ssh => starts_with(first, b"SSH-"),
-            Self::Postgres => postgres(first),
+            Self::Postgres => postgres::is_start(first),
             Self::Rdp => rdp::is_request(first),
-            Self::Mqtt => mqtt(first),
+            Self::Mqtt => mqtt::is_connect(first),
         }
     }
 }
@@ -77,50 +77,8 @@ fn starts_with(first: &[u8], start: &[u8]) -> Result<(), Miss> {
     }
 }
 
-/// Length and code of the first message (PostgreSQL, "Message Formats").
-fn postgres(first: &[u8]) -> Result<(), Miss> {
-    // No start-up packet is longer than 10,000 bytes, so that the first two are 0.
-    starts_with(first.get(..2).unwrap_or(first), &[0, 0])?;
-    let [a, b, c, d, e, f, g, h] = *first.first_chunk().ok_or(Miss::Incomplete)?;
-    let length = u32::from_be_bytes([a, b, c, d]);
-    let code = u32::from_be_bytes([e, f, g, h]);
-    let is_fine = match code {
-        SSL_REQUEST | GSS_REQUEST => length == 8,
-        // With a longer key since protocol 3.2.
-        CANCEL_REQUEST => (16..=268).contains(&length),
-        _ => code >> 16 == 3 && (9..=STARTUP_MAX).contains(&length),
-    };
-    if is_fine { Ok(()) } else { Err(Miss::Absent) }
-}
-
-/// The fixed header of CONNECT, and the name of the protocol.
-fn mqtt(first: &[u8]) -> Result<(), Miss> {
-    let (kind, mut rest) = first.split_first().ok_or(Miss::Incomplete)?;
-    if *kind != MQTT_CONNECT {
-        return Err(Miss::Absent);
-    }
-    // The remaining length: seven bits in each byte, four bytes at most.
-    for _ in 0..4 {
-        let (length, after) = rest.split_first().ok_or(Miss::Incomplete)?;
-        rest = after;
-        if length & 0x80 == 0 {
-            return match starts_with(rest, b"\x00\x04MQTT") {
-                // Version 3.1.
-                Err(Miss::Absent) => starts_with(rest, b"\x00\x06MQIsdp"),
-                found => found,
-            };
-        }
-    }
-    Err(Miss::Absent)
-}
-
 const CLIENT_HELLO: u8 = 1;
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SSL_REQUEST: u32 = 80_877_103;
-const GSS_REQUEST: u32 = 80_877_104;
-const CANCEL_REQUEST: u32 = 80_877_102;
-const STARTUP_MAX: u32 = 10_000;
-const MQTT_CONNECT: u8 = 0x10;
 
 #[cfg(test)]
 mod tests {
@@ -149,8 +107,8 @@ mod tests {
             b"\x03\x00\x00\x0b\x06\xe0\x00\x00\x00\x00\x00",
             11,
         ),
-        (Protocol::Mqtt, b"\x10\x10\x00\x04MQTT\x05", 8),
-        (Protocol::Mqtt, b"\x10\x80\x01\x00\x06MQIsdp\x03", 11),
+        (Protocol::Mqtt, b"\x10\x10\x00\x04MQTT\x05", 9),
+        (Protocol::Mqtt, b"\x10\x80\x01\x00\x06MQIsdp\x03", 12),
     ];
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::hash;
 
 /// One of each kind of field, each of which some samples have.
-pub(super) fn fields() -> [Field; 6] {
+pub(super) fn fields() -> [Field; 9] {
     [
         Field::Sni,
         Field::TlsSessionId,
@@ -12,6 +12,9 @@ pub(super) fn fields() -> [Field; 6] {
         Field::HttpHost,
         Field::HttpCookie("sid".into()),
         Field::RdpCookie,
+        Field::MqttClientId,
+        Field::PostgresUser,
+        Field::PostgresDatabase,
     ]
 }
 
@@ -127,7 +130,7 @@ fn past_the_most_bytes_nothing_is_incomplete() {
 #[test]
 fn another_protocol_does_not_wait() {
     let others: [&[u8]; 8] = [
-        // MySQL and SSH clients that speak first, PostgreSQL's SSLRequest, Redis.
+        // A MySQL server, an SSH client, PostgreSQL's SSLRequest, Redis.
         b"\x20\x00\x00\x01\x85\xa6\x3f\x20",
         b"SSH-2.0-OpenSSH_9.2p1\r\n",
         b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
@@ -151,6 +154,8 @@ fn the_first_byte_distinguishes_the_protocols() {
         let may_be = |field: Field| peek(&field, &[byte]) == Peeked::Incomplete;
         assert_eq!(may_be(Field::Sni), byte == 22, "{byte}");
         assert_eq!(may_be(Field::RdpCookie), byte == 3, "{byte}");
+        assert_eq!(may_be(Field::MqttClientId), byte == 16, "{byte}");
+        assert_eq!(may_be(Field::PostgresUser), byte == 0, "{byte}");
         let is_http = byte.is_ascii_alphanumeric() || b"\r\n!#$%&'*+-.^_`|~".contains(&byte);
         assert_eq!(may_be(Field::HttpPath), is_http, "{byte}");
     }
@@ -163,6 +168,22 @@ fn a_server_name_and_a_host_are_one_key() {
     let sni = peek(&Field::Sni, hello);
     assert_eq!(sni, found(b"www.example.com"));
     assert_eq!(sni, peek(&Field::HttpHost, request));
+}
+
+#[test]
+fn keys_of_mqtt_and_postgres() {
+    let connect = b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02id";
+    assert_from(16, found(b"id"), &Field::MqttClientId, connect);
+    // A client that leaves it to the broker to choose an id.
+    let connect = b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0";
+    assert_from(14, Peeked::Absent, &Field::MqttClientId, connect);
+    let start = include_bytes!("../../tests/captures/psql.bin");
+    assert_from(57, found(b"shop_user"), &Field::PostgresUser, start);
+    assert_from(57, found(b"shop"), &Field::PostgresDatabase, start);
+    // Before TLS they are not known.
+    let request = include_bytes!("../../tests/captures/psql_require.bin");
+    assert_from(8, Peeked::Absent, &Field::PostgresUser, request);
+    assert_from(8, Peeked::Absent, &Field::PostgresDatabase, request);
 }
 
 /// Changes one thing somewhere.
@@ -181,7 +202,7 @@ pub(super) fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
     }
 }
 
-const SAMPLES: [&[u8]; 7] = [
+const SAMPLES: [&[u8]; 9] = [
     include_bytes!("../../tests/captures/openssl.bin"),
     b"GET /a?b=c HTTP/1.1\r\nHost: example.com:80\r\nCookie: a=b; sid=\"x\"\r\n\r\n",
     include_bytes!("../../tests/captures/rustls_records.bin"),
@@ -190,5 +211,7 @@ const SAMPLES: [&[u8]; 7] = [
     b"\x03\x00\x00\x2c\x27\xe0\x00\x00\x00\x00\x00Cookie: mstshash=eltons\r\n\
       \x01\x00\x08\x00\x00\x00\x00\x00",
     b"OPTIONS * HTTP/1.1\r\nA:b\r\n\r\n",
+    b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02id",
+    include_bytes!("../../tests/captures/psql.bin"),
 ];
 const ROUNDS: usize = 350;

@@ -68,7 +68,10 @@ impl Plan {
             | Field::HttpPath
             | Field::TlsSessionId
             | Field::HttpCookie(_)
-            | Field::RdpCookie => Peeked::Absent,
+            | Field::RdpCookie
+            | Field::MqttClientId
+            | Field::PostgresUser
+            | Field::PostgresDatabase => Peeked::Absent,
         });
         match found {
             Looked::Known(keys, _) => keys,

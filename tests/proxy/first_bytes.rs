@@ -58,18 +58,42 @@ fn user(n: u32, variant: u32) -> Vec<u8> {
     [&fixed, &rest[..]].concat()
 }
 
+fn client_id(n: u32, variant: u32) -> Vec<u8> {
+    let [id, user] = [format!("sensor-{n}"), format!("user{variant}")];
+    let string = |text: &str| [&[0, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let head = b"\0\x04MQTT\x04\x82\0\x3c";
+    let rest = [&head[..], &string(&id), &string(&user)].concat();
+    [&[0x10, u8::try_from(rest.len()).unwrap()], &rest[..]].concat()
+}
+
+fn start(parameters: &str) -> Vec<u8> {
+    let length = u32::try_from(8 + parameters.len()).unwrap();
+    [&length.to_be_bytes(), b"\0\x03\0\0", parameters.as_bytes()].concat()
+}
+
+fn role(n: u32, variant: u32) -> Vec<u8> {
+    start(&format!("database\0shop{variant}\0user\0ann{n}\0\0"))
+}
+
+fn database(n: u32, variant: u32) -> Vec<u8> {
+    start(&format!("user\0ann{variant}\0database\0shop{n}\0\0"))
+}
+
 fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
     let at = bytes.windows(old.len()).position(|some| some == old);
     bytes[at.unwrap()..][..new.len()].copy_from_slice(new);
 }
 
-const KEYS: [(&str, Message); 6] = [
+const KEYS: [(&str, Message); 9] = [
     ("http_path", path),
     ("http_host", host),
     ("http_cookie(SESSION)", cookie),
     ("sni", name),
     ("tls_session_id", session_id),
     ("rdp_cookie", user),
+    ("mqtt_client_id", client_id),
+    ("postgres_user", role),
+    ("postgres_database", database),
 ];
 
 /// The limit of the wait for first bytes: longer than any machine takes over them.

@@ -63,8 +63,8 @@ An id is WORKER-NUMBER, as in the access log.")]
 
 Each worker remembers its last 4096 sessions. --dry-run changes nothing. It looks at bans and access
 lists, but not at limits and rates, which depend on the clients of the moment. Keys that it can try:
-source_ip, source_ip_port; sni, http_host (--sni or a whole --url); http_path (--url). It can't try
-http_cookie, tls_session_id and rdp_cookie: the address stands in for them.")]
+source_ip, source_ip_port; sni, http_host (--sni or a whole --url); http_path (--url). The address
+stands in for the others.")]
     Explain(ExplainArgs),
     /// Say which route of a listener would take a client
     #[command(after_help = "Examples:

@@ -12,6 +12,9 @@ pub fn first_bytes(bytes: &[u8]) {
         Field::HttpHost,
         Field::HttpCookie("sid".into()),
         Field::RdpCookie,
+        Field::MqttClientId,
+        Field::PostgresUser,
+        Field::PostgresDatabase,
     ];
     for field in fields {
         let answer = peek(&field, bytes);
