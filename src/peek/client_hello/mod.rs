@@ -3,8 +3,23 @@
 //!
 //! The hello is parsed once it is complete: backends can't answer sooner anyway, and a later
 //! extension can't change the answer. Bytes after it are ignored, even a second hello after a
-//! HelloRetryRequest. A hello that breaks the rules is treated as another protocol. With Encrypted
-//! ClientHello (RFC 9849) the parser sees the outer hello.
+//! HelloRetryRequest. Of a hello that breaks the rules nothing is known.
+//!
+//! | hello | answer |
+//! |---|---|
+//! | in several segments and records, as with a key share of ML-KEM | as if in one |
+//! | with GREASE (RFC 8701) | its unknown extensions and ALPN names are passed over |
+//! | without a name, or without extensions | no name |
+//! | a name with a dot at its end, or in upper case | as without it, in lower case |
+//! | an international name | as A-labels (RFC 5890); in other bytes than ASCII: broken |
+//! | an address as a name | taken as it is written |
+//! | an empty name, one of more than 255 bytes, with spaces or controls | broken |
+//! | several host names, or the extension twice; ALPN twice | broken: two readers might differ |
+//! | an empty list or an empty name in ALPN | broken |
+//! | with Encrypted ClientHello (RFC 9849), or GREASE of it | the outer name |
+//! | of more than 16 KiB with its headers | broken, from its length on |
+//! | malformed in what is read here | broken, once all of it has come |
+//! | malformed in other extensions | their bodies are not read |
 
 use super::records::{Place, RECORD_HEADER};
 use super::{BYTES_MAX, Miss, Name, Short};
@@ -48,16 +63,22 @@ impl ClientHello {
     }
 
     fn read_extensions(&mut self, mut extensions: Place<'_>) -> Result<(), Miss> {
+        let mut has_alpn = false;
         while !extensions.is_at_end() {
             let kind = extensions.two()?;
             let data = extensions.vector16()?;
-            if kind == SERVER_NAME {
-                let name = server_name(data)?;
-                // "There MUST NOT be more than one extension of the same type": balancer and
-                // backend might choose different ones.
-                if self.server_name.replace(name).is_some() {
-                    return Err(Miss::Absent);
+            // "There MUST NOT be more than one extension of the same type": balancer and backend
+            // might choose different ones.
+            let is_second = match kind {
+                SERVER_NAME => self.server_name.replace(server_name(data)?).is_some(),
+                ALPN => {
+                    check_alpn(data)?;
+                    std::mem::replace(&mut has_alpn, true)
                 }
+                _ => false,
+            };
+            if is_second {
+                return Err(Miss::Absent);
             }
         }
         Ok(())
@@ -104,6 +125,19 @@ pub fn offers(first: &[u8], protocols: &[Vec<u8>]) -> Result<bool, Miss> {
         }
     }
     Ok(false)
+}
+
+/// Neither the list nor a name of it is empty (RFC 7301, section 3.1).
+fn check_alpn(data: Place<'_>) -> Result<(), Miss> {
+    let mut names = whole(data)?;
+    loop {
+        if names.vector8()?.is_at_end() {
+            return Err(Miss::Absent);
+        }
+        if names.is_at_end() {
+            return Ok(());
+        }
+    }
 }
 
 /// The one host name of a server_name extension. An address there, although "not permitted", is

@@ -1,6 +1,7 @@
 //! Hellos of real clients, and constructed ones that keep or break a rule.
 
 mod differential;
+mod kinds;
 
 use super::*;
 use crate::peek::tests::{assert_from, found};
@@ -234,7 +235,7 @@ impl Capture {
     }
 }
 
-const CAPTURES: [Capture; 8] = [
+const CAPTURES: [Capture; 9] = [
     Capture {
         bytes: include_bytes!("../../../tests/captures/openssl.bin"),
         name: Some("www.example.com"),
@@ -273,6 +274,11 @@ const CAPTURES: [Capture; 8] = [
     Capture {
         bytes: include_bytes!("../../../tests/captures/rustls_records.bin"),
         name: Some("records.example.com"),
+        session_id: 32,
+    },
+    Capture {
+        bytes: include_bytes!("../../../tests/captures/chromium.bin"),
+        name: Some("shop.example"),
         session_id: 32,
     },
 ];
