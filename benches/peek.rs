@@ -3,7 +3,8 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use mahoraga::peek::{Field, Peeked, peek};
+use mahoraga::peek::proxy_protocol::{self, Endpoints, HeaderWriter, Tlv, kind};
+use mahoraga::peek::{Field, FirstBytes, Peeked, Protocol, peek};
 
 fn main() {
     divan::main();
@@ -81,6 +82,110 @@ fn rdp_cookie(bencher: Bencher<'_, '_>) {
     find(bencher, &Field::RdpCookie, RDP);
 }
 
+/// The client id of an MQTT client.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn mqtt_client_id(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::MqttClientId, MQTT);
+}
+
+/// The role that a PostgreSQL client starts a session as.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn postgres_user(bencher: Bencher<'_, '_>) {
+    find(bencher, &Field::PostgresUser, POSTGRES);
+}
+
+/// The protocol of an HTTP client: all others are tried before.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn protocol(bencher: Bencher<'_, '_>) {
+    bencher
+        .counter(BytesCount::new(REQUEST.len()))
+        .bench_local(|| Protocol::of(black_box(REQUEST)));
+}
+
+/// What a route by SNI and ALPN, and two keys, ask of one look.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn hello_of_chromium_for_all(bencher: Bencher<'_, '_>) {
+    let h2 = [b"h2".to_vec()];
+    bencher
+        .counter(BytesCount::new(CHROMIUM.len()))
+        .bench_local(|| {
+            let first = FirstBytes::new(black_box(CHROMIUM), false);
+            let is_named = first.server_name().is_ok();
+            let keys = [Field::Sni, Field::TlsSessionId].map(|field| first.key(&field));
+            (is_named, first.offers(&h2), keys)
+        });
+}
+
+/// A line of the PROXY protocol.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn proxy_v1(bencher: Bencher<'_, '_>) {
+    read_header(bencher, include_bytes!("../tests/captures/haproxy_v1.bin"));
+}
+
+/// A header with addresses alone.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn proxy_v2(bencher: Bencher<'_, '_>) {
+    read_header(
+        bencher,
+        include_bytes!("../tests/captures/haproxy_v2_ipv6.bin"),
+    );
+}
+
+/// A header with a unique id and a checksum.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn proxy_v2_with_checksum(bencher: Bencher<'_, '_>) {
+    read_header(bencher, include_bytes!("../tests/captures/haproxy_v2.bin"));
+}
+
+/// A header with ALPN, authority and the client's certificate.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn proxy_v2_with_ssl(bencher: Bencher<'_, '_>) {
+    read_header(
+        bencher,
+        include_bytes!("../tests/captures/haproxy_v2_ssl.bin"),
+    );
+}
+
+/// The largest number of parts that a peer can send.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn proxy_v2_most_parts(bencher: Bencher<'_, '_>) {
+    let mut memory = vec![0; proxy_protocol::LENGTH_MAX];
+    let mut writer = HeaderWriter::new(&mut memory, &Endpoints::Unknown).expect("room");
+    let part = Tlv {
+        kind: 0xe0,
+        value: b"",
+    };
+    while writer.tlv(part).is_ok() {}
+    let length = writer.finish();
+    read_header(bencher, &memory[..length]);
+}
+
+/// A header with addresses, a unique id and a checksum.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn write_proxy_v2(bencher: Bencher<'_, '_>) {
+    let endpoints = Endpoints::Tcp {
+        source: ([192, 0, 2, 1], 56_324).into(),
+        destination: ([198, 51, 100, 7], 443).into(),
+    };
+    let id = Tlv {
+        kind: kind::UNIQUE_ID,
+        value: b"09377c9a-f855-4c4d-8af0-bbf29752a555",
+    };
+    let mut memory = [0; 256];
+    bencher.bench_local(|| {
+        let mut writer = HeaderWriter::new(&mut memory, black_box(&endpoints))?;
+        writer.tlv(id)?;
+        writer.finish_with_checksum()
+    });
+}
+
+fn read_header(bencher: Bencher<'_, '_>, first: &[u8]) {
+    assert!(matches!(proxy_protocol::parse(first), Ok(Some(_))));
+    bencher
+        .counter(BytesCount::new(first.len()))
+        .bench_local(|| proxy_protocol::parse(black_box(first)).map(|header| header.is_some()));
+}
+
 fn find(bencher: Bencher<'_, '_>, field: &Field, first: &[u8]) {
     measure(bencher, field, first, |peeked| {
         matches!(peeked, Peeked::Found(_))
@@ -119,6 +224,9 @@ const REQUEST: &[u8] = b"GET /shop/cart?item=7 HTTP/1.1\r\n\
     Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
     Cookie: lang=en; consent=necessary; seen=1763808000; sid=9f86d081884c7d659a2feaa0c55ad015\r\n\
     \r\n";
+const CHROMIUM: &[u8] = include_bytes!("../tests/captures/chromium.bin");
+const POSTGRES: &[u8] = include_bytes!("../tests/captures/psql.bin");
+const MQTT: &[u8] = b"\x10\x19\0\x04MQTT\x04\x82\0\x3c\0\x0aclient-001\0\x01a";
 const RDP: &[u8] = b"\x03\x00\x00\x2c\x27\xe0\x00\x00\x00\x00\x00Cookie: mstshash=eltons\r\n\
     \x01\x00\x08\x00\x00\x00\x00\x00";
 /// Long enough to average out other work of the machine.

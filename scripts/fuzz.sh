@@ -41,7 +41,7 @@ for target; do
     seeds=("tests/fuzz/seeds/$target")
     case $target in
     configuration) cp config.ron "$corpus" ;;
-    first_bytes | proxy_headers) seeds+=(tests/captures) ;;
+    first_bytes | hellos | proxy_headers) seeds+=(tests/captures) ;;
     esac
     status=0
     cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz \

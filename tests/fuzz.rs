@@ -109,6 +109,11 @@ fn an_answer_about_first_bytes_stays() {
 }
 
 #[test]
+fn hellos_are_read_as_others_read_them() {
+    fuzz(targets::hellos, "hellos", Some("tests/captures"));
+}
+
+#[test]
 fn lists_of_prefixes_are_read_as_lines() {
     fuzz(targets::prefix_lists, "prefix_lists", None);
 }

@@ -12,6 +12,7 @@
 mod bans;
 mod configuration;
 mod first_bytes;
+mod hellos;
 mod input;
 mod kept_bans;
 mod prefixes;
@@ -22,6 +23,7 @@ mod sources;
 pub use bans::bans;
 pub use configuration::configuration;
 pub use first_bytes::first_bytes;
+pub use hellos::hellos;
 pub use kept_bans::kept_bans;
 pub use prefixes::{prefix_lists, prefix_tables};
 pub use proxy_headers::proxy_headers;
