@@ -8,6 +8,8 @@ use std::hint::black_box;
 use instant::Balancer;
 use instant::counting::{Count, Counting, count};
 
+use mahoraga::peek::proxy_protocol::{self, Endpoints, HeaderWriter, Tlv, kind};
+use mahoraga::peek::{Field, FirstBytes, Protocol};
 use mahoraga::time::MS;
 
 #[global_allocator]
@@ -34,6 +36,73 @@ fn whole_connections_allocate_nothing() {
     assert_eq!(balancer.events() - before, 10_000, "10 clients, 8 events");
     assert_eq!(counted, Count::NONE);
 }
+
+#[test]
+fn first_bytes_are_read_without_an_allocation() {
+    let names = [b"http/1.1".to_vec()];
+    let fields = [
+        Field::Sni,
+        Field::HttpHost,
+        Field::HttpCookie("sid".into()),
+        Field::MqttClientId,
+        Field::PostgresUser,
+    ];
+    for (first, protocol) in FIRST {
+        let counted = count(|| {
+            for length in 0..=first.len() {
+                let read = FirstBytes::new(black_box(&first[..length]), false);
+                for field in &fields {
+                    let _ = black_box(read.key(field));
+                }
+                let _ = black_box((read.offers(&names), read.protocol()));
+            }
+            let read = FirstBytes::new(first, false);
+            assert_eq!(read.protocol(), Ok(protocol));
+        });
+        assert_eq!(counted, Count::NONE, "{protocol:?}");
+    }
+}
+
+#[test]
+fn proxy_headers_are_read_and_written_without_an_allocation() {
+    let received = include_bytes!("captures/haproxy_v2_ssl.bin");
+    let mut memory = [0; 512];
+    let counted = count(|| {
+        let parsed = proxy_protocol::parse(black_box(received));
+        let header = parsed.expect("a header").expect("all of it");
+        let writer = HeaderWriter::new(&mut memory, &header.endpoints);
+        let mut writer = writer.expect("room");
+        let id = Tlv {
+            kind: kind::UNIQUE_ID,
+            value: b"0-17",
+        };
+        writer.tlv(id).expect("room");
+        writer.relay(header.tlvs).expect("room");
+        let length = writer.finish_with_checksum().expect("room");
+        assert!(proxy_protocol::parse(&memory[..length]).is_ok_and(|its| its.is_some()));
+        let ip = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1];
+        let endpoints = Endpoints::Tcp {
+            source: (ip, 1).into(),
+            destination: (ip, 2).into(),
+        };
+        for endpoints in [header.endpoints, endpoints, Endpoints::Local] {
+            proxy_protocol::write_v1(&mut memory, &endpoints).expect("room");
+            let short = proxy_protocol::write_v1(&mut memory[..9], &endpoints);
+            assert!(short.is_err());
+        }
+    });
+    assert_eq!(counted, Count::NONE);
+}
+
+const FIRST: [(&[u8], Protocol); 4] = [
+    (include_bytes!("captures/chromium.bin"), Protocol::Tls),
+    (
+        b"GET / HTTP/1.1\r\nCookie: a=b\r\nHost: a.example\r\n\r\n",
+        Protocol::Http,
+    ),
+    (include_bytes!("captures/psql.bin"), Protocol::Postgres),
+    (b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02id", Protocol::Mqtt),
+];
 
 /// Shows that the counter counts: otherwise the tests above could not fail.
 #[test]

@@ -60,6 +60,10 @@ pub struct HeaderWriter<'m> {
 
 impl<'m> HeaderWriter<'m> {
     /// Begins a header. Addresses of two families are written as IPv6 ones.
+    ///
+    /// Real receivers take less than the protocol has: HAProxy 2.6 refuses all but TCP addresses
+    /// and [`Endpoints::Local`], and nginx 1.22 the Unix family. For a client of a Unix socket
+    /// HAProxy sends LOCAL; so should we, unless the receiver is known to take more.
     pub fn new(into: &'m mut [u8], endpoints: &Endpoints<'_>) -> Result<Self, Unwritable> {
         let mut writer = Self {
             into,

@@ -214,14 +214,19 @@ fn is_strict(error: HeaderError, theirs: &Theirs) -> bool {
     }
 }
 
-/// Written with its own parts, with a checksum, and as a line.
+/// Written with its own parts, with a checksum, and as a line: others read it too.
 fn write_again(header: &Header<'_>) {
     let mut memory = [0; LENGTH_MAX];
     let mut writer = HeaderWriter::new(&mut memory, &header.endpoints).unwrap();
     // With a checksum the longest one does not fit any more.
     let is_relayed = writer.relay(header.tlvs).is_ok();
-    if writer.finish_with_checksum().is_ok() && is_relayed {
+    if let Ok(length) = writer.finish_with_checksum()
+        && is_relayed
+    {
         let again = parse(&memory).unwrap().unwrap();
+        assert_eq!(again.length, length);
+        compare_with_ppp(&memory[..length]);
+        compare_with_proxy_header(&memory[..length]);
         assert_eq!(
             of_one_family(again.endpoints),
             of_one_family(header.endpoints)
@@ -237,6 +242,8 @@ fn write_again(header: &Header<'_>) {
     let length = write_v1(&mut memory, &header.endpoints).unwrap();
     let line = parse(&memory[..length]).unwrap().unwrap();
     assert_eq!(line.length, length);
+    compare_with_ppp(&memory[..length]);
+    compare_with_proxy_header(&memory[..length]);
     let endpoints = of_one_family(header.endpoints);
     assert_eq!(of_tcp(line.endpoints), of_tcp(endpoints));
 }
