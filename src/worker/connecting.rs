@@ -171,6 +171,10 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         let port = &mut self.ports[slot.port];
         let selector = self.pools.selector_mut(port.pools[slot.route.index()]);
+        debug_assert!(
+            Arc::ptr_eq(selector.plan(), slot.plan()),
+            "indices of backends are those of the session's pool"
+        );
         let mut lacking = None;
         let mut races = 0;
         while races < RACES_MAX {
