@@ -279,4 +279,26 @@ mod tests {
         drop(store);
         std::fs::remove_dir_all(&dir).unwrap();
     }
+
+    #[test]
+    fn the_first_seconds_of_a_history_are_learned_too() {
+        let shared = Shared::new(None).unwrap();
+        let mut memory = shared.memory.lock();
+        // From the 5th second of a minute on; once that is over it counts as a whole one.
+        for (until, known) in [(25, 20), (175, 175)] {
+            for at in BEGIN + 5..BEGIN + until {
+                if memory.last().is_none_or(|last| at > last) {
+                    memory.write(at, &batch(at), &[]).unwrap();
+                }
+            }
+            drop(memory);
+            let wanted = Wanted {
+                pool: "web".to_owned(),
+                settings: Predictive::default(),
+            };
+            let learned = shared.learned(vec![wanted], BEGIN + until);
+            assert_eq!(learned[0].forecasts["a"].learned(), known);
+            memory = shared.memory.lock();
+        }
+    }
 }

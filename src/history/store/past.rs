@@ -35,13 +35,10 @@ impl Store {
         let mut asked: Vec<(i64, &Subject)> = asked.map(|(its, number)| (number, its)).collect();
         asked.sort_unstable_by_key(|(number, _)| *number);
         let numbers: Vec<i64> = asked.iter().map(|(number, _)| *number).collect();
-        // Where the finer ones begin, by the interval of the coarser ones.
-        let edge = |of: Resolution, step: u64| -> Result<u64, StoreError> {
-            let first = self.oldest(of)?;
-            Ok(first.map_or(until, |first| first.next_multiple_of(step)))
-        };
-        let seconds = edge(Resolution::Seconds, 60)?.clamp(from, until);
-        let minutes = edge(Resolution::Minutes, 3_600)?.clamp(from, seconds);
+        let seconds = self.edge_of(Resolution::Seconds, Resolution::Minutes)?;
+        let seconds = seconds.unwrap_or(until).clamp(from, until);
+        let minutes = self.edge_of(Resolution::Minutes, Resolution::Hours)?;
+        let minutes = minutes.unwrap_or(until).clamp(from, seconds);
         let mut read = Reading::default();
         for (of, within) in [
             (Resolution::Hours, (from, minutes)),
@@ -62,6 +59,18 @@ impl Store {
             })?;
         }
         Ok(())
+    }
+
+    /// Where the finer intervals begin that coarser ones do not have. The coarser one that the
+    /// first of them is in has those before it too.
+    fn edge_of(&self, fine: Resolution, coarse: Resolution) -> Result<Option<u64>, StoreError> {
+        let summed = self.oldest(coarse)?;
+        let step = coarse.step();
+        let edge = self.oldest(fine)?.map(|first| match summed {
+            Some(summed) if summed <= first / step * step => first.next_multiple_of(step),
+            _ => first,
+        });
+        Ok(edge)
     }
 
     fn means(&self, read: &Reading, subject: &Subject, figures: &[&str]) -> Vec<f64> {
