@@ -205,6 +205,10 @@ impl Buffers {
 
     /// The same, to be written. Nothing is to be in flight on it: a send would send what is written
     /// meanwhile.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "what it returns is the arena, which must not be borrowed meanwhile"
+    )]
     pub(super) fn bytes_mut(&mut self, buffer: Buffer) -> &mut [u8] {
         assert!(self.held[usize::from(buffer.id)], "no session holds it");
         let address = self.address(buffer).cast_mut();

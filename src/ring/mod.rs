@@ -3,10 +3,10 @@
 //!
 //! Ownership, for every `SAFETY` below: an entry names memory of two kinds. Receive and send
 //! buffers lie in the arena of `Buffers`, whose numbers are held by sessions from completion, or
-//! `take_buffer`, to `give_back`, so never reused while an operation is in flight. Socket addresses lie in
-//! `addresses`, which is cleared only when the kernel has taken every entry. Both outlive every
-//! operation that names them: a worker ends when no session is left, and with it nothing is in
-//! flight but the poll of the eventfd, which names no memory.
+//! `take_buffer`, to `give_back`, so never reused while an operation is in flight. Socket addresses
+//! lie in `addresses`, which is cleared only when the kernel has taken every entry. Both outlive
+//! every operation that names them: a worker ends when no session is left, and with it nothing is
+//! in flight but the poll of the eventfd, which names no memory.
 
 #![expect(
     unsafe_code,
