@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::address::Address;
 use crate::guard::{DeniedBy, Gate, Held};
-use crate::kernel::{Buffer, Interest, Kernel, Pipe, Sleeper, Socket};
+use crate::kernel::{Buffer, Interest, Kernel, Pipe, SinkState, Sleeper, Socket};
 use crate::pool::{Backend, Ended, Tally};
 use crate::route::RouteNumber;
 use crate::select::{Keys, Plan};
@@ -365,7 +365,8 @@ impl<K: Kernel> Worker<K> {
         };
         let (source, sink) = (slot.socket(from), slot.socket(from.other()));
         let pumped = self.kernel.pump(source, &mut pipe, sink, most);
-        if pipe.held == 0 {
+        // What a broken sink has left goes nowhere, while the other direction may go on.
+        if pipe.held == 0 || matches!(pumped.sink, SinkState::Broken(_)) {
             self.kernel.return_pipe(pipe);
         } else {
             slot.pipes[from as usize] = Some(pipe);

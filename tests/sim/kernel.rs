@@ -268,6 +268,7 @@ impl Kernel for FakeKernel {
     fn wait(&mut self, timeout: Option<Duration>, completions: &mut Vec<Completion>) {
         let until = timeout.map(|timeout| self.now + nanos(timeout));
         self.ops.retain(|_, op| !op.reported);
+        self.pipes.assert_none_is_lost();
         if std::mem::take(&mut self.woken) {
             let newest = *self.world.known.end();
             self.world.known = newest..=newest;

@@ -14,6 +14,8 @@ pub(crate) struct Pipes {
     leased: BTreeMap<i32, Vec<u8>>,
     /// Pipes that hold bytes: since when, and how many bytes went to the sink since then.
     full: BTreeMap<i32, (u64, u64)>,
+    /// A pipe whose sink has just broken under bytes.
+    lost: Option<i32>,
     idle: Vec<i32>,
     next: i32,
     max: u32,
@@ -24,6 +26,7 @@ impl Pipes {
         Self {
             leased: BTreeMap::new(),
             full: BTreeMap::new(),
+            lost: None,
             idle: Vec::new(),
             next: 1_000_000,
             max,
@@ -54,6 +57,7 @@ impl Pipes {
             "{pipe:?} does not know itself"
         );
         self.full.remove(&pipe.read);
+        self.lost.take_if(|lost| *lost == pipe.read);
         if bytes.is_empty() {
             self.idle.push(pipe.read);
         }
@@ -70,6 +74,11 @@ impl Pipes {
         if *moved >= PULL_BYTES_MIN {
             (*since, *moved) = (now, 0);
         }
+    }
+
+    /// A pipe whose bytes go nowhere is returned at once.
+    pub(crate) fn assert_none_is_lost(&self) {
+        assert!(self.lost.is_none(), "a pipe is kept after its sink broke");
     }
 
     /// A session whose sink takes next to nothing may not keep a pipe.
@@ -120,6 +129,9 @@ impl FakeKernel {
         }
         pipe.held = u32::try_from(bytes.len()).expect("a pipe's length");
         self.pipes.note(pipe, pumped.pushed, self.now);
+        if pipe.held > 0 && matches!(pumped.sink, SinkState::Broken(_)) {
+            self.pipes.lost = Some(pipe.read);
+        }
         self.pipes.leased.insert(pipe.read, bytes);
         let pulled = u64::from(pumped.pulled);
         self.trace
