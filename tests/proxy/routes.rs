@@ -92,7 +92,7 @@ fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
             (request("b.example", "/api/x"), "own"),
             (b"SSH-2.0-OpenSSH_9.9\r\n".to_vec(), "two"),
             (b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(), "two"),
-            (b"HELO a.example\r\n".to_vec(), "own"),
+            (b"EHLO a.example\r\n".to_vec(), "own"),
         ] {
             assert_eq!(pool(&balancer, &first), to, "{}", first.escape_ascii());
         }
