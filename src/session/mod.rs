@@ -97,8 +97,8 @@ pub struct Session {
     flows: [Flow; 2],
     in_flight: InFlight,
     attempts: u8,
-    /// The number of looks at the client's first bytes.
-    looks: u16,
+    /// The work of looking at the client's first bytes ([`peeking`]).
+    looked: u16,
     /// Bytes wait at the client's socket for a buffer, and don't suffice.
     half_sent_ahead: bool,
     /// The attempt ran out of time, and its connect was cancelled.
@@ -161,7 +161,7 @@ impl Session {
             flows: [Flow::new(), Flow::new()],
             in_flight: InFlight::default(),
             attempts: 0,
-            looks: 0,
+            looked: 0,
             half_sent_ahead: false,
             overdue: false,
             kept_alive: false,

@@ -6,17 +6,27 @@ use crate::kernel::{BUFFER_BYTES, Buffer};
 use super::{CloseReason, Context, Look, Op, Session, SessionState, Side};
 
 impl Session {
-    /// More of the first bytes.
-    pub(super) fn on_first_bytes(&mut self, buffer: Buffer, cx: &mut Context<'_>) {
+    /// More of the first bytes. The first buffer is filled, so that a look sees the same bytes
+    /// however they came.
+    pub(super) fn on_first_bytes(&mut self, mut buffer: Buffer, cx: &mut Context<'_>) {
         let flow = self.flow(Side::Client);
-        let whole = flow.backlog.front(cx.links);
-        let fits = |whole: &Buffer| whole.start + whole.len + buffer.len <= BUFFER_BYTES;
-        if let Some(whole) = whole.filter(fits) {
-            flow.backlog.grow_front(buffer.len, cx.links);
-            cx.ops.push_back(Op::Append(whole, buffer));
-            cx.ops.push_back(Op::Release(buffer.id));
-        } else {
+        if let Some(whole) = flow.backlog.front(cx.links) {
+            let room = BUFFER_BYTES - whole.start - whole.len;
+            let part = Buffer {
+                len: room.min(buffer.len),
+                ..buffer
+            };
+            if part.len > 0 {
+                flow.backlog.grow_front(part.len, cx.links);
+                cx.ops.push_back(Op::Append(whole, part));
+            }
+            buffer.start += part.len;
+            buffer.len -= part.len;
+        }
+        if buffer.len > 0 {
             flow.backlog.push(buffer, cx.links);
+        } else {
+            cx.ops.push_back(Op::Release(buffer.id));
         }
         let full = self.flow(Side::Client).backlog.len() > 1;
         self.peek(full, cx);
@@ -24,20 +34,27 @@ impl Session {
 
     /// Has the first bytes looked at; `last`: there will be no more of them.
     pub(super) fn peek(&mut self, last: bool, cx: &mut Context<'_>) {
-        self.looks += 1;
         let whole = self.flow(Side::Client).backlog.front(cx.links);
+        self.on_look(whole);
         let full = whole.is_some_and(|whole| whole.start + whole.len >= BUFFER_BYTES);
-        let last = last || full || self.looks >= LOOKS_MAX;
+        let last = last || full || self.looked >= LOOKED_MAX;
         cx.ops.push_back(Op::Peek(whole, last));
     }
 
     /// No buffer is left for more of them: has those that wait at the socket looked at, where they
     /// stay; `last`: there will be no more of them.
     pub(super) fn peek_ahead(&mut self, last: bool, cx: &mut Context<'_>) {
-        self.looks += 1;
         let whole = self.flow(Side::Client).backlog.front(cx.links);
-        let last = last || self.looks >= LOOKS_MAX;
+        self.on_look(whole);
+        let last = last || self.looked >= LOOKED_MAX;
         cx.ops.push_back(Op::PeekAhead(whole, last));
+    }
+
+    /// Each look may read all bytes again.
+    fn on_look(&mut self, whole: Option<Buffer>) {
+        let kib = whole.map_or(0, |whole| whole.len / 1024);
+        let work = u16::try_from(1 + kib).unwrap_or(u16::MAX);
+        self.looked = self.looked.saturating_add(work);
     }
 
     pub(super) fn on_peeked(&mut self, look: Look, cx: &mut Context<'_>) {
@@ -70,6 +87,7 @@ impl Session {
     }
 }
 
-/// Looks at the first bytes of one client. Each may read all of them again, which a client that
-/// sends byte by byte could have done 16,384 times.
-pub(super) const LOOKS_MAX: u16 = 512;
+/// The work of looking at the first bytes of one client: 1 for each look, and 1 for each KiB that
+/// it reads. A client that sends byte by byte is looked at some 3,500 times, where it could have
+/// done so 16,384 times.
+pub(super) const LOOKED_MAX: u16 = 8_192;

@@ -64,38 +64,53 @@ fn pieces_are_kept_together_in_one_buffer() {
 #[test]
 fn byte_by_byte_is_looked_at_so_often_and_no_more() {
     let mut script = peeking();
-    for look in 1..512 {
+    let last = (1..BUFFER_BYTES).find(|look| {
         script.receives(Client, 1);
-        let looks = |op: &Op| matches!(op, Op::Peek(_, false));
+        let looks = |op: &Op| matches!(op, Op::Peek(_, _));
         assert!(script.ops.iter().any(looks), "{look}");
+        let is_last = matches!(script.ops.back(), Some(Op::Peek(_, true)));
         script.ops.clear();
         script.on_event(Event::Peeked(Look::HalfSent));
-    }
-    script.receives(Client, 1);
-    assert!(matches!(script.ops.back(), Some(Op::Peek(_, true))));
+        is_last
+    });
+    // As many KiB were read, and as many looks made, as the limit allows.
+    assert_eq!(last, Some(3_584));
 }
 
 #[test]
-fn what_does_not_fit_one_buffer_is_enough() {
-    let mut script = peeking();
-    let first = script.receives(Client, BUFFER_BYTES - 10);
-    script.on_event(Event::Peeked(Look::HalfSent));
-    let second = script.receives(Client, 11);
-    let stop = Op::Cancel(Purpose::Recv(Client));
-    script.asks(&[
-        Op::Peek(Some(first), false),
-        Op::Peek(Some(first), true),
-        stop,
-    ]);
-    script.on_event(Event::Peeked(Look::Enough));
-    script.on_event(Event::Connected);
-    script.asks(&[
-        Op::Connect,
-        Op::Send(Backend, first, false),
-        Op::Recv(Backend),
-    ]);
-    script.sent(Backend, first.len);
-    script.asks(&[Op::Release(first.id), Op::Send(Backend, second, false)]);
+fn the_first_buffer_is_filled_before_the_last_look() {
+    for (first, second) in [(BUFFER_BYTES - 10, 11), (5, BUFFER_BYTES)] {
+        let mut script = peeking();
+        let first = script.receives(Client, first);
+        script.on_event(Event::Peeked(Look::HalfSent));
+        let second = script.receives(Client, second);
+        let room = BUFFER_BYTES - first.len;
+        let part = Buffer {
+            len: room,
+            ..second
+        };
+        let rest = Buffer {
+            start: room,
+            len: second.len - room,
+            ..second
+        };
+        let whole = grown(first, room).unwrap();
+        script.asks(&[
+            Op::Peek(Some(first), false),
+            Op::Append(first, part),
+            Op::Peek(Some(whole), true),
+            Op::Cancel(Purpose::Recv(Client)),
+        ]);
+        script.on_event(Event::Peeked(Look::Enough));
+        script.on_event(Event::Connected);
+        script.asks(&[
+            Op::Connect,
+            Op::Send(Backend, whole, false),
+            Op::Recv(Backend),
+        ]);
+        script.sent(Backend, whole.len);
+        script.asks(&[Op::Release(first.id), Op::Send(Backend, rest, false)]);
+    }
 }
 
 #[test]
