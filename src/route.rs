@@ -7,11 +7,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config;
+use crate::config::{self, ROUTES_MAX};
 use crate::peek::{self, FirstBytes, Miss, NamePattern, Protocol};
 use crate::prefix::Prefix;
 use crate::select::Plan;
@@ -21,6 +22,7 @@ use crate::session::SessionLimits;
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     all: Vec<Compiled>,
+    offers: Arc<Offers>,
     needs_bytes: bool,
     /// What they were compiled from.
     written: Arc<[config::Route]>,
@@ -52,10 +54,20 @@ struct Conditions {
     clients: Vec<Prefix>,
     protocols: Vec<Protocol>,
     names: Names,
-    alpn: Vec<Vec<u8>>,
+    /// It asks for an application protocol ([`Offers`]).
+    asks_for_offer: bool,
     hosts: Names,
     paths: Vec<String>,
 }
+
+/// Application protocols (ALPN), each with the routes that ask for it. A hello may offer thousands,
+/// and is walked once for all routes.
+#[derive(Debug, Default)]
+struct Offers(HashMap<Box<[u8]>, Places>);
+
+/// The places of some routes of a listener, one bit for each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Places([u64; ROUTES_MAX / 64]);
 
 /// Host names, found by their hash however many there are.
 #[derive(Debug)]
@@ -106,6 +118,10 @@ impl Routes {
         });
         Self {
             all: all.collect(),
+            offers: same.map_or_else(
+                || Arc::new(Offers::new(routes)),
+                |same| Arc::clone(&same.offers),
+            ),
             needs_bytes: routes.iter().any(config::Route::needs_bytes),
             written: same.map_or_else(|| routes.into(), |same| Arc::clone(&same.written)),
         }
@@ -121,6 +137,12 @@ impl Routes {
     #[must_use]
     pub fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Whether they are written as others are.
+    #[must_use]
+    pub fn are_written_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.written, &other.written) || *self.written == *other.written
     }
 
     /// The number of the listener's own pool, and those of the routes.
@@ -161,8 +183,13 @@ impl Routes {
     /// The route of a client with these first bytes; `None`: more of them are needed.
     #[must_use]
     pub fn decide(&self, client: Option<IpAddr>, first: &FirstBytes<'_>) -> Option<RouteNumber> {
+        let offered = OnceCell::new();
         for (place, route) in self.all.iter().enumerate() {
-            match route.conditions.take(client, first) {
+            let is_offered = || {
+                let places = offered.get_or_init(|| self.offers.of(first));
+                places.map(|places| places.have(place))
+            };
+            match route.conditions.take(client, first, is_offered) {
                 Ok(true) => return Some(RouteNumber::of(place)),
                 Ok(false) | Err(Miss::Absent) => {}
                 Err(Miss::Incomplete) => return None,
@@ -190,11 +217,7 @@ impl Conditions {
             clients: route.client.clone(),
             protocols: route.protocol.clone(),
             names: Names::new(&route.sni),
-            alpn: route
-                .alpn
-                .iter()
-                .map(|name| name.clone().into_bytes())
-                .collect(),
+            asks_for_offer: !route.alpn.is_empty(),
             hosts: Names::new(&route.http_host),
             paths: route.http_path.clone(),
         }
@@ -202,7 +225,12 @@ impl Conditions {
 
     /// Whether the client is one of the route's. What one condition rules out needs no more bytes
     /// for another.
-    fn take(&self, client: Option<IpAddr>, first: &FirstBytes<'_>) -> Result<bool, Miss> {
+    fn take(
+        &self,
+        client: Option<IpAddr>,
+        first: &FirstBytes<'_>,
+        is_offered: impl FnOnce() -> Result<bool, Miss>,
+    ) -> Result<bool, Miss> {
         let ip = client.map(|ip| ip.to_canonical());
         let is_in = |prefix: &Prefix| ip.is_some_and(|ip| prefix.contains(ip));
         if !self.clients.is_empty() && !self.clients.iter().any(is_in) {
@@ -234,10 +262,51 @@ impl Conditions {
         let of_path = || first.http_path().map(starts);
         let are_met = (self.protocols.is_empty() || is_met(of_protocol()))
             && (self.names.is_empty() || is_met(of_name()))
-            && (self.alpn.is_empty() || is_met(first.offers(&self.alpn)))
+            && (!self.asks_for_offer || is_met(is_offered()))
             && (self.hosts.is_empty() || is_met(of_host()))
             && (self.paths.is_empty() || is_met(of_path()));
         if are_met { answer } else { Ok(false) }
+    }
+}
+
+impl Offers {
+    fn new(routes: &[config::Route]) -> Self {
+        let mut all = HashMap::<Box<[u8]>, Places>::new();
+        for (place, route) in routes.iter().enumerate() {
+            for name in &route.alpn {
+                all.entry(name.as_bytes().into()).or_default().add(place);
+            }
+        }
+        Self(all)
+    }
+
+    /// The routes that ask for something that these first bytes offer.
+    fn of(&self, first: &FirstBytes<'_>) -> Result<Places, Miss> {
+        let mut places = Places::default();
+        first.each_offer(|name| {
+            if let Some(some) = self.0.get(name) {
+                places.join(some);
+            }
+        })?;
+        Ok(places)
+    }
+}
+
+impl Places {
+    fn add(&mut self, place: usize) {
+        if let Some(word) = self.0.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    fn join(&mut self, other: &Self) {
+        let words = self.0.iter_mut().zip(other.0);
+        words.for_each(|(word, other)| *word |= other);
+    }
+
+    fn have(self, place: usize) -> bool {
+        let word = self.0.get(place / 64);
+        word.is_some_and(|word| word & (1 << (place % 64)) != 0)
     }
 }
 

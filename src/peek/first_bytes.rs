@@ -8,13 +8,16 @@ use super::mqtt::MqttConnect;
 use super::postgres::{PostgresStart, PostgresStartup};
 use super::{BYTES_MAX, ClientHello, Field, Miss, Name, Peeked, Protocol, client_hello, http, rdp};
 
-/// All bytes that a client has sent so far. A hello is parsed once, however many of its fields are
-/// asked for.
+/// All bytes that a client has sent so far. What routes ask for is parsed once, however many of
+/// them there are.
 #[derive(Debug)]
 pub struct FirstBytes<'a> {
     bytes: &'a [u8],
     is_whole: bool,
     hello: OnceCell<Result<ClientHello, Miss>>,
+    protocol: OnceCell<Result<Protocol, Miss>>,
+    http_host: OnceCell<Result<Name, Miss>>,
+    http_path: OnceCell<Result<&'a [u8], Miss>>,
 }
 
 impl<'a> FirstBytes<'a> {
@@ -27,6 +30,9 @@ impl<'a> FirstBytes<'a> {
             bytes,
             is_whole: last || bytes.len() >= BYTES_MAX,
             hello: OnceCell::new(),
+            protocol: OnceCell::new(),
+            http_host: OnceCell::new(),
+            http_path: OnceCell::new(),
         }
     }
 
@@ -41,25 +47,32 @@ impl<'a> FirstBytes<'a> {
         self.hello()?.server_name.as_ref().ok_or(Miss::Absent)
     }
 
-    /// Whether a TLS hello offers one of these application protocols (ALPN).
-    pub fn offers(&self, protocols: &[Vec<u8>]) -> Result<bool, Miss> {
+    /// Each application protocol that a TLS hello offers (ALPN). The hello is walked again: ask
+    /// once.
+    pub fn each_offer(&self, found: impl FnMut(&[u8])) -> Result<(), Miss> {
         self.hello()?;
-        self.settled(client_hello::offers(self.bytes, protocols))
+        self.settled(client_hello::each_offer(self.bytes, found))
     }
 
     /// The protocol; [`Miss::Absent`]: it is none of those.
     pub fn protocol(&self) -> Result<Protocol, Miss> {
-        self.settled(Protocol::of(self.bytes))
+        let parse = || self.settled(Protocol::of(self.bytes));
+        *self.protocol.get_or_init(parse)
     }
 
     /// The host of an HTTP/1 request.
-    pub fn http_host(&self) -> Result<Name, Miss> {
-        self.settled(http::host(self.bytes))
+    pub fn http_host(&self) -> Result<&Name, Miss> {
+        let parse = || self.settled(http::host(self.bytes));
+        self.http_host
+            .get_or_init(parse)
+            .as_ref()
+            .map_err(|miss| *miss)
     }
 
     /// The path of an HTTP/1 request.
     pub fn http_path(&self) -> Result<&'a [u8], Miss> {
-        self.settled(http::path(self.bytes))
+        let parse = || self.settled(http::path(self.bytes));
+        *self.http_path.get_or_init(parse)
     }
 
     /// The hash of a field.

@@ -98,16 +98,16 @@ fn body(first: &[u8]) -> Result<Place<'_>, Miss> {
     place.part(length)
 }
 
-/// Whether the hello offers one of these application protocols (RFC 7301, section 3.1). The hello
+/// Each application protocol that the hello offers (RFC 7301, section 3.1), in order. The hello
 /// must be one that [`ClientHello::parse`] takes.
-pub fn offers(first: &[u8], protocols: &[Vec<u8>]) -> Result<bool, Miss> {
+pub fn each_offer(first: &[u8], mut found: impl FnMut(&[u8])) -> Result<(), Miss> {
     let mut body = body(first)?;
     body.skip(VERSION + RANDOM)?;
     body.vector8()?;
     body.vector16()?;
     body.vector8()?;
     if body.is_at_end() {
-        return Ok(false);
+        return Ok(());
     }
     let mut extensions = whole(body)?;
     while !extensions.is_at_end() {
@@ -116,15 +116,18 @@ pub fn offers(first: &[u8], protocols: &[Vec<u8>]) -> Result<bool, Miss> {
         if kind == ALPN {
             let mut names = whole(data)?;
             while !names.is_at_end() {
-                let name = names.vector8()?;
-                let is_one = |one: &Vec<u8>| one.iter().copied().eq(name.bytes());
-                if protocols.iter().any(is_one) {
-                    return Ok(true);
+                // A name may be cut by records.
+                let mut name = [0; u8::MAX as usize];
+                let mut length = 0;
+                for (byte, place) in names.vector8()?.bytes().zip(&mut name) {
+                    *place = byte;
+                    length += 1;
                 }
+                found(&name[..length]);
             }
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 /// Neither the list nor a name of it is empty (RFC 7301, section 3.1).

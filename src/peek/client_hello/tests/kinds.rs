@@ -4,7 +4,6 @@ use super::*;
 
 #[test]
 fn each_kind_of_hello_has_one_answer() {
-    let names = ["h2", "http/1.1", "h", ""];
     for (kind, extensions, expected) in kinds_of_names().into_iter().chain(other_kinds()) {
         let first = record(&hello(b"id", &extensions));
         let read = ClientHello::parse(&first);
@@ -16,14 +15,11 @@ fn each_kind_of_hello_has_one_answer() {
         let expected_name = expected.map(|(name, _)| name.as_bytes().to_vec());
         assert_eq!(read.map(name), expected_name.ok_or(Miss::Absent), "{kind}");
         if let Some((_, alpn)) = expected {
-            for name in names {
-                let is_offered = alpn.split(' ').any(|one| one == name && !one.is_empty());
-                assert_eq!(
-                    offers(&first, &[name.into()]),
-                    Ok(is_offered),
-                    "{kind}: {name}"
-                );
-            }
+            let mut offers = Vec::new();
+            each_offer(&first, |name| offers.push(name.to_vec())).unwrap();
+            let expected = alpn.split(' ').filter(|name| !name.is_empty());
+            let expected: Vec<_> = expected.map(|name| name.as_bytes().to_vec()).collect();
+            assert_eq!(offers, expected, "{kind}");
         }
         // In records of any length it is the same.
         for length in 1..40 {
