@@ -79,8 +79,10 @@ impl Balancer {
                 tokio_uring::spawn(explain::preview(asked, question, self.known_names(), reply));
             }
             Call::Route(name, client, first, reply) => {
-                let snapshot = self.publisher.snapshot();
-                drop(reply.send(explain::route(snapshot, &name, client, &first)));
+                let snapshot = Arc::clone(self.publisher.snapshot());
+                answer_aside(reply, move || {
+                    explain::route(&snapshot, &name, client, &first)
+                });
             }
             Call::Kill(filter, author, reply) => self.kill(filter, author, reply),
             Call::Latencies(reply) => {

@@ -70,12 +70,20 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// The queues of pools that a listener no longer leads to.
+/// The queues in which clients of a listener may wait that belong elsewhere now. A client that still
+/// belongs there keeps its place when it is called.
 fn left_queues(old: &LiveListener, new: &LiveListener) -> Vec<Arc<Queue>> {
-    let stays = |old: &Arc<Plan>| {
-        let mut all = new.plans();
-        all.any(|new| Arc::ptr_eq(&new.pool().queue, &old.pool().queue))
-    };
-    let left = old.plans().filter(|plan| !stays(plan));
-    left.map(|plan| Arc::clone(&plan.pool().queue)).collect()
+    let is_same =
+        |(old, new): (&Arc<Plan>, &Arc<Plan>)| Arc::ptr_eq(&old.pool().queue, &new.pool().queue);
+    if new.routes.are_written_as(&old.routes) && old.plans().zip(new.plans()).all(is_same) {
+        return Vec::new();
+    }
+    let mut left: Vec<Arc<Queue>> = Vec::new();
+    for plan in old.plans() {
+        let queue = &plan.pool().queue;
+        if !left.iter().any(|known| Arc::ptr_eq(known, queue)) {
+            left.push(Arc::clone(queue));
+        }
+    }
+    left
 }

@@ -16,6 +16,8 @@ impl<K: Kernel> Worker<K> {
     /// Looks in the client's first bytes for the key by which its backend is selected.
     #[inline(never)]
     pub(super) fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
+        // Its routes may have changed since its accept. A refusal is found again in its bytes.
+        self.adopt_listener(key);
         let slot = &mut self.slots[key];
         let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
         look_for_keys(slot, first, last, &self.stats)
@@ -24,6 +26,7 @@ impl<K: Kernel> Worker<K> {
     /// The same with what waits at the client's socket.
     #[inline(never)]
     pub(super) fn peek_ahead(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
+        self.adopt_listener(key);
         let slot = &mut self.slots[key];
         let first = self.kernel.bytes_ahead(first, &slot.client);
         let last = last || first.len() >= BUFFER_BYTES as usize;

@@ -127,9 +127,30 @@ fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
         let lines = balancer.output().lines(11);
         let lines: Vec<_> = lines.iter().map(|line| key_values(line)).collect();
         let count = |name| lines.iter().filter(|line| line["pool"] == name).count();
-        assert_eq!(NAMES.map(count), [5, 3, 3], "{lines:?}");
+        assert_eq!(NAMES.map(count), [4, 3, 3], "{lines:?}");
         let refused = lines.iter().filter(|line| line["reason"] == "no_route");
         assert_eq!(refused.count(), 1);
+        balancer.finish();
+    });
+}
+
+/// They fill more than one buffer.
+#[test]
+fn first_bytes_route_alike_in_one_piece_and_in_two() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let balancer = start(&fleet, "(http_host: [\"a.example\"], pool: \"one\")");
+        let mut first = request("a.example", "/");
+        first.resize(first.len() + 20_000, b'x');
+        for cut in [1, 5, 20, first.len()] {
+            let mut stream = send(&balancer, source(1), &first[..cut]);
+            eventually("it has come", || balancer.number("sessions") == 1);
+            stream.write_all(&first[cut..]).unwrap();
+            let mut guest = Guest::welcome(stream);
+            guest.stream.read_exact(&mut vec![0; first.len()]).unwrap();
+            assert_eq!(guest.leave(), 1, "{cut}");
+            balancer.assert_rest();
+        }
         balancer.finish();
     });
 }
@@ -239,9 +260,12 @@ fn routes_change_and_no_connection_is_lost() {
             guests.push(guest);
         }
         expect_reset(&mut send(&balancer, source(1), &request("c.example", "/")));
-        // The route that it fits by the old routes leads to a pool that no route leads to now.
-        half.write_all(b"Host: a.example\r\n\r\n").unwrap();
-        expect_reset(&mut half);
+        // A client whose first bytes are awaited is routed by the new routes.
+        half.write_all(b"Host: b.example\r\n\r\n").unwrap();
+        let mut half = Guest::welcome(half);
+        assert_eq!(half.backend, 2);
+        half.stream.read_exact(&mut [0; 35]).unwrap();
+        guests.push(half);
         for guest in &mut guests {
             ping(&mut guest.stream, b"still there");
         }
@@ -254,7 +278,7 @@ fn routes_change_and_no_connection_is_lost() {
             guest.leave();
         }
         balancer.assert_rest();
-        assert_eq!(balancer.number("closed.no_route"), 2);
+        assert_eq!(balancer.number("closed.no_route"), 1);
         balancer.finish();
     });
 }
@@ -303,6 +327,32 @@ fn a_client_of_a_removed_listener_connects_by_the_present_pool() {
         reload(&balancer, &config("", 1));
         assert_eq!(first.leave(), 0);
         assert_eq!(Guest::welcome(waiting).leave(), 1);
+        balancer.finish();
+    });
+}
+
+/// Its pool is still there by another route, which does not take it.
+#[test]
+fn a_client_that_waits_goes_on_when_a_route_for_others_leads_to_its_pool() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let all = fleet.addresses();
+        let config = |listener: &str| {
+            format!(
+                "(workers: 1, listeners: [(name: \"in\", bind: \"127.0.0.1:0\", {listener})],\n\
+                 pools: [(name: \"own\", max_connections: 1, backends: [\"{}\"]), \
+                 (name: \"two\", backends: [\"{}\"])])",
+                all[0], all[1]
+            )
+        };
+        let balancer = Launch::with_config(&config("pool: \"own\""), 1).start();
+        let first = Guest::welcome(peers::connect(balancer.address()));
+        let waiting = peers::connect(balancer.address());
+        eventually("it waits", || balancer.ask(&["pools"])[0]["queued"] == 1);
+        let others = "pool: \"two\", routes: [(client: [\"127.0.0.9\"], pool: \"own\")]";
+        reload(&balancer, &config(others));
+        assert_eq!(Guest::welcome(waiting).leave(), 1);
+        assert_eq!(first.leave(), 0);
         balancer.finish();
     });
 }
