@@ -31,14 +31,14 @@ pub(super) fn follow(roster: &mut Roster, snapshot: &Snapshot, changed: &[usize]
 /// Asks the history for the past of loads whose forecasts are new, and hands it to them once it is
 /// there.
 pub(super) fn recall(roster: &mut Roster, snapshot: &Snapshot, history: &mut Recorder) {
-    for learned in history.recalled().into_iter().flatten() {
+    for mut learned in history.recalled().into_iter().flatten() {
         let both = roster.pools.iter_mut().zip(&snapshot.pools);
         for (record, plan) in both.filter(|(_, plan)| plan.pool().name == learned.of.pool) {
             let forecaster = record.forecaster.as_mut();
             // One with other settings asks for itself.
             let same = forecaster.filter(|its| its.settings() == learned.of.settings);
             if let Some(forecaster) = same {
-                forecaster.adopt(plan.pool(), &learned.forecasts);
+                forecaster.adopt(plan.pool(), &mut learned.forecasts);
             }
         }
     }

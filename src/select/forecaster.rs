@@ -100,15 +100,16 @@ impl Forecaster {
         std::mem::take(&mut self.takes_past)
     }
 
-    /// Goes on from forecasts that have learned the past, by the names of backends.
-    pub fn adopt(&mut self, pool: &Pool, learned: &HashMap<String, Forecast>) {
+    /// Goes on from forecasts that have learned the past, by the names of backends: it takes those
+    /// of the pool's.
+    pub fn adopt(&mut self, pool: &Pool, learned: &mut HashMap<String, Forecast>) {
         self.follow(pool);
         for (estimate, backend) in self.estimates.iter_mut().zip(&pool.backends) {
-            let learned = learned.get(&backend.name);
+            let learned = learned.remove(&backend.name);
             // One that has come meanwhile knows as much as there is.
             let longer = learned.filter(|its| its.learned() > estimate.load.learned());
             if let Some(longer) = longer {
-                estimate.load = longer.clone();
+                estimate.load = longer;
             }
         }
     }
@@ -469,8 +470,8 @@ mod tests {
         };
         let names = [0, 1].map(|nth: usize| pool.backends[nth].name.clone());
         let [first, second] = names;
-        let learned = [(first, of(600, 40.0)), (second, of(1, 50.0))].into();
-        forecaster.adopt(&pool, &learned);
+        let mut learned = [(first, of(600, 40.0)), (second, of(1, 50.0))].into();
+        forecaster.adopt(&pool, &mut learned);
         let loads = forecaster.forecasts(&pool);
         assert!((loads[0].load - 40.0).abs() < 1e-9, "{loads:?}");
         assert!(loads[1].load < 1.0 && loads[2].load < 1.0, "{loads:?}");

@@ -118,13 +118,15 @@ impl Keeper<'_> {
 
     /// Notes how a batch has left the file and its log, and cuts a log that is too long.
     fn note_left(&mut self) -> Result<(), StoreError> {
+        // Whatever fails, the file is opened again. A failed cut may be half done, and by us.
+        let store = self.store.take();
         self.left = Left::of(&self.file.path)?;
-        if self.left.log_bytes() > 2 * history::log_bytes(self.keep.bytes)
-            && let Some(store) = &self.store
-        {
-            store.cut_log()?;
+        if self.left.log_bytes() > 2 * history::log_bytes(self.keep.bytes) {
+            let cut = store.as_ref().map_or(Ok(()), Store::cut_log);
             self.left = Left::of(&self.file.path)?;
+            cut?;
         }
+        self.store = store;
         Ok(())
     }
 
