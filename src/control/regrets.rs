@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::pool::Missed;
 use crate::snapshot::Snapshot;
-use crate::time::{NEVER, SECOND, between};
+use crate::time::{SECOND, between};
 use crate::wording::plural;
 use crate::worker::Stats;
 
@@ -46,13 +46,6 @@ pub(super) fn sentences(
     (config, roster): (&Config, &Roster),
 ) -> Vec<String> {
     let sum = |number: fn(&Stats) -> u64| stats.iter().map(|its| number(its)).sum();
-    let listeners = snapshot.listeners.iter();
-    let cut = largest(listeners.map(|its| (its, its.gate.idle_regrets())));
-    let idle = sum(|its| its.idle_regrets.get());
-    let idle = Cost {
-        right: cut.and_then(|(its, _)| enough(its.limits.idle)),
-        ..Cost::new(idle, cut, |its| format!("listener `{}`", its.name))
-    };
     let queued = |all, why| {
         let pools = snapshot.pools.iter().map(|plan| plan.pool());
         let most = largest(pools.map(|pool| (&pool.name, pool.queue.regrets(why))));
@@ -64,7 +57,7 @@ pub(super) fn sentences(
         each.map(|member| ((&pool.name, &member.name), member.ejection_regrets))
     });
     of(&[
-        idle,
+        of_idle(sum(|its| its.idle_regrets.get()), snapshot),
         queued(sum(|its| its.full_regrets.get()), Missed::Full),
         queued(sum(|its| its.queue_regrets.get()), Missed::Late),
         Cost::new(
@@ -75,12 +68,31 @@ pub(super) fn sentences(
     ])
 }
 
-/// The idle timeout, instead of this one in ns, that would have kept clients who came back within a
-/// second; `None`: there is none any more.
-fn enough(idle: u64) -> Option<String> {
-    let idle = Some(idle).filter(|idle| *idle != NEVER)?;
-    let enough = between(0, idle.saturating_add(SECOND));
-    Some(humantime::format_duration(enough).to_string())
+/// What idle timeouts cost, all listeners together, but for those that have been mended since.
+fn of_idle(all: u64, snapshot: &Snapshot) -> Cost {
+    let listeners = snapshot.listeners.iter();
+    let (mended, short): (Vec<_>, Vec<_>) =
+        listeners.partition(|its| is_mended(its.limits.idle, its.gate.idle_regretted()));
+    let mended: u64 = mended.iter().map(|its| its.gate.idle_regrets()).sum();
+    let all = all.saturating_sub(mended);
+    let most = largest(short.into_iter().map(|its| (its, its.gate.idle_regrets())));
+    let right = most.map(|(its, _)| enough(its.gate.idle_regretted()));
+    Cost {
+        right: right.map(|enough| humantime::format_duration(between(0, enough)).to_string()),
+        ..Cost::new(all, most, |its| format!("listener `{}`", its.name))
+    }
+}
+
+/// The idle timeout, instead of this one, that would have kept clients who came back within a
+/// second; both in ns.
+fn enough(regretted: u64) -> u64 {
+    regretted.saturating_add(SECOND)
+}
+
+/// Whether this idle timeout would have kept the clients that the longest regretted one cut; both
+/// in ns.
+fn is_mended(idle: u64, regretted: u64) -> bool {
+    idle >= enough(regretted)
 }
 
 fn of(costs: &[Cost; 4]) -> Vec<String> {
@@ -137,6 +149,21 @@ const SETTINGS: [(&str, &str, &str, &str); 4] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::NEVER;
+
+    #[test]
+    fn a_longer_timeout_mends_what_a_shorter_one_cost() {
+        let regretted = 600 * SECOND;
+        for (idle, want) in [
+            (5, false),
+            (600, false),
+            (601, true),
+            (NEVER / SECOND, true),
+        ] {
+            assert_eq!(is_mended(idle * SECOND, regretted), want, "{idle} s");
+        }
+        assert!(is_mended(NEVER, NEVER - 1));
+    }
 
     #[test]
     fn each_setting_that_cost_clients_is_named_and_whose_it_is() {
@@ -152,9 +179,8 @@ mod tests {
             cost(3, &[("pool `a`", 3)]),
             cost(4, &[("backend `x` of pool `a`", 4)]),
         ]);
-        assert_eq!(enough(NEVER), None);
         let kept = Cost {
-            right: enough(600 * SECOND),
+            right: Some("10m 1s".to_owned()),
             ..cost(2, &[("listener `l`", 2)])
         };
         let kept = sentence(&kept, SETTINGS[0]);

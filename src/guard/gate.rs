@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::buckets::{SessionTimes, TimeBuckets};
 use crate::metric::BucketBounds;
+use crate::time::NEVER;
 
 use super::Action;
 use super::rate::{Rate, SharedBucket};
@@ -35,6 +36,8 @@ pub struct Gate {
     dry_run: [AtomicU64; Refusal::ALL.len()],
     /// Clients that came back just after the idle timeout had cut them.
     idle_regrets: AtomicU64,
+    /// The longest idle timeout that cut one of them, in ns.
+    idle_regretted: AtomicU64,
     /// How long clients waited since their accept.
     pub times: SessionTimes,
     /// How long clients waited in queues of pools, however that ended.
@@ -147,6 +150,7 @@ impl Gate {
             access_dry_run: AtomicU64::new(0),
             dry_run: Default::default(),
             idle_regrets: AtomicU64::new(0),
+            idle_regretted: AtomicU64::new(0),
             times: SessionTimes::default(),
             waits: TimeBuckets::new(BucketBounds::WAITS),
         }
@@ -236,8 +240,12 @@ impl Gate {
         self.access_dry_run.load(Ordering::Relaxed)
     }
 
-    /// Counts a client that came back within a second after the idle timeout had cut it.
-    pub fn count_idle_regret(&self) {
+    /// Counts a client that came back within a second after the idle timeout of this many ns had
+    /// cut it. [`NEVER`]: that timeout has been left out since, and its length is not known.
+    pub fn count_idle_regret(&self, idle: u64) {
+        if idle != NEVER {
+            self.idle_regretted.fetch_max(idle, Ordering::Relaxed);
+        }
         self.idle_regrets.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -245,6 +253,12 @@ impl Gate {
     #[must_use]
     pub fn idle_regrets(&self) -> u64 {
         self.idle_regrets.load(Ordering::Relaxed)
+    }
+
+    /// The longest idle timeout that cut a client that came back, in ns; 0: none did.
+    #[must_use]
+    pub fn idle_regretted(&self) -> u64 {
+        self.idle_regretted.load(Ordering::Relaxed)
     }
 
     /// Clients that this limit has refused.

@@ -78,7 +78,7 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn count_return(&self, client: IpAddr, listener: &LiveListener) {
         if self.idle_cuts.take(client, listener.id, self.now / MS) {
             self.stats.idle_regrets.increment();
-            listener.gate.count_idle_regret();
+            listener.gate.count_idle_regret(listener.limits.idle);
         }
     }
 

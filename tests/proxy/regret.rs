@@ -1,5 +1,6 @@
 //! What settings cost clients is counted, and the status names the setting.
 
+use std::fs;
 use std::io::{Read, Write};
 
 use crate::balancer::{Balancer, Launch};
@@ -39,6 +40,16 @@ fn a_client_that_comes_back_after_the_idle_timeout_is_counted() {
             sum(&text, "mahoraga_listener_idle_regrets_total") > 0,
             "{text}"
         );
+        // With a timeout that would have kept them there is nothing to mend.
+        let file = balancer.dir().join("config.ron");
+        let config = fs::read_to_string(&file).unwrap();
+        let config = config.replace("idle: \"100ms\"", "idle: \"2s\"");
+        fs::write(file, config).unwrap();
+        balancer.process.signal(libc::SIGHUP);
+        eventually("the setting was mended", || {
+            !is_regretted(&balancer, "timeouts.idle")
+        });
+        assert!(balancer.number("idle_regrets") > 0, "it is counted still");
         balancer.finish();
     });
 }

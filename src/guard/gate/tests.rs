@@ -182,3 +182,13 @@ fn each_limit_has_its_own_action() {
     let expected = [Action::Tarpit, Action::Tarpit, Action::Drop, Action::Reset];
     assert_eq!(actions, expected);
 }
+
+#[test]
+fn the_longest_idle_timeout_that_is_regretted_is_kept() {
+    let gate = Gate::new(&Sources::new(1 << 20));
+    assert_eq!((gate.idle_regrets(), gate.idle_regretted()), (0, 0));
+    for idle in [5, 9, NEVER, 7] {
+        gate.count_idle_regret(idle);
+    }
+    assert_eq!((gate.idle_regrets(), gate.idle_regretted()), (4, 9));
+}
