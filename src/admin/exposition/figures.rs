@@ -223,7 +223,8 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
         }),
         each(
             "closed",
-            "Sessions ended, by reason. Refused clients had none.",
+            "Sessions ended, by reason. Of refused clients only those that a route refuses \
+             (`no_route`) or that are banned later had one.",
             "reason",
             |its: &ListenerStatus| counts(&its.closed),
         ),

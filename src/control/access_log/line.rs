@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::{AccessLog, LogField, LogFormat, LogSink};
 use crate::kernel::TcpInfo;
+use crate::pool::Pool;
 use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
@@ -159,8 +160,8 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             let backend = record.backend.as_ref();
             line.optional_text(key, backend.map(|backend| &backend.name));
         }
-        LogField::Pool => line.text(key, &record.pool().name),
-        LogField::Strategy => line.text(key, &record.pool().strategy),
+        LogField::Pool => line.optional_text(key, pool(record).map(|pool| &pool.name)),
+        LogField::Strategy => line.optional_text(key, pool(record).map(|pool| &pool.strategy)),
         LogField::Attempts => line.number(key, Some(summary.attempts.into())),
         LogField::QueuedUs => line.number(key, summary.queued.map(us)),
         LogField::ConnectUs => line.number(key, summary.connect.map(us)),
@@ -198,6 +199,11 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         // The layout has what it stands for.
         LogField::Standard => {}
     }
+}
+
+/// Where its route led; a client that a route refused was to go nowhere.
+fn pool(record: &Record) -> Option<&Pool> {
+    (record.reason() != Some(CloseReason::NoRoute)).then(|| &**record.pool())
 }
 
 /// A number of the connection of one side, the client's first.
