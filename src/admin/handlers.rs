@@ -319,8 +319,15 @@ pub(super) async fn explain_dry_run(
     Query(query): Query<DryRunQuery>,
 ) -> LongAnswer<DryRunStatus> {
     let (ip, port) = client_address(&query.client).map_err(Refusal::malformed)?;
-    let pools = request.ask(|reply| Call::Pools(Which::Named(query.pool.clone()), reply));
-    found("pool", &query.pool, &pools.await?, |pool| &pool.name)?;
+    let which = Which::Named(query.pool.clone());
+    let pools = request.ask(|reply| Call::Pools(which, reply)).await?;
+    if let Err(unknown) = found("pool", &query.pool, &pools, |pool| &pool.name) {
+        let listeners = request.ask(Call::Listeners).await?;
+        return Err(match listeners.iter().any(|its| its.name == query.pool) {
+            true => Refusal::no_pool_but_listener(&query.pool),
+            false => unknown,
+        });
+    }
     let is_one_line = |text: &Option<String>| {
         let text = text.as_deref().unwrap_or_default();
         !text.contains(|c: char| c.is_whitespace() || c.is_control())

@@ -546,6 +546,9 @@ pub struct ConfigText {
     /// A whole `config.ron`. Comments at its start name what of the state in force it does not
     /// have.
     pub ron: String,
+    /// The same of the file or the flags alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub file: String,
     /// Each setting with its value and where that comes from; those that are not read again are as
     /// at the start.
     #[serde(default)]

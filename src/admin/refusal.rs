@@ -62,6 +62,15 @@ impl Refusal {
         let name = name.to_owned();
         ChangeError::Unknown { what, name, hint }.into()
     }
+
+    /// A listener has the name of the pool that is asked for.
+    pub(super) fn no_pool_but_listener(name: &str) -> Self {
+        let error = format!(
+            "there is no pool called `{name}`, but a listener: `mahoraga route {name}` says which \
+             pool a client of it goes to"
+        );
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
 }
 
 impl From<Gone> for Refusal {

@@ -94,6 +94,11 @@ pub(super) fn check(name: &str) -> Option<&'static str> {
     of(CHECKS, name)
 }
 
+/// Our name of the protocol that others call so.
+pub(super) fn protocol(name: &str) -> Option<&'static str> {
+    of(PROTOCOLS, name)
+}
+
 fn of(words: &'static str, word: &str) -> Option<&'static str> {
     let lower = word.to_ascii_lowercase();
     let parts = lower.split(|c: char| !c.is_ascii_alphanumeric());
@@ -274,6 +279,17 @@ ssl check_ssl ssl_hello_chk
     tls
 redis_check smtpchk mysql_check pgsql_check
     send_expect";
+
+/// What the protocols that a route knows are called elsewhere, by what the first bytes are.
+const PROTOCOLS: &str = "\
+https ssl wss mqtts ldaps
+    tls
+ws http1 http2 h2c grpc
+    http
+sftp scp openssh
+    ssh
+postgresql pgsql psql
+    postgres";
 
 #[cfg(test)]
 mod tests {

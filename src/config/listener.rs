@@ -62,7 +62,7 @@ settings! {
         pub half_close: HalfClose = HalfClose::Relay
             => named("half-close setting", &HalfClose::ALL);
         /// What happens to a client whose first bytes are begun and not complete when
-        /// `timeouts.peek` is over: "close" resets it, "pass" selects its backend by its address.
+        /// `timeouts.peek` is over: "close" resets it, "pass" lets its address decide.
         pub half_sent: HalfSent = HalfSent::Close => named("half-sent setting", &HalfSent::ALL);
         /// Deadlines of its sessions.
         pub timeouts: Timeouts = Timeouts::default() => group();
@@ -95,7 +95,8 @@ settings! {
         pub half_closed: Duration = Duration::from_secs(30) => duration(values::DEADLINE);
         /// A session ends after this time, however busy it is. Off: never.
         pub session: Option<Duration> = None => duration(values::DEADLINE).or("off");
-        /// How long to wait for a client's first bytes, where the key is in them.
+        /// How long to wait for a client's first bytes, where a key or a route needs them. A client
+        /// that sends nothing waits for all of it.
         pub peek: Duration = Duration::from_secs(3) => duration(between(1, MINUTE));
     }
 }
@@ -190,13 +191,17 @@ fn pool_name() -> Codec<usize> {
     Codec::new(
         POOL_NAME,
         json!({ "type": "string" }),
-        |at, reader, _| pool_index(at, reader),
+        |at, reader, _| pool_index(at, reader, &[]),
         |pool, _, around| Text::quoted(around.pools.get(*pool).map_or("", String::as_str)),
     )
 }
 
-/// The place of the pool of this name.
-pub(super) fn pool_index(at: At<'_>, reader: &mut Reader<'_>) -> Option<usize> {
+/// The place of the pool of this name. A mistake proposes these words too, which are no pools.
+pub(super) fn pool_index(
+    at: At<'_>,
+    reader: &mut Reader<'_>,
+    words: &[&'static str],
+) -> Option<usize> {
     let Some(name) = at.text() else {
         return reader.unexpected(at, POOL_NAME);
     };
@@ -205,8 +210,9 @@ pub(super) fn pool_index(at: At<'_>, reader: &mut Reader<'_>) -> Option<usize> {
     // A pool without a name may be the one that is meant: only that mistake is reported.
     let is_complete = !pools.is_empty() && pools.iter().all(|pool| !pool.is_empty());
     if found.is_none() && is_complete {
-        let known = pools.iter().filter(|_| reader.gives_hints());
-        let hint = values::known(name, known.map(String::as_str));
+        let names = pools.iter().map(String::as_str);
+        let known = words.iter().copied().chain(names);
+        let hint = values::known(name, known.filter(|_| reader.gives_hints()));
         let sentence = format!("pool: there is no pool called `{name}`{hint}");
         reader.mistake(&at.value.span, sentence);
     }

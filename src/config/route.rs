@@ -5,10 +5,12 @@ use serde_json::json;
 use super::Listener;
 use super::access_list::prefix;
 use super::codec::{Codec, Leaf, list, named, parsed, required, spelled};
+use super::foreign;
 use super::listener::pool_index;
 use super::reader::{At, Reader};
 use super::table::{Shape, settings};
 use super::text::Text;
+use super::tree::Kind;
 use super::values::ValueError;
 use crate::peek::{NamePattern, Protocol};
 use crate::prefix::Prefix;
@@ -28,7 +30,7 @@ settings! {
             String::clone,
         ));
         /// Protocols that the client speaks.
-        pub protocol: Vec<Protocol> = Vec::new() => list(named("protocol", &Protocol::ALL));
+        pub protocol: Vec<Protocol> = Vec::new() => list(protocol());
         /// Addresses and prefixes that the client connects from.
         pub client: Vec<Prefix> = Vec::new() => list(prefix());
         /// Hosts that the client's first HTTP/1 request is for, as in `sni`.
@@ -46,6 +48,14 @@ settings! {
 
 impl Shape for Route {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        // An empty list looks as if no client had a value of it, and yet all would be taken.
+        for list in LISTS {
+            let value = at.value.field(list);
+            if value.is_some_and(|its| matches!(&its.kind, Kind::List(all) if all.is_empty())) {
+                let sentence = "expected at least one value: leave it out where any will do";
+                reader.wrong(at, list, sentence);
+            }
+        }
         let spoken = |name: &str| {
             let named = self
                 .protocol
@@ -160,6 +170,10 @@ fn pattern() -> Leaf<NamePattern> {
     )
 }
 
+fn protocol() -> Leaf<Protocol> {
+    named("protocol", &Protocol::ALL).meaning(foreign::protocol)
+}
+
 fn is_path(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
     text.starts_with('/') && text.len() <= PATH_MAX && text.bytes().all(is_part)
@@ -173,7 +187,7 @@ fn pool_or_refuse() -> Codec<Option<usize>> {
         json!({ "type": "string" }),
         |at, reader, _| match at.text() {
             Some(REFUSE) => Some(None),
-            Some(_) => pool_index(at, reader).map(Some),
+            Some(_) => pool_index(at, reader, &[REFUSE]).map(Some),
             None => reader.unexpected(at, EXPECTED),
         },
         |pool, _, around| match pool {
@@ -183,6 +197,15 @@ fn pool_or_refuse() -> Codec<Option<usize>> {
     )
 }
 
+/// What a client must have a value of, where it is given.
+const LISTS: [&str; 6] = [
+    "sni",
+    "alpn",
+    "protocol",
+    "client",
+    "http_host",
+    "http_path",
+];
 /// In place of a pool's name.
 pub(super) const REFUSE: &str = "refuse";
 /// The most bytes of the beginning of a path.

@@ -37,6 +37,7 @@ impl AtStart {
         let (settings, more) = config::effective_settings([&file, &changed, &complete]);
         ConfigText {
             ron: declared.comments() + &self.to_ron(declared.config()),
+            file: self.to_ron(declared.file()),
             settings,
             more,
         }

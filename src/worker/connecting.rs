@@ -139,9 +139,9 @@ impl<K: Kernel> Worker<K> {
         Event::Connected
     }
 
-    /// Adopts the present settings of the session's listener, before a look or an attempt. The pool may be
-    /// another, to whose indices `tried` is translated, and so may the client's key. `false`: a
-    /// route refuses the client now.
+    /// Adopts the present settings of the session's listener, before a look or an attempt. The pool
+    /// may be another, to whose indices `tried` is translated, and so may the client's key.
+    /// `false`: a route refuses the client now.
     pub(super) fn adopt_listener(&mut self, key: usize) -> bool {
         let slot = &mut self.slots[key];
         let listener = &self.ports[slot.port].listener;

@@ -70,8 +70,8 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
-/// The queues in which clients of a listener may wait that belong elsewhere now. A client that still
-/// belongs there keeps its place when it is called.
+/// The queues in which clients of a listener may wait that belong elsewhere now. A client that
+/// still belongs there keeps its place when it is called.
 fn left_queues(old: &LiveListener, new: &LiveListener) -> Vec<Arc<Queue>> {
     let is_same =
         |(old, new): (&Arc<Plan>, &Arc<Plan>)| Arc::ptr_eq(&old.pool().queue, &new.pool().queue);

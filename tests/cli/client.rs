@@ -548,6 +548,7 @@ fn the_configuration_is_written_as_it_is() {
             setting("pools[a].check", "tcp".into(), SettingSource::Command),
         ],
         more: 3,
+        ..ConfigText::default()
     };
     let text = json(&config);
     let fake = Fake::saying("client_config", &[&text, &text, &text]);
@@ -557,9 +558,9 @@ fn the_configuration_is_written_as_it_is() {
     assert_eq!(told, config);
     let output = fake.run(&["config", "show", "--sources"]);
     let want = "\
-SETTING         FROM     VALUE
-workers         file     2
-pools[a].check  command  \"tcp\"
+SETTING         FROM          VALUE
+workers         file or flag  2
+pools[a].check  command       \"tcp\"
 and 3 more
 ";
     assert_eq!(succeeded(&output), want);

@@ -139,7 +139,7 @@ pub struct AttemptStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DryRunQuery {
-    /// The pool.
+    /// The pool. Routes, which say which clients go to it, are not looked at.
     pub pool: String,
     /// The client's address, or its address and port.
     pub client: String,

@@ -62,17 +62,18 @@ An id is WORKER-NUMBER, as in the access log.")]
   mahoraga explain --dry-run --client 192.0.2.7 --sni shop.example web
 
 Each worker remembers its last 4096 sessions. --dry-run changes nothing. It looks at bans and access
-lists, but not at limits and rates, which depend on the clients of the moment. Keys that it can try:
+lists, but not at limits and rates, which depend on the clients of the moment. Nor does it look at
+routes: mahoraga route says which pool a client of a listener goes to. Keys that it can try:
 source_ip, source_ip_port; sni, http_host (--sni or a whole --url); http_path (--url). The address
 stands in for the others.")]
     Explain(ExplainArgs),
     /// Say which route of a listener would take a client
     #[command(after_help = "Examples:
-  mahoraga route web --sni a.example --client 10.0.0.1
-  mahoraga route web --http-host a.example --http-path /api/
+  mahoraga route edge --sni a.example --client 10.0.0.1
+  mahoraga route edge --http-host a.example --http-path /api/
 
 It decides as for a real client that sends no more than that, and changes nothing. It does not look
-at bans, access lists and limits: mahoraga explain --dry-run does, for a pool.")]
+at bans, access lists and limits: mahoraga explain --dry-run looks at the first two, for a pool.")]
     Route(RouteArgs),
     /// Add a backend to a pool
     #[command(after_help = "Examples:
@@ -440,8 +441,8 @@ pub enum ConfigCommand {
   mahoraga config show > config.ron.new
   mahoraga config show --sources")]
     Show {
-        /// Print where the values come from instead: the file, a command, discovery; --json also
-        /// has those that are at their default
+        /// Print where the values come from instead: the file or a flag, a command, discovery;
+        /// --json also has those that are at their default
         #[arg(long)]
         sources: bool,
         /// How to reach the balancer.
@@ -526,7 +527,7 @@ pub struct HistoryArgs {
     /// Only these kinds: process, listener, pool, backend
     #[arg(long, value_name = "KIND,...")]
     pub of: Option<String>,
-    /// Only these figures, such as connections,traffic.up
+    /// Only these figures, such as connections,worker_traffic.up
     #[arg(long, value_name = "FIGURE,...")]
     pub figures: Option<String>,
     /// Show past events instead: health, bans, reloads, scaling, who changed something

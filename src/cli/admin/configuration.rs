@@ -44,7 +44,7 @@ fn sources_table(config: &ConfigText, paint: Paint) -> String {
     for setting in &config.settings {
         let from = match setting.from {
             SettingSource::Default => continue,
-            SettingSource::File => "file",
+            SettingSource::File => "file or flag",
             SettingSource::Command => "command",
             SettingSource::Discovery => "discovery",
         };

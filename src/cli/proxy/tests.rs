@@ -315,6 +315,8 @@ fn a_route_that_is_wrong_names_its_flag() {
         told,
         "--route: invalid item of `protocol` `sch`, did you mean `ssh`?"
     );
+    let told = error("protocol:https=127.0.0.1:3");
+    assert!(told.ends_with("did you mean `tls`?"), "{told}");
     let told = error("sni:*=127.0.0.1:3");
     assert!(told.starts_with("--route: "), "{told}");
     let long = format!("sni:{}.example=127.0.0.1:3", "a".repeat(60));

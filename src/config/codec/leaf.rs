@@ -95,6 +95,23 @@ impl<T: 'static> Leaf<T> {
         }
     }
 
+    /// Proposes our word for an unknown one that `ours` knows.
+    pub(in crate::config) fn meaning(self, ours: fn(&str) -> Option<&'static str>) -> Self {
+        let parse = self.parse;
+        let parse = move |at: At<'_>| {
+            parse(at).map_err(|wrong| match wrong {
+                LeafError::Because(error) => {
+                    LeafError::Because(error.meaning(at.text().and_then(ours)))
+                }
+                LeafError::Unexpected | LeafError::Hint(_) => wrong,
+            })
+        };
+        Self {
+            parse: Box::new(parse),
+            ..self
+        }
+    }
+
     /// The value, or a word such as `auto` in its place.
     pub(in crate::config) fn or(self, word: &'static str) -> Leaf<Option<T>> {
         let (parse, text) = (self.parse, self.text);

@@ -1,6 +1,7 @@
 //! Routes of a listener: how they are written, and which are refused.
 
 use super::*;
+use crate::config::table::Settings;
 use crate::peek::Protocol;
 
 /// A file whose only listener has these routes.
@@ -115,6 +116,18 @@ fn what_a_route_can_not_say_is_refused() {
             "(sni: [\"a.b\"], pool: \"apj\")",
             "pool: there is no pool called `apj`, did you mean `api`?".to_owned(),
         ),
+        (
+            "(sni: [\"a.b\"], pool: \"refused\")",
+            "pool: there is no pool called `refused`, did you mean `refuse`?".to_owned(),
+        ),
+        (
+            "(sni: [\"a.b\"], pool: \"reject\")",
+            "pool: there is no pool called `reject`: expected `refuse`, `web` or `api`".to_owned(),
+        ),
+        (
+            "(protocol: [\"https\"], pool: \"api\")",
+            "invalid item of `protocol` `https`, did you mean `tls`?".to_owned(),
+        ),
         ("(sni: [\"a.b\"])", "missing field `pool`".to_owned()),
         (
             "(sni: [\"a b\"], pool: \"api\")",
@@ -154,6 +167,17 @@ fn what_a_route_can_not_say_is_refused() {
     };
     let sentence = "a pool called `refuse` can't be told from the word in routes: rename it";
     assert_eq!(mistakes[0].sentence, sentence);
+}
+
+#[test]
+fn a_list_of_a_route_has_a_value() {
+    let one = "expected at least one value: leave it out where any will do";
+    let names = Route::table().iter().map(|setting| setting.name);
+    for list in names.filter(|name| *name != "pool") {
+        let routes = format!("({list}: [], pool: \"api\")");
+        let found = mistakes("127.0.0.1:80", &routes);
+        assert_eq!(found, [format!("{list}: {one}")]);
+    }
 }
 
 /// A listener may lead back by any of its pools.

@@ -20,6 +20,8 @@ pub(super) struct Verdicts {
     refusing: HashSet<u64>,
     /// Access lists that would refuse it if they were not in a dry run.
     in_dry_run: BTreeSet<String>,
+    /// Whether one of them has routes.
+    have_routes: bool,
 }
 
 impl Verdicts {
@@ -29,9 +31,11 @@ impl Verdicts {
             listeners: Vec::new(),
             refusing: HashSet::new(),
             in_dry_run: BTreeSet::new(),
+            have_routes: false,
         };
         let listeners = snapshot.listeners.iter();
         for listener in listeners.filter(|its| its.leads_to(&question.pool)) {
+            all.have_routes |= !listener.routes.is_empty();
             let refused = all.ask(snapshot, listener, question, now);
             if refused.is_some() {
                 all.refusing.insert(listener.id);
@@ -110,6 +114,11 @@ impl Verdicts {
         if !self.listeners.is_empty() && !self.all_refuse() {
             let limits = "limits and rates of the moment are not looked at: they may refuse it";
             all.push(limits.to_owned());
+        }
+        if self.have_routes {
+            let routes = "routes are not looked at: `mahoraga route LISTENER` says which pool a \
+                          client goes to";
+            all.push(routes.to_owned());
         }
         all
     }
