@@ -17,29 +17,28 @@ use super::{Config, Pool};
 pub(crate) fn differences(old: &Config, new: &Config) -> (Json, Json) {
     let mut found = Found::default();
     let around = [old, new].map(Config::around);
-    let lists = ["listeners", "pools", "access_lists"];
-    found.settings("", [old, new], &around, &lists);
+    found.settings("", [old, new], &around);
     let listeners = [old, new].map(|config| by_name(&config.listeners, |its| &its.name));
     found.items("listeners", &listeners, &around, |found, at, both| {
-        found.settings(at, both, &around, &[]);
+        found.settings(at, both, &around);
     });
     let access = [old, new].map(|config| {
         let lists = config.access_lists.iter().map(|list| &**list);
         by_name(lists, |its| &its.name)
     });
     found.items("access_lists", &access, &around, |found, at, both| {
-        found.settings(at, both, &around, &[]);
+        found.settings(at, both, &around);
     });
     let pools = [old, new].map(|config| {
         let pools = config.pools.iter().map(|pool| &**pool);
         by_name(pools, |its| &its.name)
     });
     found.items("pools", &pools, &around, |found, at, both: [&Pool; 2]| {
-        found.settings(at, both, &around, &["backends", "reserve"]);
+        found.settings(at, both, &around);
         let backends = both.map(|pool| by_name(&pool.backends, |its| &its.name));
         let at = format!("{at}.backends");
         found.items(&at, &backends, &around, |found, at, both| {
-            found.settings(at, both, &around, &[]);
+            found.settings(at, both, &around);
         });
     });
     found.end()
@@ -78,14 +77,8 @@ struct Found {
 
 impl Found {
     /// Settings of a group, but for the lists that are compared by names.
-    fn settings<T: Settings>(
-        &mut self,
-        at: &str,
-        [old, new]: [&T; 2],
-        around: &[Around; 2],
-        lists: &[&str],
-    ) {
-        let rows = T::table().iter().filter(|row| !lists.contains(&row.name));
+    fn settings<T: Settings>(&mut self, at: &str, [old, new]: [&T; 2], around: &[Around; 2]) {
+        let rows = T::table().iter().filter(|row| !LISTS.contains(&row.name));
         for setting in rows {
             // A pool is an index, which another order of the pools changes.
             if setting.name != "pool" && setting.row.is_same(old, new) {
@@ -161,7 +154,7 @@ impl Found {
 }
 
 /// The value of a setting, without the middle of a very long one.
-fn value(text: &Text) -> Json {
+pub(super) fn value(text: &Text) -> Json {
     let json = text.json();
     match json.to_string() {
         long if long.len() > VALUE_BYTES_MAX => bounded(long).into(),
@@ -175,6 +168,8 @@ fn essence<T: Settings>(item: &T, around: &Around) -> Json {
     required.map_or(Json::Null, |setting| value(&setting.row.text(item, around)))
 }
 
+/// The settings that are lists of named groups.
+pub(super) const LISTS: [&str; 5] = ["listeners", "access_lists", "pools", "backends", "reserve"];
 /// Settings that are named.
 const NAMED_MAX: usize = 50;
 /// A longer value is cut.

@@ -1,16 +1,17 @@
 //! The value of each setting in force, and where it comes from.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::error::bounded;
+use super::difference::{LISTS, value};
 use super::reader::Around;
 use super::table::Settings;
 use super::{AccessList, Backend, Config, Listener, Pool};
+use crate::by_name::ByName;
+use crate::shared::Shared;
 
 /// A setting in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,16 +57,18 @@ pub(crate) fn effective_settings(
     let listeners = [file, declared, in_force].map(|config| &*config.listeners);
     walk.items("listeners", listeners, |its: &Listener| &its.name);
     let access = [file, declared, in_force].map(|config| &*config.access_lists);
-    walk.items("access_lists", access, |its: &AccessList| &its.name);
+    walk.items::<AccessList, _>("access_lists", access, |its: &Shared<AccessList>| &its.name);
     let pools = [file, declared, in_force].map(|config| &*config.pools);
-    walk.items("pools", pools, |its: &Pool| &its.name);
-    for pool in &in_force.pools {
-        let backends = |config: &'_ Config| {
-            let found = config.pools.iter().find(|one| one.name == pool.name);
-            found.map_or_else(Vec::new, |pool| pool.backends.clone())
-        };
-        let [file, declared] = [file, declared].map(backends);
-        let backends = [&*file, &*declared, &*pool.backends];
+    walk.items::<Pool, _>("pools", pools, |its: &Shared<Pool>| &its.name);
+    let by_name = |config: usize| ByName::new(pools[config], |its: &Shared<Pool>| &its.name);
+    let (in_file, declared) = (by_name(0), by_name(1));
+    for (place, pool) in in_force.pools.iter().enumerate() {
+        let found = [
+            in_file.get(place, &pool.name),
+            declared.get(place, &pool.name),
+        ];
+        let [in_file, declared] = found.map(|pool| pool.map_or(&[][..], |pool| &*pool.backends));
+        let backends = [in_file, declared, &*pool.backends];
         let list = format!("pools[{}].backends", pool.name);
         walk.items(&list, backends, |its: &Backend| &its.name);
     }
@@ -106,19 +109,12 @@ impl Walk<'_> {
                 _ => SettingSource::Default,
             };
             let text = given.unwrap_or_else(|| row.text(group, self.around));
-            let value = text.shown().map_or(Json::Null, |_| text.json());
+            let value = text.shown().map_or(Json::Null, |_| value(&text));
             let path = match at {
                 "" => setting.name.to_owned(),
                 at => format!("{at}.{}", setting.name),
             };
-            self.found.push(EffectiveSetting {
-                path,
-                value: match value.to_string() {
-                    long if long.len() > VALUE_BYTES_MAX => bounded(long).into(),
-                    _ => value,
-                },
-                from,
-            });
+            self.found.push(EffectiveSetting { path, value, from });
         }
     }
 
@@ -127,33 +123,25 @@ impl Walk<'_> {
         &mut self,
         list: &str,
         [file, declared, in_force]: [&[I]; 3],
-        name: fn(&T) -> &str,
+        name: fn(&I) -> &str,
     ) {
-        let by_name = |items: &'_ [I]| -> HashMap<String, usize> {
-            let names = items.iter().map(|item| name(item.borrow()).to_owned());
-            names.zip(0..).collect()
-        };
-        let (in_file, is_declared) = (by_name(file), by_name(declared));
+        let (in_file, declared) = (ByName::new(file, name), ByName::new(declared, name));
         let default = T::within(T::base(), self.around);
-        for item in in_force.iter().map(Borrow::borrow) {
+        for (place, item) in in_force.iter().enumerate() {
             let name = name(item);
-            let before = in_file.get(name).map(|place| file[*place].borrow());
-            let other = match is_declared.get(name) {
+            let before = in_file.get(place, name).map(Borrow::borrow);
+            let other = match declared.get(place, name) {
                 Some(_) => SettingSource::Command,
                 None => SettingSource::Discovery,
             };
             let at = format!("{list}[{name}]");
-            self.settings(&at, item, (&default, before), other);
+            self.settings(&at, item.borrow(), (&default, before), other);
         }
     }
 }
 
-/// The settings that are lists of named groups.
-const LISTS: [&str; 5] = ["listeners", "access_lists", "pools", "backends", "reserve"];
 /// Settings that are named: 200 backends have some 4,000.
 const NAMED_MAX: usize = 50_000;
-/// A longer value is cut.
-const VALUE_BYTES_MAX: usize = 400;
 
 #[cfg(test)]
 mod tests {

@@ -155,6 +155,19 @@ fn first_bytes_route_alike_in_one_piece_and_in_two() {
     });
 }
 
+/// Silent clients from these addresses of 127.0.0.0/24 go to these pools, and one is refused.
+fn expect_pools(balancer: &Balancer, clients: [(u8, Option<usize>); 3]) {
+    for (from, to) in clients {
+        let mut stream = peers::connect_from([127, 0, 0, from].into(), balancer.address());
+        match to {
+            Some(to) => assert_eq!(Guest::welcome(stream).leave(), to),
+            None => expect_reset(&mut stream),
+        }
+    }
+    balancer.assert_rest();
+    assert_eq!(balancer.number("closed.no_route"), 1);
+}
+
 /// The server may speak first.
 #[test]
 fn a_client_that_its_address_routes_need_not_speak() {
@@ -164,15 +177,7 @@ fn a_client_that_its_address_routes_need_not_speak() {
                       (client: [\"127.0.0.3\"], pool: \"refuse\"), \
                       (client: [\"127.0.0.0/29\"], sni: [\"a.example\"], pool: \"two\")";
         let balancer = start(&fleet, routes);
-        for (from, to) in [(2, Some(1)), (3, None), (9, Some(0))] {
-            let mut stream = peers::connect_from([127, 0, 0, from].into(), balancer.address());
-            match to {
-                Some(to) => assert_eq!(Guest::welcome(stream).leave(), to),
-                None => expect_reset(&mut stream),
-            }
-        }
-        balancer.assert_rest();
-        assert_eq!(balancer.number("closed.no_route"), 1);
+        expect_pools(&balancer, [(2, Some(1)), (3, None), (9, Some(0))]);
         balancer.finish();
     });
 }
@@ -186,15 +191,7 @@ fn routes_by_address_alone_wait_for_no_bytes() {
             &fleet,
             "(client: [\"127.0.0.2\"], pool: \"two\"), (client: [\"127.0.0.3\"], pool: \"refuse\")",
         );
-        for (from, to) in [(1, Some(0)), (2, Some(2)), (3, None)] {
-            let mut stream = peers::connect_from([127, 0, 0, from].into(), balancer.address());
-            match to {
-                Some(to) => assert_eq!(Guest::welcome(stream).leave(), to),
-                None => expect_reset(&mut stream),
-            }
-        }
-        balancer.assert_rest();
-        assert_eq!(balancer.number("closed.no_route"), 1);
+        expect_pools(&balancer, [(1, Some(0)), (2, Some(2)), (3, None)]);
         balancer.finish();
     });
 }
