@@ -1,8 +1,8 @@
 /* Clients that come at a given rate, whatever becomes of those before them, and what they need.
  *
- *   open_loop clients PORT RATE SECONDS THREAD
- *                                         opens RATE connections a second; each sends a message and
- *                                         waits for its echo. RATE 0: 64 at a time, one after the
+ *   open_loop clients PORT RATE SECONDS THREAD [FILE]
+ *                                         opens RATE connections a second; each sends a message,
+ *                                         that of FILE, and waits for its echo. RATE 0: 64 at a time, one after the
  *                                         other: the most that are served. Prints
  *                                         SERVED_PER_SECOND OPENED_PER_SECOND REFUSED_PER_SECOND
  *                                         GIVEN_UP_PER_SECOND P50_MS P99_MS (of those served) CPU,
@@ -38,6 +38,7 @@ enum {
     SOCKETS = 16000, /* of a process */
     PROCESSES = 8,
     MESSAGE = 64,
+    MESSAGE_MAX = 4096,
     AT_A_TIME = 64,
     EVENTS = 512,
     TIMES = 1000000, /* of a process */
@@ -131,17 +132,27 @@ static void come(int port, unsigned process) {
     waiting++;
 }
 
+/* What a client sends. */
+static char message[MESSAGE_MAX];
+static long length = MESSAGE;
+
+static void read_message(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file || (length = (long)fread(message, 1, MESSAGE_MAX, file)) == 0) die(path);
+    fclose(file);
+}
+
 /* Takes the client a step further; returns whether it got its echo. */
 static int step(int fd, int is_counted) {
-    char message[MESSAGE] = {0};
+    char echo[MESSAGE_MAX];
     if (!client[fd].sent) {
-        client[fd].sent = write(fd, message, MESSAGE) == MESSAGE;
+        client[fd].sent = write(fd, message, (size_t)length) == length;
         if (client[fd].sent) {
             watch(epoll, EPOLL_CTL_MOD, fd, EPOLLIN);
             return 0;
         }
     } else {
-        long bytes = read(fd, message, MESSAGE);
+        long bytes = read(fd, echo, MESSAGE_MAX);
         if (bytes < 0 && errno == EAGAIN) return 0;
         if (bytes > 0) return 1;
     }
@@ -247,7 +258,6 @@ static void pings(int port, int count, double seconds) {
     double *sent = calloc(SOCKETS, sizeof *sent), began = now(), at;
     int *fds = calloc((size_t)count, sizeof *fds), lost = 0;
     long echoed = 0;
-    char message[MESSAGE] = {0};
     epoll = epoll_create1(0);
     for (int i = 0; i < count; i++) {
         fds[i] = socket(AF_INET, SOCK_STREAM, 0);
@@ -335,7 +345,8 @@ int main(int count, char **arguments) {
     double of[4] = {0};
     for (int i = 2; i < count && i < 5; i++) of[i - 2] = atof(arguments[i]);
     if (setrlimit(RLIMIT_NOFILE, &files)) die("setrlimit: may not have 16,000 descriptors");
-    if (!strcmp(what, "clients") && count == 6)
+    if (!strcmp(what, "clients") && count == 7) read_message(arguments[6]);
+    if (!strcmp(what, "clients") && (count == 6 || count == 7))
         share((int)of[0], of[1], of[2], arguments[5]);
     else if (!strcmp(what, "pings") && count == 5)
         pings((int)of[0], (int)of[1], of[2]);

@@ -15,23 +15,31 @@ TSV=$WORK/paired.tsv
 declare -A PORT_OF PID_OF
 : >"$TSV"
 
-# turn LOAD ROUND KIND WRK_ARGUMENT...
+# measure KIND SECONDS WRK_ARGUMENT...: prints "CPU RATE P50 P99 ERRORS", where CPU is in µs for each
+# request. A script with another load has its own.
+measure() {
+    local kind=$1 seconds=$2
+    shift 2
+    measure_wrk "${PID_OF[$kind]}" "${PORT_OF[$kind]}" 64 "$seconds" "$@"
+}
+
+# turn LOAD ROUND KIND ARGUMENT...
 turn() {
     local load=$1 round=$2 kind=$3 cpu rate errors result
     shift 3
-    result=$(measure_wrk "${PID_OF[$kind]}" "${PORT_OF[$kind]}" 64 "$DURATION" "$@")
+    result=$(measure "$kind" "$DURATION" "$@")
     read -r cpu rate _ _ errors <<<"$result"
     # Errors are no part of the price: a figure with some is of another load.
     [[ $errors == 0 ]] || say "$load, $kind: $errors requests failed or were refused"
     printf '%s\t%s\t%s\t%s\t%s\n' "$load" "$round" "$kind" "$cpu" "$rate" >>"$TSV"
 }
 
-# in_turns LOAD WRK_ARGUMENT...
+# in_turns LOAD ARGUMENT...
 in_turns() {
     local load=$1 kind round nth count=${#KINDS[@]}
     shift
     for kind in "${KINDS[@]}"; do
-        run_wrk "$LOAD_CPU" "${PORT_OF[$kind]}" 64 1 >/dev/null
+        measure "$kind" 1 "$@" >/dev/null
     done
     for ((round = 1; round <= ROUNDS; round++)); do
         say "$load: round $round of $ROUNDS"
@@ -58,6 +66,7 @@ from statistics import median
 NAMES = {
     "connect": "µs of CPU per connection with one request",
     "requests": "µs of CPU per request",
+    "hellos": "µs of CPU per connection with a TLS hello",
 }
 figures = defaultdict(dict)
 with open(sys.argv[1], encoding="utf-8", newline="") as file:
