@@ -74,6 +74,11 @@ pub trait Kernel {
     /// send, or the end of the stream.
     fn send(&mut self, token: Token, socket: &Socket, buffer: Buffer, more: bool);
 
+    /// Sends a few bytes at once to a connection that nothing was sent to: an alert, or an answer
+    /// of one byte. Its receive may go on. `false`: it did not take them all, so that it can only
+    /// be closed.
+    fn say(&mut self, socket: &Socket, bytes: &[u8]) -> bool;
+
     /// Waits until the socket is ready and completes with its events (poll(2)). It completes at
     /// once when the peer has ended its direction, ready or not. [`Interest::Bytes`],
     /// [`Interest::Room`] and [`Interest::Fault`] go on until they are cancelled: they complete at

@@ -41,7 +41,7 @@ settings! {
             |text| is_path(text).then(|| text.to_owned()),
             String::clone,
         ));
-        /// The name of the pool that they go to. "refuse": they are reset.
+        /// The name of the pool that they go to. "refuse": they are refused.
         pub pool: Option<usize> = None => required(pool_or_refuse());
     }
 }

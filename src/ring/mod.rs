@@ -373,6 +373,10 @@ impl Kernel for Ring {
         self.push(send.build(), token);
     }
 
+    fn say(&mut self, socket: &Socket, bytes: &[u8]) -> bool {
+        pipes::say(socket, bytes)
+    }
+
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
         let events = match interest {
             Interest::Read | Interest::Bytes => POLLIN | POLLRDHUP,

@@ -189,6 +189,11 @@ pub(super) fn look(at: &Socket, into: &mut [u8]) -> usize {
     receive(at, into, libc::MSG_PEEK).unwrap_or(0)
 }
 
+/// Sends these bytes at once; whether the socket took them all.
+pub(super) fn say(to: &Socket, bytes: &[u8]) -> bool {
+    send(to, bytes) == Ok(bytes.len())
+}
+
 /// Nothing moves now; the connection is whole.
 fn is_passing(errno: Errno) -> bool {
     let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM, libc::ENOBUFS];

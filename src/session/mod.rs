@@ -20,6 +20,7 @@ mod connecting;
 mod deadline;
 mod end;
 mod flow;
+mod limits;
 mod moving;
 mod op;
 mod paced;
@@ -37,6 +38,7 @@ pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
 use end::End;
 use flow::{Flow, Mode};
+pub use limits::SessionLimits;
 pub use op::{Arrival, Event, Look, Op, Ops, PeerState, Unsent};
 use op::{CANCELLABLE, InFlight};
 pub use view::{SessionState, View};
@@ -46,31 +48,6 @@ use crate::guard::Pacing;
 use crate::kernel::{Buffer, Manner};
 use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Side};
-
-/// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`] for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionLimits {
-    /// The time of one connect attempt.
-    pub connect: u64,
-    /// The time for which nothing may move in either direction.
-    pub idle: u64,
-    /// The time for which nothing may move after one direction ended.
-    pub half_closed: u64,
-    /// The time of the whole session.
-    pub session: u64,
-    /// Connect attempts. Beyond them a backend that refuses at once is still followed by one that
-    /// was not tried, unless this is 1.
-    pub attempts: u8,
-    /// The time for the client's first bytes; `None` where no backend is selected by them.
-    pub peek: Option<u64>,
-    /// Whether a client is closed that has sent only their beginning by then; else its backend is
-    /// selected without them.
-    pub ends_half_sent: bool,
-    /// Whether a session ends soon after one of its directions has.
-    pub ends_together: bool,
-    /// Whether the session reports when its backend works: the strategy forecasts load by that.
-    pub watches_work: bool,
-}
 
 /// What a session needs while it handles one event.
 #[derive(Debug)]
@@ -101,6 +78,8 @@ pub struct Session {
     looked: u16,
     /// Bytes wait at the client's socket for a buffer, and don't suffice.
     half_sent_ahead: bool,
+    /// The client is refused and was told so.
+    told: bool,
     /// The attempt ran out of time, and its connect was cancelled.
     overdue: bool,
     /// TCP keepalive is on.
@@ -163,6 +142,7 @@ impl Session {
             attempts: 0,
             looked: 0,
             half_sent_ahead: false,
+            told: false,
             overdue: false,
             kept_alive: false,
             ack_delayed: true,
@@ -325,6 +305,9 @@ impl Session {
     /// How to close the session's sockets.
     #[must_use]
     pub fn manner(&self) -> Manner {
+        if self.told {
+            return Manner::Graceful;
+        }
         let waits = |end: &End| end.starved && !end.ended;
         let loaded = self.flows.iter().any(Flow::is_loaded);
         let undelivered = self.unsent > 0 || loaded || self.ends.iter().any(waits);

@@ -121,6 +121,8 @@ pub enum Look {
     Nothing,
     /// The client is refused.
     Refused,
+    /// The client is refused and was told so: it is to hear that.
+    Told,
 }
 
 /// What happened to a session.

@@ -58,7 +58,8 @@ impl Session {
     }
 
     pub(super) fn on_peeked(&mut self, look: Look, cx: &mut Context<'_>) {
-        if look == Look::Refused {
+        if matches!(look, Look::Refused | Look::Told) {
+            self.told = look == Look::Told;
             return self.close(CloseReason::NoRoute, cx);
         }
         // Two looks can be under way, when a stream and its end came at once.

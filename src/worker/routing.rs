@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
-use crate::peek::FirstBytes;
+use crate::kernel::{BUFFER_BYTES, Buffer, Kernel, Manner, Socket};
+use crate::peek::{FirstBytes, Protocol};
 use crate::route::RouteNumber;
 use crate::select::Looked;
-use crate::session::{Event, Look};
+use crate::session::{CloseReason, Event, Look};
 use crate::snapshot::LiveListener;
 
 use super::slot::Slot;
@@ -20,7 +20,8 @@ impl<K: Kernel> Worker<K> {
         self.adopt_listener(key);
         let slot = &mut self.slots[key];
         let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
-        look_for_keys(slot, first, last, &self.stats)
+        let look = look_for_keys(slot, first, last, &self.stats);
+        self.peeked(key, look)
     }
 
     /// The same with what waits at the client's socket.
@@ -30,7 +31,25 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         let first = self.kernel.bytes_ahead(first, &slot.client);
         let last = last || first.len() >= BUFFER_BYTES as usize;
-        look_for_keys(slot, first, last, &self.stats)
+        let look = look_for_keys(slot, first, last, &self.stats);
+        self.peeked(key, look)
+    }
+
+    /// Tells a client that it is refused, once, where it is to hear that.
+    fn peeked(&mut self, key: usize, look: Look) -> Event {
+        let slot = &self.slots[key];
+        let tells = look == Look::Told && slot.session.reason().is_none();
+        let is_heard = !tells || self.kernel.say(&slot.client, &UNRECOGNIZED_NAME);
+        Event::Peeked(if is_heard { look } else { Look::Refused })
+    }
+
+    /// Closes the client's connection at the end of its session. The kernel resets one that has
+    /// bytes unread, which may take from the client what it was told: they are dropped first.
+    pub(super) fn close_client(&mut self, client: Socket, manner: Manner, reason: CloseReason) {
+        if reason == CloseReason::NoRoute && manner == Manner::Graceful {
+            self.kernel.hold(&client, false);
+        }
+        self.kernel.close(client, manner);
     }
 }
 
@@ -56,8 +75,8 @@ pub(super) fn route_without_bytes(
 }
 
 /// Takes the route and the keys of a client from its first bytes; with `last`, what can be taken of
-/// them.
-fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Event {
+/// them. A refused client of TLS is to be told.
+fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Look {
     let bytes = FirstBytes::new(first, last);
     let routes = &slot.listener.routes;
     let is_routed = routes.is_empty() || {
@@ -66,7 +85,10 @@ fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Ev
         decided.is_some()
     };
     if routes.refuses(slot.route) {
-        return Event::Peeked(Look::Refused);
+        return match bytes.protocol() == Ok(Protocol::Tls) {
+            true => Look::Told,
+            false => Look::Refused,
+        };
     }
     let looked = match is_routed {
         true => slot.plan().look(slot.peer, &bytes),
@@ -78,9 +100,14 @@ fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Ev
             if missed > 0 {
                 stats.peek_misses.increment();
             }
-            Event::Peeked(Look::Enough)
+            Look::Enough
         }
-        Looked::Incomplete if first.is_empty() => Event::Peeked(Look::Nothing),
-        Looked::Incomplete => Event::Peeked(Look::HalfSent),
+        Looked::Incomplete if first.is_empty() => Look::Nothing,
+        Looked::Incomplete => Look::HalfSent,
     }
 }
+
+/// The alert that a TLS server gives a client whose name it does not know (RFC 6066, section 3):
+/// fatal, 112, in a record of the version that all but a client's first have (RFC 8446, section
+/// 5.1).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];

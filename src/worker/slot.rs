@@ -445,7 +445,7 @@ impl<K: Kernel> Worker<K> {
             let peer = slot.peer.or_else(|| self.kernel.peer(&slot.client));
             self.note_offence(&slot.listener, peer, reason);
         }
-        self.kernel.close(slot.client, manner);
+        self.close_client(slot.client, manner, reason);
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, manner);
             if let Some(backend) = &slot.target {

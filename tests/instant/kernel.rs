@@ -207,6 +207,10 @@ impl Kernel for InstantKernel {
         self.deliver(socket.raw());
     }
 
+    fn say(&mut self, _socket: &Socket, _bytes: &[u8]) -> bool {
+        unreachable!("no client is told anything")
+    }
+
     fn shutdown(&mut self, socket: &Socket) {
         assert_eq!(
             self.clients,

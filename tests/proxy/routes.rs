@@ -134,6 +134,32 @@ fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
     });
 }
 
+/// A close that found the bytes behind its hello unread would reset the connection, and take the
+/// alert with it.
+#[test]
+fn a_refused_client_of_tls_gets_an_alert() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let routes = "(sni: [\"*.a.example\"], pool: \"one\"), (pool: \"refuse\")";
+        let balancer = start(&fleet, routes);
+        for behind in [0, 20_000] {
+            let mut first = hello("x.yyyyy.example");
+            first.resize(first.len() + behind, b'x');
+            let mut stream = peers::connect(balancer.address());
+            stream.write_all(&first).unwrap();
+            let mut told = Vec::new();
+            stream.read_to_end(&mut told).unwrap();
+            // Fatal, unrecognized_name.
+            assert_eq!(told, [21, 3, 3, 0, 2, 2, 112]);
+        }
+        assert_eq!(pool(&balancer, &hello("wwww1.a.example")), "one");
+        expect_reset(&mut send(&balancer, source(1), &request("a.example", "/")));
+        balancer.assert_rest();
+        assert_eq!(balancer.number("closed.no_route"), 3);
+        balancer.finish();
+    });
+}
+
 /// They fill more than one buffer.
 #[test]
 fn first_bytes_route_alike_in_one_piece_and_in_two() {

@@ -394,6 +394,15 @@ impl Kernel for FakeKernel {
         self.start(token, fd, Kind::Send { buffer, more });
     }
 
+    fn say(&mut self, socket: &Socket, bytes: &[u8]) -> bool {
+        let fd = self.opened(socket, "bytes said to");
+        self.assert_alone(fd, "bytes said to", Kind::writes);
+        self.trace.fact("say", fd, bytes.len() as u64);
+        let conn = self.conn(fd);
+        assert!(conn.connected && conn.outbound.given == 0 && !conn.outbound.fin);
+        !conn.is_gone()
+    }
+
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
         let fd = self.opened(socket, "poll");
         assert!(

@@ -218,6 +218,23 @@ fn the_end_of_the_stream_is_enough() {
     ]);
 }
 
+/// A look that was under way finds the same.
+#[test]
+fn a_refused_client_that_was_told_so_is_not_reset() {
+    let mut script = peeking();
+    let hello = script.receives_last(Client, 500);
+    script.asks(&[Op::Peek(Some(hello), false), Op::Peek(Some(hello), true)]);
+    script.on_event(Event::Peeked(Look::Told));
+    script.on_event(Event::Peeked(Look::Refused));
+    script.ops.clear();
+    assert_eq!(script.session.reason(), Some(CloseReason::NoRoute));
+    assert_eq!(script.session.manner(), Manner::Graceful);
+    let mut script = peeking();
+    script.receives(Client, 500);
+    script.on_event(Event::Peeked(Look::Refused));
+    assert_eq!(script.session.manner(), Manner::Reset);
+}
+
 #[test]
 fn a_client_that_breaks_ends_it() {
     let mut script = peeking();
