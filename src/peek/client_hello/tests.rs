@@ -235,7 +235,7 @@ impl Capture {
     }
 }
 
-const CAPTURES: [Capture; 9] = [
+const CAPTURES: [Capture; 12] = [
     Capture {
         bytes: include_bytes!("../../../tests/captures/openssl.bin"),
         name: Some("www.example.com"),
@@ -279,6 +279,21 @@ const CAPTURES: [Capture; 9] = [
     Capture {
         bytes: include_bytes!("../../../tests/captures/chromium.bin"),
         name: Some("shop.example"),
+        session_id: 32,
+    },
+    Capture {
+        bytes: include_bytes!("../../../tests/captures/go.bin"),
+        name: Some("go.example.com"),
+        session_id: 32,
+    },
+    Capture {
+        bytes: include_bytes!("../../../tests/captures/tlslite.bin"),
+        name: Some("tlslite.example.com"),
+        session_id: 32,
+    },
+    Capture {
+        bytes: include_bytes!("../../../tests/captures/node_ml_kem.bin"),
+        name: Some("pq.example.org"),
         session_id: 32,
     },
 ];
