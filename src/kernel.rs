@@ -121,6 +121,9 @@ pub trait Kernel {
     /// The other end of an accepted socket; `None` for a Unix socket or a vanished peer.
     fn peer(&self, socket: &Socket) -> Option<SocketAddr>;
 
+    /// This end of an accepted socket: what its client connected to; `None` for a Unix socket.
+    fn own_end(&self, socket: &Socket) -> Option<SocketAddr>;
+
     /// Acknowledges what has arrived on a socket of [`Kernel::open`], and from now on without
     /// delay.
     fn acknowledge(&mut self, socket: &Socket);

@@ -127,6 +127,8 @@ mod routes;
 mod runtime;
 #[path = "proxy/scaling.rs"]
 mod scaling;
+#[path = "proxy/send_proxy.rs"]
+mod send_proxy;
 #[path = "proxy/server.rs"]
 mod server;
 #[path = "proxy/signals.rs"]

@@ -33,13 +33,14 @@ pub enum ProxyError {
 /// A flag, the path of its setting, and what stands for its value in help.
 type Flag = (&'static str, &'static str, &'static str);
 
-const FLAGS: [Flag; 23] = [
+const FLAGS: [Flag; 24] = [
     ("strategy", "pools.strategy.name", "NAME"),
     ("key", "pools.strategy.key", "KEY"),
     ("max-load", "pools.strategy.max_load", "N|off"),
     ("persist", "pools.persist.key", "KEY"),
     ("persist-ttl", "pools.persist.ttl", "DUR"),
     ("check", "pools.check", "CHECK|off"),
+    ("send-proxy", "pools.send_proxy", "v1|v2|off"),
     ("workers", "workers", "N|auto"),
     ("max-connections", "max_connections", "N|auto"),
     ("source-rate", "listeners.source_limits.rate", "N|off"),
@@ -88,6 +89,9 @@ fn help(flag: &str) -> Option<String> {
         }
         "check" => "Probe the backends: tcp, tls, http, a group as in a configuration file, or \
                     off [default: off]"
+            .to_owned(),
+        "send-proxy" => "Begin connections to backends with a PROXY header, which tells them the \
+                         client's address: v1 (text), v2 (binary), or off [default: off]"
             .to_owned(),
         "source-rate" => "New connections of a client in a second, and at once, or off; an IPv6 \
                           client is a /64 [default: off]"

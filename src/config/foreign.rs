@@ -126,8 +126,8 @@ const NGINX: &str = "worker_processes worker_connections user events http stream
 const UNSUPPORTED: &str = "\
 tls ssl cert certificate certificates crt
     there is no TLS termination yet: TLS passes through to the backends
-send_proxy send_proxy_v2 accept_proxy proxy_protocol
-    there is no PROXY protocol yet
+accept_proxy proxy_protocol
+    there is no PROXY protocol of clients yet
 transparent usesrc
     there is no transparent mode yet: a backend sees the balancer's address";
 
@@ -195,6 +195,8 @@ pools: group uid gid setuid setgid
     `user` names the user that the balancer becomes, whose groups it takes
 pools: daemon chroot pidfile pid
     what starts the balancer, such as systemd, sets this
+all_down: send_proxy_v2 proxy_protocol
+    the setting is called `send_proxy`
 proxy_header: send_proxy send_proxy_v2 proxy_protocol check_send_proxy
     the setting is called `proxy_header`
 proxy_header: ssl check_ssl certificates
@@ -247,6 +249,8 @@ maxconnrate rate_limit_sessions local_rate_limit local_ratelimit
     the group `rate_limit` limits new connections, of a listener or of all
 protocol mode proto
     every listener passes TCP on as it comes: leave this out
+send_proxy send_proxy_v2
+    the setting `send_proxy` of a pool has its connections begin with a PROXY header
 backlog somaxconn
     the backlog follows from net.core.somaxconn, which sysctl sets, and from `overload`
 slowstart slow_start_config
@@ -391,8 +395,8 @@ mod tests {
                  TLS passes through to the backends",
             ),
             (
-                pool("send_proxy: true"),
-                "unknown field `send_proxy`: there is no PROXY protocol yet",
+                pool("send_proxy_v2: true"),
+                "unknown field `send_proxy_v2`: the setting is called `send_proxy`",
             ),
             (
                 pool("check: (type: \"http\", send_proxy: true)"),

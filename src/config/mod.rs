@@ -45,6 +45,7 @@ mod reader;
 mod reference;
 mod route;
 mod rules;
+mod send_proxy;
 mod source;
 mod strategy;
 mod strategy_file;
@@ -86,6 +87,7 @@ pub use pool::Pool;
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
 pub use route::{ROUTE_VALUES_MAX, ROUTES_MAX, Route};
 pub(crate) use rules::{Machine, found_loops, leads_back};
+pub use send_proxy::{HeaderPart, SendProxy};
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,

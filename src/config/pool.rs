@@ -10,12 +10,13 @@ use super::codec::{
 };
 use super::discovery::DiscoveryFile;
 use super::reader::{At, Reader};
+use super::send_proxy::SEND_PROXY;
 use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
 use super::values::{self, HOUR, between};
 use super::{
     AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, QueueLimits, Scaling,
-    Strategy, TwoTier,
+    SendProxy, Strategy, TwoTier,
 };
 use crate::origin::{Origins, Ports};
 
@@ -51,6 +52,9 @@ settings! {
                     |text| text.parse().ok(),
                     Ports::to_string,
                 ).or("auto");
+        /// The PROXY header that connections to its backends begin with, which tells them the
+        /// client's address. Off: none.
+        pub send_proxy: Option<SendProxy> = None => group_or_off(SEND_PROXY);
         /// Where clients wait while every backend is full.
         pub queue: QueueLimits = QueueLimits::default() => group();
         /// How its backends are probed. Off: no probes.

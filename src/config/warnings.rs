@@ -15,7 +15,7 @@ use super::tokens::Span;
 use super::values::nearest;
 use super::{
     AccessLog, Backend, Config, FirstTier, HalfSent, HistoryPlace, Key, Listener, LogSink, Pool,
-    Route, Strategy, Timeouts, values,
+    Route, SendProxy, Strategy, Timeouts, values,
 };
 use crate::address::Address;
 use crate::peek::Field;
@@ -114,14 +114,20 @@ fn offences(config: &Config, listener: &Listener) -> bool {
     let limits = listener.source_limits.as_ref();
     let limits =
         limits.is_some_and(|its| !its.dry_run && (its.connections.is_some() || its.rate.is_some()));
-    let pools = listener.pools().map(|pool| &config.pools[pool]);
-    let keys = pools.flat_map(|pool| [pool.strategy.key(), pool.persists().map(|its| &its.key)]);
-    let mut keys = keys.flatten();
+    let mut pools = listener.pools().map(|pool| &config.pools[pool]);
     let waits = listener.half_sent == HalfSent::Close;
     own.any(|list| !list.dry_run)
         || limits
-        || waits && keys.any(|key| matches!(key, Key::Peeked(_)))
+        || waits && pools.any(|pool| needs_bytes(pool))
         || waits && listener.routes.iter().any(Route::needs_bytes)
+}
+
+/// Whether first bytes of a pool's clients are waited for.
+fn needs_bytes(pool: &Pool) -> bool {
+    let mut keys = [pool.strategy.key(), pool.persists().map(|its| &its.key)].into_iter();
+    let header = pool.send_proxy.as_ref();
+    keys.any(|key| matches!(key, Some(Key::Peeked(_))))
+        || header.is_some_and(SendProxy::reads_hello)
 }
 
 fn workers(config: &Config, host: Host, found: &mut Vec<Finding>) {

@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::buckets::SessionTimes;
 pub use crate::config::AdminState;
-use crate::config::{self, OnDown, Persist, Strategy, Target};
+use crate::config::{self, OnDown, Persist, SendProxy, Strategy, Target};
 use crate::guard::Limit;
 use crate::origin::Origins;
 use crate::shared::Shared;
@@ -98,6 +98,8 @@ pub struct Backend {
     pub address: Address,
     /// The local addresses that connections to it come from.
     pub origins: Arc<Origins>,
+    /// The PROXY header that connections to it begin with.
+    pub send_proxy: Option<SendProxy>,
     /// Its host name, if the configuration has one in place of an address.
     pub host: Option<String>,
     /// It is selected only while no other backend is usable.
@@ -379,6 +381,7 @@ impl Backend {
             name: config.name.clone(),
             address: config.address.clone(),
             origins: Arc::new(pool.config.origins.towards(&config.address)),
+            send_proxy: pool.config.send_proxy.clone(),
             host: config.host.clone(),
             weight: config.weight,
             backup: config.backup,
@@ -412,6 +415,12 @@ impl Backend {
     #[must_use]
     pub fn resolved(&self) -> Option<&Address> {
         (self.host.is_some() && self.is_resolved()).then_some(&self.address)
+    }
+
+    /// Whether it is told what a client's TLS hello says.
+    #[must_use]
+    pub fn reads_hello(&self) -> bool {
+        self.send_proxy.as_ref().is_some_and(SendProxy::reads_hello)
     }
 
     /// Whether it takes connections while it is up: it has a weight and an address, the operator
@@ -584,6 +593,7 @@ impl Backend {
             && self.admin == config.state
             && self.failures_max == ejection.map_or(u32::MAX, |ejection| ejection.failures)
             && *self.origins == pool.config.origins.towards(&config.address)
+            && self.send_proxy == pool.config.send_proxy
     }
 
     /// Releases the place of a connection that is closed or was never made.

@@ -435,6 +435,10 @@ impl Kernel for Ring {
         sys::peer_address(socket)
     }
 
+    fn own_end(&self, socket: &Socket) -> Option<SocketAddr> {
+        sys::own_end(socket)
+    }
+
     fn acknowledge(&mut self, socket: &Socket) {
         sys::acknowledge(socket);
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Key;
 use crate::hash;
-use crate::peek::{Field, FirstBytes, Peeked};
+use crate::peek::{Field, FirstBytes, Miss, Peeked};
 
 use super::Plan;
 
@@ -29,11 +29,11 @@ pub enum Looked {
 }
 
 impl Plan {
-    /// Whether selection needs a client's first bytes.
+    /// Whether selection, or what backends are told first, needs a client's first bytes.
     #[must_use]
     pub fn peeks(&self) -> bool {
         let needs = |key: Option<&Key>| matches!(key, Some(Key::Peeked(_)));
-        needs(self.pool.strategy.key()) || needs(self.persist_key())
+        self.reads_hello || needs(self.pool.strategy.key()) || needs(self.persist_key())
     }
 
     /// Whether selection needs a client's address.
@@ -45,6 +45,9 @@ impl Plan {
     /// The keys of a client with these first bytes.
     #[must_use]
     pub fn look(&self, client: Option<SocketAddr>, first: &FirstBytes<'_>) -> Looked {
+        if self.reads_hello && first.server_name() == Err(Miss::Incomplete) {
+            return Looked::Incomplete;
+        }
         self.find(client, |field| first.key(field))
     }
 

@@ -65,6 +65,8 @@ pub struct Plan {
     down: Vec<u16>,
     memory: Option<Memory>,
     decay: u64,
+    /// Backends are told what a client's TLS hello says.
+    reads_hello: bool,
 }
 
 /// A worker's selector for one pool.
@@ -169,6 +171,7 @@ impl Plan {
             down: down(&pool),
             memory: Memory::new(&pool),
             decay: least_time::decay_ns(pool.strategy.averages_over()),
+            reads_hello: pool.backends.iter().any(|backend| backend.reads_hello()),
             pool,
         }
     }

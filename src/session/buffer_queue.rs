@@ -80,6 +80,17 @@ impl BufferQueue {
         (!self.is_empty()).then(|| links.table[usize::from(self.head)].buffer)
     }
 
+    /// Puts a buffer before all others.
+    pub(super) fn push_front(&mut self, buffer: Buffer, links: &mut Links) {
+        let behind = std::mem::take(self);
+        self.push(buffer, links);
+        if !behind.is_empty() {
+            links.table[usize::from(buffer.id)].next = behind.head;
+            self.tail = behind.tail;
+            self.len += behind.len;
+        }
+    }
+
     /// Bytes of another buffer were copied behind those of the first.
     pub(super) fn grow_front(&self, bytes: u32, links: &mut Links) {
         links.table[usize::from(self.head)].buffer.len += bytes;
@@ -134,7 +145,11 @@ mod tests {
         let drain = |queue: &mut BufferQueue, links: &Links| {
             std::iter::from_fn(|| queue.pop(links)).collect::<Vec<_>>()
         };
-        assert_eq!(drain(&mut up, &links), [9, 2, 7]);
+        up.push_front(buffer(4, 1), &mut links);
+        assert_eq!(drain(&mut up, &links), [4, 9, 2, 7]);
+        up.push_front(buffer(5, 1), &mut links);
+        up.push(buffer(6, 1), &mut links);
+        assert_eq!(drain(&mut up, &links), [5, 6]);
         assert_eq!(drain(&mut down, &links), [109, 102, 107]);
     }
 

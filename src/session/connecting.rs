@@ -1,11 +1,11 @@
 //! Connecting: attempts, one backend after the other, while the client's first bytes wait.
 
 use crate::fault::Fault;
-use crate::kernel::Errno;
+use crate::kernel::{BUFFER_BYTES, Buffer, Errno};
 use crate::time::MS;
 use crate::token::Purpose;
 
-use super::{CloseReason, Context, Op, Session, SessionLimits, SessionState, Side};
+use super::{CloseReason, Context, Links, Op, Session, SessionLimits, SessionState, Side};
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
@@ -14,14 +14,23 @@ impl Session {
         cx.ops.push_back(Op::Connect);
     }
 
-    pub(super) fn on_connected(&mut self, cx: &mut Context<'_>) {
+    /// What has been received of the client's first bytes, while there is no backend.
+    #[must_use]
+    pub fn first_bytes(&self, links: &Links) -> Option<Buffer> {
+        self.flows[Side::Client as usize].backlog.front(links)
+    }
+
+    pub(super) fn on_connected(&mut self, made: Option<Buffer>, cx: &mut Context<'_>) {
         self.state = SessionState::Open;
         self.answer = cx.now.saturating_sub(self.active_at);
         self.active_at = cx.now;
         self.connected_at = cx.now;
         // The client's bytes have waited for buffers, and not for room at the backend.
         self.flow(Side::Client).waits = 0;
-        // The client's first bytes complete the handshake; without any, nothing would.
+        if let Some(made) = made {
+            self.precede(made, cx);
+        }
+        // The first bytes complete the handshake; without any, nothing would.
         if !self.flow(Side::Client).is_loaded() {
             self.acknowledge(cx);
         }
@@ -33,6 +42,23 @@ impl Session {
         for from in Side::BOTH {
             self.advance(from, cx);
         }
+    }
+
+    /// Has made bytes go to the backend before the client's. Where its first buffer fits behind
+    /// them, both leave in one send, and in one segment.
+    fn precede(&mut self, mut made: Buffer, cx: &mut Context<'_>) {
+        let flow = self.flow(Side::Client);
+        flow.made = u16::try_from(made.len).expect("a header is shorter than a buffer");
+        let first = flow.backlog.front(cx.links);
+        let first = first.filter(|first| made.start + made.len + first.len <= BUFFER_BYTES);
+        if let Some(first) = first {
+            cx.ops.push_back(Op::Append(made, first));
+            cx.ops.push_back(Op::Release(first.id));
+            flow.backlog.pop(cx.links);
+            made.len += first.len;
+        }
+        flow.joined = first.is_some();
+        flow.backlog.push_front(made, cx.links);
     }
 
     pub(super) fn on_connect_failed(&mut self, errno: Errno, cx: &mut Context<'_>) {

@@ -14,7 +14,7 @@ pub(super) struct End {
     pub(super) ending: bool,
     /// Nothing more comes from it: its stream has ended, or the other end takes no more.
     pub(super) ended: bool,
-    /// The last send left its bytes to wait for the end that follows.
+    /// The last send left its bytes to wait for what follows: another send, or the end.
     pub(super) held_back: bool,
     /// Nothing more goes to it: the end of the stream was relayed, or it broke.
     pub(super) shut: bool,

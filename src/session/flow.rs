@@ -9,12 +9,16 @@ use super::buffer_queue::BufferQueue;
 /// [`End`](super::End)s.
 #[derive(Debug)]
 pub(super) struct Flow {
-    /// Bytes that the sink's socket took.
+    /// Bytes that came from the source and that the sink's socket took.
     pub(super) delivered: u64,
     /// In buffers and not yet sent.
     pub(super) backlog: BufferQueue,
     /// Spliced in and not yet out.
     pub(super) in_pipe: u32,
+    /// Bytes that we made, at the front of the backlog: the source did not send them.
+    pub(super) made: u16,
+    /// Received bytes follow those in one buffer. Means something only while there are some.
+    pub(super) joined: bool,
     /// How bytes move now.
     pub(super) mode: Mode,
     /// Copying: full buffers in a row. Splicing: small visits in a row.
@@ -48,6 +52,8 @@ impl Flow {
             delivered: 0,
             backlog: BufferQueue::default(),
             in_pipe: 0,
+            made: 0,
+            joined: false,
             mode: Mode::Copy,
             streak: 0,
             promote_after: PROMOTE_AFTER,
@@ -61,6 +67,26 @@ impl Flow {
     /// Bytes are held for the sink.
     pub(super) fn is_loaded(&self) -> bool {
         !self.backlog.is_empty() || self.in_pipe > 0
+    }
+
+    /// Whether bytes that came from the source are held.
+    pub(super) fn has_received(&self) -> bool {
+        let made_alone = self.made > 0 && !self.joined;
+        self.backlog.len() > u16::from(made_alone) || self.in_pipe > 0
+    }
+
+    /// Whether the first buffer has but bytes that we made, and others wait to follow them.
+    pub(super) fn is_followed(&self) -> bool {
+        self.made > 0 && !self.joined && self.backlog.len() > 1
+    }
+
+    /// The sink took so many bytes of the first buffer. Returns how many of them came from the
+    /// source.
+    pub(super) fn on_sent(&mut self, bytes: u32) -> u32 {
+        let made = u32::from(self.made).min(bytes);
+        self.made -= u16::try_from(made).unwrap_or(self.made);
+        self.delivered += u64::from(bytes - made);
+        bytes - made
     }
 
     /// Takes note of a received buffer; a row of full ones makes a stream.

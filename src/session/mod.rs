@@ -184,7 +184,7 @@ impl Session {
         }
         match event {
             Event::Peeked(look) => self.on_peeked(look, cx),
-            Event::Connected => self.on_connected(cx),
+            Event::Connected(made) => self.on_connected(made, cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Lacking(fault) => self.on_lacking(fault, cx),
             Event::Paused => self.on_paused(cx),
@@ -356,7 +356,7 @@ impl Session {
 
     fn has_asked(&self) -> bool {
         let client = &self.flows[Side::Client as usize];
-        client.delivered > 0 || client.is_loaded()
+        client.delivered > 0 || client.has_received()
     }
 
     fn end(&mut self, side: Side) -> &mut End {
@@ -504,6 +504,8 @@ impl Session {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent: it counts as undelivered.
             self.enter(from, buffer, cx);
+        } else if let Event::Connected(Some(made)) = event {
+            cx.ops.push_back(Op::Release(made.id));
         }
         self.finish_when_joined(cx);
     }
@@ -539,7 +541,7 @@ impl Session {
 /// The operation in flight that an event is about; `None` for answers that come at once.
 fn purpose_of(event: &Event) -> Option<Purpose> {
     match *event {
-        Event::Connected
+        Event::Connected(_)
         | Event::ConnectFailed(_)
         | Event::Lacking(_)
         | Event::Paused

@@ -84,11 +84,8 @@ impl Session {
         match outcome {
             Ok(bytes) => {
                 self.active_at = cx.now;
-                if from == Side::Client {
-                    self.on_asked(cx);
-                }
                 let flow = self.flow(from);
-                flow.delivered += u64::from(bytes);
+                let received = flow.on_sent(bytes);
                 if bytes > 0 {
                     flow.waits = 0;
                 }
@@ -96,6 +93,9 @@ impl Session {
                     Some(id) => cx.ops.push_back(Op::Release(id)),
                     // There was no room for the rest.
                     None => self.wait_for_room(from, cx),
+                }
+                if from == Side::Client && received > 0 {
+                    self.on_asked(cx);
                 }
                 self.advance(from, cx);
             }
@@ -193,7 +193,7 @@ impl Session {
         if let Some(buffer) = flow.backlog.front(cx.links) {
             // What is held back for an end that never comes would be lost.
             let last = whole && (source.ended || source.ending) && flow.backlog.len() == 1;
-            self.leave(to, buffer, last, cx);
+            self.leave(to, buffer, last || flow.is_followed(), cx);
         }
     }
 
@@ -210,10 +210,10 @@ impl Session {
 
     /// The first bytes of the flow that leads to an end leave it. A transform of what is sent
     /// belongs here. There is none, so that as many bytes of the flow are delivered as were sent.
-    fn leave(&mut self, to: Side, buffer: Buffer, last: bool, cx: &mut Context<'_>) {
-        self.end(to).held_back = last;
+    fn leave(&mut self, to: Side, buffer: Buffer, more: bool, cx: &mut Context<'_>) {
+        self.end(to).held_back = more;
         self.in_flight.insert(Purpose::Send(to));
-        cx.ops.push_back(Op::Send(to, buffer, last));
+        cx.ops.push_back(Op::Send(to, buffer, more));
     }
 
     pub(super) fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {

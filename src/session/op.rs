@@ -16,8 +16,8 @@ pub enum Op {
     /// Pass on from this side what the other takes, as no buffer is left; answered at once by
     /// `PassedOn`.
     PassOn(Side),
-    /// Send a buffer to this side; `true`: the end of the stream follows and should ride in the
-    /// same packet.
+    /// Send a buffer to this side; `true`: another send or the end of the stream follows, and
+    /// should ride in the same packet.
     Send(Side, Buffer, bool),
     /// Copy the second buffer's bytes behind those of the first, where there is room for them.
     Append(Buffer, Buffer),
@@ -130,8 +130,9 @@ pub enum Look {
 pub enum Event {
     /// Routing looked at the client's first bytes.
     Peeked(Look),
-    /// The backend accepted the connection.
-    Connected,
+    /// The backend accepted the connection. Bytes that we made, where there are some, go to it
+    /// before those of the client.
+    Connected(Option<Buffer>),
     /// The connect attempt failed.
     ConnectFailed(Errno),
     /// No attempt can be made now: this machine lacks something, or the backend's backlog is full.

@@ -5,6 +5,7 @@ mod deadline;
 mod end;
 mod ends_together;
 mod faults;
+mod made;
 mod paced;
 mod peeking;
 mod queued;
@@ -172,7 +173,7 @@ fn a_connect_that_outruns_its_cancel_counts() {
     let mut script = Script::begin();
     script.passes(LIMITS.connect);
     script.asks(&[Op::Cancel(Purpose::Connect)]);
-    script.on_event(Event::Connected);
+    script.on_event(Event::Connected(None));
     script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
     assert_eq!(script.deadline_in(), LIMITS.idle / 4);
 }
@@ -534,7 +535,7 @@ fn a_close_while_connecting_joins_the_connect() {
     script.cx(|session, cx| session.close(CloseReason::IdleTimeout, cx));
     script.asks(&[]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.on_event(Event::Connected);
+    script.on_event(Event::Connected(None));
     script.ends(CloseReason::Shutdown, Manner::Reset);
 }
 

@@ -11,6 +11,7 @@ mod helper;
 mod memory;
 mod origin;
 mod own_addresses;
+mod own_end;
 mod passing;
 mod ports;
 mod privileges;
@@ -42,6 +43,7 @@ pub use origin::{
     probe_address,
 };
 pub use own_addresses::{OwnAddresses, is_own_address};
+pub use own_end::own_end;
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};
 pub use privileges::{

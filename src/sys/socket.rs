@@ -476,7 +476,7 @@ fn domain(address: &Address) -> Domain {
     }
 }
 
-fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
+pub(super) fn with<T>(socket: &Socket, call: impl FnOnce(SockRef<'_>) -> T) -> T {
     count_calls(1);
     // SAFETY: the `Socket` that is borrowed for this call owns the descriptor and keeps it open.
     let fd = unsafe { BorrowedFd::borrow_raw(socket.raw()) };

@@ -77,7 +77,10 @@ impl<K: Kernel> Worker<K> {
         if answer.is_ok() {
             backend.on_taken();
         }
-        Some(answer.map_or_else(Event::ConnectFailed, |()| Event::Connected))
+        Some(match answer {
+            Ok(()) => self.introduce(key),
+            Err(errno) => Event::ConnectFailed(errno),
+        })
     }
 
     /// What the next connection to a backend begins at: each of its origins in turn.
@@ -107,7 +110,7 @@ impl<K: Kernel> Worker<K> {
         let event = self.connected(token, outcome);
         self.note_failure(token.slot() as usize, event);
         self.deliver(token, event, false);
-        if event == Event::Connected {
+        if matches!(event, Event::Connected(_)) {
             let key = token.slot() as usize;
             if let Some(slot) = self.slots.get(key)
                 && let Some(backend) = &slot.target
@@ -120,8 +123,9 @@ impl<K: Kernel> Worker<K> {
 
     /// What came of a connect. A socket that is connected to itself was refused: there is no
     /// listener.
-    fn connected(&self, token: Token, outcome: Result<Done, Errno>) -> Event {
-        let slot = &self.slots[token.slot() as usize];
+    fn connected(&mut self, token: Token, outcome: Result<Done, Errno>) -> Event {
+        let key = token.slot() as usize;
+        let slot = &self.slots[key];
         if let Err(errno) = outcome {
             let portless = Fault::of_connect(errno) == Fault::Ports;
             let mut to = slot.target.iter().map(|backend| &backend.address);
@@ -136,7 +140,7 @@ impl<K: Kernel> Worker<K> {
         if ends.any(|(own, backend)| self.kernel.is_connected_to_itself(own, &backend.address)) {
             return Event::ConnectFailed(Errno::CONNREFUSED);
         }
-        Event::Connected
+        self.introduce(key)
     }
 
     /// Adopts the present settings of the session's listener, before a look or an attempt. The pool

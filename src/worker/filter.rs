@@ -1,6 +1,7 @@
 //! Selects sessions, for the control thread, over the wire and on the command line.
 
 use std::fmt;
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
@@ -44,6 +45,16 @@ pub struct SessionId {
     pub worker: u32,
     /// Counts up within the worker.
     pub number: u64,
+}
+
+impl SessionId {
+    /// Its text, in memory that is there.
+    pub(super) fn write(self, into: &mut [u8]) -> &[u8] {
+        let room = into.len();
+        let mut rest = &mut *into;
+        let written = write!(rest, "{self}").map_or(0, |()| room - rest.len());
+        &into[..written]
+    }
 }
 
 impl fmt::Display for SessionId {

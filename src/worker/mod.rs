@@ -18,6 +18,7 @@ mod filter;
 mod follow;
 mod held;
 mod hoarders;
+mod introducing;
 mod lanes;
 mod latencies;
 mod log_feed;

@@ -248,7 +248,7 @@ impl<K: Kernel> Worker<K> {
             };
             self.note_failure(key, answer);
             self.call_session(key, |session, cx| session.on_event(answer, false, cx));
-            if answer == Event::Connected {
+            if matches!(answer, Event::Connected(_)) {
                 self.on_connected(key);
             }
         }

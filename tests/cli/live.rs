@@ -23,6 +23,7 @@ golden!(
     availability,
     discovery_and_scaling,
     metrics,
+    send_proxy,
     sources,
     user
 );

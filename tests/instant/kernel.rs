@@ -246,6 +246,10 @@ impl Kernel for InstantKernel {
         Some(SocketAddr::from(([10, 0, 0, 1], 50_000)))
     }
 
+    fn own_end(&self, _socket: &Socket) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([10, 0, 0, 2], 80)))
+    }
+
     fn acknowledge(&mut self, _socket: &Socket) {}
 
     fn keep_alive(&mut self, _socket: &Socket) {}

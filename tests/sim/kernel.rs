@@ -506,6 +506,10 @@ impl Kernel for FakeKernel {
         Some(SocketAddr::new(client_ip(u64::from(port)), port))
     }
 
+    fn own_end(&self, _socket: &Socket) -> Option<SocketAddr> {
+        Some(SocketAddr::from(OWN_END))
+    }
+
     fn acknowledge(&mut self, socket: &Socket) {
         let fd = self.opened(socket, "acknowledge");
         self.trace.fact("acknowledge", fd, 0);
@@ -626,6 +630,8 @@ pub(crate) fn listening(fd: i32) -> usize {
 }
 
 /// When runs begin.
+/// What clients connect to.
+pub(crate) const OWN_END: ([u8; 4], u16) = ([10, 255, 0, 1], 443);
 pub(crate) const START: u64 = 1_000_000 * MS;
 pub(crate) const FIRST_LISTENER: i32 = 3;
 pub(crate) const FIRST_SOCKET: i32 = 100;

@@ -14,14 +14,15 @@ use crate::config::tree::Value;
 use crate::config::{
     ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable, Bandwidth,
     Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
-    HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HttpProbe, Initial, Key, LeastTime, Listener,
-    LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool, Predictive, Probe,
-    ProxyHeader, QueueLimits, Rates, RecordFormat, ScaleBy, Scaling, SecondTier, Strategy,
-    Timeouts, TwoTier, Verify, parse,
+    HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HeaderPart, HttpProbe, Initial, Key, LeastTime,
+    Listener, LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool,
+    Predictive, Probe, ProxyHeader, QueueLimits, Rates, RecordFormat, ScaleBy, Scaling, SecondTier,
+    SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::config::{HistoryPlace, HistorySettings};
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
+use crate::peek::proxy_protocol::HeaderVersion;
 use crate::session::CloseReason;
 use crate::shared::Shared;
 

@@ -35,6 +35,7 @@ impl Chance<'_> {
                     .collect(),
                 ports: self.pick(&[None, Ports::new(20_000, 39_999), Ports::new(1, 1)]),
             },
+            send_proxy: self.maybe(Self::send_proxy),
             queue: QueueLimits {
                 max: self.pick(&[0, 1, 1024, 1 << 24]),
                 timeout: self.pick(&[Duration::from_secs(5), Duration::from_millis(20)]),
@@ -56,6 +57,18 @@ impl Chance<'_> {
                 backends,
             )
         }
+    }
+
+    fn send_proxy(&mut self) -> SendProxy {
+        let version = self.pick(&[HeaderVersion::V1, HeaderVersion::V2]);
+        let tlvs = match version {
+            HeaderVersion::V1 => Vec::new(),
+            HeaderVersion::V2 => {
+                let all = HeaderPart::ALL.map(|(_, part)| part);
+                self.pick(&[vec![], vec![HeaderPart::Crc32c], all.to_vec()])
+            }
+        };
+        SendProxy { version, tlvs }
     }
 
     fn backend(&mut self, i: usize) -> Backend {
