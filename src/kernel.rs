@@ -173,6 +173,10 @@ pub trait Kernel {
     /// socket that they came from, where these stay: [`BUFFER_BYTES`] in all at most.
     fn bytes_ahead(&mut self, buffer: Option<Buffer>, socket: &Socket) -> &[u8];
 
+    /// Takes the first `most` bytes that wait at a socket, [`BUFFER_BYTES`] at most, and drops
+    /// them. `false`: not so many waited, or the connection broke.
+    fn discard(&mut self, socket: &Socket, most: u32) -> bool;
+
     /// Copies the bytes of `from` behind those of `to`, which has room for them. Both are received
     /// buffers that nothing is in flight on.
     fn append(&mut self, to: Buffer, from: Buffer);

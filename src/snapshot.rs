@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicU64;
 
 use crate::address::Address;
 use crate::by_name::ByName;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ProxySource};
 use crate::guard::{
     AccessFilter, AccessFilters, Action, Admission, BanRule, Bans, Gate, Limit, ListenerBandwidth,
-    Meters, Pit, Rules, Sources, Trusted,
+    Meters, PeerStage, Pit, Rules, Sources, Trusted,
 };
 use crate::peek::FirstBytes;
 use crate::pool::{Pool, Standing, Tally, Traffic};
@@ -88,6 +88,8 @@ pub struct LiveListener {
     /// Of a removed Unix listener: when its file was gone, in ns of the workers' clock; [`NEVER`]
     /// while it is being removed, 0 before that.
     pub file_gone_at: Arc<AtomicU64>,
+    /// The proxies that connect for its clients; `None`: clients connect themselves.
+    pub proxies: Option<Proxies>,
     /// The limits of its new connections.
     pub rules: Rules,
     /// When sources are banned that such limits, or others, refuse.
@@ -98,6 +100,15 @@ pub struct LiveListener {
     pub limits: SessionLimits,
     /// The bandwidth of its sessions.
     pub bandwidth: Arc<ListenerBandwidth>,
+}
+
+/// The proxies of a listener: each of their connections begins with a header that names its client.
+#[derive(Clone, Debug)]
+pub struct Proxies {
+    /// Which peers they are, and what is counted of them.
+    pub stage: Arc<PeerStage>,
+    /// How long a header may take since the accept, in ns.
+    pub timeout: u64,
 }
 
 impl Snapshot {
@@ -251,6 +262,10 @@ impl Draft<'_> {
         for (listener, config) in next.listeners.iter().zip(&self.config.listeners) {
             let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
             listener.connections.set_max(max);
+            if let Some(proxies) = &listener.proxies {
+                let max = config.unfinished_headers.get();
+                proxies.stage.set_unfinished_max(max);
+            }
             listener
                 .bandwidth
                 .session
@@ -338,6 +353,7 @@ impl LiveListener {
             connections,
             traffic: old.map_or_else(Arc::default, |old| Arc::clone(&old.traffic)),
             file_gone_at: old.map_or_else(Arc::default, |old| Arc::clone(&old.file_gone_at)),
+            proxies: proxies(config, old.and_then(|old| old.proxies.as_ref())),
             rules: Rules::default(),
             ban: ban(config),
             gate,
@@ -448,6 +464,28 @@ fn compose_listeners(
         })
     });
     (listeners.collect(), made)
+}
+
+/// The proxies of a listener, with what is counted of them.
+fn proxies(listener: &config::Listener, before: Option<&Proxies>) -> Option<Proxies> {
+    let sources = &listener.accept_proxy;
+    if sources.is_empty() {
+        return None;
+    }
+    let networks = ProxySource::networks(sources);
+    let trusts_unix = sources.contains(&ProxySource::Unix);
+    let stage = match before.map(|before| &before.stage) {
+        Some(same) if same.is_of(&networks, trusts_unix) => Arc::clone(same),
+        Some(old) => Arc::new(old.with(&networks, trusts_unix)),
+        None => {
+            let max = listener.unfinished_headers.get();
+            Arc::new(PeerStage::new(&networks, trusts_unix, max))
+        }
+    };
+    Some(Proxies {
+        stage,
+        timeout: nanos(listener.timeouts.proxy_header),
+    })
 }
 
 /// The limits of a listener's new connections.

@@ -31,6 +31,8 @@ pub enum Purpose {
     PollSink(Side),
     /// Wait for a fault of this side while nothing is read from it.
     Watch(Side),
+    /// Wait for more of a header that names the client; the slot is that of the header.
+    Header,
     /// A visit, to connect again. Visits are no operations of the kernel.
     Retry,
     /// A visit: the direction from this side found no room, no bytes or no memory, and looks again.
@@ -139,6 +141,7 @@ impl Purpose {
             Self::PollSink(side) => 14 | side as u8,
             Self::Watch(side) => 16 | side as u8,
             Self::Retry => 5,
+            Self::Header => 6,
             Self::Pace(side) => 18 | side as u8,
             Self::Starvation(side) => 20 | side as u8,
         }
@@ -161,6 +164,7 @@ impl Purpose {
             14 | 15 => Self::PollSink(side),
             16 | 17 => Self::Watch(side),
             5 => Self::Retry,
+            6 => Self::Header,
             18 | 19 => Self::Pace(side),
             20 | 21 => Self::Starvation(side),
             _ => return None,
@@ -192,6 +196,7 @@ mod tests {
             Purpose::Detached,
             Purpose::Connect,
             Purpose::Retry,
+            Purpose::Header,
         ];
         for purpose in plain.into_iter().chain(sided) {
             for generation in [0, 1, 0xabcdef, GENERATION_MASK] {
@@ -208,7 +213,7 @@ mod tests {
 
     #[test]
     fn foreign_values_are_no_tokens() {
-        for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=5 | 8..=21)) {
+        for code in (0..=u8::MAX).filter(|code| !matches!(code, 1..=6 | 8..=21)) {
             assert_eq!(Token::from_raw(u64::from(code) << 56 | 7), None);
         }
     }

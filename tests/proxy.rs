@@ -17,6 +17,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "proxy/accept_proxy.rs"]
+mod accept_proxy;
 #[path = "proxy/access_lists.rs"]
 mod access_lists;
 #[path = "proxy/access_log.rs"]

@@ -467,6 +467,9 @@ pub struct SessionStatus {
     pub backend: Option<String>,
     /// The client's address and port; none over a Unix socket.
     pub client: Option<String>,
+    /// The proxy that named the client by a header: its address and port, or `unix`.
+    #[serde(default)]
+    pub proxy: Option<String>,
     /// How far it has come.
     pub state: SessionState,
     /// Since it was accepted, in seconds.

@@ -12,7 +12,7 @@ use super::admin::ClientCommand;
 use super::proxy::ProxyFlags;
 use crate::address::Address;
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, Strategy};
+use crate::config::{Backend, ProxySource, Strategy};
 use crate::prefix::Prefix;
 use crate::simulate::Scenario;
 
@@ -184,6 +184,15 @@ pub struct ProxyArgs {
                 again"
     )]
     pub deny: Vec<Prefix>,
+    /// Proxies that connect for clients.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        help = "Let proxies of this address or prefix name their clients: each connection must \
+                begin with a PROXY header, and all others are refused; unix for a Unix socket; may \
+                be given again"
+    )]
+    pub accept_proxy: Vec<ProxySource>,
     /// Where the admin API and the dashboard answer over HTTP.
     #[arg(
         long,

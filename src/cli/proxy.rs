@@ -7,10 +7,11 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use thiserror::Error;
 
 use super::args::{ProxyArgs, RouteFlag, names};
+use crate::address::Address;
 use crate::config::values::written;
 use crate::config::{
-    self, Admin, AdminHttp, Backend, Config, FlagSetting, Key, LogFormat, SettingInfo, Strategy,
-    Warning,
+    self, Admin, AdminHttp, Backend, Config, FlagSetting, Key, LogFormat, ProxySource, SettingInfo,
+    Strategy, Warning,
 };
 use crate::prefix::Prefix;
 
@@ -255,6 +256,11 @@ fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
         if let Some(time) = args.ban_for {
             all.set("ban-for", format!("{at}.ban.for"), written(time));
         }
+        let proxies = proxies(&args.accept_proxy, bind).into_iter();
+        for (place, proxy) in proxies.enumerate() {
+            let path = format!("{at}.accept_proxy.{place}");
+            all.set("accept-proxy", path, proxy);
+        }
         all.group(&flags, "listeners.", &format!("{at}."));
         for (place, route) in routes.iter().enumerate() {
             let at = format!("{at}.routes.{place}");
@@ -309,6 +315,17 @@ fn placed(flags: &ProxyFlags) -> Result<ProxyFlags, ProxyError> {
         }
     }
     Ok(flags)
+}
+
+/// The proxies of a listener: those that can connect to it. Where none can, a rule says so.
+fn proxies<'a>(all: &'a [ProxySource], bind: &Address) -> Vec<&'a ProxySource> {
+    let is_unix = matches!(bind, Address::Unix(_));
+    let fits = |one: &&ProxySource| (**one == ProxySource::Unix) == is_unix;
+    let own: Vec<_> = all.iter().filter(fits).collect();
+    match own.is_empty() {
+        true => all.iter().collect(),
+        false => own,
+    }
 }
 
 /// Settings that flags give.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Config;
+use super::accept_proxy::{ProxySource, proxy_source};
 use super::bandwidth::Bandwidth;
 use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{
-    Codec, Leaf, duration, group, group_or_none, group_or_off, groups, name, named, number, parsed,
-    required, spelled,
+    Codec, Leaf, duration, group, group_or_none, group_or_off, groups, list, name, named, number,
+    parsed, required, spelled,
 };
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::{Around, At, Reader};
@@ -34,6 +35,14 @@ settings! {
             |text| Ok(text.parse()?),
             Address::to_string,
         ));
+        /// Proxies that connect for clients: their addresses and prefixes, or "unix" on a Unix
+        /// socket. Each of their connections must begin with a header of the PROXY protocol, which
+        /// names the client; all other peers are refused. Empty: clients connect themselves, and no
+        /// header is read.
+        pub accept_proxy: Vec<ProxySource> = Vec::new() => list(proxy_source());
+        /// The most connections of such proxies whose header is not complete, over all workers.
+        /// Beyond it the oldest of them is refused.
+        pub unfinished_headers: NonZeroU32 = UNFINISHED_HEADERS => number(values::CONNECTIONS);
         /// The name of the pool that its clients go to.
         pub pool: usize = usize::MAX => required(pool_name());
         /// Clients that go to other pools, or are refused. The first route that a client fits
@@ -98,6 +107,8 @@ settings! {
         /// How long to wait for a client's first bytes, where a key or a route needs them. A client
         /// that sends nothing waits for all of it.
         pub peek: Duration = Duration::from_secs(3) => duration(between(1, MINUTE));
+        /// How long to wait for the whole header of a proxy (`accept_proxy`).
+        pub proxy_header: Duration = Duration::from_secs(5) => duration(between(1, MINUTE));
     }
 }
 
@@ -235,5 +246,7 @@ pub(super) fn stand_in() -> Address {
     Address::Unix(PathBuf::new())
 }
 
+/// The default of unfinished headers of a listener: a fast proxy that is 100 ms away has less.
+const UNFINISHED_HEADERS: NonZeroU32 = NonZeroU32::new(4_096).unwrap();
 /// The default of connect attempts of a session.
 pub const ATTEMPTS: u8 = 3;

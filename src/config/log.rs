@@ -294,6 +294,8 @@ words! {
         Reason = "reason",
         /// Each attempt with its backend, address, outcome and time.
         AttemptsList = "attempts_list",
+        /// The proxy that named the client by a header, where there is one.
+        Proxy = "proxy",
         /// The rule in dry run that would have refused the client, where there is one.
         DryRun = "dry_run",
         /// What happened: the session began, goes on, or ended.
@@ -319,7 +321,7 @@ words! {
 
 /// What [`LogField::Standard`] stands for, in its order. The last one only where sessions get other
 /// lines than that of their end.
-const STANDARD: [LogField; 19] = [
+const STANDARD: [LogField; 20] = [
     LogField::Time,
     LogField::Session,
     LogField::Listener,
@@ -337,6 +339,7 @@ const STANDARD: [LogField; 19] = [
     LogField::Worker,
     LogField::Reason,
     LogField::AttemptsList,
+    LogField::Proxy,
     LogField::DryRun,
     LogField::Event,
 ];

@@ -16,6 +16,7 @@ use crate::by_name::ByName;
 use crate::prefix::Prefix;
 use crate::shared::Shared;
 
+mod accept_proxy;
 mod access_list;
 mod admin;
 mod availability;
@@ -57,6 +58,7 @@ mod tree;
 pub mod values;
 mod warnings;
 
+pub use accept_proxy::ProxySource;
 pub use access_list::AccessList;
 pub use admin::{ADMIN_SOCKET, Admin, AdminHttp, TokenFiles};
 pub use availability::{AllDown, Ejection, OnDown, QueueLimits, ScaleBy, Scaling};

@@ -126,7 +126,7 @@ fn everything_can_be_set() {
                 Listener(name: "n", bind: "unix:/s", pool: "a", max_connections: 7, attempts: 16,
                     half_close: "end", half_sent: "pass",
                     timeouts: (connect: "250ms", idle: "1h", half_closed: "1m", session: "off",
-                        peek: "1ms")),
+                        peek: "1ms", proxy_header: "2ms")),
             ],
             pools: [
                 (name: "a", backends: [(address: "unix:/b", weight: 0), "localhost:1"]),
@@ -152,6 +152,7 @@ fn everything_can_be_set() {
         half_closed: seconds(30),
         session: Some(seconds(86_400)),
         peek: seconds(60),
+        proxy_header: seconds(5),
     };
     let own = Timeouts {
         connect: Duration::from_millis(250),
@@ -159,6 +160,7 @@ fn everything_can_be_set() {
         half_closed: seconds(60),
         session: None,
         peek: Duration::from_millis(1),
+        proxy_header: Duration::from_millis(2),
     };
     let [first, second] = &config.listeners[..] else {
         panic!("{:?}", config.listeners);

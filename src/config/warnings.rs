@@ -15,7 +15,7 @@ use super::tokens::Span;
 use super::values::nearest;
 use super::{
     AccessLog, Backend, Config, FirstTier, HalfSent, HistoryPlace, Key, Listener, LogSink, Pool,
-    Route, SendProxy, Strategy, Timeouts, values,
+    ProxySource, Route, SendProxy, Strategy, Timeouts, values,
 };
 use crate::address::Address;
 use crate::peek::Field;
@@ -64,6 +64,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
             found.push(Finding::at(at, sentence));
         }
     }
+    proxies(config, &mut found);
     access_lists(config, &mut found);
     bans(config, &mut found);
     for (i, pool) in config.pools.iter().enumerate() {
@@ -90,6 +91,23 @@ fn access_lists(config: &Config, found: &mut Vec<Finding>) {
         if listeners.all(|listener| listener.access_list.as_ref() != Some(name)) {
             let sentence = format!("no listener uses the access list `{name}`");
             found.push(Finding::at(format!("access_lists[{i}].name"), sentence));
+        }
+    }
+}
+
+/// Networks of proxies that have all addresses.
+fn proxies(config: &Config, found: &mut Vec<Finding>) {
+    for (i, listener) in config.listeners.iter().enumerate() {
+        for (j, one) in listener.accept_proxy.iter().enumerate() {
+            if matches!(one, ProxySource::Network(all) if all.length() == 0) {
+                let sentence = format!(
+                    "accept_proxy: {one} trusts every machine that reaches the listener: each may \
+                     claim any address, and so pass limits, bans and access lists; write the \
+                     addresses of the proxies"
+                );
+                let at = format!("listeners[{i}].accept_proxy[{j}]");
+                found.push(Finding::at(at, sentence));
+            }
         }
     }
 }

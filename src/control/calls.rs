@@ -538,6 +538,7 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
         pool: info.pool.name.clone(),
         backend: info.backend.as_ref().map(|backend| backend.name.clone()),
         client: info.client.map(|client| client.to_string()),
+        proxy: info.proxy.map(|proxy| proxy.to_string()),
         state: info.view.state,
         age_s: since(info.view.opened_at),
         idle_s: since(info.view.active_at),

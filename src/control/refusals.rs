@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::admin::model::EventKind;
-use crate::guard::Refusal;
+use crate::guard::{PeerDenied, Refusal};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::wording::plural;
@@ -22,6 +22,7 @@ pub(super) struct Refusals {
     access: Report,
     limits: Report,
     first_bytes: Report,
+    proxies: Report,
     sources: Report,
 }
 
@@ -39,6 +40,8 @@ struct Refuser {
     name: String,
     mode: Mode,
     counts: Vec<(&'static str, u64)>,
+    /// More about one of them, if it is known.
+    example: Option<String>,
 }
 
 /// Whether clients are refused.
@@ -60,6 +63,8 @@ impl Refusals {
         tell(&mut self.access, EventKind::AccessDenied, &of_access);
         let of_limits = || by_limit(snapshot);
         tell(&mut self.limits, EventKind::LimitExceeded, &of_limits);
+        let of_proxies = || by_peer(snapshot);
+        tell(&mut self.proxies, EventKind::ProxyRefused, &of_proxies);
         let reason = CloseReason::FirstBytesTimeout;
         let late = stats.iter().map(|its| its.closed[reason as usize].get());
         if let Some(new) = self.first_bytes.tick_count(late.sum()) {
@@ -91,6 +96,7 @@ fn by_access_list(snapshot: &Snapshot) -> Vec<Refuser> {
         name: format!("listener `{}`", listener.name),
         mode: Mode::On,
         counts: vec![("access_denied", listener.gate.access_denied())],
+        example: None,
     });
     let lists = snapshot.access.values().filter(|list| list.dry_run);
     // Several listeners may have one list.
@@ -99,6 +105,7 @@ fn by_access_list(snapshot: &Snapshot) -> Vec<Refuser> {
         name: format!("access list `{}`", list.name),
         mode: Mode::DryRun,
         counts: vec![("", list.refused.load(Ordering::Relaxed))],
+        example: None,
     });
     listeners.chain(lists).collect()
 }
@@ -119,9 +126,25 @@ fn by_limit(snapshot: &Snapshot) -> Vec<Refuser> {
                     (rule.as_str(), count)
                 })
                 .to_vec(),
+            example: None,
         })
     });
     both.collect()
+}
+
+/// Listeners that refuse peers before their clients are known.
+fn by_peer(snapshot: &Snapshot) -> Vec<Refuser> {
+    let listeners = snapshot.listeners.iter();
+    let both = listeners.filter_map(|its| Some((its, &its.proxies.as_ref()?.stage)));
+    let refusers = both.map(|(listener, stage)| Refuser {
+        name: format!("listener `{}`", listener.name),
+        mode: Mode::On,
+        counts: PeerDenied::ALL
+            .map(|denied| (denied.as_str(), stage.refused(denied)))
+            .to_vec(),
+        example: stage.take_last(),
+    });
+    refusers.collect()
 }
 
 impl Report {
@@ -138,6 +161,7 @@ impl Report {
                 name,
                 mode,
                 counts: by_rule,
+                ..
             } = refuser;
             let all = by_rule.into_iter().filter(|(_, count)| *count > 0);
             counts.extend(all.map(|(rule, count)| ((name.clone(), rule, mode), count)));
@@ -168,7 +192,12 @@ impl Report {
 
     /// How many clients were refused since the last report, if any.
     fn sentence(&self, refuser: &Refuser) -> Option<String> {
-        let Refuser { name, mode, counts } = refuser;
+        let Refuser {
+            name,
+            mode,
+            counts,
+            example,
+        } = refuser;
         let new = counts.iter().map(|(rule, all)| {
             let before = self.reported.get(&(name.clone(), rule, *mode));
             (
@@ -196,7 +225,11 @@ impl Report {
                 format!(": {}", Vec::from_iter(words).join(", "))
             }
         };
-        Some(format!("{name}: {clients} {refused}{by}, {all} in all"))
+        let example = example.as_ref();
+        let example = example.map_or_else(String::new, |what| format!(" (such as {what})"));
+        Some(format!(
+            "{name}: {clients} {refused}{by}, {all} in all{example}"
+        ))
     }
 }
 
@@ -224,6 +257,7 @@ mod tests {
             name: format!("listener `{number}`"),
             mode,
             counts: counts.to_vec(),
+            example: None,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::admin::model::{
     BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus, ProbeStatus,
     SourcesStatus, TrafficStatus, WorkerStatus,
 };
-use crate::guard::{DeniedBy, Limit, Meters, Refusal, Sources};
+use crate::guard::{DeniedBy, Limit, Meters, PeerDenied, Refusal, Sources};
 use crate::pool::{self, Backend, Condition, HistorySummary, Missed, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
@@ -79,11 +79,17 @@ fn ended_by(listener: &LiveListener) -> BTreeMap<String, u64> {
 /// Clients that each rule of a listener refused.
 fn refused_by(listener: &LiveListener) -> BTreeMap<String, u64> {
     let gate = &listener.gate;
-    by_rule(|rule| match rule {
+    let mut counts = by_rule(|rule| match rule {
         DeniedBy::Ban => gate.banned(),
         DeniedBy::AccessList => gate.access_denied(),
         DeniedBy::Limit(limit) => gate.refused(limit),
-    })
+    });
+    if let Some(proxies) = &listener.proxies {
+        let peers = PeerDenied::ALL.map(|denied| (denied, proxies.stage.refused(denied)));
+        let peers = peers.into_iter().filter(|(_, count)| *count > 0);
+        counts.extend(peers.map(|(denied, count)| (denied.as_str().to_owned(), count)));
+    }
+    counts
 }
 
 /// Clients that each rule of a listener would have refused. A ban in a dry run is none.
@@ -333,7 +339,7 @@ pub(super) fn numbers(stats: &Numbers) -> Vec<(String, u64)> {
 
 /// Ended sessions by reason, without reasons that did not occur.
 pub(super) fn closed(stats: &Numbers) -> Vec<(String, u64)> {
-    let closed = CloseReason::ALL.into_iter().zip(&stats.closed);
+    let closed = CloseReason::ALL.into_iter().zip(stats.closed.iter());
     let closed = closed.map(|(reason, number)| (reason.to_string(), number.get()));
     closed.filter(|(_, number)| *number > 0).collect()
 }

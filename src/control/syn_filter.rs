@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::address::Address;
 use crate::admin::model::{SynFilterMeans, SynFilterStatus};
-use crate::guard::{self, Bans, ClassicInstruction, Trusted};
+use crate::guard::{self, Bans, ClassicInstruction, PeerStage, Trusted};
 use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, SynMaps};
@@ -43,6 +43,8 @@ pub(super) struct SynFilter {
     /// The changes of the ban table that are known.
     changes: u64,
     trusted: Arc<Trusted>,
+    /// The listeners' proxies that are known.
+    proxies: Vec<Arc<PeerStage>>,
     /// Networks came in or went since the filter was attached.
     has_changed: bool,
 }
@@ -81,8 +83,7 @@ impl Attachment {
         Ok(())
     }
 
-    /// Attaches it to the sockets of a TCP listener: others receive no segments. Its peers are its
-    /// clients. Where they are proxies, their segments must pass, whatever bans say of clients.
+    /// Attaches it to the sockets of a TCP listener: others receive no segments.
     pub(super) fn attach_to(&self, bound: &Bound) -> io::Result<()> {
         match bound.address {
             Address::Tcp(_) => bound.sockets.iter().try_for_each(|its| self.attach(its)),
@@ -109,6 +110,7 @@ impl SynFilter {
             dropped: 0,
             changes: 0,
             trusted: Arc::default(),
+            proxies: Vec::new(),
             has_changed: false,
         }
     }
@@ -141,9 +143,16 @@ impl SynFilter {
     /// Takes out networks that are not banned any more, or trusted since.
     fn follow(&mut self, snapshot: &Snapshot, now: u64) {
         let changes = snapshot.bans.changes();
-        if self.changes == changes && Arc::ptr_eq(&self.trusted, &snapshot.trusted) {
+        let proxies: Vec<_> = proxies(snapshot).cloned().collect();
+        let is_same = proxies.len() == self.proxies.len()
+            && proxies
+                .iter()
+                .zip(&self.proxies)
+                .all(|(new, old)| Arc::ptr_eq(new, old));
+        if self.changes == changes && Arc::ptr_eq(&self.trusted, &snapshot.trusted) && is_same {
             return;
         }
+        self.proxies = proxies;
         self.changes = changes;
         self.trusted = Arc::clone(&snapshot.trusted);
         let prefixes = self.dropping.keys().copied();
@@ -277,9 +286,18 @@ impl SynFilter {
     }
 }
 
-/// Whether all clients of a network are banned, and none of them is trusted.
+/// Whether all clients of a network are banned, and none of them is trusted, or is a proxy: its
+/// segments are those of others, whatever bans say of clients.
 fn may_drop(snapshot: &Snapshot, prefix: Prefix, now: u64) -> bool {
-    !snapshot.trusted.meets(prefix) && snapshot.bans.holds(prefix, now)
+    let has_proxies = || proxies(snapshot).any(|stage| stage.meets(prefix));
+    !snapshot.trusted.meets(prefix) && !has_proxies() && snapshot.bans.holds(prefix, now)
+}
+
+/// The proxies of each listener that has some.
+fn proxies(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<PeerStage>> {
+    let listeners = snapshot.listeners.iter();
+    let all = listeners.filter_map(|listener| listener.proxies.as_ref());
+    all.map(|proxies| &proxies.stage)
 }
 
 impl Workers {

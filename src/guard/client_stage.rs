@@ -119,6 +119,24 @@ impl<'a> ClientStage<'a> {
         Ok(ClientPass { held, dry_run })
     }
 
+    /// Admits a proxy's own connection at `now`, such as its health check. Who may name clients may
+    /// be none of them: only the limits of all clients together hold for it.
+    ///
+    /// # Errors
+    /// The rate that refuses it.
+    pub fn admit_own(&self, now: u64) -> Result<ClientPass, Denied> {
+        let rates = Rules {
+            source: None,
+            ..*self.rules
+        };
+        let stage = ClientStage {
+            access: None,
+            rules: &rates,
+            ..*self
+        };
+        stage.admit(None, now)
+    }
+
     /// Whether a client is banned at `now`, which is counted.
     #[inline]
     pub fn is_banned(&self, client: IpAddr, now: u64) -> bool {

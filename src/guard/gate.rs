@@ -133,7 +133,7 @@ impl Rules {
 
 impl Gate {
     /// There are no more close reasons than this. Their names are not known here.
-    pub const REASONS_MAX: usize = 32;
+    pub const REASONS_MAX: usize = 40;
 
     /// The gate of a new listener.
     #[must_use]
@@ -143,7 +143,7 @@ impl Gate {
             rate: SharedBucket::default(),
             overflow: Mutex::default(),
             sessions: AtomicU64::new(0),
-            closed: Default::default(),
+            closed: std::array::from_fn(|_| AtomicU64::new(0)),
             refused: Default::default(),
             banned: AtomicU64::new(0),
             access_denied: AtomicU64::new(0),

@@ -2,6 +2,10 @@
 //! a header that names the client.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use super::{Limit, Trusted};
 use crate::prefix::Prefix;
@@ -10,58 +14,142 @@ use crate::prefix::Prefix;
 /// access list, limits and rates are about clients, and are asked ([`ClientStage`]) when the header
 /// is complete. A ban of a proxy's own address would be one of all its clients: trust decides.
 ///
-/// Until then nothing but the number of unfinished headers bounds what peers may hold.
+/// A header that has come whole takes no place. Beyond that nothing but the number of unfinished
+/// headers bounds what peers may hold.
 ///
 /// [`ClientStage`]: super::ClientStage
 #[derive(Debug)]
 pub struct PeerStage {
     trusted: Trusted,
-    unfinished: Limit,
+    trusts_unix: bool,
+    counts: Arc<PeerCounts>,
 }
 
-/// Why a peer is refused at accept.
+/// What all workers count of a listener's peers. It outlives snapshots.
+#[derive(Debug)]
+struct PeerCounts {
+    unfinished: Limit,
+    refused: [AtomicU64; PeerDenied::ALL.len()],
+    last: Mutex<Option<String>>,
+}
+
+/// Why a peer's connection is refused before its client is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerDenied {
     /// It may not name clients.
     Untrusted,
-    /// Peers have as many unfinished headers as there may be.
-    UnfinishedHeaders,
+    /// Its header is malformed, is missing, ends too early, or has another one behind it.
+    Header,
+    /// Its header was not complete in time.
+    Late,
+    /// Peers had as many unfinished headers as there may be, and its own was the oldest.
+    Crowded,
+}
+
+impl PeerDenied {
+    /// Every one, in the order of their counters.
+    pub const ALL: [Self; 4] = [Self::Untrusted, Self::Header, Self::Late, Self::Crowded];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Untrusted => "proxy_untrusted",
+            Self::Header => "proxy_header",
+            Self::Late => "proxy_header_timeout",
+            Self::Crowded => "proxy_headers_full",
+        }
+    }
 }
 
 impl PeerStage {
-    /// Lets peers of these networks name clients, with so many unfinished headers at a time over
-    /// all workers.
+    /// Lets peers of these networks, and those of a Unix socket if `trusts_unix`, name clients,
+    /// with so many unfinished headers at a time over all workers.
     #[must_use]
-    pub fn new(trusted: &[Prefix], unfinished_max: u32) -> Self {
+    pub fn new(trusted: &[Prefix], trusts_unix: bool, unfinished_max: u32) -> Self {
         Self {
             trusted: Trusted::new(trusted),
-            unfinished: Limit::new(unfinished_max),
+            trusts_unix,
+            counts: Arc::new(PeerCounts {
+                unfinished: Limit::new(unfinished_max),
+                refused: Default::default(),
+                last: Mutex::new(None),
+            }),
         }
     }
 
-    /// Admits a peer, whose header is unfinished until [`finish`](Self::finish), or says why it is
-    /// refused.
-    ///
-    /// # Errors
-    /// [`PeerDenied`]; then it takes no place.
-    pub fn admit(&self, peer: IpAddr) -> Result<(), PeerDenied> {
-        if !self.trusted.contains(peer) {
-            return Err(PeerDenied::Untrusted);
-        }
-        match self.unfinished.try_acquire() {
-            true => Ok(()),
-            false => Err(PeerDenied::UnfinishedHeaders),
+    /// The same counts with other rules.
+    #[must_use]
+    pub fn with(&self, trusted: &[Prefix], trusts_unix: bool) -> Self {
+        Self {
+            trusted: Trusted::new(trusted),
+            trusts_unix,
+            counts: Arc::clone(&self.counts),
         }
     }
 
-    /// The header of an admitted peer is complete, or its connection has ended before that.
+    /// Whether it trusts just these.
+    #[must_use]
+    pub fn is_of(&self, trusted: &[Prefix], trusts_unix: bool) -> bool {
+        self.trusted.prefixes() == trusted && self.trusts_unix == trusts_unix
+    }
+
+    /// Sets how many headers may be unfinished at a time, over all workers.
+    pub fn set_unfinished_max(&self, max: u32) {
+        self.counts.unfinished.set_max(max);
+    }
+
+    /// Whether a peer may name clients; `None` is one of a Unix socket.
+    #[must_use]
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.map_or(self.trusts_unix, |ip| self.trusted.contains(ip))
+    }
+
+    /// Whether it trusts an address of this network.
+    #[must_use]
+    pub fn meets(&self, network: Prefix) -> bool {
+        self.trusted.meets(network)
+    }
+
+    /// Takes a place for a header that has not come whole, until [`finish`](Self::finish).
+    /// `false`: there are as many as there may be.
+    #[must_use]
+    pub fn begin(&self) -> bool {
+        self.counts.unfinished.try_acquire()
+    }
+
+    /// Such a header is complete, or its connection has ended before that.
     pub fn finish(&self) {
-        self.unfinished.release();
+        self.counts.unfinished.release();
     }
 
     /// Headers that are unfinished.
     #[must_use]
     pub fn unfinished(&self) -> u32 {
-        self.unfinished.used()
+        self.counts.unfinished.used()
+    }
+
+    /// Counts a refused connection. `what` says of which peer, and what was wrong, where no other
+    /// one waits for [`take_last`](Self::take_last).
+    pub fn count_refused(&self, denied: PeerDenied, what: impl FnOnce() -> String) {
+        self.counts.refused[denied as usize].fetch_add(1, Ordering::Relaxed);
+        // One that is lost as others hold the lock is not missed.
+        if let Some(mut last) = self.counts.last.try_lock()
+            && last.is_none()
+        {
+            *last = Some(what());
+        }
+    }
+
+    /// Connections that were refused for this reason.
+    #[must_use]
+    pub fn refused(&self, denied: PeerDenied) -> u64 {
+        self.counts.refused[denied as usize].load(Ordering::Relaxed)
+    }
+
+    /// The first one since this was asked last, in words.
+    #[must_use]
+    pub fn take_last(&self) -> Option<String> {
+        self.counts.last.lock().take()
     }
 }

@@ -194,6 +194,11 @@ pub(super) fn say(to: &Socket, bytes: &[u8]) -> bool {
     send(to, bytes) == Ok(bytes.len())
 }
 
+/// Takes as many bytes from a socket as fit, and says whether so many were there.
+pub(super) fn take(from: &Socket, into: &mut [u8]) -> bool {
+    receive(from, into, 0).is_ok_and(|taken| taken == into.len())
+}
+
 /// Nothing moves now; the connection is whole.
 fn is_passing(errno: Errno) -> bool {
     let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM, libc::ENOBUFS];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::guard::{DeniedBy, Refusal};
+use crate::guard::{DeniedBy, PeerDenied, Refusal};
 use crate::kernel::Manner;
 
 use super::Side;
@@ -47,6 +47,15 @@ pub enum CloseReason {
     FirstBytesTimeout,
     /// A route of the listener refuses the client.
     NoRoute,
+    /// The peer may not name clients: it is in none of the networks of `accept_proxy`.
+    ProxyUntrusted,
+    /// The header that names the client is malformed, is missing, ends too early, or has another
+    /// one behind it.
+    ProxyHeader,
+    /// The header that names the client was not complete in time.
+    ProxyHeaderTimeout,
+    /// Proxies had as many unfinished headers as there may be, and this was the oldest.
+    ProxyHeadersFull,
     /// Every backend of the pool was full, and so was its queue.
     PoolFull,
     /// The client waited in that queue for as long as it may.
@@ -73,7 +82,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -92,6 +101,10 @@ impl CloseReason {
         Self::MemoryFull,
         Self::FirstBytesTimeout,
         Self::NoRoute,
+        Self::ProxyUntrusted,
+        Self::ProxyHeader,
+        Self::ProxyHeaderTimeout,
+        Self::ProxyHeadersFull,
         Self::PoolFull,
         Self::QueueTimeout,
         Self::IdleTimeout,
@@ -148,6 +161,10 @@ impl CloseReason {
                 | Self::Overloaded
                 | Self::MemoryFull
                 | Self::NoRoute
+                | Self::ProxyUntrusted
+                | Self::ProxyHeader
+                | Self::ProxyHeaderTimeout
+                | Self::ProxyHeadersFull
         )
     }
 
@@ -182,6 +199,10 @@ impl CloseReason {
             Self::MemoryFull => "memory_full",
             Self::FirstBytesTimeout => "first_bytes_timeout",
             Self::NoRoute => "no_route",
+            Self::ProxyUntrusted => PeerDenied::Untrusted.as_str(),
+            Self::ProxyHeader => PeerDenied::Header.as_str(),
+            Self::ProxyHeaderTimeout => PeerDenied::Late.as_str(),
+            Self::ProxyHeadersFull => PeerDenied::Crowded.as_str(),
             Self::PoolFull => "pool_full",
             Self::QueueTimeout => "queue_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -217,6 +238,10 @@ impl CloseReason {
             | Self::MemoryFull
             | Self::FirstBytesTimeout
             | Self::NoRoute
+            | Self::ProxyUntrusted
+            | Self::ProxyHeader
+            | Self::ProxyHeaderTimeout
+            | Self::ProxyHeadersFull
             | Self::PoolFull
             | Self::QueueTimeout
             | Self::IdleTimeout
@@ -249,6 +274,17 @@ impl From<DeniedBy> for CloseReason {
             DeniedBy::Ban => Self::Banned,
             DeniedBy::AccessList => Self::AccessDenied,
             DeniedBy::Limit(limit) => limit.into(),
+        }
+    }
+}
+
+impl From<PeerDenied> for CloseReason {
+    fn from(denied: PeerDenied) -> Self {
+        match denied {
+            PeerDenied::Untrusted => Self::ProxyUntrusted,
+            PeerDenied::Header => Self::ProxyHeader,
+            PeerDenied::Late => Self::ProxyHeaderTimeout,
+            PeerDenied::Crowded => Self::ProxyHeadersFull,
         }
     }
 }

@@ -440,6 +440,7 @@ impl Session {
             | Purpose::Detached
             | Purpose::Connect
             | Purpose::Send(_)
+            | Purpose::Header
             | Purpose::Retry
             | Purpose::Starvation(_)
             | Purpose::Pace(_) => unreachable!("{purpose:?} is asked for elsewhere"),

@@ -18,6 +18,8 @@ use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
 use super::backlog::Backlog;
+use super::headers::{HeaderClient, NamedClient};
+use super::refuse::Caller;
 use super::{Stop, Worker, slot};
 
 /// A worker's part of a listener: its own listening socket, and the listener's settings.
@@ -49,6 +51,8 @@ pub(super) struct Port {
     parked: VecDeque<Admitted>,
     /// Connections of the port that wait for their turn ([`Arrivals`](super::arrivals::Arrivals)).
     pub(super) arriving: usize,
+    /// Connections of proxies whose header is not complete ([`Headers`](super::headers::Headers)).
+    pub(super) unnamed: usize,
     /// The port does not accept before this time.
     resume_at: u64,
     /// Accepts in a row that failed by what counts as the client's fault, without a client between.
@@ -61,6 +65,8 @@ pub(super) struct Admitted {
     pub(super) socket: Socket,
     /// Its address, if a rule needed it.
     pub(super) peer: Option<SocketAddr>,
+    /// What the header of a proxy says.
+    pub(super) named: Option<Box<NamedClient>>,
     pub(super) pass: ClientPass,
 }
 
@@ -85,13 +91,14 @@ impl Port {
             moved: [0; 2],
             parked: VecDeque::new(),
             arriving: 0,
+            unnamed: 0,
             resume_at: 0,
             failed: 0,
         }
     }
 
     /// Whether clients have addresses.
-    fn is_tcp(&self) -> bool {
+    pub(super) fn is_tcp(&self) -> bool {
         matches!(self.listener.bind, Address::Tcp(_))
     }
 
@@ -143,7 +150,7 @@ impl Port {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.socket.is_none() && self.parked.is_empty() && self.arriving == 0
+        self.socket.is_none() && self.parked.is_empty() && self.arriving + self.unnamed == 0
     }
 
     /// Whether nothing refers to the port any more.
@@ -165,7 +172,7 @@ impl<K: Kernel> Worker<K> {
             Ok(Done::Accepted(socket)) => {
                 port.failed = 0;
                 self.stats.accepted.increment();
-                self.arrive(number, socket);
+                self.arrive(number, socket, None);
             }
             Err(Errno::CANCELED) => {}
             Err(errno) => match Fault::of_accept(errno) {
@@ -273,15 +280,28 @@ impl<K: Kernel> Worker<K> {
         };
         while let Some(client) = self.kernel.accept_now(&socket) {
             self.stats.accepted.increment();
-            self.admit(number, client);
+            self.admit(number, client, None);
         }
         self.kernel.close(socket, Manner::Graceful);
     }
 
-    pub(super) fn admit(&mut self, number: usize, socket: Socket) {
+    /// Takes a client in if its rules allow it. A proxy's connection has none before its header
+    /// is complete.
+    pub(super) fn admit(
+        &mut self,
+        number: usize,
+        socket: Socket,
+        client: Option<Box<HeaderClient>>,
+    ) {
         if self.stop == Stop::Cut {
             // Its accept was under way when the grace of a stop was over.
             return self.kernel.close(socket, Manner::Reset);
+        }
+        if let Some(client) = client {
+            return self.admit_named(number, socket, client);
+        }
+        if self.ports[number].listener.proxies.is_some() {
+            return self.read_header(number, socket);
         }
         // Peers are clients: they are known at once, and nothing is to be asked about proxies.
         let stage = self.ports[number].client_stage(&self.snapshot);
@@ -304,7 +324,20 @@ impl<K: Kernel> Worker<K> {
                 return self.refuse(number, socket, peer, (reason, denied.action));
             }
         };
-        let client = Admitted { socket, peer, pass };
+        let named = None;
+        self.seat(
+            number,
+            Admitted {
+                socket,
+                peer,
+                named,
+                pass,
+            },
+        );
+    }
+
+    /// Begins the session of an admitted client, or lets it wait for a place.
+    pub(super) fn seat(&mut self, number: usize, client: Admitted) {
         if !self.ports[number].parked.is_empty() || !self.take_place(number) {
             self.ports[number].parked.push_back(client);
             self.ports_changed = true;
@@ -338,7 +371,7 @@ impl<K: Kernel> Worker<K> {
 
     /// How many more sessions the limits allow for the port.
     fn places(&self, number: usize) -> u32 {
-        let taken = self.slots.len() + self.arrivals.len();
+        let taken = self.slots.len() + self.arrivals.len() + self.headers.len();
         let own = self.capacity.saturating_sub(taken);
         let own = u32::try_from(own).unwrap_or(u32::MAX);
         let listener = self.ports[number].listener.connections.places();
@@ -364,15 +397,26 @@ impl<K: Kernel> Worker<K> {
                 let peer = client.peer.or_else(|| self.kernel.peer(&client.socket));
                 let port = &mut self.ports[number];
                 let stage = port.client_stage(&self.snapshot);
-                if !peer.is_some_and(|peer| stage.is_banned(peer.ip(), self.now)) {
+                let own = client.named.as_ref().is_some_and(|its| its.is_own);
+                let asked = peer.filter(|_| !own);
+                if !asked.is_some_and(|peer| stage.is_banned(peer.ip(), self.now)) {
                     port.parked.push_back(client);
                     continue;
                 }
                 if let Some(held) = client.pass.held {
                     port.listener.gate.release(&self.snapshot.sources, held);
                 }
-                let denial = (CloseReason::Banned, self.snapshot.ban_action);
-                self.refuse(number, client.socket, peer, denial);
+                let proxy = client.named.map(|named| named.proxy);
+                // To hold a proxy's connection would be the proxy's loss.
+                let action = match proxy {
+                    Some(_) => Action::Reset,
+                    None => self.snapshot.ban_action,
+                };
+                let caller = Caller {
+                    client: peer,
+                    proxy,
+                };
+                self.refuse(number, client.socket, caller, (CloseReason::Banned, action));
             }
         }
         self.ports_changed = true;

@@ -14,6 +14,8 @@ use crate::kernel::{Kernel, Manner, Socket};
 use crate::session::CloseReason;
 
 use super::Worker;
+use super::headers::HeaderClient;
+use super::refuse::Caller;
 
 /// Clients of all ports, the first that has come first.
 #[derive(Debug, Default)]
@@ -28,6 +30,8 @@ pub(super) struct Arrivals {
 struct Arrival {
     port: usize,
     socket: Socket,
+    /// Its client, if a proxy has named it: its header came in pieces.
+    client: Option<Box<HeaderClient>>,
     /// When the kernel handed it over, in ns.
     at: u64,
 }
@@ -55,13 +59,21 @@ impl Arrivals {
 }
 
 impl<K: Kernel> Worker<K> {
-    /// The kernel has handed a client over.
-    pub(super) fn arrive(&mut self, port: usize, socket: Socket) {
+    /// The kernel has handed a client over, or the header is complete that names it.
+    pub(super) fn arrive(
+        &mut self,
+        port: usize,
+        socket: Socket,
+        client: Option<Box<HeaderClient>>,
+    ) {
         let at = self.now;
         self.ports[port].arriving += 1;
-        self.arrivals
-            .waiting
-            .push_back(Arrival { port, socket, at });
+        self.arrivals.waiting.push_back(Arrival {
+            port,
+            socket,
+            client,
+            at,
+        });
         // Ports stop accepting.
         self.ports_changed |= !self.arrivals.has_room();
     }
@@ -104,7 +116,7 @@ impl<K: Kernel> Worker<K> {
                     }
                     takes -= 1;
                     begun += 1;
-                    self.admit(client.port, client.socket);
+                    self.admit(client.port, client.socket, client.client);
                 }
             }
         }
@@ -112,8 +124,18 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// Refuses a client for this reason, or because it is banned, which comes first.
-    fn shed(&mut self, client: Arrival, reason: CloseReason) {
-        let Arrival { port, socket, .. } = client;
+    fn shed(&mut self, arrival: Arrival, reason: CloseReason) {
+        let Arrival {
+            port,
+            socket,
+            client,
+            ..
+        } = arrival;
+        if self.ports[port].listener.proxies.is_some() {
+            // Bans are about clients, not about proxies.
+            let caller = client.map_or_else(Caller::default, |client| client.caller());
+            return self.refuse(port, socket, caller, (reason, Action::Reset));
+        }
         let asks = !self.snapshot.bans.is_empty();
         let peer = asks.then(|| self.kernel.peer(&socket)).flatten();
         let stage = self.ports[port].client_stage(&self.snapshot);

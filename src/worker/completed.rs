@@ -46,9 +46,9 @@ pub(super) fn watched(side: Side, outcome: Result<Done, Errno>) -> Event {
 }
 
 /// The bit of a poll's answer for a broken connection (poll(2)).
-const FAULT: u32 = libc::POLLERR as u32;
+pub(super) const FAULT: u32 = libc::POLLERR as u32;
 const HANG_UP: u32 = libc::POLLHUP as u32;
 /// The bit of the end of what the peer sends.
-const END: u32 = libc::POLLRDHUP as u32;
+pub(super) const END: u32 = libc::POLLRDHUP as u32;
 /// Bits of a poll's answer that a send has something to say about.
 const ROOM: u32 = (libc::POLLOUT | libc::POLLERR | libc::POLLHUP) as u32;

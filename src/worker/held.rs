@@ -94,7 +94,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Descriptors that sessions do not take, with those that wait for their turn.
     fn descriptors_for_held(&self) -> usize {
-        let sessions = self.slots.len() + self.arrivals.len();
+        let sessions = self.slots.len() + self.arrivals.len() + self.headers.len();
         2 * self.capacity.saturating_sub(sessions)
     }
 }

@@ -29,7 +29,7 @@ impl From<Sender<Record>> for LogFeed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogRule {
     /// A bit for each reason whose sessions get one.
-    reasons: u32,
+    reasons: u64,
     /// One of so many that both sides closed in order gets one.
     sample: u32,
     /// Lines have the status of the backend's first answer.
@@ -47,9 +47,9 @@ impl LogRule {
     /// closed in order. A `sample` of 0 counts as 1.
     #[must_use]
     pub fn new(reasons: impl IntoIterator<Item = CloseReason>, sample: u32) -> Self {
-        let bits = reasons.into_iter().map(|reason| 1 << (reason as u32));
+        let bits = reasons.into_iter().map(|reason| 1 << (reason as u64));
         Self {
-            reasons: bits.fold(0, |all, bit: u32| all | bit),
+            reasons: bits.fold(0, |all, bit: u64| all | bit),
             sample: sample.max(1),
             status: false,
             tcp_info: false,
@@ -61,7 +61,7 @@ impl LogRule {
     /// Whether a session gets a line at its end, by its worker and number.
     #[must_use]
     pub fn takes(self, id: (u32, u64), reason: CloseReason) -> bool {
-        let is_named = self.reasons & (1 << (reason as u32)) != 0;
+        let is_named = self.reasons & (1 << (reason as u64)) != 0;
         is_named && (!reason.is_orderly() || self.samples(id))
     }
 
@@ -90,7 +90,7 @@ impl Default for LogRule {
 }
 
 /// A bit is there for each reason.
-const _: () = assert!(CloseReason::ALL.len() <= 32);
+const _: () = assert!(CloseReason::ALL.len() <= 64);
 
 #[cfg(test)]
 mod tests {

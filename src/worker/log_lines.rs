@@ -157,6 +157,7 @@ impl<K: Kernel> Worker<K> {
             route: slot.route,
             backend: slot.target.clone(),
             client: slot.peer,
+            proxy: slot.proxy(),
             summary: slot.session.summary(self.now),
             at: self.now,
             event,

@@ -16,6 +16,7 @@ mod connecting;
 mod decisions;
 mod filter;
 mod follow;
+mod headers;
 mod held;
 mod hoarders;
 mod introducing;
@@ -64,6 +65,8 @@ pub use decisions::{DECISIONS, DecisionRecord, End, FailedConnect};
 pub use filter::{
     DecisionFilter, DecisionSubject, SESSIONS, SESSIONS_MAX, SessionFilter, SessionId,
 };
+use headers::Headers;
+pub use headers::ProxyPeer;
 use held::Held;
 use hoarders::Hoarders;
 use lanes::Lanes;
@@ -129,6 +132,7 @@ pub struct Worker<K> {
     /// The ports are updated at this time at the latest.
     ports_due: u64,
     arrivals: Arrivals,
+    headers: Headers,
     held: Held,
     slots: Slab<Slot>,
     capacity: usize,
@@ -221,6 +225,7 @@ impl<K: Kernel> Worker<K> {
             ports_changed: true,
             ports_due: now,
             arrivals: Arrivals::default(),
+            headers: Headers::default(),
             held: Held::default(),
             slots: Slab::new(),
             capacity: setup.capacity,
@@ -297,6 +302,7 @@ impl<K: Kernel> Worker<K> {
         self.count_due();
         self.stats.sessions.set(self.slots.len() as u64);
         self.stats.parked.set(self.parked());
+        self.stats.unfinished_headers.set(self.headers.len() as u64);
         self.stats.held.set(self.held.len() as u64);
         self.stats.arriving.set(self.arrivals.len() as u64);
         self.stats.bandwidth_rests.set(self.lanes.rests);
@@ -394,6 +400,7 @@ impl<K: Kernel> Worker<K> {
             .min(self.close_at)
             .min(self.ban_sweep.due(self.now, self.snapshot.bans.added()))
             .min(self.held.next())
+            .min(self.headers.next())
             .min(self.look_at)
             .min(self.progress_due())
             .min(self.uncounted.turn_due())
@@ -412,6 +419,7 @@ impl<K: Kernel> Worker<K> {
             Purpose::PollSource(from) => completed::source_ready(from, completion.outcome),
             Purpose::PollSink(to) => completed::sink_ready(to, completion.outcome),
             Purpose::Watch(side) => completed::watched(side, completion.outcome),
+            Purpose::Header => return self.on_header_bytes(completion),
             Purpose::Retry | Purpose::Starvation(_) | Purpose::Pace(_) => {
                 unreachable!("a visit is no kernel operation")
             }
@@ -459,6 +467,7 @@ impl<K: Kernel> Worker<K> {
                 | Purpose::Wake
                 | Purpose::Detached
                 | Purpose::Connect
+                | Purpose::Header
                 | Purpose::Recv(_)
                 | Purpose::Send(_)
                 | Purpose::PollSource(_)
@@ -485,6 +494,7 @@ impl<K: Kernel> Worker<K> {
             self.close_due();
         }
         self.let_go_due();
+        self.expire_headers();
         if self.now >= self.stop.cuts_at() {
             self.cut();
         }
@@ -535,6 +545,7 @@ impl<K: Kernel> Worker<K> {
     fn cut(&mut self) {
         self.stop = Stop::Cut;
         self.drop_arrivals();
+        self.drop_headers();
         self.drop_parked();
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {

@@ -19,7 +19,7 @@ macro_rules! numbers {
             /// How long clients waited.
             pub latencies: Latencies,
             /// Sessions ended, by reason.
-            pub closed: [Number; CloseReason::ALL.len()],
+            pub closed: PerReason,
             /// How far the worker has come.
             pub progress: Progress,
         }
@@ -44,6 +44,24 @@ macro_rules! numbers {
     };
 }
 
+/// A number for each close reason, in their order.
+#[derive(Debug)]
+pub struct PerReason([Number; CloseReason::ALL.len()]);
+
+impl Default for PerReason {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Number::default()))
+    }
+}
+
+impl std::ops::Deref for PerReason {
+    type Target = [Number];
+
+    fn deref(&self) -> &[Number] {
+        &self.0
+    }
+}
+
 macro_rules! kind {
     (gauge) => {
         Kind::Gauge
@@ -64,6 +82,8 @@ numbers! {
     gauge parked,
     /// Accepted connections that wait for their turn now.
     gauge arriving,
+    /// Connections of proxies that wait now for the rest of the header that names their client.
+    gauge unfinished_headers,
     /// Refused clients that are held now.
     gauge held,
     /// Connections accepted.

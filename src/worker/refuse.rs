@@ -11,6 +11,7 @@ use crate::session::{CloseReason, Summary};
 use crate::snapshot::Snapshot;
 
 use super::accept::Port;
+use super::headers::ProxyPeer;
 use super::{LogEvent, Record, Worker};
 
 /// Why a client is refused, and what is done with it.
@@ -31,6 +32,22 @@ impl Port {
     }
 }
 
+/// Who is refused, as far as it was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Caller {
+    /// The client; of a proxy that did not name one, the proxy.
+    pub(super) client: Option<SocketAddr>,
+    /// The proxy that named it.
+    pub(super) proxy: Option<ProxyPeer>,
+}
+
+impl From<Option<SocketAddr>> for Caller {
+    fn from(client: Option<SocketAddr>) -> Self {
+        let proxy = None;
+        Self { client, proxy }
+    }
+}
+
 impl<K: Kernel> Worker<K> {
     /// Refuses a client as its rule says, counts it, and logs it unless many are refused.
     #[cold]
@@ -38,7 +55,7 @@ impl<K: Kernel> Worker<K> {
         &mut self,
         port: usize,
         socket: Socket,
-        client: Option<SocketAddr>,
+        caller: impl Into<Caller>,
         (reason, action): Denial,
     ) {
         self.stats.closed[reason as usize].increment();
@@ -53,8 +70,12 @@ impl<K: Kernel> Worker<K> {
         // Those without a line use up no room of lines.
         let is_remembered = self.decisions.takes_refused(self.now);
         if is_logged || is_remembered {
-            let client = client.or_else(|| self.kernel.peer(&socket));
-            let record = self.refused(port, client, reason);
+            let mut caller = caller.into();
+            // The client of a proxy has no other address than the header's.
+            if caller.proxy.is_none() && caller.client.is_none() {
+                caller.client = self.kernel.peer(&socket);
+            }
+            let record = self.refused(port, caller, reason);
             if is_remembered {
                 self.decisions.on_refused(&record);
             }
@@ -65,7 +86,7 @@ impl<K: Kernel> Worker<K> {
         self.dismiss(socket, action);
     }
 
-    fn refused(&mut self, port: usize, client: Option<SocketAddr>, reason: CloseReason) -> Record {
+    fn refused(&mut self, port: usize, caller: Caller, reason: CloseReason) -> Record {
         self.sessions_opened += 1;
         Record {
             number: self.sessions_opened,
@@ -73,7 +94,8 @@ impl<K: Kernel> Worker<K> {
             listener: Arc::clone(&self.ports[port].listener),
             route: RouteNumber::DEFAULT,
             backend: None,
-            client,
+            client: caller.client,
+            proxy: caller.proxy,
             summary: Summary::refused(self.now),
             at: self.now,
             event: LogEvent::End(reason),

@@ -15,6 +15,7 @@ use crate::snapshot::{LiveListener, Snapshot};
 
 use super::decisions::DecisionRecord;
 use super::filter::{DecisionFilter, SessionFilter, SessionId};
+use super::headers::ProxyPeer;
 use super::log_feed::LogFeed;
 use super::metrics::Histograms;
 use super::preview::{Preview, PreviewQuestion};
@@ -76,6 +77,8 @@ pub struct Record {
     pub backend: Option<Arc<Backend>>,
     /// The client; `None` on a Unix socket.
     pub client: Option<std::net::SocketAddr>,
+    /// The proxy that named its client by a header.
+    pub proxy: Option<ProxyPeer>,
     /// Attempts, times and bytes.
     pub summary: Summary,
     /// When this happened, in nanoseconds of the workers' clock.

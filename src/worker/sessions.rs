@@ -13,6 +13,7 @@ use crate::time::{NEVER, nanos};
 
 use super::Worker;
 use super::filter::{SessionFilter, SessionId};
+use super::headers::ProxyPeer;
 use super::log_feed::LogFeed;
 use super::log_lines::LogLines;
 use super::slot::Slot;
@@ -30,6 +31,8 @@ pub struct SessionInfo {
     pub backend: Option<Arc<Backend>>,
     /// The client's address; `None` on a Unix socket, or when the client has gone.
     pub client: Option<SocketAddr>,
+    /// The proxy that named its client by a header.
+    pub proxy: Option<ProxyPeer>,
     /// Its progress.
     pub view: View,
 }
@@ -101,6 +104,7 @@ impl<K: Kernel> Worker<K> {
                 pool: Arc::clone(slot.plan().pool()),
                 backend: slot.backend().cloned(),
                 client: slot.peer,
+                proxy: slot.proxy(),
                 view: slot.session.view(),
             });
         }

@@ -18,6 +18,7 @@ use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
+use super::headers::{NamedClient, ProxyPeer};
 use super::lanes::Party;
 use super::log_lines::LineExtras;
 use super::queue::QueueEntry;
@@ -36,7 +37,10 @@ pub(super) struct Slot {
     pub(super) number: u64,
     pub(super) client: Socket,
     /// The client's address; `None` on a Unix socket, or where the client had gone at its accept.
+    /// Where a proxy has named the client it is that address.
     pub(super) peer: Option<SocketAddr>,
+    /// What the header of a proxy says.
+    pub(super) named: Option<Box<NamedClient>>,
     /// Its place at its source, if that is counted.
     held: Option<Held>,
     /// The rule that would have refused the client if it were not in dry run.
@@ -72,6 +76,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The proxy that has named its client.
+    pub(super) fn proxy(&self) -> Option<ProxyPeer> {
+        self.named.as_ref().map(|named| named.proxy)
+    }
+
     /// The pool that it goes to.
     pub(super) fn plan(&self) -> &Arc<Plan> {
         self.listener.plan_of(self.route)
@@ -177,6 +186,7 @@ impl<K: Kernel> Worker<K> {
             port,
             number: self.sessions_opened,
             peer,
+            named: client.named,
             keys,
             listener,
             client: client.socket,
@@ -471,6 +481,7 @@ impl<K: Kernel> Worker<K> {
         slot.listener.gate.count_closed(reason as u8);
         if let Some(LineExtras { status, tcp }) = extras {
             self.write_record(Record {
+                proxy: slot.named.map(|named| named.proxy),
                 number: slot.number,
                 worker: self.id,
                 listener: slot.listener,
@@ -564,4 +575,4 @@ pub(super) fn number(key: usize) -> u32 {
 
 const _: () = assert!(CloseReason::ALL.len() <= Gate::REASONS_MAX);
 /// What an idle connection takes in this process.
-const _: () = assert!(size_of::<Slot>() <= 392);
+const _: () = assert!(size_of::<Slot>() <= 408);

@@ -116,6 +116,7 @@ fn snapshot() -> Arc<Snapshot> {
         connections: Arc::new(Limit::unbounded()),
         traffic: Arc::default(),
         file_gone_at: Arc::default(),
+        proxies: None,
         rules: Rules::default(),
         ban: None,
         gate: Arc::new(Gate::new(&sources)),

@@ -351,7 +351,15 @@ impl Balancer {
         assert!(self.pipes_made() <= PIPES_MAX * self.workers);
         eventually("all gauges at 0", || {
             let numbers = self.numbers();
-            let gauges = ["sessions", "buffers", "pipes", "parked", "arriving", "held"];
+            let gauges = [
+                "sessions",
+                "buffers",
+                "pipes",
+                "parked",
+                "arriving",
+                "unfinished_headers",
+                "held",
+            ];
             numbers
                 .iter()
                 .all(|worker| gauges.iter().all(|gauge| worker[*gauge] == 0))

@@ -152,6 +152,14 @@ impl FakeKernel {
         &self.scratch
     }
 
+    /// Takes bytes from a socket that go nowhere.
+    pub(crate) fn drop_ahead(&mut self, fd: i32, most: u32) -> bool {
+        let conn = self.conn(fd);
+        let taken = u64::from(most).min(conn.unread());
+        conn.inbound.taken += taken;
+        taken == u64::from(most)
+    }
+
     pub(crate) fn append_bytes(&mut self, to: Buffer, from: Buffer) {
         let bytes = self.bytes(from).to_vec();
         let owner = self.buffers[usize::from(from.id)].by;

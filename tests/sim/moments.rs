@@ -153,6 +153,7 @@ fn snapshots_with(
             connections: Arc::clone(&limits[0]),
             traffic: Arc::default(),
             file_gone_at: Arc::default(),
+            proxies: None,
             rules: Rules::default(),
             ban: None,
             gate: Arc::clone(&gate),

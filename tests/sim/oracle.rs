@@ -288,6 +288,10 @@ impl FakeKernel {
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
             | CloseReason::NoRoute
+            | CloseReason::ProxyUntrusted
+            | CloseReason::ProxyHeader
+            | CloseReason::ProxyHeaderTimeout
+            | CloseReason::ProxyHeadersFull
             | CloseReason::AccessDenied
             | CloseReason::SourceConnections
             | CloseReason::SourceRate
@@ -398,6 +402,10 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
         | CloseReason::NoRoute
+        | CloseReason::ProxyUntrusted
+        | CloseReason::ProxyHeader
+        | CloseReason::ProxyHeaderTimeout
+        | CloseReason::ProxyHeadersFull
         | CloseReason::AccessDenied
         | CloseReason::SourceConnections
         | CloseReason::SourceRate
@@ -435,6 +443,10 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::ConnectTimeout
         | CloseReason::NoBackend
         | CloseReason::NoRoute
+        | CloseReason::ProxyUntrusted
+        | CloseReason::ProxyHeader
+        | CloseReason::ProxyHeaderTimeout
+        | CloseReason::ProxyHeadersFull
         | CloseReason::AccessDenied
         | CloseReason::SourceConnections
         | CloseReason::SourceRate

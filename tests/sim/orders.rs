@@ -250,6 +250,10 @@ impl FakeKernel {
             | CloseReason::ConnectTimeout
             | CloseReason::NoBackend
             | CloseReason::NoRoute
+            | CloseReason::ProxyUntrusted
+            | CloseReason::ProxyHeader
+            | CloseReason::ProxyHeaderTimeout
+            | CloseReason::ProxyHeadersFull
             | CloseReason::Banned
             | CloseReason::AccessDenied
             | CloseReason::SourceConnections

@@ -332,6 +332,7 @@ impl Plan {
                 connections: Arc::clone(&self.per_listener[number]),
                 traffic: Arc::default(),
                 file_gone_at: Arc::default(),
+                proxies: None,
                 rules: rules(&mut self.rules),
                 ban: None,
                 gate: Arc::clone(&self.gates[number]),

@@ -75,6 +75,8 @@ pub enum EventKind {
     BansImportFailed,
     /// A listener refuses clients by its access list.
     AccessDenied,
+    /// Peers that may not name clients, or whose PROXY header is wrong or late, are refused.
+    ProxyRefused,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.
     LimitExceeded,
     /// Clients are reset that have not finished their first bytes in time.

@@ -62,7 +62,8 @@ function names() {
 /** Close reasons of clients that a rule or a limit refused. */
 export const REFUSALS = [
   'banned', 'access_denied', 'source_connections', 'source_rate', 'listener_rate', 'global_rate',
-  'overloaded', 'memory_full', 'no_route',
+  'overloaded', 'memory_full', 'no_route', 'proxy_untrusted', 'proxy_header',
+  'proxy_header_timeout', 'proxy_headers_full',
 ];
 
 /** Close reasons of sessions that failed for want of a backend. */

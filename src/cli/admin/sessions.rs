@@ -85,6 +85,7 @@ pub(super) fn table(sessions: &[SessionStatus], paint: Paint) -> String {
     let mut table = Table::new(&[
         ("id", Align::Left),
         ("client", Align::Left),
+        ("proxy", Align::Left),
         ("listener", Align::Left),
         ("pool", Align::Left),
         ("backend", Align::Left),
@@ -98,6 +99,7 @@ pub(super) fn table(sessions: &[SessionStatus], paint: Paint) -> String {
         table.row([
             one.id.as_str().into(),
             one.client.clone().unwrap_or_default().into(),
+            one.proxy.clone().unwrap_or_default().into(),
             one.listener.as_str().into(),
             one.pool.as_str().into(),
             one.backend.clone().unwrap_or_default().into(),

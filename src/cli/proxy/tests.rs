@@ -121,6 +121,7 @@ fn every_flag_arrives() {
         half_closed: Duration::from_secs(2),
         session: Some(Duration::from_secs(3600)),
         peek: Duration::from_secs(60),
+        ..Timeouts::default()
     };
     let plain = config("--from [::1]:80 --to unix:/b").unwrap().listeners;
     let plain = &plain[0];

@@ -82,5 +82,6 @@ fn without_others(list: &AccessList) -> Option<String> {
     ))
 }
 
-/// Prefixes that the configuration itself may have in one list, in `trusted` or in `metrics`.
-const PREFIXES_MAX: usize = 10_000;
+/// Prefixes that the configuration itself may have in one list, in `trusted`, in `metrics` or in
+/// `accept_proxy`.
+pub(super) const PREFIXES_MAX: usize = 10_000;

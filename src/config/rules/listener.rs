@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::Finding;
+use super::access::PREFIXES_MAX;
+use super::{Finding, unique};
 use crate::address::Address;
-use crate::config::Config;
 use crate::config::error::SHOWN_MAX;
 use crate::config::values::{known, written};
+use crate::config::{Config, Listener, ProxySource};
 
 /// The rules that listeners break.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
@@ -33,7 +34,9 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
     let is_paced = listener.bandwidth.limits_sources();
     let at = |setting: &str| format!("listeners[{i}].{setting}");
     super::routes::find(config, &format!("listeners[{i}]"), listener, found);
-    if let Address::Unix(_) = listener.bind {
+    proxies(listener, &at, found);
+    // Where proxies name them, clients have addresses.
+    if matches!(listener.bind, Address::Unix(_)) && listener.accept_proxy.is_empty() {
         for (path, setting, is_set) in [
             ("access_list", "access_list", listener.access_list.is_some()),
             ("source_limits", "source_limits", limits.is_some()),
@@ -66,4 +69,33 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
         let sentence = format!("access_list: there is no access list called `{name}`{hint}");
         found.push(Finding::at(at("access_list"), sentence).needing("access_lists"));
     }
+}
+
+/// The rules of the peers that may name clients.
+fn proxies(listener: &Listener, at: &impl Fn(&str) -> String, found: &mut Vec<Finding>) {
+    let all = &listener.accept_proxy;
+    if all.len() > PREFIXES_MAX {
+        let count = all.len();
+        let sentence = format!("{count} prefixes are too many: at most {PREFIXES_MAX}");
+        found.push(Finding::at(at("accept_proxy"), sentence));
+        return;
+    }
+    let is_unix = matches!(listener.bind, Address::Unix(_));
+    for (i, one) in all.iter().enumerate() {
+        let sentence = match (one, is_unix) {
+            (ProxySource::Unix, false) => {
+                "\"unix\" is for listeners of a Unix socket: write the addresses of the proxies"
+            }
+            (ProxySource::Network(_), true) => {
+                "peers of a Unix socket have no address: write \"unix\""
+            }
+            _ => continue,
+        };
+        let finding = Finding::at(at(&format!("accept_proxy[{i}]")), sentence);
+        found.push(finding.needing(at("bind")));
+    }
+    let names: Vec<_> = all.iter().map(ToString::to_string).collect();
+    let names = names.iter().enumerate();
+    let names = names.map(|(i, name)| (at(&format!("accept_proxy[{i}]")), &**name));
+    unique(("listed twice:", ": leave one out"), names, found);
 }

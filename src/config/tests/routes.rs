@@ -193,3 +193,43 @@ fn a_loop_through_a_route_is_found() {
         "{sentence}"
     );
 }
+
+#[test]
+fn proxies_are_networks_or_peers_of_a_unix_socket() {
+    let listener = |bind: &str, rest: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"{bind}\", pool: \"p\", {rest})],
+            pools: [(name: \"p\", backends: [\"unix:/a\"])])"
+        );
+        read(&text)
+            .map(|(config, _)| config)
+            .map_err(|error| error.to_string())
+    };
+    let all = r#"accept_proxy: ["10.0.0.5", "2001:db8::/32"], unfinished_headers: 7"#;
+    let config = listener("[::1]:1", all).unwrap();
+    let its = &config.listeners[0];
+    let shown: Vec<_> = its.accept_proxy.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.5", "2001:db8::/32"]);
+    assert_eq!(its.unfinished_headers.get(), 7);
+    assert_eq!(its.timeouts.proxy_header.as_secs(), 5);
+    let trusts = |config: &Config| {
+        let all = warnings(config, HOST, None).into_iter();
+        all.filter(|one| one.sentence.contains("trusts every machine"))
+            .count()
+    };
+    assert_eq!(trusts(&config), 0);
+    let config = listener("[::1]:1", r#"accept_proxy: ["0.0.0.0/0", "::/0"]"#).unwrap();
+    assert_eq!(trusts(&config), 2);
+    // Named clients have addresses.
+    let config = listener(
+        "unix:/l",
+        r#"accept_proxy: ["unix"], source_limits: (rate: 9)"#,
+    );
+    assert_eq!(
+        config.unwrap().listeners[0].accept_proxy,
+        [ProxySource::Unix]
+    );
+    let error = listener("[::1]:1", r#"accept_proxy: ["proxies"]"#).unwrap_err();
+    let words = "expected an address or a prefix of proxies, such as \"10.0.0.0/8\", or \"unix\"";
+    assert!(error.contains(words), "{error}");
+}

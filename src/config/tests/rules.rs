@@ -51,10 +51,38 @@ fn cases() -> Vec<Case> {
     cases.extend(of_servers());
     cases.extend(of_metrics());
     cases.extend(of_access_lists());
+    cases.extend(of_proxies());
     cases.extend(of_backends());
     cases.extend(of_pools());
     cases.extend(of_groups());
     cases
+}
+
+fn of_proxies() -> Vec<Case> {
+    vec![
+        Case {
+            sentence: "\"unix\" is for listeners of a Unix socket: write the addresses of the proxies",
+            file: r#"listeners: [(bind: "[::1]:1", pool: "p", accept_proxy: ["::1", "unix"])],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            flags: "--from [::1]:1 --to unix:/a --accept-proxy unix",
+            ..Case::default()
+        },
+        Case {
+            sentence: "peers of a Unix socket have no address: write \"unix\"",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p", accept_proxy: ["10.0.0.0/8"])],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            flags: "--from unix:/l --to unix:/a --accept-proxy 10.0.0.0/8",
+            ..Case::default()
+        },
+        Case {
+            sentence: "listed twice: `10.0.0.0/8`: leave one out",
+            file: r#"listeners: [(bind: "[::1]:1", pool: "p",
+                    accept_proxy: ["10.0.0.0/8", "10.0.0.0/8"])],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            flags: "--from [::1]:1 --to unix:/a --accept-proxy 10.0.0.0/8 --accept-proxy 10.0.0.0/8",
+            ..Case::default()
+        },
+    ]
 }
 
 fn of_access_lists() -> Vec<Case> {

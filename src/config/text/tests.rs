@@ -16,8 +16,8 @@ use crate::config::{
     Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HeaderPart, HttpProbe, Initial, Key, LeastTime,
     Listener, LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool,
-    Predictive, Probe, ProxyHeader, QueueLimits, Rates, RecordFormat, ScaleBy, Scaling, SecondTier,
-    SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
+    Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat, ScaleBy,
+    Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::config::{HistoryPlace, HistorySettings};
 use crate::origin::{Origins, Ports};
@@ -216,6 +216,8 @@ impl Chance<'_> {
                 },
                 bind,
                 pool: self.0.usize(..pools.len()),
+                accept_proxy: self.proxies(is_tcp),
+                unfinished_headers: self.limit().unwrap_or(NonZeroU32::MIN),
                 routes: self.routes(pools.len(), is_tcp),
                 max_connections: self.limit(),
                 access_list: access_list.clone().filter(|_| is_tcp),
@@ -309,6 +311,17 @@ impl Chance<'_> {
         }
     }
 
+    fn proxies(&mut self, is_tcp: bool) -> Vec<ProxySource> {
+        match (self.half(), is_tcp) {
+            (false, _) => Vec::new(),
+            (true, true) => {
+                let all = self.prefixes(16).into_iter();
+                all.map(ProxySource::Network).collect()
+            }
+            (true, false) => vec![ProxySource::Unix],
+        }
+    }
+
     fn timeouts(&mut self) -> Timeouts {
         let default = Timeouts::default();
         let month = 30 * 86_400_000;
@@ -320,6 +333,7 @@ impl Chance<'_> {
             half_closed: self.ms(1, month),
             session: self.maybe(|it| it.ms(1, month)),
             peek: self.ms(1, 60_000),
+            proxy_header: self.ms(1, 60_000),
         }
     }
 

@@ -172,6 +172,11 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         LogField::Worker => line.number(key, Some(record.worker.into())),
         LogField::Reason => line.optional_text(key, record.reason()),
         LogField::AttemptsList => line.attempts(key, &attempts(record)),
+        LogField::Proxy => {
+            if let Some(proxy) = record.proxy {
+                line.text(key, proxy);
+            }
+        }
         LogField::DryRun => {
             if let Some(denied) = record.dry_run {
                 line.text(key, CloseReason::from(denied));

@@ -208,16 +208,15 @@ fn a_rule_that_looks_at_addresses_needs_them() {
 #[test]
 fn proxies_are_asked_for_trust_and_unfinished_headers_alone() {
     let listener = Listener::new(rules(1, 9));
-    let peers = PeerStage::new(&[network((0, 2))], 2);
+    let peers = PeerStage::new(&[network((0, 2))], false, 2);
     // Ban and list are about clients: the proxy has an address that both name.
     listener.ban(network((1, 0)));
-    assert_eq!([ip(1), ip(3)].map(|ip| peers.admit(ip)), [Ok(()), Ok(())]);
-    assert_eq!(peers.admit(ip(1)), Err(PeerDenied::UnfinishedHeaders));
-    assert_eq!(peers.admit(ip(4)), Err(PeerDenied::Untrusted));
-    assert_eq!(
-        peers.admit("::1".parse().unwrap()),
-        Err(PeerDenied::Untrusted)
-    );
+    let admit = |ip| admit_peer(&peers, ip);
+    assert_eq!([ip(1), ip(3)].map(admit), [Ok(()), Ok(())]);
+    assert_eq!(admit(ip(1)), Err(PeerDenied::Crowded));
+    assert_eq!(admit(ip(4)), Err(PeerDenied::Untrusted));
+    assert_eq!(admit("::1".parse().unwrap()), Err(PeerDenied::Untrusted));
+    assert!(!peers.trusts(None), "of a Unix socket");
     assert_eq!(
         (listener.bans.hits(), listener.sources.connections()),
         (0, 0)
@@ -227,7 +226,41 @@ fn proxies_are_asked_for_trust_and_unfinished_headers_alone() {
     assert_eq!(listener.denied(ip(1)), DeniedBy::Ban);
     peers.finish();
     assert_eq!(peers.unfinished(), 0);
-    assert_eq!(peers.admit("::ffff:10.0.0.1".parse().unwrap()), Ok(()));
+    assert_eq!(admit("::ffff:10.0.0.1".parse().unwrap()), Ok(()));
+    // Other rules have the same counts.
+    let later = peers.with(&[], true);
+    assert!(later.trusts(None) && !later.trusts(Some(ip(1))) && later.begin());
+    assert_eq!((peers.unfinished(), later.begin()), (2, false));
+    later.count_refused(PeerDenied::Late, || "first".to_owned());
+    peers.count_refused(PeerDenied::Late, || "second".to_owned());
+    assert_eq!(peers.refused(PeerDenied::Late), 2);
+    assert_eq!(peers.take_last().as_deref(), Some("first"));
+    assert_eq!(later.take_last(), None);
+}
+
+/// A proxy's own connection is none of a client's: access list, limits of sources and bans are not
+/// asked, and the rates of all clients together are.
+#[test]
+fn a_proxys_own_connection_is_bound_by_rates_alone() {
+    let mut listener = Listener::new(rules(1, 9));
+    listener.ban(network((1, 0)));
+    listener.deny(&[network((0, 4))]);
+    assert!((0..5).all(|_| listener.stage().admit_own(0).is_ok()));
+    assert_eq!(listener.sources.connections(), 0);
+    let refused = (0..9).filter_map(|_| listener.stage().admit_own(0).err());
+    let by: Vec<_> = refused.map(|its| its.by).collect();
+    assert_eq!(by, [RATE; 5]);
+}
+
+/// Admits a peer whose header has not come whole.
+fn admit_peer(peers: &PeerStage, ip: IpAddr) -> Result<(), PeerDenied> {
+    if !peers.trusts(Some(ip)) {
+        return Err(PeerDenied::Untrusted);
+    }
+    match peers.begin() {
+        true => Ok(()),
+        false => Err(PeerDenied::Crowded),
+    }
 }
 
 /// The rules as they are documented, by looking at each of them for each client.
@@ -275,7 +308,7 @@ impl Model {
         }
         match unfinished < self.unfinished_max as usize {
             true => Ok(()),
-            false => Err(PeerDenied::UnfinishedHeaders),
+            false => Err(PeerDenied::Crowded),
         }
     }
 
@@ -311,7 +344,7 @@ fn stages_do_what_their_rules_say_in_their_order() {
     for _ in 0..300 {
         let mut model = Model::new(&mut rng);
         let listener = model.listener();
-        let peers = PeerStage::new(&model.proxies, model.unfinished_max);
+        let peers = PeerStage::new(&model.proxies, false, model.unfinished_max);
         let (mut open, mut headers) = (Vec::<(IpAddr, Held)>::new(), Vec::<IpAddr>::new());
         for _ in 0..60 {
             let client = ip(rng.u8(..16));
@@ -321,7 +354,7 @@ fn stages_do_what_their_rules_say_in_their_order() {
                 // By a proxy, which the client is another address than.
                 3..6 => {
                     let proxy = ip(rng.u8(..16));
-                    let admitted = peers.admit(proxy);
+                    let admitted = admit_peer(&peers, proxy);
                     assert_eq!(admitted, model.peer(proxy, headers.len()));
                     headers.extend(admitted.ok().map(|()| client));
                     None

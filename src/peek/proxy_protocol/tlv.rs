@@ -84,6 +84,18 @@ impl<'a> CheckedTlvs<'a> {
         Ok(Self { bytes: tlvs })
     }
 
+    /// The same of bytes that [`Self::as_bytes`] gave.
+    #[must_use]
+    pub fn of_checked(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// All of them as they came.
+    #[must_use]
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The first one's value.
     #[must_use]
     pub fn value(mut self, kind: u8) -> Option<&'a [u8]> {
