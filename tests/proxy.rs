@@ -139,6 +139,8 @@ mod signals;
 mod slow_readers;
 #[path = "proxy/slow_start.rs"]
 mod slow_start;
+#[path = "proxy/sni_member.rs"]
+mod sni_member;
 #[path = "proxy/sources.rs"]
 mod sources;
 #[path = "proxy/stage.rs"]

@@ -12,6 +12,7 @@ use super::reader::Around;
 use super::table::{Settings, Shape, settings};
 use super::values::{self, ValueError};
 use crate::address::{Address, Written};
+use crate::peek::MEMBER_MAX;
 
 settings! {
     /// One address of a pool.
@@ -42,6 +43,9 @@ settings! {
         pub backup: bool = false => truth();
         /// Its group, for the strategy two_tier; other strategies ignore it.
         pub group: Option<String> = None => name().given();
+        /// Its number among the members of its pool, for `sni_member`; other pools ignore it. Auto:
+        /// its place in the list, from 0 on.
+        pub member: Option<u32> = None => number(0..=MEMBER_MAX).or("auto");
         /// Its administrative state: "ready", "drain" (it keeps its sessions and gets no new ones)
         /// or "maint" (like drain, and it is not probed).
         pub state: AdminState = AdminState::Ready => named("state", &AdminState::ALL);

@@ -85,7 +85,7 @@ pub use log::{AccessLog, LogField, LogFormat, LogOnly, LogSink, RecordFormat};
 pub use metrics::MetricsHttp;
 pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
-pub use pool::Pool;
+pub use pool::{Pool, SNI_MEMBER};
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
 pub use route::{ROUTE_VALUES_MAX, ROUTES_MAX, Route};
 pub(crate) use rules::{Machine, found_loops, leads_back};

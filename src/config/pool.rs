@@ -19,6 +19,7 @@ use super::{
     SendProxy, Strategy, TwoTier,
 };
 use crate::origin::{Origins, Ports};
+use crate::peek::MemberPattern;
 
 settings! {
     /// A set of backends and the way one of them is selected.
@@ -31,6 +32,13 @@ settings! {
             @strategy => strategy(),
                 |pool: &Self| StrategyFile { strategy: pool.strategy.clone() },
                 |pool: &mut Self, file: StrategyFile| pool.strategy = file.strategy;
+        /// The pattern of the server names by which clients select backends themselves: `{n}` is
+        /// the number of the member. Off: the strategy selects.
+        pub sni_member: Option<MemberPattern> = None => spelled(
+                "a host name with {n} in it, such as \"broker-{n}.k.example.com\"",
+                MemberPattern::read,
+                MemberPattern::to_string,
+            ).or("off");
         /// The key by which clients return to their last backend. Off: no persistence.
         pub persist: Option<Persist> = None
             => group_or_off("\"off\", a key or a group such as (key: \"sni\", ttl: \"1h\")");
@@ -140,6 +148,33 @@ impl Pool {
         self.strategy = strategy;
     }
 
+    /// The strategy in words, or that clients select by name.
+    #[must_use]
+    pub fn selects_by(&self) -> String {
+        match self.sni_member {
+            Some(_) => SNI_MEMBER.to_owned(),
+            None => self.strategy.to_string(),
+        }
+    }
+
+    /// The number of each backend, by which `sni_member` selects it.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        let places = self.backends.iter().zip(0..);
+        places.map(|(backend, place)| backend.member.unwrap_or(place))
+    }
+
+    /// The queue as it takes effect. With `sni_member` none waits: a client whose backend is full
+    /// would hold up those of others.
+    #[must_use]
+    pub fn queue_in_force(&self) -> QueueLimits {
+        let max = if self.sni_member.is_some() {
+            0
+        } else {
+            self.queue.max
+        };
+        QueueLimits { max, ..self.queue }
+    }
+
     /// The groups of `two_tier`: those that it lists, or else those that backends name. A group
     /// without a weight of its own has that of its backends.
     #[must_use]
@@ -185,3 +220,6 @@ impl Pool {
         self.backends.sort_by_key(|backend| backend.reserve);
     }
 }
+
+/// The setting, in place of a strategy's name.
+pub const SNI_MEMBER: &str = "sni_member";

@@ -20,6 +20,7 @@ use crate::address::Address;
 mod access;
 mod listener;
 mod loops;
+mod numbers;
 mod routes;
 
 pub(super) use access::too_many_prefixes;
@@ -138,6 +139,7 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     let sources = addresses.iter().enumerate();
     let sources = sources.map(|(i, source)| (format!("{path}.source[{i}]"), &**source));
     unique(("source: listed twice:", ": leave one out"), sources, found);
+    numbers::find(path, pool, found);
     if let Strategy::TwoTier(tiers) = &pool.strategy {
         two_tier(path, pool, tiers, found);
     }

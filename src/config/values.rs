@@ -15,6 +15,7 @@ use super::{
     AdminState, Backend, HistoryPlace, Key, LogSink, RecordFormat, Strategy, codec, foreign,
 };
 use crate::address::{Address, AddressError, kind_of_no_server};
+use crate::peek::MEMBER_MAX;
 use crate::wording::is_misleading;
 
 mod backend;
@@ -126,6 +127,14 @@ impl ValueError {
         }
         self
     }
+}
+
+/// A member's number, as a flag has it.
+///
+/// # Errors
+/// It is none.
+pub fn member(text: &str) -> Result<u32, ValueError> {
+    codec::number(0..=MEMBER_MAX).flag(text)
 }
 
 /// Worker threads; cpu_set_t of sched.h holds as many CPUs.

@@ -12,7 +12,7 @@ use crate::admin::Reply;
 use crate::admin::model::{
     AttemptStatus, CandidateStatus, DecisionStatus, KeyStatus, SessionExplanation,
 };
-use crate::config::Strategy;
+use crate::config::{SNI_MEMBER, Strategy};
 use crate::kernel::Errno;
 use crate::select::{Considered, Keys, Rated, Rating, Why};
 use crate::snapshot::Snapshot;
@@ -103,11 +103,16 @@ fn keys(names: [Option<&'static str>; 2], keys: Keys) -> Vec<KeyStatus> {
     let both = both.into_iter().zip(names);
     let known = both.filter_map(|((purpose, hash), kind)| {
         let kind = kind?;
+        let is_member = kind == SNI_MEMBER;
         Some(KeyStatus {
             purpose: purpose.to_owned(),
             kind: kind.to_owned(),
-            hash: format!("{hash:016x}"),
-            missed: !kind.starts_with("source_ip") && hash == keys.source,
+            hash: match hash.checked_sub(1) {
+                Some(number) if is_member => number.to_string(),
+                None if is_member => "none".to_owned(),
+                Some(_) | None => format!("{hash:016x}"),
+            },
+            missed: !is_member && !kind.starts_with("source_ip") && hash == keys.source,
         })
     });
     known.collect()
@@ -155,7 +160,6 @@ fn chosen(considered: &Considered, names: &Names) -> Option<BackendLabel> {
 
 fn decision(considered: &Considered, names: &Names) -> DecisionStatus {
     let label = chosen(considered, names);
-    let strategy = strategy(considered.strategy);
     let counts = Rating::ALL.into_iter().zip(considered.passed_over);
     let counts = counts.filter(|(_, count)| *count > 0);
     let why = considered.why.unwrap_or(Why::NoneUsable);
@@ -171,7 +175,7 @@ fn decision(considered: &Considered, names: &Names) -> DecisionStatus {
         candidates: considered
             .listed()
             .iter()
-            .map(|rated| candidate(rated, &strategy, names))
+            .map(|rated| candidate(rated, considered.strategy, names))
             .collect(),
         backends: considered.backends,
         passed_over: counts
@@ -181,7 +185,7 @@ fn decision(considered: &Considered, names: &Names) -> DecisionStatus {
     }
 }
 
-fn candidate(rated: &Rated, strategy: &Strategy, names: &Names) -> CandidateStatus {
+fn candidate(rated: &Rated, strategy: &str, names: &Names) -> CandidateStatus {
     let label = names.backend(rated.number);
     // Three digits say enough, and 0.1 is not 0.10000000149.
     let score = f64::from(rated.score);
@@ -214,6 +218,7 @@ fn word(why: Why) -> &'static str {
         Why::Untried => "untried",
         Why::DownOnly => "down_only",
         Why::TriedAgain => "tried_again",
+        Why::Named => "named",
         Why::Full => "full",
         Why::NoneUsable => "none_usable",
     }
@@ -241,6 +246,16 @@ fn sentence(why: Why, backend: &str, considered: &Considered) -> String {
         Why::Untried => format!("an attempt on another failed; of the rest, {reason}"),
         Why::DownOnly => "its checks fail, and all others were tried".to_owned(),
         Why::TriedAgain => "all were tried, so it is tried again".to_owned(),
+        Why::Named => "the client's name leads there".to_owned(),
+        Why::Full if considered.strategy == SNI_MEMBER => {
+            return "none was selected: the backend of the client's name has the connections that \
+                    it may have, or its pool has"
+                .into();
+        }
+        Why::NoneUsable if considered.strategy == SNI_MEMBER => {
+            return "none was selected: the client's name leads to no backend that can be used"
+                .into();
+        }
         Why::Full => {
             return "none was selected: all that are usable have the connections that they may \
                     have"
@@ -252,10 +267,11 @@ fn sentence(why: Why, backend: &str, considered: &Considered) -> String {
 }
 
 /// Why a backend was not selected.
-fn verdict(verdict: Rating, strategy: &Strategy) -> &'static str {
+fn verdict(verdict: Rating, by: &str) -> &'static str {
     match verdict {
         Rating::Chosen => "chosen",
-        Rating::Strategy => match strategy {
+        Rating::Strategy if by == SNI_MEMBER => "the client's name leads to another, or to none",
+        Rating::Strategy => match strategy(by) {
             Strategy::RoundRobin | Strategy::StickyRoundRobin(_) => "its turn comes later",
             Strategy::Hash(_) => "the client's key leads to another",
             Strategy::LeastConnections

@@ -172,12 +172,12 @@ fn backends(pool: &Pool, known: &[MemberStatus]) -> Vec<BackendStatus> {
 fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
     PoolStatus {
         name: pool.name.clone(),
-        strategy: pool.strategy.to_string(),
+        strategy: pool.config.selects_by(),
         connections: u64::from(pool.connections.used()),
         max_connections: ceiling(&pool.connections),
         traffic: traffic([&*pool.traffic]),
         queued: u64::from(pool.queue.len()),
-        queue_max: pool.config.queue.max,
+        queue_max: pool.config.queue_in_force().max,
         queue_timeout_s: pool.config.queue.timeout.as_secs_f64(),
         full_regrets: pool.queue.regrets(Missed::Full),
         queue_regrets: pool.queue.regrets(Missed::Late),

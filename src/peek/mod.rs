@@ -10,6 +10,7 @@
 pub mod client_hello;
 mod first_bytes;
 pub mod http;
+mod member;
 pub mod mqtt;
 mod pattern;
 pub mod postgres;
@@ -22,6 +23,7 @@ mod spoken;
 
 pub use client_hello::ClientHello;
 pub use first_bytes::FirstBytes;
+pub use member::{MEMBER_MAX, MemberPattern};
 pub use pattern::{NamePattern, PatternError, above};
 pub use protocol::Protocol;
 pub use short::{NAME_MAX, Name, Short};

@@ -191,7 +191,7 @@ impl Pool {
             traffic: before.map_or_else(Arc::default, |before| Arc::clone(&before.traffic)),
             times: before.map_or_else(Arc::default, |before| Arc::clone(&before.times)),
             queue: before.map_or_else(
-                || Arc::new(Queue::new(config.queue)),
+                || Arc::new(Queue::new(config.queue_in_force())),
                 |before| Arc::clone(&before.queue),
             ),
             sticky: sticky(config.persists(), before),

@@ -77,7 +77,7 @@ impl Pool {
     pub fn take_effect(&self, before: Option<&Self>) {
         self.connections
             .set_max(ceiling(self.config.max_connections));
-        self.queue.set(self.config.queue);
+        self.queue.set(self.config.queue_in_force());
         if let Some((table, persist)) = self.sticky.as_ref().zip(self.persist.as_ref()) {
             table.set_ttl(nanos(persist.ttl));
         }

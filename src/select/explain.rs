@@ -4,7 +4,7 @@
 //! It is looked at right after the selection, so that strategies cost the same with it as without.
 //! Invariant: it allocates nothing, changes nothing, and looks at [`LOOKS_MAX`] backends at most.
 
-use crate::config::{AdminState, Strategy};
+use crate::config::{AdminState, SNI_MEMBER, Strategy};
 use crate::pool::Backend;
 
 use super::least::Score;
@@ -67,6 +67,8 @@ pub enum Why {
     DownOnly,
     /// It was tried before, and so were all others.
     TriedAgain,
+    /// The client's name leads there.
+    Named,
     /// None was selected: all are full.
     Full,
     /// None was selected: none can be used.
@@ -269,6 +271,8 @@ struct Judge<'a> {
     bounded: Option<u16>,
     tier: Tier<'a>,
     picker: &'a Picker,
+    /// The backend of the client's name, where names select: no other counts.
+    named: Option<Option<u16>>,
 }
 
 impl Selector {
@@ -284,6 +288,7 @@ impl Selector {
         let backend = chosen.map(|index| scene.backend(index));
         let picker = &self.ranks[usize::from(backend.is_some_and(|one| one.backup))];
         let mut order = [0; Tier::ORDER_MAX];
+        let members = self.plan.members.as_ref();
         let judge = Judge {
             scene,
             chosen,
@@ -291,12 +296,13 @@ impl Selector {
             bounded: bounded(picker, chosen, &scene),
             tier: tier(picker, &scene, chosen, &mut order),
             picker,
+            named: members.map(|members| members.place(request.keys)),
         };
         let scorer = Scorer::of(picker, &scene, judge.tier);
         *into = Considered {
             why: Some(judge.why(choice)),
-            strategy: pool.strategy.name(),
-            score_is: score_is(&pool.strategy),
+            strategy: self.plan.strategy_name(),
+            score_is: score_is(&pool.strategy).filter(|_| members.is_none()),
             chosen: backend.map_or(0, |backend| backend.number),
             backends: u16::try_from(pool.backends.len()).unwrap_or(u16::MAX),
             ..Considered::NONE
@@ -331,9 +337,10 @@ impl Selector {
         let known = known.filter(|index| scene.is_worth_keeping(*index));
         let known = known.filter(|_| !self.plan.pool.is_full());
         copy.remembered = known.is_some();
-        let choice = match known {
-            Some(known) => Choice::Backend(known),
-            None => super::choose(&scene, &self.plan, &mut copy.ranks, &mut copy.rng),
+        let choice = match (known, &self.plan.members) {
+            (_, Some(members)) => members.choose(&scene),
+            (Some(known), None) => Choice::Backend(known),
+            (None, None) => super::choose(&scene, &self.plan, &mut copy.ranks, &mut copy.rng),
         };
         let mut considered = Considered::NONE;
         copy.explain(request, choice, &mut considered);
@@ -350,7 +357,9 @@ impl Judge<'_> {
         };
         let tried = self.scene.request.tried;
         let backend = self.scene.backend(index);
-        if tried.contains(&index) {
+        if self.named.is_some() {
+            Why::Named
+        } else if tried.contains(&index) {
             Why::TriedAgain
         } else if self.remembered {
             Why::Remembered
@@ -375,6 +384,8 @@ impl Judge<'_> {
             Rating::Chosen
         } else if !backend.is_in_rotation() {
             out_of_rotation(backend)
+        } else if self.named.is_some_and(|named| named != Some(index)) {
+            Rating::Strategy
         } else if self.scene.request.tried.contains(&index) {
             Rating::Tried
         } else if backend.is_shut_out() {
@@ -468,7 +479,17 @@ impl Plan {
     /// the pool needs no such key.
     #[must_use]
     pub fn key_names(&self) -> [Option<&'static str>; 2] {
+        if self.is_of_members() {
+            return [Some(SNI_MEMBER), None];
+        }
         [self.pool.strategy.key(), self.persist_key()].map(|key| key.map(|key| key.name()))
+    }
+
+    fn strategy_name(&self) -> &'static str {
+        match self.is_of_members() {
+            true => SNI_MEMBER,
+            false => self.pool.strategy.name(),
+        }
     }
 }
 

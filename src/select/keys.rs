@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Key;
 use crate::hash;
-use crate::peek::{Field, FirstBytes, Miss, Peeked};
+use crate::peek::{Field, FirstBytes, Miss, Name, Peeked};
 
 use super::Plan;
 
@@ -26,6 +26,18 @@ pub enum Looked {
     Known(Keys, u8),
     /// More bytes are needed.
     Incomplete,
+    /// Its name leads to no backend: it is refused.
+    Nowhere,
+}
+
+impl Looked {
+    /// The keys; none while they are not known.
+    fn keys(self) -> Keys {
+        match self {
+            Self::Known(keys, _) => keys,
+            Self::Incomplete | Self::Nowhere => Keys::default(),
+        }
+    }
 }
 
 impl Plan {
@@ -33,7 +45,10 @@ impl Plan {
     #[must_use]
     pub fn peeks(&self) -> bool {
         let needs = |key: Option<&Key>| matches!(key, Some(Key::Peeked(_)));
-        self.reads_hello || needs(self.pool.strategy.key()) || needs(self.persist_key())
+        self.reads_hello
+            || self.is_of_members()
+            || needs(self.pool.strategy.key())
+            || needs(self.persist_key())
     }
 
     /// Whether selection needs a client's address.
@@ -48,13 +63,20 @@ impl Plan {
         if self.reads_hello && first.server_name() == Err(Miss::Incomplete) {
             return Looked::Incomplete;
         }
-        self.find(client, |field| first.key(field))
+        match &self.members {
+            Some(members) => members.look(first.server_name()),
+            None => self.find(client, |field| first.key(field)),
+        }
     }
 
     /// The keys of a client that would name this host, as a TLS server name or in HTTP, and send
     /// this target of a request. Its address stands for what neither tells.
     #[must_use]
     pub fn keys_of(&self, client: SocketAddr, host: Option<&str>, target: Option<&str>) -> Keys {
+        if let Some(members) = &self.members {
+            let name = host.and_then(|host| Name::read(host.bytes()));
+            return members.look(name.as_ref().ok_or(Miss::Absent)).keys();
+        }
         // A server name and the host of a request are one key.
         let names_host = host.is_some() || target.is_some_and(|target| !target.starts_with('/'));
         let request = format!(
@@ -76,10 +98,7 @@ impl Plan {
             | Field::PostgresUser
             | Field::PostgresDatabase => Peeked::Absent,
         });
-        match found {
-            Looked::Known(keys, _) => keys,
-            Looked::Incomplete => Keys::default(),
-        }
+        found.keys()
     }
 
     /// The keys of a client, whose first bytes have what `peek` finds.
@@ -117,10 +136,7 @@ impl Plan {
         if !self.needs_source() {
             return Keys::default();
         }
-        match self.look(client, &FirstBytes::none()) {
-            Looked::Known(keys, _) => keys,
-            Looked::Incomplete => Keys::default(),
-        }
+        self.look(client, &FirstBytes::none()).keys()
     }
 
     /// Converts keys from the plan `old` to this one. Where the pool's key has changed, the
@@ -128,7 +144,12 @@ impl Plan {
     #[must_use]
     pub fn take_over(&self, keys: Keys, old: &Self, client: Option<SocketAddr>) -> Keys {
         let mut taken = self.keys_without_bytes(client);
-        if self.pool.strategy.key() == old.pool.strategy.key() {
+        let has_same_key = match (&self.members, &old.members) {
+            (None, None) => self.pool.strategy.key() == old.pool.strategy.key(),
+            (Some(members), Some(old)) => members.read_alike(old),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        if has_same_key {
             taken.select = keys.select;
         }
         if self.persist_key() == old.persist_key() {

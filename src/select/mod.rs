@@ -17,6 +17,7 @@ mod least;
 mod least_connections;
 mod least_time;
 mod maglev;
+mod members;
 mod persist;
 mod power_of_two;
 mod predictive;
@@ -44,6 +45,7 @@ pub use keys::{Keys, Looked};
 use least_connections::LeastConnections;
 use least_time::LeastTime;
 pub use maglev::{Candidate, Maglev};
+use members::Members;
 use persist::Memory;
 use power_of_two::PowerOfTwo;
 use predictive::Predictive;
@@ -64,6 +66,8 @@ pub struct Plan {
     /// Backends that only their probes keep out of rotation. Empty unless the pool fails open.
     down: Vec<u16>,
     memory: Option<Memory>,
+    /// Where clients select their backends themselves.
+    members: Option<Members>,
     decay: u64,
     /// Backends are told what a client's TLS hello says.
     reads_hello: bool,
@@ -170,6 +174,7 @@ impl Plan {
             ranks,
             down: down(&pool),
             memory: Memory::new(&pool),
+            members: Members::new(&pool),
             decay: least_time::decay_ns(pool.strategy.averages_over()),
             reads_hello: pool.backends.iter().any(|backend| backend.reads_hello()),
             pool,
@@ -237,7 +242,7 @@ impl Selector {
     /// Selects a backend: the client's own if the pool persists and that one is usable, otherwise
     /// by the strategy; a backup only when no other backend is usable. After a failed attempt, in
     /// this order: one that was not tried; one that is ejected, or down where the pool fails open;
-    /// one that was tried.
+    /// one that was tried. Where the client's name leads to one backend, that one or none.
     pub fn select(&mut self, request: &Request<'_>) -> Choice {
         let Self {
             plan,
@@ -247,6 +252,9 @@ impl Selector {
         } = self;
         *remembered = false;
         let scene = Scene::new(&plan.pool, request);
+        if let Some(members) = &plan.members {
+            return members.choose(&scene);
+        }
         let Some(memory) = &plan.memory else {
             return choose(&scene, plan, ranks, rng);
         };

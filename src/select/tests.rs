@@ -12,6 +12,7 @@ use crate::time::{MS, SECOND};
 mod ejection;
 mod equal_parts;
 mod explain;
+mod members;
 mod persistence;
 mod properties;
 mod shares;

@@ -98,6 +98,10 @@ impl<K: Kernel> Worker<K> {
         } else {
             return;
         };
+        if slot.plan().is_of_members() {
+            // No client waits there, whatever the settings.
+            return;
+        }
         let queue = &slot.plan().pool().queue;
         queue.note_missed(missed, self.now / MS);
     }

@@ -85,10 +85,7 @@ fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Lo
         decided.is_some()
     };
     if routes.refuses(slot.route) {
-        return match bytes.protocol() == Ok(Protocol::Tls) {
-            true => Look::Told,
-            false => Look::Refused,
-        };
+        return refusal_of(&bytes);
     }
     let looked = match is_routed {
         true => slot.plan().look(slot.peer, &bytes),
@@ -102,8 +99,17 @@ fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Lo
             }
             Look::Enough
         }
+        Looked::Nowhere => refusal_of(&bytes),
         Looked::Incomplete if first.is_empty() => Look::Nothing,
         Looked::Incomplete => Look::HalfSent,
+    }
+}
+
+/// How a client with these first bytes is refused: one that speaks TLS is told.
+fn refusal_of(first: &FirstBytes<'_>) -> Look {
+    match first.protocol() == Ok(Protocol::Tls) {
+        true => Look::Told,
+        false => Look::Refused,
     }
 }
 

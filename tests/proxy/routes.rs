@@ -33,7 +33,7 @@ fn start(fleet: &Fleet, routes: &str) -> Balancer {
 }
 
 /// A hello for a name of 15 bytes.
-fn hello(name: &str) -> Vec<u8> {
+pub(crate) fn hello(name: &str) -> Vec<u8> {
     let mut hello = include_bytes!("../captures/openssl.bin").to_vec();
     let old = b"WWW.Example.com";
     let at = hello.windows(old.len()).position(|some| some == old);

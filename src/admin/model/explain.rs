@@ -76,7 +76,7 @@ pub struct KeyStatus {
     pub purpose: String,
     /// What it is, as in the configuration, such as `sni`.
     pub kind: String,
-    /// Its hash: the same key has the same.
+    /// Its hash: the same key has the same. Of `sni_member` the member's number, or `none`.
     pub hash: String,
     /// The client's first bytes lacked it, and its address stood in.
     pub missed: bool,

@@ -271,6 +271,9 @@ pub struct AddArgs {
     /// Its group, for two_tier
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
+    /// Its number in a pool with sni_member [default: its place]
+    #[arg(long, value_name = "N", value_parser = values::member)]
+    pub member: Option<u32>,
     /// ready, drain or maint [default: ready]
     #[arg(long, value_name = "STATE", value_parser = values::admin_state)]
     pub state: Option<AdminState>,

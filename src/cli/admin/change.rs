@@ -27,6 +27,7 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
     let backend = Backend {
         name: args.name.clone().unwrap_or(given.name),
         group: args.group.clone(),
+        member: args.member,
         state: args.state.unwrap_or(given.state),
         ..given
     };

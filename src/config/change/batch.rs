@@ -25,8 +25,14 @@ pub(super) fn make(pool: &mut Pool, changes: &[(usize, &Change)]) -> Refused {
 }
 
 fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Refused {
-    let Pool { name, backends, .. } = pool;
+    let Pool {
+        name,
+        backends,
+        sni_member,
+        ..
+    } = pool;
     let mut table = Table::new(backends);
+    table.numbered = sni_member.as_ref().map(|_| 0);
     let made = changes.iter().map(|(place, change)| {
         let made = match change {
             Change::AddBackend { backend, .. } => table.add(name, backend),
@@ -53,6 +59,8 @@ struct Table<'a> {
     by_name: HashMap<String, usize>,
     /// Backends that leave when the table is closed: the indices of others must stay.
     removed: HashSet<usize>,
+    /// How many of them have numbers that stay, from the first on; `None`: the pool has none.
+    numbered: Option<usize>,
 }
 
 impl<'a> Table<'a> {
@@ -61,6 +69,7 @@ impl<'a> Table<'a> {
         Self {
             by_name: all.map(|(at, its)| (its.name.clone(), at)).collect(),
             removed: HashSet::new(),
+            numbered: None,
             backends,
         }
     }
@@ -87,9 +96,23 @@ impl<'a> Table<'a> {
 
     fn remove(&mut self, name: &str) -> Result<(), ChangeError> {
         let at = self.by_name.remove(name);
-        self.removed
-            .insert(at.ok_or_else(|| unknown("backend", name))?);
+        let at = at.ok_or_else(|| unknown("backend", name))?;
+        self.fix_numbers();
+        self.removed.insert(at);
         Ok(())
+    }
+
+    /// Backends keep the numbers that they have by their places: one that leaves is not to change
+    /// those behind it.
+    fn fix_numbers(&mut self) {
+        let Some(numbered) = self.numbered else {
+            return;
+        };
+        let first = u32::try_from(numbered - self.removed.len()).unwrap_or(u32::MAX);
+        for (backend, place) in self.backends.iter_mut().skip(numbered).zip(first..) {
+            backend.member.get_or_insert(place);
+        }
+        self.numbered = Some(self.backends.len());
     }
 
     fn close(self) {

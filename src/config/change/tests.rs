@@ -7,6 +7,8 @@ use crate::config::table::Settings;
 use crate::config::{AccessEdits, AccessList, AdminState, BanAfter, Persist, SourceLimits, parse};
 use crate::prefix::Prefix;
 
+mod numbers;
+
 const TEXT: &str = r#"(
     listeners: [(name: "front", bind: "127.0.0.1:8080", pool: "web")],
     pools: [

@@ -14,6 +14,7 @@ const BASE: &str = r#"(
         (name: "web", backends: ["unix:/a", "unix:/b"]),
         (name: "tiers", strategy: (name: "two_tier", first: "weight"), backends: [
             (address: "unix:/x", group: "x"), (address: "unix:/y", group: "y")]),
+        (name: "named", sni_member: "b-{n}.k", backends: [(address: "unix:/c", member: 1)]),
         (name: "elastic", scaling: (high: 10), backends: ["unix:/m"], reserve: ["unix:/r"]),
     ],
 )"#;
@@ -338,6 +339,44 @@ fn of_pools() -> Vec<Case> {
             flags: r#"--from unix:/l --to unix:/a --check (type:"tcp",interval:"1s",timeout:"2s")"#,
             ..Case::default()
         },
+        of_members(
+            "strategy",
+            "the client's name selects its backend",
+            "strategy: \"first\",",
+        ),
+        of_members(
+            "persist",
+            "the client's name selects its backend",
+            "persist: \"source_ip\",",
+        ),
+        of_members(
+            "queue",
+            "a client whose backend is full is refused",
+            "queue: 7,",
+        ),
+        of_members(
+            "discover",
+            "backends that are found have no numbers that stay",
+            "discover: (file: \"f\"),",
+        ),
+        of_members(
+            "scaling",
+            "no other backend takes a client",
+            "scaling: (high: 10), reserve: [\"unix:/b\"],",
+        ),
+        Case {
+            sentence: "backup: no other backend takes a client with `sni_member`: leave it out",
+            pool: r#"sni_member: "b-{n}.k",
+                backends: ["unix:/a", (address: "unix:/b", backup: true)]"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "two backends of the pool have the number 1: give each a `member` of its own",
+            pool: r#"sni_member: "b-{n}.k",
+                backends: [(address: "unix:/a", member: 1), "unix:/b"]"#,
+            change: add("named", backend("unix:/z", "unix:/z")),
+            ..Case::default()
+        },
         Case {
             sentence: "invalid `low` `6`: expected at most half of `high`, 5: the pool would grow \
                        and shrink in turn",
@@ -345,6 +384,17 @@ fn of_pools() -> Vec<Case> {
             ..Case::default()
         },
     ]
+}
+
+/// A setting that a pool with `sni_member` can't have.
+fn of_members(setting: &str, why: &str, written: &str) -> Case {
+    let sentence = format!("{setting}: {why} with `sni_member`: leave it out");
+    let pool = format!("sni_member: \"b-{{n}}.k\", {written} backends: [\"unix:/a\"]");
+    Case {
+        sentence: sentence.leak(),
+        pool: pool.leak(),
+        ..Case::default()
+    }
 }
 
 fn of_groups() -> Vec<Case> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::admin::Reply;
 use crate::admin::model::{DryRunStatus, WorkerChoice};
+use crate::config::SNI_MEMBER;
 use crate::control::aside;
 use crate::control::calls::silent;
 use crate::control::replies::Replies;
@@ -82,7 +83,7 @@ fn dry_run(
     says.extend(verdicts.says());
     Ok(DryRunStatus {
         pool: pool.name.clone(),
-        strategy: pool.strategy.to_string(),
+        strategy: pool.config.selects_by(),
         client: question.client.ip().to_string(),
         keys: keys(plan.key_names(), keys_of),
         refused: verdicts.all_refuse(),
@@ -97,7 +98,10 @@ fn dry_run(
 fn without_effect(plan: &Plan, question: &PreviewQuestion) -> Vec<String> {
     let has = |kinds: &[&str]| {
         let mut known = plan.key_names().into_iter().flatten();
-        known.any(|kind| kinds.contains(&kind))
+        known.any(|kind| {
+            let kind = if kind == SNI_MEMBER { "sni" } else { kind };
+            kinds.contains(&kind)
+        })
     };
     let names_host = |target: &str| !target.starts_with('/');
     let url_kinds = match question.target.as_deref().is_some_and(names_host) {

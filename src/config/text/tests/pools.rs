@@ -1,6 +1,7 @@
 //! Pools of any kind.
 
 use super::*;
+use crate::peek::{MEMBER_MAX, MemberPattern};
 
 impl Chance<'_> {
     pub(super) fn pool(&mut self, i: usize) -> Pool {
@@ -23,7 +24,7 @@ impl Chance<'_> {
         let strategy = self.strategy(&mut backends);
         let is_sticky = matches!(strategy, Strategy::StickyRoundRobin(_));
         let persist = self.maybe(Self::persist);
-        Pool {
+        let mut pool = Pool {
             persist: persist.filter(|_| !is_sticky),
             strategy,
             max_connections: self.limit(),
@@ -56,6 +57,30 @@ impl Chance<'_> {
                 format!("pool {i} \u{7}é\"").replace('\u{7}', "\\"),
                 backends,
             )
+        };
+        if self.half() {
+            self.name_members(&mut pool);
+        }
+        pool
+    }
+
+    /// Lets clients of a pool select by name, which rules out much else.
+    fn name_members(&mut self, pool: &mut Pool) {
+        let patterns = ["broker-{n}.k.example", "{n}"];
+        pool.sni_member = MemberPattern::read(self.pick(&patterns));
+        pool.strategy = Strategy::default();
+        pool.persist = None;
+        pool.queue = QueueLimits::default();
+        pool.discovery = None;
+        pool.scaling = None;
+        pool.backends.retain(|backend| !backend.reserve);
+        if pool.backends.is_empty() {
+            pool.backends.push(Backend::at(self.address(0)));
+        }
+        for (backend, place) in pool.backends.iter_mut().zip(0..) {
+            backend.backup = false;
+            backend.group = None;
+            backend.member = self.pick(&[None, Some(place), Some(place + MEMBER_MAX - 9)]);
         }
     }
 
@@ -81,6 +106,7 @@ impl Chance<'_> {
             max_connections: self.limit(),
             bandwidth: Rates::any(self.0),
             backup: self.half(),
+            member: self.pick(&[None, Some(0), Some(MEMBER_MAX)]),
             state: self.pick(&AdminState::ALL).1,
             ..Backend::at(backend.address)
         }
