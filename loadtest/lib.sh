@@ -56,6 +56,8 @@ package_of() {
     chromedriver) echo chromium-driver ;;
     xz) echo xz-utils ;;
     ip | ss | nstat) echo iproute2 ;;
+    nft) echo nftables ;;
+    sysctl) echo procps ;;
     *) echo "$1" ;;
     esac
 }

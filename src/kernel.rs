@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::address::Address;
@@ -112,6 +112,11 @@ pub trait Kernel {
     /// failed by EADDRNOTAVAIL.
     fn has_address_towards(&self, _to: &Address) -> bool {
         true
+    }
+
+    /// Whether this machine has an address; asked of one that a PROXY header names.
+    fn has_address(&self, _ip: IpAddr) -> bool {
+        false
     }
 
     /// Whether a socket that has connected to `to` is connected to itself: there is no listener,

@@ -1,9 +1,10 @@
-//! Where connections to backends begin: addresses of this machine, and local ports.
+//! Where connections to backends begin: addresses of this machine or of the client, and local
+//! ports.
 
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use crate::address::Address;
@@ -14,6 +15,8 @@ pub struct Origins {
     /// Addresses of this machine, each in turn for backends of its family; none of a family: the
     /// kernel chooses by its routes.
     pub addresses: Vec<IpAddr>,
+    /// A session's connection begins at the address of its client; `addresses` is empty.
+    pub at_client: bool,
     /// Local ports; `None`: those of `net.ipv4.ip_local_port_range`.
     pub ports: Option<Ports>,
 }
@@ -23,8 +26,19 @@ pub struct Origins {
 pub struct Origin {
     /// The kernel chooses where there is none.
     pub address: Option<IpAddr>,
+    /// The address is a client's: this machine need not have it.
+    pub is_clients: bool,
     /// The kernel takes one of these, or of its own range.
     pub ports: Option<Ports>,
+}
+
+/// The client of a session, as far as connections to backends may begin at its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// `None`: it came by a Unix socket, or has gone.
+    pub address: Option<IpAddr>,
+    /// A PROXY header has named it: it may be any.
+    pub is_named: bool,
 }
 
 /// The user of a port. Each has ports of its own: those of others would often be in use.
@@ -53,7 +67,29 @@ impl Origins {
         let same = |own: &&IpAddr| own.is_ipv4() == to.ip().is_ipv4();
         Self {
             addresses: self.addresses.iter().filter(same).copied().collect(),
+            at_client: self.at_client,
             ports: self.ports,
+        }
+    }
+
+    /// Whether a connection to `to`, whose origins these are, can begin where it has to for this
+    /// client: a connection has one family at both ends.
+    #[must_use]
+    pub fn fit(&self, client: Client, to: &Address) -> bool {
+        let Address::Tcp(to) = to else {
+            return true;
+        };
+        let fits = |own: IpAddr| own.is_ipv4() == to.is_ipv4() && client.is_usable();
+        !self.at_client || client.address.is_some_and(fits)
+    }
+
+    /// What a connection begins at that has to begin at this client.
+    #[must_use]
+    pub fn of_client(&self, client: Client, user: User) -> Origin {
+        Origin {
+            address: client.address,
+            is_clients: true,
+            ports: self.ports.map(|ports| ports.of(user)),
         }
     }
 
@@ -66,17 +102,43 @@ impl Origins {
     /// Whether the kernel chooses everything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.ports.is_none()
+        self.addresses.is_empty() && !self.at_client && self.ports.is_none()
     }
 
-    /// The n-th, with the ports that are this user's.
+    /// The n-th address of this machine, with the ports that are this user's.
     #[must_use]
     pub fn nth(&self, n: usize, user: User) -> Origin {
         Origin {
             address: self.addresses.get(n).copied(),
+            is_clients: false,
             ports: self.ports.map(|ports| ports.of(user)),
         }
     }
+}
+
+impl Client {
+    /// Whether packets can be sent from its address, and their answers come back. What the kernel
+    /// knows of a client that has connected can be believed; a client on this machine has one of
+    /// its addresses. Only its network is missing in an address of IPv6 that holds on one link.
+    ///
+    /// A header may name what would give a client the trust that a backend has in its own machine
+    /// or in this one, or what is no address of a host.
+    fn is_usable(self) -> bool {
+        match self.address {
+            None => false,
+            Some(IpAddr::V6(own)) if own.is_unicast_link_local() => false,
+            Some(_) if !self.is_named => true,
+            Some(IpAddr::V4(own)) => !(own.is_link_local() || is_no_host(own)),
+            Some(IpAddr::V6(own)) => {
+                !(own.is_loopback() || own.is_unspecified() || own.is_multicast())
+            }
+        }
+    }
+}
+
+/// Loopback, multicast, broadcast and 0.0.0.0/8, which is "this network" (RFC 1122, 3.2.1.3).
+fn is_no_host(own: Ipv4Addr) -> bool {
+    own.is_loopback() || own.is_multicast() || own.is_broadcast() || own.octets()[0] == 0
 }
 
 impl Ports {
@@ -214,6 +276,7 @@ mod tests {
             addresses: ["10.0.0.5", "fd00::5", "10.0.0.6"]
                 .map(|ip| ip.parse().unwrap())
                 .to_vec(),
+            at_client: false,
             ports: Ports::new(1_000, 1_999),
         };
         let count = |to: &str| origins.towards(&to.parse().unwrap()).addresses.len();
@@ -223,5 +286,78 @@ mod tests {
         let second = origins.nth(2, User::Worker(0, 2));
         assert_eq!(second.address, Some("10.0.0.6".parse().unwrap()));
         assert_eq!(second.ports, Ports::new(1_000, 1_468));
+    }
+
+    #[test]
+    fn a_client_is_followed_only_within_its_family() {
+        let origins = Origins {
+            at_client: true,
+            ..Origins::default()
+        };
+        let fits = |client: Option<&str>, to: &str| {
+            let to = to.parse().unwrap();
+            let client = Client {
+                address: client.map(|ip| ip.parse().unwrap()),
+                is_named: false,
+            };
+            let fits = origins.towards(&to).fit(client, &to);
+            // Elsewhere every client may be served.
+            assert!(Origins::default().fit(client, &to));
+            fits
+        };
+        assert!(fits(Some("192.0.2.7"), "10.0.0.1:80"));
+        assert!(fits(Some("2001:db8::7"), "[fd00::1]:80"));
+        assert!(!fits(Some("2001:db8::7"), "10.0.0.1:80"));
+        assert!(!fits(Some("192.0.2.7"), "[fd00::1]:80"));
+        assert!(!fits(None, "10.0.0.1:80"), "a client of a Unix socket");
+        // A Unix socket sees no addresses at all.
+        assert!(fits(None, "unix:/run/x") && fits(Some("192.0.2.7"), "unix:/run/x"));
+    }
+
+    #[test]
+    fn a_header_names_no_client_whom_a_backend_would_trust() {
+        let usable = |address: &str| {
+            [false, true].map(|is_named| {
+                let address = Some(address.parse().unwrap());
+                Client { address, is_named }.is_usable()
+            })
+        };
+        for host in ["192.0.2.7", "10.9.8.7", "2001:db8::7", "fd00::7"] {
+            assert_eq!(usable(host), [true, true], "{host}");
+        }
+        for own in ["127.0.0.1", "127.9.9.9", "169.254.1.1", "::1"] {
+            assert_eq!(usable(own), [true, false], "{own}");
+        }
+        for none in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "ff02::1",
+        ] {
+            assert!(!usable(none)[1], "{none}");
+        }
+        // Its link is not known.
+        assert_eq!(usable("fe80::7"), [false, false]);
+    }
+
+    #[test]
+    fn a_probe_begins_at_this_machine_whatever_its_clients_are() {
+        let origins = Origins {
+            at_client: true,
+            ports: Ports::new(1_000, 1_999),
+            ..Origins::default()
+        };
+        assert!(!origins.is_empty() && origins.len() == 1);
+        let probe = origins.nth(0, User::Probes);
+        assert_eq!((probe.address, probe.is_clients), (None, false));
+        let client = Client {
+            address: "192.0.2.7".parse().ok(),
+            is_named: false,
+        };
+        let own = origins.of_client(client, User::Worker(1, 2));
+        assert_eq!((own.address, own.is_clients), (client.address, true));
+        assert_eq!(own.ports, Ports::new(1_469, 1_937));
     }
 }

@@ -167,6 +167,8 @@ mod tags;
 mod tiers;
 #[path = "proxy/traffic.rs"]
 mod traffic;
+#[path = "proxy/transparency.rs"]
+mod transparency;
 #[path = "proxy/urgent.rs"]
 mod urgent;
 #[path = "proxy/waits.rs"]

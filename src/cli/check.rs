@@ -49,7 +49,8 @@ fn look(path: &Path, report: &mut Report) -> Result<Config, ExitCode> {
         ExitCode::from(super::USAGE)
     })?;
     // A start looks at files as the user that it becomes, with the rights that it keeps.
-    if let Err(error) = sandbox::take_rights(RunAs::Configured(config.user.as_deref())) {
+    let run_as = RunAs::Configured(config.user.as_deref());
+    if let Err(error) = sandbox::take_rights(run_as, config.is_transparent()) {
         report.error(&error);
         return Err(ExitCode::from(error.exit_code()));
     }

@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn run_file(path: &Path, sandbox: Sandbox) -> ExitCode {
+fn run_file(path: &Path, mut sandbox: Sandbox) -> ExitCode {
     // Look before reading: if the file changes in between, the next look finds a difference.
     let seen = Seen::of(path);
     let loaded = config::load(path);
@@ -75,6 +75,7 @@ fn run_file(path: &Path, sandbox: Sandbox) -> ExitCode {
     if let Ok((config, _)) = &loaded {
         operational_log::set_format(config.log_format);
         run_as = RunAs::Configured(config.user.as_deref());
+        sandbox.is_transparent = config.is_transparent();
     }
     // A reload listens on what the file has by then.
     let may_bind = |to| {
@@ -135,6 +136,7 @@ impl From<SandboxFlag> for Sandbox {
     fn from(flag: SandboxFlag) -> Self {
         Self {
             is_on: !flag.no_sandbox,
+            is_transparent: false,
             keeps_helper: true,
         }
     }
@@ -180,7 +182,11 @@ const VERSION: &str = env!("MAHORAGA_VERSION");
 fn run_proxy(args: &ProxyArgs) -> ExitCode {
     let config = proxy_config(args);
     let may_bind = |to| config.as_ref().is_ok_and(|config| config.listens_on(to));
-    if let Err(code) = begin(args.sandbox.into(), RunAs::Unchanged, &may_bind) {
+    let sandbox = Sandbox {
+        is_transparent: config.as_ref().is_ok_and(Config::is_transparent),
+        ..args.sandbox.into()
+    };
+    if let Err(code) = begin(sandbox, RunAs::Unchanged, &may_bind) {
         return code;
     }
     match config {

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::args::{ProxyArgs, RouteFlag, names};
 use crate::address::Address;
-use crate::config::values::written;
+use crate::config::values::{self, written};
 use crate::config::{
     self, Admin, AdminHttp, Backend, Config, FlagSetting, Key, LogFormat, ProxySource, SettingInfo,
     Strategy, Warning,
@@ -34,7 +34,7 @@ pub enum ProxyError {
 /// A flag, the path of its setting, and what stands for its value in help.
 type Flag = (&'static str, &'static str, &'static str);
 
-const FLAGS: [Flag; 24] = [
+const FLAGS: [Flag; 25] = [
     ("strategy", "pools.strategy.name", "NAME"),
     ("key", "pools.strategy.key", "KEY"),
     ("max-load", "pools.strategy.max_load", "N|off"),
@@ -42,6 +42,7 @@ const FLAGS: [Flag; 24] = [
     ("persist-ttl", "pools.persist.ttl", "DUR"),
     ("check", "pools.check", "CHECK|off"),
     ("send-proxy", "pools.send_proxy", "v1|v2|off"),
+    ("source", SOURCE, "client|ADDRESS"),
     ("workers", "workers", "N|auto"),
     ("max-connections", "max_connections", "N|auto"),
     ("source-rate", "listeners.source_limits.rate", "N|off"),
@@ -100,6 +101,9 @@ fn help(flag: &str) -> Option<String> {
         "source-connections" => "Connections of a client at a time, or off; an IPv6 client is a \
                                  /64 [default: off]"
             .to_owned(),
+        "source" => "Begin connections to backends at the address of their client, or at this one \
+                     of this machine [default: the kernel chooses]"
+            .to_owned(),
         "access-log" => "Write a line for each session to standard output (-), a file, syslog or \
                          journald [default: off]"
             .to_owned(),
@@ -138,7 +142,11 @@ impl Args for ProxyFlags {
         let flags = FLAGS.map(|(name, path, value)| {
             let row = rows.iter().find(|row| row.path == path);
             let row = row.expect("each flag has its setting");
-            let read = Arc::clone(&row.read);
+            let read = match path {
+                // The flag names one of what a file may list.
+                SOURCE => Arc::new(values::source),
+                _ => Arc::clone(&row.read),
+            };
             let flag = Arg::new(name)
                 .long(name)
                 .value_name(value)
@@ -309,9 +317,11 @@ fn placed(flags: &ProxyFlags) -> Result<ProxyFlags, ProxyError> {
             .0
             .retain(|((flag, ..), _)| !flag.starts_with("source-"));
     }
-    for ((flag, path, _), _) in &mut flags.0 {
-        if is_sticky && *flag == "persist-ttl" {
-            *path = "pools.strategy.ttl";
+    for ((flag, path, _), value) in &mut flags.0 {
+        match *flag {
+            "persist-ttl" if is_sticky => *path = "pools.strategy.ttl",
+            "source" if value != "client" => *path = "pools.source.0",
+            _ => {}
         }
     }
     Ok(flags)
@@ -401,7 +411,7 @@ fn routes(args: &ProxyArgs) -> Vec<RouteGroup<'_>> {
             continue;
         }
         let pool = format!("{kind}:{name}");
-        let fits = config::values::is_name(&pool);
+        let fits = values::is_name(&pool);
         all.push(RouteGroup {
             kind,
             name,
@@ -423,6 +433,8 @@ fn lists(args: &ProxyArgs) -> impl Iterator<Item = (&'static str, &[Prefix])> {
     given.map(|(flag, prefixes)| (flag, &**prefixes))
 }
 
+/// The setting of `--source`.
+const SOURCE: &str = "pools.source";
 /// The name of the only pool, and of the only access list.
 const NAME: &str = "default";
 

@@ -220,6 +220,24 @@ pub(super) fn list<T: 'static>(item: Leaf<T>) -> Codec<Vec<T>> {
     )
 }
 
+/// A list of leaves, or a word such as `client` in its place.
+pub(super) fn list_or<T: 'static>(item: Leaf<T>, word: &'static str) -> Codec<Option<Vec<T>>> {
+    let list = Arc::new(list(item));
+    let writer = Arc::clone(&list);
+    Codec::new(
+        format!("{}, or \"{word}\"", list.facts.expected),
+        json!({ "anyOf": [{ "const": word }, list.facts.schema] }),
+        move |at, reader, _| match at.text() {
+            Some(text) if text == word => Some(None),
+            _ => list.read(at, reader, &Vec::new()).map(Some),
+        },
+        move |value, _, around| match value {
+            None => Text::quoted(word),
+            Some(items) => writer.write(items, &Vec::new(), around),
+        },
+    )
+}
+
 /// A list of groups.
 pub(super) fn groups<T: Settings>() -> Codec<Vec<T>> {
     groups_as::<T, T>()

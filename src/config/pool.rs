@@ -1,12 +1,13 @@
 //! Pools: the backends behind listeners, and how one of them is selected.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::availability::on_down;
 use super::check::check;
 use super::codec::{
-    duration, group, group_or_off, groups, list, name, named, number, required, spelled,
+    duration, group, group_or_off, groups, list_or, name, named, number, required, spelled,
 };
 use super::discovery::DiscoveryFile;
 use super::reader::{At, Reader};
@@ -15,8 +16,8 @@ use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
 use super::values::{self, HOUR, between};
 use super::{
-    AllDown, Backend, Check, Discovery, Ejection, Group, OnDown, Persist, QueueLimits, Scaling,
-    SendProxy, Strategy, TwoTier,
+    AllDown, Backend, Check, Config, Discovery, Ejection, Group, OnDown, Persist, QueueLimits,
+    Scaling, SendProxy, Strategy, TwoTier,
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::MemberPattern;
@@ -47,12 +48,18 @@ settings! {
         /// Local addresses and ports of connections to its backends.
         pub origins: Origins = Origins::default();
             @source
-            /// Local addresses of connections to backends, used in turn.
-            [origins.addresses] => list(spelled(
-                    "the IP address of this machine, such as \"10.0.0.5\"",
-                    values::source_address,
-                    ToString::to_string,
-                ));
+            /// Local addresses of connections to backends, used in turn; "client": the address of
+            /// the client, whose answers must come back through this machine.
+            => list_or(
+                    spelled(
+                        values::SOURCE_ADDRESS,
+                        values::source_address,
+                        ToString::to_string,
+                    ),
+                    "client",
+                ),
+                |pool: &Self| pool.own_addresses().map(<[_]>::to_vec),
+                |pool: &mut Self, own| pool.begin_at(own);
             @source_ports
             /// Local ports of connections to backends, a part of net.ipv4.ip_local_port_range.
             [origins.ports] => spelled(
@@ -109,6 +116,14 @@ impl Shape for Pool {
     }
 }
 
+impl Config {
+    /// Whether connections of a pool begin at the addresses of their clients.
+    #[must_use]
+    pub fn is_transparent(&self) -> bool {
+        self.pools.iter().any(|pool| pool.origins.at_client)
+    }
+}
+
 impl Pool {
     /// The backend of this name.
     #[must_use]
@@ -124,6 +139,17 @@ impl Pool {
             backends,
             ..<Self as super::table::Settings>::base()
         }
+    }
+
+    /// The addresses of this machine that connections begin at; `None`: those of clients.
+    fn own_addresses(&self) -> Option<&[IpAddr]> {
+        let own = (!self.origins.at_client).then_some(&self.origins.addresses);
+        own.map(|own| &**own)
+    }
+
+    fn begin_at(&mut self, own: Option<Vec<IpAddr>>) {
+        self.origins.at_client = own.is_none();
+        self.origins.addresses = own.unwrap_or_default();
     }
 
     /// Which clients return to the backend that they had. `None`: none.

@@ -50,9 +50,9 @@ pub(crate) use names::{did_you_mean, known};
 use names::{hint, listed};
 pub(super) use names::{joined, name_of_kind, one_of};
 pub(super) use network::{
-    PREFIX, discovered_name, http_bind, origin, resolver, source_address, webhook,
+    PREFIX, SOURCE_ADDRESS, discovered_name, http_bind, origin, resolver, webhook,
 };
-pub use network::{admin_socket, loopback, prefix};
+pub use network::{admin_socket, loopback, prefix, source, source_address};
 pub(super) use units::{Units, split};
 
 /// Why a value is refused.

@@ -168,8 +168,10 @@ fn can_take(opened: &mut Opened, bind: &Address, gone: &[u64]) -> io::Result<()>
 /// a change of something else.
 ///
 /// # Errors
-/// [`StartError::Source`] or [`StartError::SourcePorts`] of the first that can't be used.
+/// [`StartError::Source`], [`StartError::Transparency`] or [`StartError::SourcePorts`] of the first
+/// that can't be used.
 pub(super) fn probe_origins(config: &Config, before: Option<&Config>) -> Result<(), StartError> {
+    let mut transparent = before.is_some_and(Config::is_transparent);
     let old = before.into_iter().flat_map(|before| &before.pools);
     let mut addresses = HashSet::new();
     let mut ranges = HashSet::new();
@@ -183,6 +185,12 @@ pub(super) fn probe_origins(config: &Config, before: Option<&Config>) -> Result<
             sys::probe_address(address).map_err(|error| StartError::Source {
                 pool: pool.name.clone(),
                 address,
+                error,
+            })?;
+        }
+        if pool.origins.at_client && !std::mem::replace(&mut transparent, true) {
+            sys::probe_transparency().map_err(|error| StartError::Transparency {
+                pool: pool.name.clone(),
                 error,
             })?;
         }

@@ -122,6 +122,17 @@ pub enum StartError {
         /// What the kernel says.
         error: io::Error,
     },
+    /// Connections to backends can't begin at the addresses of clients.
+    #[error(
+        "pool `{pool}`: cannot connect from clients' addresses (source: \"client\"): {error}{}",
+        remedy::of_transparency(error)
+    )]
+    Transparency {
+        /// The pool's name.
+        pool: String,
+        /// What the kernel says.
+        error: io::Error,
+    },
     /// Connections to backends can't begin at these ports.
     #[error(
         "pool `{pool}`: cannot connect from source_ports {ports}: expected a part of the kernel's \
@@ -257,7 +268,7 @@ impl StartError {
     #[must_use]
     pub fn is_machines(&self) -> bool {
         match self {
-            Self::Source { .. } | Self::SourcePorts { .. } => true,
+            Self::Source { .. } | Self::Transparency { .. } | Self::SourcePorts { .. } => true,
             Self::Bind { error, .. }
             | Self::AccessLog { error, .. }
             | Self::BansFile { error, .. }
@@ -287,6 +298,7 @@ impl StartError {
             | Self::AccessList(_)
             | Self::ImportedBans(_)
             | Self::Source { .. }
+            | Self::Transparency { .. }
             | Self::SourcePorts { .. }
             | Self::AccessLog { .. }
             | Self::BansFile { .. }

@@ -29,6 +29,19 @@ pub(super) fn of_bind(error: &io::Error, at: &Address) -> String {
     remedy.to_owned()
 }
 
+/// Connections to backends can't begin at the addresses of clients.
+pub(super) fn of_transparency(error: &io::Error) -> &'static str {
+    if error.raw_os_error() != Some(libc::EPERM) {
+        return "";
+    }
+    if sandbox::gave_up_transparency() {
+        return "; restart the balancer: it gave up the right to do so at its start, when no pool \
+                needed it";
+    }
+    "; that needs CAP_NET_RAW or CAP_NET_ADMIN: start it as root, or give it one of them \
+     (AmbientCapabilities of systemd)"
+}
+
 /// A log, a socket or the like can't be opened.
 pub(super) fn of_file(error: &io::Error) -> String {
     let kind = error.kind();

@@ -26,6 +26,8 @@ pub enum RunAs<'a> {
 pub struct Sandbox {
     /// Off: the process keeps all that its user has.
     pub is_on: bool,
+    /// Whether pools connect from their clients' addresses, for which a capability is kept.
+    pub is_transparent: bool,
     /// Whether the helper stays after the start, for a reload.
     pub keeps_helper: bool,
 }
@@ -41,13 +43,15 @@ struct Entered {
     keeps_helper: bool,
     /// There was a helper: the start could listen on ports below 1024.
     had_ports: bool,
+    /// The start could have connected from clients' addresses, and gave that up.
+    gave_up_transparency: bool,
 }
 
 /// Becomes another user, gives up all capabilities but to drop banned clients where the kernel
-/// wants one for that, and confines the process to the system calls of a balancer, unless the
-/// operator wants to keep all. A helper process keeps the privilege to listen on ports below 1024,
-/// where this one had it, for the addresses that it finds by `may_bind`. Call it once, before there
-/// is a second thread.
+/// wants one for that, and to connect from clients' addresses where that is asked, and confines the
+/// process to the system calls of a balancer, unless the operator wants to keep all. A helper
+/// process keeps the privilege to listen on ports below 1024, where this one had it, for the
+/// addresses that it finds by `may_bind`. Call it once, before there is a second thread.
 ///
 /// Returns warnings: what this machine or this start does without.
 ///
@@ -70,6 +74,9 @@ pub fn enter(
         is_confined,
         keeps_helper: asked.keeps_helper,
         had_ports: asked.is_on && sys::has_capability(Capability::NetBindService),
+        gave_up_transparency: asked.is_on
+            && !asked.is_transparent
+            && transparency_capability().is_some(),
     };
     let _ = ENTERED.set(entered);
     if !asked.is_on {
@@ -84,6 +91,9 @@ pub fn enter(
     let mut keep = Vec::new();
     if sys::filters_need_net_admin() {
         keep.push(Capability::NetAdmin);
+    }
+    if asked.is_transparent && keep.is_empty() {
+        keep.extend(transparency_capability());
     }
     sys::drop_privileges(user.as_ref(), &keep)
         .map_err(kernel("give up privileges (--no-sandbox keeps them)"))?;
@@ -104,20 +114,30 @@ pub fn enter(
 ///
 /// # Errors
 /// As [`enter`].
-pub fn take_rights(run_as: RunAs<'_>) -> Result<(), StartError> {
+pub fn take_rights(run_as: RunAs<'_>, is_transparent: bool) -> Result<(), StartError> {
     let user = user_to_become(run_as, &mut Vec::new())?;
     let entered = Entered {
         user: name_of(user.as_ref()),
         is_confined: false,
         keeps_helper: false,
         had_ports: false,
+        gave_up_transparency: false,
     };
+    let keep = transparency_capability().filter(|_| is_transparent);
+    let keep = keep.as_slice();
     let _ = ENTERED.set(entered);
     // Where it stays root it opens files by their permissions, as a start does.
-    sys::drop_privileges(user.as_ref(), &[]).map_err(|error| StartError::Thread {
+    sys::drop_privileges(user.as_ref(), keep).map_err(|error| StartError::Thread {
         what: "take the rights of the balancer's user",
         error,
     })
+}
+
+/// What lets this thread connect from clients' addresses (ip(7), IP_TRANSPARENT), of what it has:
+/// the lesser one where it has both.
+fn transparency_capability() -> Option<Capability> {
+    let all = [Capability::NetRaw, Capability::NetAdmin];
+    all.into_iter().find(|one| sys::has_capability(*one))
 }
 
 /// The name of the user that the process becomes, or of its own. The control thread must not ask
@@ -187,6 +207,12 @@ pub(super) fn end_start(can_reload: bool) {
 pub(super) fn gave_up_ports() -> bool {
     let entered = ENTERED.get();
     entered.is_some_and(|entered| entered.had_ports && !entered.keeps_helper)
+}
+
+/// Whether a start could have connected from clients' addresses, and no pool did then.
+pub(super) fn gave_up_transparency() -> bool {
+    let entered = ENTERED.get();
+    entered.is_some_and(|entered| entered.gave_up_transparency)
 }
 
 /// Confines a worker's thread once it has all that it needs.

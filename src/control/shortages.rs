@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::admin::model::EventKind;
+use crate::origin::Origins;
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::wording::plural;
@@ -120,26 +121,27 @@ impl Shortages {
                 let begins = member.ports.left == 0;
                 let more = member.ports.tick(backend.tally.portless());
                 if more > 0 {
-                    lacking.push(((&*pool.name, &*backend.name), more, begins));
+                    let remedy = remedy(&backend.origins);
+                    lacking.push(((&*pool.name, &*backend.name, remedy), more, begins));
                 }
             }
         }
-        let Some(((pool, backend), ..)) = lacking.first() else {
+        let Some(((pool, backend, remedy), ..)) = lacking.first() else {
             return;
         };
         let times: u64 = lacking.iter().map(|(_, more, _)| more).sum();
         let others = and_more(lacking.len() - 1);
         let lack = format!(
             "no free local port to backend `{backend}` of pool `{pool}`{others} ({} in the last \
-             second): {REMEDY}",
+             second): {remedy}",
             plural(times, "time")
         );
         log::warn!("{lack}");
         self.now.push(lack);
-        for ((pool, backend), _, begins) in &lacking {
+        for ((pool, backend, remedy), _, begins) in &lacking {
             if *begins {
                 let message =
-                    format!("no free local port to backend `{backend}` of pool `{pool}`: {REMEDY}");
+                    format!("no free local port to backend `{backend}` of pool `{pool}`: {remedy}");
                 let about = Subject::backend(pool, backend);
                 events.tell_one_of_many(Severity::Quiet, EventKind::NoLocalPort, about, message);
             }
@@ -184,7 +186,16 @@ fn and_more(others: usize) -> String {
 }
 
 /// What helps when local ports run out.
-const REMEDY: &str = "name more `source` addresses in the pool, or widen \
+fn remedy(origins: &Origins) -> &'static str {
+    match origins.at_client {
+        true => OF_CLIENT,
+        false => OF_MACHINE,
+    }
+}
+
+const OF_CLIENT: &str = "a client has used up those of its own address: limit its connections by \
+                         source_limits, or widen net.ipv4.ip_local_port_range (and source_ports)";
+const OF_MACHINE: &str = "name more `source` addresses in the pool, or widen \
                       net.ipv4.ip_local_port_range (and source_ports)";
 /// After so many seconds without it a shortage is over, and the next one is an event again.
 const QUIET_SECONDS: u32 = 10;

@@ -130,6 +130,7 @@ pub(super) async fn start(
     seed: u64,
 ) -> Result<Workers, StartError> {
     sys::read_local_ports();
+    sys::read_bind_rules();
     let plan = Plan::new(config, features)?;
     listening::probe_origins(config, None)?;
     let snapshot = first_snapshot(config, access, plan.in_all);

@@ -236,6 +236,7 @@ impl Balancer {
 
     fn tick(&mut self) {
         sys::read_local_ports();
+        sys::read_bind_rules();
         if self.in_force.discoveries.look_at_own_addresses() {
             self.on_discovered();
         }

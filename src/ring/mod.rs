@@ -24,7 +24,7 @@ mod wakes;
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -425,6 +425,10 @@ impl Kernel for Ring {
 
     fn has_address_towards(&self, to: &Address) -> bool {
         sys::has_address_towards(to)
+    }
+
+    fn has_address(&self, ip: IpAddr) -> bool {
+        sys::is_own_host(ip)
     }
 
     fn is_connected_to_itself(&self, socket: &Socket, to: &Address) -> bool {

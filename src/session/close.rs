@@ -72,6 +72,8 @@ pub enum CloseReason {
     NoLocalPort,
     /// This machine lacked the source addresses of the pool until the connect deadline.
     NoSourceAddress,
+    /// No backend of the pool can be connected to from the client's address, as it has to be.
+    NotTransparent,
     /// The kernel's memory for TCP was short, and its peers took little of what waited for them.
     Stalled,
     /// The balancer stopped and its grace was over.
@@ -82,7 +84,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -113,6 +115,7 @@ impl CloseReason {
         Self::NoResources,
         Self::NoLocalPort,
         Self::NoSourceAddress,
+        Self::NotTransparent,
         Self::Stalled,
         Self::Shutdown,
         Self::Killed,
@@ -211,6 +214,7 @@ impl CloseReason {
             Self::NoResources => "no_resources",
             Self::NoLocalPort => "no_local_port",
             Self::NoSourceAddress => "no_source_address",
+            Self::NotTransparent => "not_transparent",
             Self::Stalled => "stalled",
             Self::Shutdown => "shutdown",
             Self::Killed => "killed",
@@ -250,6 +254,7 @@ impl CloseReason {
             | Self::NoResources
             | Self::NoLocalPort
             | Self::NoSourceAddress
+            | Self::NotTransparent
             | Self::Stalled
             | Self::Shutdown
             | Self::Killed => Manner::Reset,

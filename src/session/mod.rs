@@ -198,6 +198,7 @@ impl Session {
             Event::Full => self.on_refused(CloseReason::PoolFull, cx),
             Event::Unselected => self.on_refused(CloseReason::NoBackend, cx),
             Event::Unrouted => self.on_refused(CloseReason::NoRoute, cx),
+            Event::Misfit => self.on_refused(CloseReason::NotTransparent, cx),
             Event::Spent => self.on_refused(CloseReason::ConnectFailed, cx),
             Event::Received(from, buffer, last) => {
                 self.end(from).ending = last;
@@ -551,6 +552,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Full
         | Event::Unselected
         | Event::Unrouted
+        | Event::Misfit
         | Event::Spent => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(to, _) => Some(Purpose::Send(to)),

@@ -154,6 +154,9 @@ pub enum Event {
     Unselected,
     /// A route refuses the client.
     Unrouted,
+    /// Connections of the pool begin at their client's address, and none to a backend of it can
+    /// begin at that of this client.
+    Misfit,
     /// The session's attempts are used up, and it has tried every backend.
     Spent,
     /// Bytes from this side; `true`: the end of the stream is the next event.

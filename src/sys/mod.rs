@@ -40,9 +40,9 @@ pub use memory::{
 };
 pub use origin::{
     begin_at, disable_port_range, finds_port_range, has_address_towards, has_port_range,
-    probe_address,
+    probe_address, probe_transparency,
 };
-pub use own_addresses::{OwnAddresses, is_own_address};
+pub use own_addresses::{OwnAddresses, is_own_address, is_own_host, read_bind_rules};
 pub use own_end::own_end;
 pub use passing::{descriptor_channel, receive_descriptors, send_descriptors};
 pub use ports::{is_one_end, local_ports, read_local_ports};

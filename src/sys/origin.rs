@@ -18,8 +18,11 @@ use super::count_calls;
 /// IP_LOCAL_PORT_RANGE (before 6.3) takes any local port; newer ones apply it within
 /// `net.ipv4.ip_local_port_range`.
 ///
+/// A client's address is one of another machine mostly: the socket becomes transparent for it.
+///
 /// # Errors
-/// What bind(2) says: this machine has no such address (EADDRNOTAVAIL).
+/// What bind(2) says: this machine has no such address (EADDRNOTAVAIL); of a client's address what
+/// setsockopt(2) says: this thread has neither CAP_NET_RAW nor CAP_NET_ADMIN (EPERM).
 pub fn begin_at(socket: &Socket, from: Origin) -> io::Result<()> {
     if let Some(ports) = from.ports
         && has_port_range()
@@ -27,6 +30,9 @@ pub fn begin_at(socket: &Socket, from: Origin) -> io::Result<()> {
         set(socket, IP_LOCAL_PORT_RANGE, packed(ports))?;
     }
     if let Some(address) = from.address {
+        if from.is_clients {
+            make_transparent(socket, address.is_ipv4())?;
+        }
         set(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
         count_calls(1);
         socket.bind(&SockAddr::from(SocketAddr::new(address, 0)))?;
@@ -43,9 +49,29 @@ pub fn probe_address(address: IpAddr) -> io::Result<()> {
     let socket = Socket::new(domain, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
     let from = Origin {
         address: Some(address),
-        ports: None,
+        ..Origin::default()
     };
     begin_at(&socket, from)
+}
+
+/// Whether connections can begin at clients' addresses.
+///
+/// # Errors
+/// What socket(2) and setsockopt(2) say: EPERM without CAP_NET_RAW and CAP_NET_ADMIN.
+pub fn probe_transparency() -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    make_transparent(&socket, true)
+}
+
+/// Lets an unconnected socket be bound to addresses that this machine does not have, and take
+/// packets to them (ip(7), IP_TRANSPARENT).
+fn make_transparent(socket: &Socket, is_ipv4: bool) -> io::Result<()> {
+    count_calls(1);
+    if is_ipv4 {
+        socket.set_ip_transparent_v4(true)
+    } else {
+        socket.set_ip_transparent_v6(true)
+    }
 }
 
 /// Whether this machine has an address from which it can reach `to`. Otherwise connect(2) fails by
@@ -153,6 +179,7 @@ mod tests {
             let from = Origin {
                 address: Some("127.0.0.7".parse().unwrap()),
                 ports: Some(ports),
+                ..Origin::default()
             };
             begin_at(&socket, from).unwrap();
             socket.connect(&to).unwrap();

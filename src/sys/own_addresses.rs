@@ -5,8 +5,9 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::origin::{datagrams_to, probe_address};
 
@@ -16,6 +17,24 @@ use super::origin::{datagrams_to, probe_address};
 pub fn is_own_address(to: &SocketAddr) -> bool {
     LookUp::default().look_up(to).unwrap_or(false)
 }
+
+/// The same for a thread that may open no file: what [`read_bind_rules`] found stands for it.
+#[must_use]
+pub fn is_own_host(ip: IpAddr) -> bool {
+    let look_up = LookUp {
+        binds_others: OnceCell::from(BINDS_OTHERS.load(Ordering::Relaxed)),
+    };
+    look_up.look_up(&SocketAddr::new(ip, 0)).unwrap_or(false)
+}
+
+/// Reads whether sockets may be bound to addresses that this machine does not have. Call it again
+/// from time to time, as that may change.
+pub fn read_bind_rules() {
+    BINDS_OTHERS.store(binds_others(), Ordering::Relaxed);
+}
+
+/// Whether sockets may be bound to addresses of others, as it was last read.
+static BINDS_OTHERS: AtomicBool = AtomicBool::new(false);
 
 /// Which addresses this machine has, of those that were asked for in the last round.
 #[derive(Debug, Default)]
@@ -179,6 +198,9 @@ mod tests {
         assert!(is_own("127.0.0.1:1"));
         assert!(!is_own("192.0.2.1:1"));
         assert!(is_own("127.9.9.9:1"), "by its local route");
+        read_bind_rules();
+        let is_own = |to: &str| is_own_host(to.parse().unwrap());
+        assert!(is_own("127.0.0.1") && is_own("127.9.9.9") && !is_own("192.0.2.1"));
     }
 
     fn address(n: u16) -> SocketAddr {

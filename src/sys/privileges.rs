@@ -18,6 +18,8 @@ pub enum Capability {
     NetBindService,
     /// Attach filters to sockets, where the kernel demands that for it.
     NetAdmin,
+    /// Begin connections at addresses that this machine does not have.
+    NetRaw,
 }
 
 impl Capability {
@@ -25,6 +27,7 @@ impl Capability {
         match self {
             Self::NetBindService => CapabilitySet::NET_BIND_SERVICE,
             Self::NetAdmin => CapabilitySet::NET_ADMIN,
+            Self::NetRaw => CapabilitySet::NET_RAW,
         }
     }
 }

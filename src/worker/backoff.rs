@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::fault::Fault;
@@ -14,9 +15,18 @@ use crate::time::MS;
 /// Backends that no connect is tried on until a time, in nanoseconds of the worker's clock.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
-    /// By the address of the tally, which is kept so that no other gets it, and by the number of
-    /// the origin that lacks a port, or is missing.
-    held: BTreeMap<(usize, usize), Held>,
+    /// By the address of the tally, which is kept so that no other gets it, and by the origin that
+    /// lacks a port, or is missing.
+    held: BTreeMap<(usize, Begin), Held>,
+}
+
+/// Where a connection to a backend begins. What one client's address lacks holds no other client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Begin {
+    /// At the origin of this number.
+    Machine(usize),
+    /// At this client's address.
+    Client(IpAddr),
 }
 
 #[derive(Debug)]
@@ -39,7 +49,7 @@ impl Held {
 impl Backoff {
     /// No connect to the backend is tried from this origin for a while, as it lacks this: for a
     /// quarter of the time that this has lasted, but [`HOLD`] at least and [`HOLD_MAX`] at most.
-    pub(super) fn hold(&mut self, backend: &Backend, origin: usize, fault: Fault, now: u64) {
+    pub(super) fn hold(&mut self, backend: &Backend, origin: Begin, fault: Fault, now: u64) {
         self.held.retain(|_, held| held.is_recent(now));
         let key = (key(backend), origin);
         let since = self.held.get(&key).map_or(now, |held| held.since);
@@ -50,25 +60,37 @@ impl Backoff {
             since,
             fault,
         };
+        if self.held.len() >= HELD_MAX {
+            // To forget one early costs a search for a port.
+            self.held.pop_first();
+        }
         self.held.insert(key, held);
     }
 
     /// A connect to the backend from this origin has succeeded.
-    pub(super) fn on_connected(&mut self, backend: &Backend, origin: usize) {
+    pub(super) fn on_connected(&mut self, backend: &Backend, origin: Begin) {
         if !self.held.is_empty() {
             self.held.remove(&(key(backend), origin));
         }
     }
 
-    /// What is lacking for a connect to the backend, if one is tried from none of its origins:
-    /// ports, where one of these has its address.
-    pub(super) fn holds(&self, backend: &Backend, now: u64) -> Option<Fault> {
+    /// What is lacking for a connect of this client to the backend, if one is tried from none of
+    /// its origins: ports, where one of these has its address.
+    pub(super) fn holds(
+        &self,
+        backend: &Backend,
+        client: Option<IpAddr>,
+        now: u64,
+    ) -> Option<Fault> {
         if self.held.is_empty() {
             return None;
         }
+        if backend.origins.at_client {
+            return self.holds_at(backend, Begin::Client(client?), now);
+        }
         let mut lacking = None;
         for origin in 0..backend.origins.len() {
-            let fault = self.holds_at(backend, origin, now)?;
+            let fault = self.holds_at(backend, Begin::Machine(origin), now)?;
             lacking = lacking.filter(|its| *its == Fault::Ports).or(Some(fault));
         }
         lacking
@@ -78,11 +100,14 @@ impl Backoff {
     pub(super) fn origin(&self, backend: &Backend, turn: usize, now: u64) -> usize {
         let count = backend.origins.len();
         let mut turns = (0..count).map(|n| turn.wrapping_add(n) % count);
-        let free = |origin: &usize| self.holds_at(backend, *origin, now).is_none();
+        let free = |origin: &usize| {
+            let origin = Begin::Machine(*origin);
+            self.holds_at(backend, origin, now).is_none()
+        };
         turns.find(free).unwrap_or(turn % count)
     }
 
-    fn holds_at(&self, backend: &Backend, origin: usize, now: u64) -> Option<Fault> {
+    fn holds_at(&self, backend: &Backend, origin: Begin, now: u64) -> Option<Fault> {
         let held = self.held.get(&(key(backend), origin));
         held.filter(|held| held.until > now).map(|held| held.fault)
     }
@@ -97,6 +122,8 @@ fn key(backend: &Backend) -> usize {
 const HOLD: u64 = 20 * MS;
 /// The same at most: 320 ms.
 const HOLD_MAX: u64 = 16 * HOLD;
+/// Origins that are held at most: clients that have used up their ports are few.
+const HELD_MAX: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
@@ -112,12 +139,20 @@ mod tests {
             panic!("two backends")
         };
         let mut backoff = Backoff::default();
-        backoff.hold(one, 0, Fault::Ports, 1_000);
-        assert_eq!(backoff.holds(one, 1_000 + HOLD - 1), Some(Fault::Ports));
-        assert_eq!(backoff.holds(one, 1_000 + HOLD), None);
-        assert_eq!(backoff.holds(other, 1_000), None);
+        backoff.hold(one, Begin::Machine(0), Fault::Ports, 1_000);
+        assert_eq!(
+            backoff.holds(one, None, 1_000 + HOLD - 1),
+            Some(Fault::Ports)
+        );
+        assert_eq!(backoff.holds(one, None, 1_000 + HOLD), None);
+        assert_eq!(backoff.holds(other, None, 1_000), None);
         // What is over for long is forgotten with the next.
-        backoff.hold(other, 0, Fault::Ports, 1_000 + HOLD + HOLD_MAX);
+        backoff.hold(
+            other,
+            Begin::Machine(0),
+            Fault::Ports,
+            1_000 + HOLD + HOLD_MAX,
+        );
         assert_eq!(backoff.held.len(), 1);
         assert_eq!(Arc::strong_count(&one.tally), 1);
     }
@@ -130,9 +165,9 @@ mod tests {
         let mut backoff = Backoff::default();
         let mut now = 1_000;
         let mut fails = |backoff: &mut Backoff| {
-            backoff.hold(backend, 0, Fault::Ports, now);
+            backoff.hold(backend, Begin::Machine(0), Fault::Ports, now);
             let began = now;
-            while backoff.holds(backend, now).is_some() {
+            while backoff.holds(backend, None, now).is_some() {
                 now += MS;
             }
             (now - began) / MS
@@ -140,7 +175,7 @@ mod tests {
         let waits = [(); 20].map(|()| fails(&mut backoff));
         assert_eq!(waits[..6], [20, 20, 20, 20, 20, 25]);
         assert_eq!(waits[18..], [320, 320], "{waits:?}");
-        backoff.on_connected(backend, 0);
+        backoff.on_connected(backend, Begin::Machine(0));
         assert_eq!(fails(&mut backoff), 20);
     }
 
@@ -155,14 +190,40 @@ mod tests {
         let mut backoff = Backoff::default();
         let turns = |backoff: &Backoff| [0, 1, 2].map(|turn| backoff.origin(backend, turn, 5));
         assert_eq!(turns(&backoff), [0, 1, 0]);
-        backoff.hold(backend, 0, Fault::Ports, 5);
+        backoff.hold(backend, Begin::Machine(0), Fault::Ports, 5);
         assert_eq!(turns(&backoff), [1, 1, 1]);
-        assert_eq!(backoff.holds(backend, 5), None);
-        backoff.hold(backend, 1, Fault::Source, 5);
+        assert_eq!(backoff.holds(backend, None, 5), None);
+        backoff.hold(backend, Begin::Machine(1), Fault::Source, 5);
         // A wider range of ports would help.
-        assert_eq!(backoff.holds(backend, 5), Some(Fault::Ports));
-        assert_eq!(backoff.holds(backend, 5 + HOLD), None);
-        backoff.hold(backend, 0, Fault::Source, 5);
-        assert_eq!(backoff.holds(backend, 5), Some(Fault::Source));
+        assert_eq!(backoff.holds(backend, None, 5), Some(Fault::Ports));
+        assert_eq!(backoff.holds(backend, None, 5 + HOLD), None);
+        backoff.hold(backend, Begin::Machine(0), Fault::Source, 5);
+        assert_eq!(backoff.holds(backend, None, 5), Some(Fault::Source));
+    }
+
+    #[test]
+    fn a_client_without_a_port_holds_no_other() {
+        let at = config::Backend::at("127.0.0.1:1".parse().unwrap());
+        let mut config = config::Pool::of("p", vec![at]);
+        config.origins.at_client = true;
+        let pool = Pool::new(&config);
+        let backend = &pool.backends[0];
+        let mut backoff = Backoff::default();
+        let client = |n: u32| IpAddr::from((0x0a00_0000 + n).to_be_bytes());
+        let busy = Begin::Client(client(1));
+        backoff.hold(backend, busy, Fault::Ports, 5);
+        assert_eq!(
+            backoff.holds(backend, Some(client(1)), 5),
+            Some(Fault::Ports)
+        );
+        assert_eq!(backoff.holds(backend, Some(client(2)), 5), None);
+        backoff.on_connected(backend, busy);
+        assert_eq!(backoff.holds(backend, Some(client(1)), 5), None);
+        let many = u32::try_from(2 * HELD_MAX).unwrap();
+        for n in 0..many {
+            backoff.hold(backend, Begin::Client(client(n)), Fault::Ports, 5);
+            assert!(backoff.holds(backend, Some(client(n)), 5).is_some());
+        }
+        assert_eq!(backoff.held.len(), HELD_MAX);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::Fault;
 use crate::kernel::{Done, Errno, Kernel, Manner, Sleeper};
-use crate::origin::{Origin, User};
+use crate::origin::{Client, Origin, User};
 use crate::pool::{Backend, Ended, Pool};
 use crate::select::{Choice, Request, Seat};
 use crate::session::Event;
@@ -90,11 +90,18 @@ impl<K: Kernel> Worker<K> {
             self.slots[key].origin = 0;
             return Origin::default();
         }
+        let Seat { worker, of, .. } = self.seat;
+        let user = User::Worker(worker, of);
+        if backend.origins.at_client {
+            self.slots[key].origin = 0;
+            return backend
+                .origins
+                .of_client(self.slots[key].origin_client(), user);
+        }
         self.origin_turn = self.origin_turn.wrapping_add(1);
         let origin = self.backoff.origin(backend, self.origin_turn, self.now);
         self.slots[key].origin = u16::try_from(origin).unwrap_or(0);
-        let Seat { worker, of, .. } = self.seat;
-        backend.origins.nth(origin, User::Worker(worker, of))
+        backend.origins.nth(origin, user)
     }
 
     /// Takes note of what a connect failed by, before its session hears of it and abandons it.
@@ -115,7 +122,7 @@ impl<K: Kernel> Worker<K> {
             if let Some(slot) = self.slots.get(key)
                 && let Some(backend) = &slot.target
             {
-                self.backoff.on_connected(backend, slot.origin.into());
+                self.backoff.on_connected(backend, slot.begins(backend));
             }
             self.on_connected(key);
         }
@@ -198,13 +205,18 @@ impl<K: Kernel> Worker<K> {
             };
             let pool = slot.listener.plan_of(slot.route).pool();
             let backend = &pool.backends[usize::from(index)];
-            let held = self.backoff.holds(backend, self.now);
+            let client = slot.origin_client();
+            let held = self.backoff.holds(backend, client.address, self.now);
+            let misfit = is_misfit(backend, client, &self.kernel);
             let tried = slot.tried().contains(&index);
-            if held.is_some() && !tried {
+            if (held.is_some() || misfit) && !tried {
                 // Another one may be connected to.
-                lacking = held;
+                lacking = held.or(lacking);
                 slot.tries.get_or_insert_default().tried.push(index);
                 continue;
+            }
+            if misfit && lacking.is_none() {
+                return Err(slot.tries.as_ref().map_or(Event::Misfit, |its| its.spent()));
             }
             let spent = tried && slot.session.is_out_of_attempts(slot.limits());
             if spent && lacking.is_none() && held.is_none() {
@@ -262,11 +274,12 @@ impl<K: Kernel> Worker<K> {
         // From another origin there may be a port towards it.
         let of_origin = fault.is_of_origin();
         if of_origin {
-            let origin = slot.origin.into();
+            let origin = slot.begins(&backend);
             self.stats.turns_in_vain.increment();
             self.backoff.hold(&backend, origin, fault, self.now);
         }
-        let over = !of_origin || self.backoff.holds(&backend, self.now).is_some();
+        let client = slot.origin_client().address;
+        let over = !of_origin || self.backoff.holds(&backend, client, self.now).is_some();
         let (errno, took) = self.failed;
         let tries = slot.tries.get_or_insert_default();
         if let Some(decision) = self.decisions.find(slot.decision) {
@@ -301,6 +314,14 @@ impl<K: Kernel> Worker<K> {
         backend.release(ended);
         self.call_next(self.slots[key].plan().pool());
     }
+}
+
+/// Whether connections to a backend have to begin at their client's address, and one of this client
+/// can't. A header may name an address of this machine, which a backend may trust.
+fn is_misfit(backend: &Backend, client: Client, kernel: &impl Kernel) -> bool {
+    let is_own = |ip| client.is_named && kernel.has_address(ip);
+    backend.origins.at_client
+        && (!backend.origins.fit(client, &backend.address) || client.address.is_some_and(is_own))
 }
 
 /// What was tried, as indices into the pool that takes the place of another.

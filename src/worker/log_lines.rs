@@ -82,7 +82,10 @@ impl<K: Kernel> Worker<K> {
         let stopped_early = slot.target.is_none()
             && matches!(
                 reason,
-                CloseReason::FirstBytesTimeout | CloseReason::NoRoute | CloseReason::Banned
+                CloseReason::FirstBytesTimeout
+                    | CloseReason::NoRoute
+                    | CloseReason::NotTransparent
+                    | CloseReason::Banned
             );
         if stopped_early && !self.refusals.takes(self.now, LINES_MAX) {
             self.stats.refusals_unlogged.increment();

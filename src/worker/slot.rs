@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::guard::{DeniedBy, Gate, Held};
 use crate::kernel::{Buffer, Interest, Kernel, Pipe, SinkState, Sleeper, Socket};
+use crate::origin::Client;
 use crate::pool::{Backend, Ended, Tally};
 use crate::route::RouteNumber;
 use crate::select::{Keys, Plan};
@@ -18,6 +19,7 @@ use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
+use super::backoff::Begin;
 use super::headers::{NamedClient, ProxyPeer};
 use super::lanes::Party;
 use super::log_lines::LineExtras;
@@ -94,6 +96,22 @@ impl Slot {
     /// Backends that earlier attempts failed on, as indices into its pool.
     pub(super) fn tried(&self) -> &[u16] {
         self.tries.as_ref().map_or(&[], |tries| &tries.tried)
+    }
+
+    /// The client, as far as connections may begin at its address.
+    pub(super) fn origin_client(&self) -> Client {
+        Client {
+            address: self.peer.map(|peer| peer.ip()),
+            is_named: false,
+        }
+    }
+
+    /// Where its connection to a backend begins.
+    pub(super) fn begins(&self, backend: &Backend) -> Begin {
+        match self.peer {
+            Some(client) if backend.origins.at_client => Begin::Client(client.ip()),
+            _ => Begin::Machine(self.origin.into()),
+        }
     }
 
     fn with_tally(&self, tell: impl FnOnce(&Tally)) {

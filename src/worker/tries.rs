@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::fault::Fault;
 use crate::kernel::Errno;
 use crate::pool::Backend;
+use crate::session::Event;
 
 /// What failed attempts of a session leave. Most sessions have none: it is made by the first one.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +42,15 @@ impl Tries {
     #[must_use]
     pub fn failed(&self) -> u32 {
         self.failed
+    }
+
+    /// Why no backend is left that the client can be connected to: the connects that failed, or
+    /// that none began at its address.
+    pub(super) fn spent(&self) -> Event {
+        match self.failed {
+            0 => Event::Misfit,
+            _ => Event::Spent,
+        }
     }
 
     pub(super) fn on_failed(&mut self, failed: FailedTry) {

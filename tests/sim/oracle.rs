@@ -304,7 +304,8 @@ impl FakeKernel {
             | CloseReason::QueueTimeout
             | CloseReason::NoResources
             | CloseReason::NoLocalPort
-            | CloseReason::NoSourceAddress => false,
+            | CloseReason::NoSourceAddress
+            | CloseReason::NotTransparent => false,
         };
         assert!(broke, "{reason}: {client:?} {backend:?}");
         check_deadline(record, self.queue_timeout(record.listener.id));
@@ -419,6 +420,7 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         | CloseReason::NoResources
         | CloseReason::NoLocalPort
         | CloseReason::NoSourceAddress
+        | CloseReason::NotTransparent
         | CloseReason::Shutdown
         | CloseReason::Killed
         | CloseReason::Banned
@@ -459,6 +461,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::NoResources
         | CloseReason::NoLocalPort
         | CloseReason::NoSourceAddress
+        | CloseReason::NotTransparent
         | CloseReason::Stalled
         | CloseReason::Shutdown
         | CloseReason::Killed

@@ -271,6 +271,7 @@ impl FakeKernel {
             | CloseReason::NoResources
             | CloseReason::NoLocalPort
             | CloseReason::NoSourceAddress
+            | CloseReason::NotTransparent
             | CloseReason::Stalled
             | CloseReason::Shutdown => false,
         };

@@ -69,7 +69,7 @@ export const REFUSALS = [
 /** Close reasons of sessions that failed for want of a backend. */
 export const FAILURES = [
   'backend_down', 'connect_failed', 'connect_timeout', 'no_backend', 'pool_full', 'queue_timeout',
-  'no_resources', 'no_local_port', 'no_source_address',
+  'no_resources', 'no_local_port', 'no_source_address', 'not_transparent',
 ];
 
 const total = (closed, reasons) => reasons.reduce((sum, name) => sum + (closed[name] ?? 0), 0);

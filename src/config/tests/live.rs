@@ -335,6 +335,12 @@ fn connections_begin_where_the_pool_says() {
             .origins
             .is_empty()
     );
+    let origins = pool("source: \"client\"").origins;
+    assert!(origins.at_client && origins.addresses.is_empty());
+    let of_paths = "source: \"client\", backends: [\"unix:/run/x\"]";
+    let want = "f:2:35: warning: source: no backend of the pool sees an address: all are Unix \
+                sockets";
+    assert_eq!(warned("backends: [\"127.0.0.1:9001\"]", of_paths), [want]);
     let warned = warned("backends", "source: [\"127.0.0.5\", \"fd00::5\"], backends");
     let want = "f:2:49: warning: source: no backend of the pool is at an IPv6 address";
     assert_eq!(warned, [want]);

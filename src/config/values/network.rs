@@ -73,10 +73,27 @@ pub(in crate::config) fn resolver(text: &str) -> Option<SocketAddr> {
     address.filter(|address| address.port() != 0)
 }
 
+/// The addresses of this machine that connections may begin at, in words.
+pub(in crate::config) const SOURCE_ADDRESS: &str =
+    "the IP address of this machine, such as \"10.0.0.5\"";
+
 /// Reads an address of this machine that connections begin at.
-pub(in crate::config) fn source_address(text: &str) -> Option<IpAddr> {
+#[must_use]
+pub fn source_address(text: &str) -> Option<IpAddr> {
     let is_own = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
     text.parse().ok().filter(is_own)
+}
+
+/// Reads what one flag names connections to begin at, of what `source` may be in a file.
+///
+/// # Errors
+/// It is neither the word `client` nor an address of a machine.
+pub fn source(text: &str) -> Result<(), ValueError> {
+    let is_known = text == "client" || source_address(text).is_some();
+    let expected = || format!("\"client\", or {SOURCE_ADDRESS}");
+    is_known
+        .then_some(())
+        .ok_or_else(|| ValueError::Unexpected(expected()).of_flag())
 }
 
 /// Reads an IP address, or a prefix.

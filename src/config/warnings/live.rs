@@ -51,6 +51,10 @@ pub(super) fn origins(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
             found.push(Finding::at(format!("pools[{i}].source[{n}]"), sentence));
         }
     }
+    if pool.origins.at_client && wanted.clone().all(|to| matches!(to, Address::Unix(_))) {
+        let sentence = "source: no backend of the pool sees an address: all are Unix sockets";
+        found.push(Finding::at(format!("pools[{i}].source"), sentence));
+    }
     if pool.origins.ports.is_some() && wanted.all(|to| matches!(to, Address::Unix(_))) {
         let sentence = "source_ports does nothing: every backend is a Unix socket";
         found.push(Finding::at(format!("pools[{i}].source_ports"), sentence));

@@ -241,7 +241,7 @@ mod tests {
     fn a_missing_source_address_is_named() {
         let from = Origin {
             address: Some("192.0.2.7".parse().unwrap()),
-            ports: None,
+            ..Origin::default()
         };
         let missing = io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
         let failure = Failure::opening(&missing, from);

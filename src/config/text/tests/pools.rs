@@ -24,16 +24,14 @@ impl Chance<'_> {
         let strategy = self.strategy(&mut backends);
         let is_sticky = matches!(strategy, Strategy::StickyRoundRobin(_));
         let persist = self.maybe(Self::persist);
+        let own = self.pick(&[Some(vec![]), Some(vec!["10.0.0.5", "fd00::5"]), None]);
         let mut pool = Pool {
             persist: persist.filter(|_| !is_sticky),
             strategy,
             max_connections: self.limit(),
             origins: Origins {
-                addresses: self
-                    .pick(&[vec![], vec!["10.0.0.5", "fd00::5"]])
-                    .into_iter()
-                    .map(|ip| ip.parse().unwrap())
-                    .collect(),
+                addresses: own.iter().flatten().map(|ip| ip.parse().unwrap()).collect(),
+                at_client: own.is_none(),
                 ports: self.pick(&[None, Ports::new(20_000, 39_999), Ports::new(1, 1)]),
             },
             send_proxy: self.maybe(Self::send_proxy),
