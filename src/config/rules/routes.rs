@@ -22,7 +22,10 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
     }
     for (place, route) in routes.iter().enumerate() {
         let path = format!("{at}.routes[{place}]");
-        if matches!(listener.bind, Address::Unix(_)) && !route.client.is_empty() {
+        // Where proxies name them, clients have addresses.
+        let has_addresses =
+            matches!(listener.bind, Address::Tcp(_)) || !listener.accept_proxy.is_empty();
+        if !has_addresses && !route.client.is_empty() {
             let sentence = "client: clients of a Unix socket have no address: leave it out";
             let finding = Finding::at(format!("{path}.client"), sentence);
             found.push(finding.needing(format!("{at}.bind")));
