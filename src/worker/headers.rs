@@ -285,13 +285,15 @@ impl<K: Kernel> Worker<K> {
             let oldest = self.headers.oldest(None);
             oldest.into_iter().for_each(|key| self.crowd_out(key));
         }
-        if stage.begin() {
-            return true;
+        for _ in 0..PLACE_TRIES {
+            if stage.begin() {
+                return true;
+            }
+            let Some(oldest) = self.headers.oldest(Some(port)) else {
+                return false;
+            };
+            self.crowd_out(oldest);
         }
-        let Some(oldest) = self.headers.oldest(Some(port)) else {
-            return false;
-        };
-        self.crowd_out(oldest);
         stage.begin()
     }
 
@@ -504,6 +506,8 @@ fn count(stage: &PeerStage, proxy: ProxyPeer, flaw: &Flaw) {
 
 /// Unfinished headers take at most this part of a worker's places for sessions: a quarter.
 const PART_OF_PLACES: usize = 4;
+/// How often a place is made: another worker may take it first.
+const PLACE_TRIES: u32 = 4;
 /// How often a header is looked at after its first turn: often enough for a line of version 1 byte
 /// by byte.
 const LOOKS_MAX: u32 = 128;

@@ -145,6 +145,11 @@ impl FakeKernel {
         bytes.resize((held + unread).min(BUFFER_BYTES as usize), 0);
         let inbound = &conn.inbound;
         stream::fill(inbound.stream, inbound.taken, &mut bytes[held..]);
+        if let Some(header) = &conn.header {
+            assert_eq!(held, 0, "bytes before the header of {fd}");
+            bytes.splice(..0, header.seen().iter().copied());
+            bytes.truncate(BUFFER_BYTES as usize);
+        }
         if bytes.len() > held {
             self.trace.see("first bytes looked at where they wait");
         }
@@ -152,12 +157,16 @@ impl FakeKernel {
         &self.scratch
     }
 
-    /// Takes bytes from a socket that go nowhere.
+    /// Takes the header of a proxy, and nothing else.
     pub(crate) fn drop_ahead(&mut self, fd: i32, most: u32) -> bool {
+        let now = self.now;
         let conn = self.conn(fd);
-        let taken = u64::from(most).min(conn.unread());
-        conn.inbound.taken += taken;
-        taken == u64::from(most)
+        let header = conn.header.take().expect("it has a header");
+        assert!(header.is_whole && header.is_there(), "{header:?}");
+        assert_eq!(header.bytes.len(), most as usize, "the header of {fd}");
+        conn.moved_at = now;
+        self.trace.see("a client that a proxy has named");
+        true
     }
 
     pub(crate) fn append_bytes(&mut self, to: Buffer, from: Buffer) {

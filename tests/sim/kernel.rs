@@ -15,9 +15,9 @@ use mahoraga::time::{MS, US, nanos};
 use mahoraga::token::{Purpose, Side, Token};
 
 use crate::buffers::{Held, Holder, Maker};
+use crate::headers::named;
 use crate::net::{Conn, Hold};
 use crate::ops::{InFlight, Kind};
-use crate::orders::client_ip;
 use crate::peer::Peer;
 use crate::pipes::Pipes;
 use crate::random::Random;
@@ -358,6 +358,10 @@ impl Kernel for FakeKernel {
             "recv on {fd}, which is not connected"
         );
         self.assert_alone(fd, "recv", Kind::reads);
+        assert!(
+            self.conn(fd).header.is_none(),
+            "recv on {fd} before its header"
+        );
         self.pair(token, fd);
         if std::mem::take(&mut self.conn(fd).spliced) {
             self.trace.see("demotion to copy");
@@ -409,7 +413,9 @@ impl Kernel for FakeKernel {
             self.conn(fd).connected,
             "poll on {fd}, which is not connected"
         );
-        self.pair(token, fd);
+        if token.purpose() != Purpose::Header {
+            self.pair(token, fd);
+        }
         self.start(
             token,
             fd,
@@ -502,8 +508,7 @@ impl Kernel for FakeKernel {
     }
 
     fn peer(&self, socket: &Socket) -> Option<SocketAddr> {
-        let port = u16::try_from(socket.raw()).expect("few connections");
-        Some(SocketAddr::new(client_ip(u64::from(port)), port))
+        Some(named(socket.raw()))
     }
 
     fn own_end(&self, _socket: &Socket) -> Option<SocketAddr> {

@@ -11,6 +11,7 @@
 
 mod buffers;
 mod connects;
+mod headers;
 mod kernel;
 mod moments;
 mod neighbour;

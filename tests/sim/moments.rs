@@ -16,10 +16,11 @@ use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::route::Routes;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
-use mahoraga::snapshot::{LiveListener, Snapshot};
+use mahoraga::snapshot::{LiveListener, Proxies, Snapshot};
 use mahoraga::time::{MS, NEVER};
 use mahoraga::worker::{Command, Inbox, Record, SessionFilter, SessionId, Setup};
 
+use crate::headers::proxies;
 use crate::kernel::{FIRST_PORT, FakeKernel, START};
 use crate::neighbour::Neighbour;
 use crate::pools::Pools;
@@ -55,6 +56,7 @@ impl Moment {
             mailbox,
             commands,
             drip: self.drip,
+            proxied: snapshot.listeners[0].proxies.iter().map(|_| 0).collect(),
             backends: self.tempers,
             descriptors: 1_000,
             famine: false,
@@ -379,6 +381,52 @@ fn clients_that_drip_their_first_bytes_are_gone_at_the_deadline() {
         let passed = drips(seed, false).seen;
         assert!(!passed.contains_key("first_bytes_timeout"), "seed {seed}");
         assert!(passed.contains_key("shutdown"), "seed {seed}: {passed:#?}");
+    }
+}
+
+/// Clients come by proxies, more at once than headers may be unfinished.
+fn comes_by_proxies(seed: u64, unfinished_max: u32) -> (Trace, Proxies) {
+    let pool = Pool::new(&config::Pool::of("p", vec![backend(FIRST_PORT)]));
+    let proxies = proxies(unfinished_max, 100 * MS);
+    let mut snapshots = snapshots(vec![pool]);
+    let snapshot = Arc::get_mut(&mut snapshots[0]).expect("it is new");
+    let listener = Arc::get_mut(&mut snapshot.listeners[0]).expect("it is new");
+    listener.proxies = Some(proxies.clone());
+    let moment = Moment {
+        tempers: vec![Temper::Good],
+        snapshots,
+        commands: vec![(1_000 * MS, STOP)],
+        clients: (0..60).map(|client| client * MS / 4).collect(),
+        drought: 0,
+        drip: 0,
+    };
+    (moment.run(seed), proxies)
+}
+
+/// The fake kernel checks that exactly the header is taken, and before all else.
+#[test]
+fn headers_of_proxies_are_whole_or_refused() {
+    let mut seen: BTreeMap<_, u64> = BTreeMap::new();
+    for seed in 0..20 {
+        for unfinished_max in [3, 1_000] {
+            let (trace, proxies) = comes_by_proxies(seed, unfinished_max);
+            assert_eq!(proxies.stage.unfinished(), 0, "seed {seed}");
+            for (what, times) in trace.seen {
+                *seen.entry(what).or_default() += times;
+            }
+        }
+    }
+    for (what, least) in [
+        ("a client that a proxy has named", 500),
+        ("a header in pieces", 500),
+        ("proxy_untrusted", 300),
+        ("proxy_header", 50),
+        ("proxy_header_timeout", 50),
+        ("proxy_headers_full", 50),
+        ("client_closed", 50),
+    ] {
+        let times = seen.get(what).copied().unwrap_or(0);
+        assert!(times >= least, "{what}: {times} of {seen:#?}");
     }
 }
 

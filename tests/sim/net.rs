@@ -3,6 +3,7 @@
 use mahoraga::kernel::{Errno, Interest, Manner};
 use mahoraga::token::Side;
 
+use crate::headers::Header;
 use crate::peer::Peer;
 use crate::stream::StreamId;
 use crate::vain::{TRIES, Vain};
@@ -32,6 +33,10 @@ pub(crate) struct Conn {
     pub(crate) moved_at: u64,
     /// Since when something waits to be received.
     pub(crate) unread_since: u64,
+    /// What a proxy sends first, until the balancer has taken it.
+    pub(crate) header: Option<Header>,
+    /// In how many pieces it has come so far.
+    pub(crate) header_pieces: u64,
     /// From the peer.
     pub(crate) inbound: Inbound,
     /// To the peer.
@@ -118,6 +123,8 @@ impl Conn {
             paired_at: 0,
             moved_at: 0,
             unread_since: 0,
+            header: None,
+            header_pieces: 0,
             inbound: Inbound {
                 stream,
                 written: 0,
@@ -164,6 +171,11 @@ impl Conn {
         self.inbound.written - self.inbound.taken
     }
 
+    /// Counts up with all that arrives.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.inbound.written + self.header_pieces
+    }
+
     /// Bytes that the peer can still send.
     pub(crate) fn inbound_room(&self) -> u64 {
         self.inbound.room - self.unread()
@@ -201,7 +213,8 @@ impl Conn {
 
     /// Whether a receive can complete.
     pub(crate) fn is_readable(&self) -> bool {
-        self.unread() > 0 || self.inbound.fin || self.is_reset()
+        let begun = self.header.as_ref().is_some_and(|its| its.come > 0);
+        begun || self.unread() > 0 || self.inbound.fin || self.is_reset()
     }
 
     /// The events that a poll reports: those that it asks for, and ends and errors always

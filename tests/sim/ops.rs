@@ -187,7 +187,7 @@ impl FakeKernel {
                 seen,
             } => {
                 let conn = &self.conns[index(op.fd)];
-                let arrived = interest == Interest::Bytes && conn.inbound.written > seen;
+                let arrived = interest == Interest::Bytes && conn.arrived() > seen;
                 arrived || conn.events(interest) & !reported != 0
             }
         }
@@ -440,7 +440,7 @@ impl FakeKernel {
         let more = op.kind.goes_on() && !self.random.permille(20);
         let conn = self.conn(fd);
         let events = conn.events(interest);
-        let seen = conn.inbound.written;
+        let seen = conn.arrived();
         if interest == Interest::Bytes {
             conn.fault_seen |= conn.error_pending;
             self.trace.see("bytes wait for a buffer");

@@ -41,10 +41,16 @@ impl FakeKernel {
         let sessions = numbers.sessions.get();
         let parked = numbers.parked.get();
         let arriving = numbers.arriving.get();
-        self.assert_accepts(sessions < capacity as u64);
+        let taken = sessions + numbers.unfinished_headers.get();
+        self.assert_accepts(taken < capacity as u64);
         let clients = self.open_sockets(Side::Client) as u64;
         let unreported = self.accepted_unreported();
-        let counted = sessions + parked + arriving + numbers.held.get() + unreported;
+        let counted = sessions
+            + parked
+            + arriving
+            + numbers.held.get()
+            + numbers.unfinished_headers.get()
+            + unreported;
         assert_eq!(counted, clients, "open clients");
         if arriving > 0 {
             self.trace.see("clients that wait for their turn");
@@ -104,7 +110,10 @@ impl FakeKernel {
             let sessions = limit.used() - self.world.others;
             let theirs = |conn: &&Conn| conn.side == Side::Client && conn.listener == number;
             let conns = self.conns.iter().filter(theirs);
-            let accepted = conns.filter(|conn| conn.is_open() && !conn.held).count();
+            let has_come = |conn: &&Conn| !conn.held && conn.header.is_none();
+            let accepted = conns
+                .filter(|conn| conn.is_open() && has_come(conn))
+                .count();
             let listening = &mut self.listeners[number];
             let waiting = !listening.backlog.is_empty() && !listening.closed && !stopping;
             let parked = accepted > sessions as usize;

@@ -9,6 +9,8 @@ use mahoraga::time::{MS, US};
 /// One act of a peer; the next one begins when it is done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
+    /// Sends the header of a proxy.
+    Header,
     /// Sends this many bytes, as fast as the connection takes them.
     Send(u64),
     /// Sends a byte every so often, for ever.

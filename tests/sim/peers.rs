@@ -29,6 +29,9 @@ impl FakeKernel {
         self.trace.fact("arrive", fd, 0);
         self.conn(fd).listener = listener;
         self.conn(fd).local = is_local(listener);
+        if self.world.proxied.contains(&listener) {
+            self.begin_with_header(fd);
+        }
         self.listeners[listener].backlog.push_back(fd);
         self.wake_ops(FIRST_LISTENER + i32::try_from(listener).expect("few"));
         self.wake_peer(fd);
@@ -92,6 +95,13 @@ impl FakeKernel {
         let conn = self.conn(fd);
         let all_read = conn.outbound.fin && conn.outbound.read == conn.outbound.given;
         match act {
+            Act::Header => {
+                let pause = self.header_comes(fd);
+                if let Some(pause) = pause {
+                    self.act_after(fd, pause);
+                }
+                return pause.is_none();
+            }
             Act::Send(left) => return self.peer_sends(fd, left),
             Act::Drip(period) => {
                 if conn.inbound_room() > 0 {

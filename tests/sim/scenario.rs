@@ -19,10 +19,11 @@ use mahoraga::prefix::Prefix;
 use mahoraga::route::{Routed, Routes};
 use mahoraga::select::Seat;
 use mahoraga::session::SessionLimits;
-use mahoraga::snapshot::{LiveListener, Snapshot};
+use mahoraga::snapshot::{LiveListener, Proxies, Snapshot};
 use mahoraga::time::{MS, NEVER, US};
 use mahoraga::worker::{Command, Number, Record, Setup, Stats, Worker};
 
+use crate::headers::proxies;
 use crate::kernel::{FIRST_LISTENER, FakeKernel};
 use crate::neighbour::Neighbour;
 use crate::orders;
@@ -246,6 +247,8 @@ struct Plan {
     per_listener: Vec<Arc<Limit>>,
     sources: Arc<Sources>,
     gates: Vec<Arc<Gate>>,
+    /// Of listeners whose clients come by some.
+    proxies: BTreeMap<usize, Proxies>,
     bans: Arc<Bans>,
     bandwidth: Vec<Arc<ListenerBandwidth>>,
     /// Decides limits of new connections, so that seeds without one stay as they are.
@@ -270,6 +273,7 @@ impl Plan {
             // With room for one source, others share one's limits.
             sources: Arc::new(Sources::new(rules.pick(&[100, 1 << 20]))),
             gates: Vec::new(),
+            proxies: BTreeMap::new(),
             bans: Arc::new(Bans::new(10)),
             bandwidth: Vec::new(),
             rules,
@@ -298,6 +302,11 @@ impl Plan {
             self.limits.push(limits(random));
             self.per_listener.push(max(random));
             self.gates.push(Arc::new(Gate::new(&self.sources)));
+            let number = self.limits.len() - 1;
+            // Without a draw, so that seeds stay as they are.
+            if (number as u64 + self.publications) % 4 == 3 {
+                self.proxies.insert(number, proxies(2, 40 * MS));
+            }
             self.bandwidth.push(Arc::new(bandwidth(&mut self.rules)));
         }
         self.in_force.push(numbers.clone());
@@ -332,7 +341,7 @@ impl Plan {
                 connections: Arc::clone(&self.per_listener[number]),
                 traffic: Arc::default(),
                 file_gone_at: Arc::default(),
-                proxies: None,
+                proxies: self.proxies.get(&number).cloned(),
                 rules: rules(&mut self.rules),
                 ban: None,
                 gate: Arc::clone(&self.gates[number]),
@@ -382,6 +391,7 @@ impl Plan {
             mailbox,
             commands,
             drip: 0,
+            proxied: self.proxies.keys().copied().collect(),
             backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             famine: false,

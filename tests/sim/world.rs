@@ -29,6 +29,8 @@ pub(crate) struct World {
     /// Each client sends a byte of a request after such a time, for ever; 0: what clients do is
     /// chance.
     pub(crate) drip: u64,
+    /// Listeners whose clients come by proxies.
+    pub(crate) proxied: BTreeSet<usize>,
     /// How backends behave, by port.
     pub(crate) backends: Vec<Temper>,
     /// The limit of descriptors.
