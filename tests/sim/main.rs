@@ -97,7 +97,10 @@ fn the_simulation_is_not_tame() {
     if variable("MAHORAGA_SIM_SEED").is_some() {
         return;
     }
-    let reasons = CloseReason::ALL.map(CloseReason::as_str);
+    // Only other hosts than this one have clients that a backend can't be shown: tests/proxy does.
+    let reached = |reason: &CloseReason| *reason != CloseReason::NotTransparent;
+    let reasons = CloseReason::ALL.into_iter().filter(reached);
+    let reasons: Vec<_> = reasons.map(CloseReason::as_str).collect();
     let missing: Vec<_> = reasons
         .iter()
         .chain(INTERESTING)
