@@ -19,6 +19,7 @@ mod traffic;
 
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -543,6 +544,12 @@ impl Backend {
     pub fn on_unreached(&self) -> bool {
         self.tally.on_unreached();
         self.fail(Cause::Unreached)
+    }
+
+    /// A connect to it failed that began at its client's own address. What failed may be the way
+    /// between those two, or the backend's firewall: in a row, failures of one client count once.
+    pub fn on_unreached_by(&self, client: IpAddr) -> bool {
+        self.tally.is_another_unreached(client) && self.on_unreached()
     }
 
     fn fail(&self, cause: Cause) -> bool {

@@ -1,11 +1,13 @@
 //! What all workers count about one backend.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
 use crate::buckets::{LastMinute, SessionTimes};
 use crate::guard::{Limit, Meters};
+use crate::hash;
 
 use super::backlog::Backlog;
 use super::ejection::{Cause, Ejection};
@@ -52,6 +54,8 @@ struct Experience {
     bytes: AtomicU64,
     /// 1 if the first of `failures` is one that the client may have caused.
     unclear: AtomicU32,
+    /// A hash of the client at whose address the last connect began that failed so.
+    unreached: AtomicU32,
 }
 
 /// What a session adds to its backend's counts at its end.
@@ -228,6 +232,18 @@ impl Tally {
         }
     }
 
+    /// Whether the last connect that failed at a client's own address was of another client than
+    /// this one, whose connect has failed now. Clients of one /64 of IPv6 are one.
+    pub(super) fn is_another_unreached(&self, client: IpAddr) -> bool {
+        let hash = match client {
+            IpAddr::V4(client) => hash::of(&client.octets()),
+            IpAddr::V6(client) => hash::of(&client.octets()[..8]),
+        };
+        // 0 is none.
+        let hash = u32::try_from(hash >> 32).unwrap_or(0).max(1);
+        self.experience.unreached.swap(hash, Ordering::Relaxed) != hash
+    }
+
     /// A connect failed, or it reset or closed a session by its own act alone. Returns how many
     /// failures in a row eject it: those that no client can bring about.
     pub(super) fn on_failed(&self) -> u32 {
@@ -341,5 +357,15 @@ mod tests {
         assert_eq!(tally.on_failed(), 1);
         tally.on_unanswered();
         assert_eq!(tally.on_failed(), 2);
+    }
+
+    #[test]
+    fn a_client_that_fails_again_is_no_other() {
+        let tally = Tally::default();
+        let is_another = |client: &str| tally.is_another_unreached(client.parse().unwrap());
+        assert!(is_another("192.0.2.1") && !is_another("192.0.2.1"));
+        assert!(is_another("192.0.2.2") && is_another("192.0.2.1"));
+        assert!(is_another("2001:db8::1") && !is_another("2001:db8::2"));
+        assert!(is_another("2001:db8:0:1::1"));
     }
 }

@@ -11,6 +11,7 @@ use crate::session::Event;
 use crate::time::US;
 use crate::token::{Purpose, Token};
 
+use super::backoff::Begin;
 use super::slot::number;
 use super::{FailedConnect, FailedTry, Worker};
 
@@ -299,8 +300,14 @@ impl<K: Kernel> Worker<K> {
         if over && !tries.tried.contains(&slot.target_index) {
             tries.tried.push(slot.target_index);
         }
-        if fault.blames_backend() && backend.on_unreached() {
-            self.kernel.wake(Sleeper::Control);
+        if fault.blames_backend() {
+            let moved = match slot.begins(&backend) {
+                Begin::Machine(_) => backend.on_unreached(),
+                Begin::Client(client) => backend.on_unreached_by(client),
+            };
+            if moved {
+                self.kernel.wake(Sleeper::Control);
+            }
         }
         if let Some(socket) = slot.backend.take() {
             // One that is connected to itself would else keep the backend's port in TIME-WAIT.

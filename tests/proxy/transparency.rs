@@ -120,6 +120,7 @@ fn a_client_that_has_used_up_its_ports_holds_no_other() {
             let lacks = balancer.ask(&["status"])["lacks"].to_string();
             lacks.contains("a client has used up those of its own address")
         });
+        drop(held);
         balancer.finish();
     });
 }
@@ -161,6 +162,32 @@ fn a_reload_can_not_take_a_right_back_that_the_start_gave_up() {
             balancer.until_adopted();
             ping(&mut balancer.connect(), b"with it or without");
         }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_client_whose_connects_fail_ejects_no_backend_for_others() {
+    watched(|| {
+        network::own("20000 29999");
+        let sound = Backend::tcp("127.0.0.1:12901", echo);
+        let dead = "127.0.0.1:12999".to_owned();
+        let launch = Launch::to(&[dead, sound.address.clone()]);
+        let balancer = launch.flag("--source", "client").start();
+        for _ in 0..30 {
+            ping(
+                &mut connect_from(client(71), balancer.address()),
+                b"goes on",
+            );
+        }
+        assert!(balancer.number("connect_failures") >= 10);
+        assert!(balancer.events("backend_ejected").is_empty());
+        for own in (72..102).map(client) {
+            ping(&mut connect_from(own, balancer.address()), b"goes on");
+        }
+        eventually("it fails for others too", || {
+            balancer.events("backend_ejected").len() == 1
+        });
         balancer.finish();
     });
 }
