@@ -58,6 +58,7 @@ within() {
 
 # The rules of docs/transparency.md, as they stand there.
 rules() {
+    # shellcheck disable=SC2016 # the script is sed's
     sed -n '/^## What the machine needs/,/^## /{ /^```sh/,/^```/{ /^```/d; p } }' \
         "$REPO/docs/transparency.md" >"$WORK/rules.sh"
     grep -q 'socket transparent' "$WORK/rules.sh" || die 'docs/transparency.md has no rules'
@@ -88,12 +89,15 @@ async def main():
 asyncio.run(main())
 PYTHON
 
-# client OWN AT PORT COUNT: connects COUNT times from OWN, sends and gets back 200 kB each time, and
-# prints the addresses that the server saw, or the error.
+# client OWN AT PORT COUNT [NAMED]: connects COUNT times from OWN, sends and gets back 200 kB each
+# time, and prints the addresses that the server saw, or the error. With NAMED it is a proxy, whose
+# header says that the client has that address.
 cat >"$WORK/client.py" <<'PYTHON'
 import os, socket, sys, threading
 
 own, at, port, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+named = sys.argv[5] if len(sys.argv) > 5 else None
+header = f"PROXY TCP{6 if ':' in named else 4} {named} {named} 7777 80\r\n" if named else ""
 data = os.urandom(200_000)
 seen, lock = set(), threading.Lock()
 
@@ -101,6 +105,7 @@ seen, lock = set(), threading.Lock()
 def connect():
     try:
         with socket.create_connection((at, port), 5, (own, 0)) as client:
+            client.sendall(header.encode())
             file = client.makefile("rb")
             who = file.readline().decode().strip()
             sender = threading.Thread(target=lambda: (client.sendall(data), client.shutdown(1)))
@@ -191,6 +196,18 @@ balancer --to 10.0.2.2:80 --source 10.0.2.9
 expect 10.0.2.9 'a fixed address' "$(as_client fd00:1::2 fd00:1::1 "$PORT" 3)"
 stop "$STARTED"
 
+# A client that a header names, which may be any machine's, but not this one's.
+balancer "${both[@]}" --source client --accept-proxy 10.0.1.0/24
+expect 10.0.1.77 'client of a header' "$(as_client 10.0.1.2 10.0.1.1 "$PORT" 5 10.0.1.77)"
+expect fd00:1::77 'IPv6 client of a header' "$(as_client 10.0.1.2 10.0.1.1 "$PORT" 5 fd00:1::77)"
+refused=(10.0.2.1 10.0.2.9 fd00:2::1 127.0.0.1 ::1 169.254.1.1 fe80::1 224.0.0.1 0.0.0.0 ::)
+for named in "${refused[@]}"; do
+    expect ConnectionResetError "a header names $named" \
+        "$(as_client 10.0.1.2 10.0.1.1 "$PORT" 1 "$named")"
+done
+expect "${#refused[@]}" 'closed.not_transparent' "$(balancer_number closed.not_transparent)"
+stop "$STARTED"
+
 # Without the capability nothing is served.
 cat >"$WORK/config.ron" <<CONF
 (
@@ -198,6 +215,7 @@ cat >"$WORK/config.ron" <<CONF
     pools: [(name: "web", source: "client", backends: ["10.0.2.2:80"])],
 )
 CONF
+# shellcheck disable=SC2054 # setpriv wants these commas
 bare=(setpriv --bounding-set=-net_raw,-net_admin --inh-caps=-net_raw,-net_admin)
 for command in check run; do
     status=0

@@ -98,19 +98,27 @@ impl Slot {
         self.tries.as_ref().map_or(&[], |tries| &tries.tried)
     }
 
-    /// The client, as far as connections may begin at its address.
+    /// The client, as far as connections may begin at its address. Where a header does not say it,
+    /// `peer` is the proxy's, which stands for connections of its own only.
     pub(super) fn origin_client(&self) -> Client {
+        let named = self.named.as_ref().filter(|named| !named.is_own);
+        let is_known = named.is_none_or(|named| named.destination.is_some());
+        let peer = self.peer.filter(|_| is_known);
         Client {
-            address: self.peer.map(|peer| peer.ip()),
-            is_named: false,
+            address: peer.map(|peer| peer.ip().to_canonical()),
+            is_named: named.is_some(),
         }
     }
 
     /// Where its connection to a backend begins.
     pub(super) fn begins(&self, backend: &Backend) -> Begin {
-        match self.peer {
-            Some(client) if backend.origins.at_client => Begin::Client(client.ip()),
-            _ => Begin::Machine(self.origin.into()),
+        let client = backend
+            .origins
+            .at_client
+            .then(|| self.origin_client().address);
+        match client.flatten() {
+            Some(client) => Begin::Client(client),
+            None => Begin::Machine(self.origin.into()),
         }
     }
 
