@@ -57,6 +57,8 @@ package_of() {
     xz) echo xz-utils ;;
     ip | ss | nstat) echo iproute2 ;;
     nft) echo nftables ;;
+    varnishd) echo varnish ;;
+    dovecot) echo dovecot-imapd ;;
     sysctl) echo procps ;;
     *) echo "$1" ;;
     esac
