@@ -3,8 +3,10 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
+use mahoraga::config;
 use mahoraga::peek::proxy_protocol::{self, Endpoints, HeaderWriter, Tlv, kind};
-use mahoraga::peek::{Field, FirstBytes, Peeked, Protocol, peek};
+use mahoraga::peek::{BYTES_MAX, Field, FirstBytes, Peeked, Protocol, peek};
+use mahoraga::route::Routes;
 
 fn main() {
     divan::main();
@@ -59,7 +61,7 @@ fn http_cookie(bencher: Bencher<'_, '_>) {
 #[divan::bench(min_time = MIN_SECONDS)]
 fn http_longest(bencher: Bencher<'_, '_>) {
     let mut first = b"GET / HTTP/1.1\r\nA: ".to_vec();
-    first.resize(mahoraga::peek::BYTES_MAX, b'a');
+    first.resize(BYTES_MAX, b'a');
     measure(bencher, &Field::HttpHost, &first, |peeked| {
         peeked == Peeked::Absent
     });
@@ -70,7 +72,7 @@ fn http_longest(bencher: Bencher<'_, '_>) {
 fn http_most_lines(bencher: Bencher<'_, '_>) {
     let mut first = b"GET / HTTP/1.1\n".to_vec();
     let lines = b"a:\n".iter().cycle();
-    first.extend(lines.take(mahoraga::peek::BYTES_MAX));
+    first.extend(lines.take(BYTES_MAX));
     measure(bencher, &Field::HttpHost, &first, |peeked| {
         peeked == Peeked::Absent
     });
@@ -100,6 +102,32 @@ fn protocol(bencher: Bencher<'_, '_>) {
     bencher
         .counter(BytesCount::new(REQUEST.len()))
         .bench_local(|| Protocol::of(black_box(REQUEST)));
+}
+
+/// The protocol of an SSH client.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn protocol_ssh(bencher: Bencher<'_, '_>) {
+    bencher
+        .counter(BytesCount::new(SSH.len()))
+        .bench_local(|| Protocol::of(black_box(SSH)));
+}
+
+/// The last of 256 routes, by the name at the end of the longest hello.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn routes_256_longest_hello(bencher: Bencher<'_, '_>) {
+    route(bencher, 256, &long_hello("n255.example.com"));
+}
+
+/// The same for a hello of curl: what the routes cost alone.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn routes_256(bencher: Bencher<'_, '_>) {
+    route(bencher, 256, CURL);
+}
+
+/// One route: what a look costs alone.
+#[divan::bench(min_time = MIN_SECONDS)]
+fn routes_1(bencher: Bencher<'_, '_>) {
+    route(bencher, 1, CURL);
 }
 
 /// What a route by SNI and ALPN, and two keys, ask of one look.
@@ -180,6 +208,52 @@ fn write_proxy_v2(bencher: Bencher<'_, '_>) {
     });
 }
 
+/// Decides among so many routes, of which the last takes `n255.example.com` and
+/// `shop.example.com`.
+fn route(bencher: Bencher<'_, '_>, count: usize, first: &[u8]) {
+    let routes: String = (256 - count..256)
+        .map(|n| {
+            format!("(sni: [\"n{n}.example.com\", \"{n}.shop.example.com\"], pool: \"refuse\"),")
+        })
+        .collect();
+    let routes = routes.replace("\"255.shop.", "\"shop.");
+    let text = format!(
+        "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", routes: [{routes}])],
+          pools: [(name: \"p\", backends: [\"127.0.0.1:1\"])])"
+    );
+    let (config, _) = config::parse("bench".to_owned(), text.into()).expect("valid");
+    let to = |_| unreachable!("all of them refuse");
+    let routes = Routes::new(&config.listeners[0].routes, to, None);
+    let decide = |first| {
+        let first = FirstBytes::new(first, false);
+        routes.decide(None, &first)
+    };
+    let last = decide(first).expect("it is a whole hello");
+    assert_eq!(last.place(), Some(count - 1));
+    bencher
+        .counter(BytesCount::new(first.len()))
+        .bench_local(|| decide(black_box(first)));
+}
+
+/// A hello of [`BYTES_MAX`] bytes in one record, with its name behind a padding.
+fn long_hello(name: &str) -> Vec<u8> {
+    let vector = |bytes: &[u8]| [&length(bytes.len()), bytes].concat();
+    let entry = [&[0], &*vector(name.as_bytes())].concat();
+    let sni = [&[0, 0], &*vector(&vector(&entry))].concat();
+    let start = [&[3; 34][..], &[0], &vector(b"\x13\x01"), &[1, 0]].concat();
+    let others = 5 + 4 + start.len() + 2 + 4 + sni.len();
+    let padding = [&[0, 21], &*vector(&vec![0; BYTES_MAX - others])].concat();
+    let body = [start, vector(&[padding, sni].concat())].concat();
+    let message = [&[1, 0], &length(body.len())[..], &body].concat();
+    let hello = [&[22, 3, 1], &*vector(&message)].concat();
+    assert_eq!(hello.len(), BYTES_MAX);
+    hello
+}
+
+fn length(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).expect("16 KiB at most").to_be_bytes()
+}
+
 fn read_header(bencher: Bencher<'_, '_>, first: &[u8]) {
     assert!(matches!(proxy_protocol::parse(first), Ok(Some(_))));
     bencher
@@ -226,6 +300,7 @@ const REQUEST: &[u8] = b"GET /shop/cart?item=7 HTTP/1.1\r\n\
     Cookie: lang=en; consent=necessary; seen=1763808000; sid=9f86d081884c7d659a2feaa0c55ad015\r\n\
     \r\n";
 const CHROMIUM: &[u8] = include_bytes!("../tests/captures/chromium.bin");
+const SSH: &[u8] = b"SSH-2.0-OpenSSH_9.9\r\n";
 const POSTGRES: &[u8] = include_bytes!("../tests/captures/psql.bin");
 const MQTT: &[u8] = b"\x10\x19\0\x04MQTT\x04\x82\0\x3c\0\x0aclient-001\0\x01a";
 const RDP: &[u8] = b"\x03\x00\x00\x2c\x27\xe0\x00\x00\x00\x00\x00Cookie: mstshash=eltons\r\n\
