@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::{self, ROUTES_MAX};
-use crate::peek::{self, FirstBytes, Miss, NamePattern, Protocol};
+use crate::peek::{self, FirstBytes, Miss, NamePattern, NameRegex, Protocol};
 use crate::prefix::Prefix;
 use crate::select::Plan;
 use crate::session::SessionLimits;
@@ -24,6 +24,8 @@ pub struct Routes {
     all: Vec<Compiled>,
     offers: Arc<Offers>,
     needs_bytes: bool,
+    /// One of them asks for silence.
+    take_silent: bool,
     /// What they were compiled from.
     written: Arc<[config::Route]>,
 }
@@ -69,12 +71,14 @@ struct Offers(HashMap<Box<[u8]>, Places>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Places([u64; ROUTES_MAX / 64]);
 
-/// Host names, found by their hash however many there are.
-#[derive(Debug)]
+/// Host names, found by their hash however many there are; regular expressions are few
+/// ([`config::ROUTE_REGEXES_MAX`]).
+#[derive(Debug, Default)]
 struct Names {
     exact: HashSet<Box<[u8]>>,
     /// All names below these.
     below: HashSet<Box<[u8]>>,
+    matching: Vec<NameRegex>,
 }
 
 impl RouteNumber {
@@ -123,6 +127,7 @@ impl Routes {
                 |same| Arc::clone(&same.offers),
             ),
             needs_bytes: routes.iter().any(config::Route::needs_bytes),
+            take_silent: routes.iter().any(config::Route::asks_for_silence),
             written: same.map_or_else(|| routes.into(), |same| Arc::clone(&same.written)),
         }
     }
@@ -155,6 +160,12 @@ impl Routes {
     #[must_use]
     pub fn need_bytes(&self) -> bool {
         self.needs_bytes
+    }
+
+    /// Whether one of them asks for a client that says nothing.
+    #[must_use]
+    pub fn take_silent(&self) -> bool {
+        self.take_silent
     }
 
     /// Where a route leads; `None`: to the listener's own pool, or nowhere.
@@ -198,6 +209,15 @@ impl Routes {
         Some(RouteNumber::DEFAULT)
     }
 
+    /// The route that takes a client for its silence; `None`: none does, and its first bytes may
+    /// still come.
+    #[must_use]
+    pub fn decide_silent(&self, client: Option<IpAddr>) -> Option<RouteNumber> {
+        let route = self.decide(client, &FirstBytes::new(&[], true))?;
+        let conditions = &self.all.get(route.place()?)?.conditions;
+        conditions.ask_for_silence().then_some(route)
+    }
+
     /// The same routes to other plans of their pools, where `newer` has one.
     #[must_use]
     pub fn with_plans(&self, newer: impl Fn(&Arc<Plan>) -> Option<Arc<Plan>>) -> Self {
@@ -223,6 +243,20 @@ impl Conditions {
         }
     }
 
+    fn ask_for_silence(&self) -> bool {
+        self.protocols.contains(&Protocol::ServerFirst)
+    }
+
+    /// Whether the client speaks one of the protocols. One byte tells that it does not wait for
+    /// its server.
+    fn protocol_is_met(&self, first: &FirstBytes<'_>) -> Result<bool, Miss> {
+        let wait_for_server = *self.protocols == [Protocol::ServerFirst];
+        match first.protocol() {
+            Err(Miss::Incomplete) if wait_for_server && first.have_come() => Ok(false),
+            told => told.map(|its| self.protocols.contains(&its)),
+        }
+    }
+
     /// Whether the client is one of the route's. What one condition rules out needs no more bytes
     /// for another.
     fn take(
@@ -243,7 +277,7 @@ impl Conditions {
             }
             matches!(met, Ok(true) | Err(Miss::Incomplete))
         };
-        let of_protocol = || first.protocol().map(|its| self.protocols.contains(&its));
+        let of_protocol = || self.protocol_is_met(first);
         let of_name = || {
             first
                 .server_name()
@@ -312,23 +346,26 @@ impl Places {
 
 impl Names {
     fn new(patterns: &[NamePattern]) -> Self {
-        let of = |below| {
-            let some = patterns.iter().filter(move |one| one.is_below() == below);
-            some.map(|one| one.name().into()).collect()
-        };
-        Self {
-            exact: of(false),
-            below: of(true),
+        let mut names = Self::default();
+        for pattern in patterns {
+            match pattern {
+                NamePattern::Exact(name) => drop(names.exact.insert(name.as_bytes().into())),
+                NamePattern::Below(name) => drop(names.below.insert(name.as_bytes().into())),
+                NamePattern::Matching(regex) => names.matching.push(regex.clone()),
+            }
         }
+        names
     }
 
     fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.below.is_empty()
+        self.exact.is_empty() && self.below.is_empty() && self.matching.is_empty()
     }
 
     fn have(&self, name: &[u8]) -> bool {
         let is_below = || peek::above(name).any(|parent| self.below.contains(parent));
-        self.exact.contains(name) || !self.below.is_empty() && is_below()
+        self.exact.contains(name)
+            || !self.below.is_empty() && is_below()
+            || self.matching.iter().any(|regex| regex.matches(name))
     }
 }
 

@@ -511,6 +511,10 @@ fn limits(listener: &config::Listener, plan: &Plan, peeks: bool) -> SessionLimit
         half_closed: nanos(timeouts.half_closed),
         session: timeouts.session.map_or(NEVER, nanos),
         peek: peeks.then(|| nanos(timeouts.peek)),
+        server_first: match listener.routes.iter().any(config::Route::asks_for_silence) {
+            true => nanos(timeouts.server_first),
+            false => NEVER,
+        },
         ends_half_sent: listener.half_sent == config::HalfSent::Close,
         watches_work: plan.pool().strategy.looks_ahead().is_some(),
         attempts: listener.attempts,

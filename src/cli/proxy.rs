@@ -34,7 +34,7 @@ pub enum ProxyError {
 /// A flag, the path of its setting, and what stands for its value in help.
 type Flag = (&'static str, &'static str, &'static str);
 
-const FLAGS: [Flag; 25] = [
+const FLAGS: [Flag; 26] = [
     ("strategy", "pools.strategy.name", "NAME"),
     ("key", "pools.strategy.key", "KEY"),
     ("max-load", "pools.strategy.max_load", "N|off"),
@@ -61,6 +61,11 @@ const FLAGS: [Flag; 25] = [
     ),
     ("session-timeout", "listeners.timeouts.session", "DUR|off"),
     ("peek-timeout", "listeners.timeouts.peek", "DUR"),
+    (
+        "server-first-timeout",
+        "listeners.timeouts.server_first",
+        "DUR",
+    ),
     ("shutdown-grace", "shutdown_grace", "DUR"),
     ("access-log", "access_log.to", "-|FILE|SERVER"),
     ("access-log-format", "access_log.format", "FORMAT"),

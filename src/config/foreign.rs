@@ -293,7 +293,11 @@ ws http1 http2 h2c grpc
 sftp scp openssh
     ssh
 postgresql pgsql psql
-    postgres";
+    postgres
+smtp esmtp ftp imap pop3 nntp mysql mariadb vnc telnet
+    server_first
+any unknown tcp
+    other";
 
 #[cfg(test)]
 mod tests {

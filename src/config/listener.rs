@@ -109,6 +109,10 @@ settings! {
         pub peek: Duration = Duration::from_secs(3) => duration(between(1, MINUTE));
         /// How long to wait for the whole header of a proxy (`accept_proxy`).
         pub proxy_header: Duration = Duration::from_secs(5) => duration(between(1, MINUTE));
+        /// How long a client may say nothing before a route for `protocol: ["server_first"]` takes
+        /// it, within `peek`.
+        pub server_first: Duration = Duration::from_millis(300)
+            => duration(between(1, MINUTE));
     }
 }
 

@@ -20,8 +20,8 @@ settings! {
     /// value of each list that is not empty.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Route: Shape {
-        /// Server names that the client asks for in TLS: "a.example", or "*.example" for all names
-        /// below it.
+        /// Server names that the client asks for in TLS: "a.example", "*.example" for all names
+        /// below it, or "~api-[0-9]+\\.example" for those that match a regular expression.
         pub sni: Vec<NamePattern> = Vec::new() => list(pattern());
         /// Application protocols that the client offers in TLS (ALPN), such as "h2".
         pub alpn: Vec<String> = Vec::new() => list(spelled(
@@ -29,7 +29,8 @@ settings! {
             |text| (1..=255).contains(&text.len()).then(|| text.to_owned()),
             String::clone,
         ));
-        /// Protocols that the client speaks.
+        /// Protocols that the client speaks. "other" is any other one whose clients speak first,
+        /// "server_first" takes clients that say nothing for `timeouts.server_first`.
         pub protocol: Vec<Protocol> = Vec::new() => list(protocol());
         /// Addresses and prefixes that the client connects from.
         pub client: Vec<Prefix> = Vec::new() => list(prefix());
@@ -104,6 +105,12 @@ impl Route {
         self.values() > self.client.len()
     }
 
+    /// Whether it takes clients that say nothing, as their server speaks first.
+    #[must_use]
+    pub fn asks_for_silence(&self) -> bool {
+        self.protocol.contains(&Protocol::ServerFirst)
+    }
+
     /// How many values its lists have.
     #[must_use]
     pub fn values(&self) -> usize {
@@ -113,6 +120,14 @@ impl Route {
             + self.client.len()
             + self.http_host.len()
             + self.http_path.len()
+    }
+
+    /// How many regular expressions its lists have.
+    #[must_use]
+    pub fn regexes(&self) -> usize {
+        let all = self.sni.iter().chain(&self.http_host);
+        all.filter(|one| matches!(one, NamePattern::Matching(_)))
+            .count()
     }
 
     /// Whether every client of the other route is surely one of this one.
@@ -161,7 +176,8 @@ fn all_in<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool 
 
 fn pattern() -> Leaf<NamePattern> {
     parsed(
-        "a host name such as \"a.example\", or \"*.example\" for all names below it",
+        "a host name such as \"a.example\", \"*.example\" for all names below it, or a regular \
+         expression behind a ~",
         |text| {
             text.parse()
                 .map_err(|error| ValueError::Refused(format!("`{text}`: {error}")))
@@ -212,5 +228,7 @@ pub(super) const REFUSE: &str = "refuse";
 const PATH_MAX: usize = 1_024;
 /// Routes that a listener may have.
 pub const ROUTES_MAX: usize = 256;
+/// Regular expressions of all routes of a listener: a name is compared with each.
+pub const ROUTE_REGEXES_MAX: usize = 64;
 /// Values of all routes of a listener: names, prefixes and others.
 pub const ROUTE_VALUES_MAX: usize = 4_096;

@@ -120,13 +120,14 @@ fn everything_can_be_set() {
             workers: Some(2), max_connections: 1_000, shutdown_grace: "0s",
             access_log: (to: "/a.log", format: "json"), histogram_log: r"b.hlog",
             defaults: (attempts: 2, timeouts: (
-                connect: "1s", idle: "off", session: "1d", peek: "1m")),
+                connect: "1s", idle: "off", session: "1d", peek: "1m",
+                server_first: "2s")),
             listeners: [
                 (bind: "[::1]:80", pool: "b"),
                 Listener(name: "n", bind: "unix:/s", pool: "a", max_connections: 7, attempts: 16,
                     half_close: "end", half_sent: "pass",
                     timeouts: (connect: "250ms", idle: "1h", half_closed: "1m", session: "off",
-                        peek: "1ms", proxy_header: "2ms")),
+                        peek: "1ms", proxy_header: "2ms", server_first: "5ms")),
             ],
             pools: [
                 (name: "a", backends: [(address: "unix:/b", weight: 0), "localhost:1"]),
@@ -153,6 +154,7 @@ fn everything_can_be_set() {
         session: Some(seconds(86_400)),
         peek: seconds(60),
         proxy_header: seconds(5),
+        server_first: seconds(2),
     };
     let own = Timeouts {
         connect: Duration::from_millis(250),
@@ -161,6 +163,7 @@ fn everything_can_be_set() {
         session: None,
         peek: Duration::from_millis(1),
         proxy_header: Duration::from_millis(2),
+        server_first: Duration::from_millis(5),
     };
     let [first, second] = &config.listeners[..] else {
         panic!("{:?}", config.listeners);

@@ -14,6 +14,8 @@ use super::{BYTES_MAX, ClientHello, Field, Miss, Name, Peeked, Protocol, client_
 pub struct FirstBytes<'a> {
     bytes: &'a [u8],
     is_whole: bool,
+    /// What the client sends is not asked.
+    is_unknown: bool,
     hello: OnceCell<Result<ClientHello, Miss>>,
     protocol: OnceCell<Result<Protocol, Miss>>,
     http_host: OnceCell<Result<Name, Miss>>,
@@ -29,6 +31,7 @@ impl<'a> FirstBytes<'a> {
         Self {
             bytes,
             is_whole: last || bytes.len() >= BYTES_MAX,
+            is_unknown: false,
             hello: OnceCell::new(),
             protocol: OnceCell::new(),
             http_host: OnceCell::new(),
@@ -39,7 +42,16 @@ impl<'a> FirstBytes<'a> {
     /// No bytes: nothing is known but that none will be looked at.
     #[must_use]
     pub fn none() -> Self {
-        Self::new(&[], true)
+        Self {
+            is_unknown: true,
+            ..Self::new(&[], true)
+        }
+    }
+
+    /// Whether some have come.
+    #[must_use]
+    pub fn have_come(&self) -> bool {
+        !self.bytes.is_empty()
     }
 
     /// The server name of a TLS hello.
@@ -54,9 +66,14 @@ impl<'a> FirstBytes<'a> {
         self.settled(client_hello::each_offer(self.bytes, found))
     }
 
-    /// The protocol; [`Miss::Absent`]: it is none of those.
+    /// The protocol; [`Miss::Absent`]: the client's bytes are not looked at.
     pub fn protocol(&self) -> Result<Protocol, Miss> {
-        let parse = || self.settled(Protocol::of(self.bytes));
+        let parse = || match self.settled(Protocol::of(self.bytes)) {
+            Err(Miss::Absent) if self.is_unknown => Err(Miss::Absent),
+            Err(Miss::Absent) if self.bytes.is_empty() => Ok(Protocol::ServerFirst),
+            Err(Miss::Absent) => Ok(Protocol::Other),
+            told => told,
+        };
         *self.protocol.get_or_init(parse)
     }
 

@@ -5,24 +5,31 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::Name;
+use super::{Name, NameRegex};
 
-/// A host name, or all names below one: `a.example`, `*.example`.
+/// A host name, all names below one, or those that match a regular expression: `a.example`,
+/// `*.example`, `~api-[0-9]+\.example`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NamePattern {
-    /// As [`Name`] writes it.
-    name: String,
-    below: bool,
+pub enum NamePattern {
+    /// That name, as [`Name`] writes it.
+    Exact(String),
+    /// All names below it, and not itself.
+    Below(String),
+    /// All names that match.
+    Matching(NameRegex),
 }
 
 /// Why a text is no pattern.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PatternError {
     /// It is no name at all.
     #[error("expected a host name such as \"a.example\", or \"*.example\" for all below a name")]
     NoName,
     /// A star stands for something else than all names below one.
-    #[error("a `*` stands for all names below one, as in \"*.example\": write it first, once")]
+    #[error(
+        "a `*` stands for all names below one, as in \"*.example\": write it first, once, or a \
+         regular expression behind a `~`"
+    )]
     Star,
     /// An international name is not written as it comes.
     #[error(
@@ -32,29 +39,22 @@ pub enum PatternError {
     /// Clients' names come without a port.
     #[error("a name is compared without its port: leave the port out")]
     Port,
+    /// What stands behind the `~`.
+    #[error("invalid regular expression: {0}")]
+    Regex(String),
 }
 
 impl NamePattern {
-    /// The name, or the name that those that match are below.
-    #[must_use]
-    pub fn name(&self) -> &[u8] {
-        self.name.as_bytes()
-    }
-
-    /// Whether it stands for the names below its name, and not for that name.
-    #[must_use]
-    pub fn is_below(&self) -> bool {
-        self.below
-    }
-
-    /// Whether every name that the other pattern stands for is one of this one.
+    /// Whether every name that the other pattern stands for is surely one of this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        if !self.below {
-            return self == other;
+        let is_above =
+            |own: &str, name: &str| above(name.as_bytes()).any(|its| its == own.as_bytes());
+        match (self, other) {
+            (Self::Below(own), Self::Exact(name)) => is_above(own, name),
+            (Self::Below(own), Self::Below(name)) => own == name || is_above(own, name),
+            (own, other) => own == other,
         }
-        let is_below = above(other.name()).any(|parent| parent == self.name());
-        is_below || other.below && other.name == self.name
     }
 }
 
@@ -68,7 +68,11 @@ impl FromStr for NamePattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let (below, name) = match text.strip_prefix("*.") {
+        if let Some(regex) = text.strip_prefix('~') {
+            let regex = NameRegex::new(regex).map_err(PatternError::Regex)?;
+            return Ok(Self::Matching(regex));
+        }
+        let (is_below, name) = match text.strip_prefix("*.") {
             Some(name) => (true, name),
             None => (false, text),
         };
@@ -91,14 +95,20 @@ impl FromStr for NamePattern {
         if !labels || name.contains(['/', '@', '?', '#', '\\', '"', ',']) {
             return Err(PatternError::NoName);
         }
-        Ok(Self { name, below })
+        Ok(match is_below {
+            true => Self::Below(name),
+            false => Self::Exact(name),
+        })
     }
 }
 
 impl fmt::Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.below { "*." } else { "" })?;
-        f.write_str(&self.name)
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+            Self::Matching(regex) => write!(f, "~{regex}"),
+        }
     }
 }
 
@@ -118,6 +128,7 @@ mod tests {
             ("localhost", "localhost"),
             ("192.0.2.1", "192.0.2.1"),
             ("[::1]", "[::1]"),
+            (r"~A[0-9]+\.example", r"~A[0-9]+\.example"),
         ] {
             assert_eq!(pattern(text).to_string(), written);
         }
@@ -136,6 +147,7 @@ mod tests {
             ("bücher.example", PatternError::International),
             ("a.example:443", PatternError::Port),
             ("[::1]:443", PatternError::Port),
+            ("~a(", PatternError::Regex("unclosed group".to_owned())),
         ] {
             assert_eq!(text.parse::<NamePattern>(), Err(error), "{text}");
         }
@@ -154,6 +166,9 @@ mod tests {
             ("*.b.example", "*.example", false),
             ("a.example", "*.a.example", false),
             ("*.example", "aexample", false),
+            ("~.*", "~.*", true),
+            ("~.*", "a.example", false),
+            ("*.example", "~a.example", false),
         ] {
             assert_eq!(
                 pattern(wide).covers(&pattern(narrow)),

@@ -1,9 +1,9 @@
-//! Which protocol a client speaks, by the first of its bytes.
+//! Which protocol a client speaks, by the first of its bytes or by its silence.
 
 use super::records::Place;
 use super::{BYTES_MAX, Miss, http, mqtt, postgres, rdp};
 
-/// A protocol whose clients speak first.
+/// A protocol, or what is known of one that is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// TLS: a ClientHello (RFC 8446, section 4.1.2).
@@ -18,20 +18,27 @@ pub enum Protocol {
     Rdp,
     /// MQTT: a CONNECT packet (MQTT 5.0, section 3.1).
     Mqtt,
+    /// Another one whose clients speak first, or one that was begun and not finished in time.
+    Other,
+    /// The client says nothing: its server speaks first, as in SMTP, FTP and MySQL.
+    ServerFirst,
 }
 
 impl Protocol {
     /// Every protocol, by its name.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("tls", Self::Tls),
         ("http", Self::Http),
         ("ssh", Self::Ssh),
         ("postgres", Self::Postgres),
         ("rdp", Self::Rdp),
         ("mqtt", Self::Mqtt),
+        ("other", Self::Other),
+        ("server_first", Self::ServerFirst),
     ];
 
-    /// The protocol of a client that begins with these bytes; [`Miss::Absent`]: it is another one.
+    /// The protocol of a client that begins with these bytes; [`Miss::Absent`]: it is none that its
+    /// bytes tell.
     pub fn of(first: &[u8]) -> Result<Self, Miss> {
         let first = first.get(..BYTES_MAX).unwrap_or(first);
         let mut incomplete = false;
@@ -63,6 +70,7 @@ impl Protocol {
             Self::Postgres => postgres::is_start(first),
             Self::Rdp => rdp::is_request(first),
             Self::Mqtt => mqtt::is_connect(first),
+            Self::Other | Self::ServerFirst => Err(Miss::Absent),
         }
     }
 }

@@ -34,12 +34,13 @@ impl Spoken {
             return None;
         }
         Some(match implied {
-            None => Vec::new(),
+            None | Some(Protocol::ServerFirst) => Vec::new(),
             Some(Protocol::Tls) => self.hello()?,
             Some(Protocol::Http) => self.request()?,
             Some(Protocol::Ssh) => b"SSH-2.0-client\r\n".to_vec(),
             Some(Protocol::Postgres) => b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(),
             Some(Protocol::Rdp) => b"\x03\0\0\x0b\x06\xe0\0\0\0\0\0".to_vec(),
+            Some(Protocol::Other) => b"EHLO client\r\n".to_vec(),
             Some(Protocol::Mqtt) => b"\x10\x0c\0\x04MQTT\x05\x02\0\0\0\0".to_vec(),
         })
     }
@@ -131,7 +132,8 @@ mod tests {
                 ..Spoken::default()
             };
             let bytes = spoken.first_bytes().unwrap();
-            assert_eq!(FirstBytes::new(&bytes, false).protocol(), Ok(protocol));
+            let first = FirstBytes::new(&bytes, bytes.is_empty());
+            assert_eq!(first.protocol(), Ok(protocol));
         }
         assert_eq!(Spoken::default().first_bytes(), Some(Vec::new()));
     }

@@ -39,6 +39,7 @@ const LIMITS: SessionLimits = SessionLimits {
     session: 1,
     attempts: 1,
     peek: None,
+    server_first: 1,
     ends_half_sent: false,
     ends_together: false,
     watches_work: false,
@@ -92,6 +93,16 @@ fn names_match_exactly_or_below_a_name() {
 }
 
 #[test]
+fn names_match_regular_expressions() {
+    let regex = r#"(sni: ["a.example", "~SHOP\\.(example|test)\\.com"], pool: "q")"#;
+    assert_eq!(decided(&routes(regex), "192.0.2.1", HELLO).unwrap().1, 1);
+    let part = r#"(sni: ["~shop", r"~example\.com"], pool: "q")"#;
+    assert_eq!(decided(&routes(part), "192.0.2.1", HELLO).unwrap().1, 0);
+    let host = r#"(http_host: ["~[a-c]\\.example"], pool: "q")"#;
+    assert_eq!(decided(&routes(host), "192.0.2.1", REQUEST).unwrap().1, 1);
+}
+
+#[test]
 fn a_client_must_meet_every_condition() {
     let both = "(client: [\"10.0.0.0/8\"], alpn: [\"h3\", \"http/1.1\"], pool: \"q\")";
     let routes = routes(both);
@@ -138,6 +149,32 @@ fn protocols_are_routed_by_their_first_bytes() {
     assert_eq!(decided(&routes, "192.0.2.1", HELLO).unwrap().1, 3);
     // The server speaks first.
     assert_eq!(at_last(&routes, "192.0.2.1", b""), 0);
+}
+
+#[test]
+fn other_protocols_and_silence_are_routed_too() {
+    let routes = routes(
+        "(protocol: [\"ssh\"], pool: \"q\"), (client: [\"10.0.0.0/8\"], protocol: \
+         [\"server_first\"], pool: \"q\"), (protocol: [\"other\"], pool: \"refuse\")",
+    );
+    let [inside, outside] = ["10.0.0.1", "192.0.2.1"];
+    assert_eq!(decided(&routes, inside, b"EHLO a\r\n").unwrap().1, 3);
+    assert_eq!(decided(&routes, inside, REQUEST).unwrap().1, 0);
+    // What was begun and not finished is another one.
+    assert_eq!(at_last(&routes, inside, &REQUEST[..7]), 3);
+    assert_eq!(at_last(&routes, inside, b""), 2);
+    assert_eq!(at_last(&routes, outside, b""), 0);
+    let silent = |client: &str| routes.decide_silent(client.parse().ok());
+    assert_eq!(silent(inside).map(RouteNumber::index), Some(2));
+    assert_eq!(silent(outside), None);
+    assert!(routes.take_silent());
+    // A client of which nothing is known is not silent.
+    let first = FirstBytes::none();
+    let route = routes.decide(inside.parse().ok(), &first);
+    assert_eq!(route, Some(RouteNumber::DEFAULT));
+    // One byte tells that a client speaks, and no more is asked of it.
+    let only = self::routes("(protocol: [\"server_first\"], pool: \"q\")");
+    assert_eq!(decided(&only, outside, HELLO), Some((1, 0)));
 }
 
 /// Whatever bytes follow, and whether more of them come or not.

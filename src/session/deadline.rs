@@ -13,7 +13,11 @@ impl Session {
     pub fn on_deadline(&mut self, cx: &mut Context<'_>) {
         match self.state {
             SessionState::Peeking if cx.now >= self.peek_until(cx.limits) => {
-                self.on_first_bytes_late(cx);
+                let over = self.opened_at.saturating_add(cx.limits.peek.unwrap_or(0));
+                match cx.now >= over {
+                    true => self.on_first_bytes_late(cx),
+                    false => self.on_silence(cx),
+                }
             }
             SessionState::Queued if cx.now >= self.queued_until => {
                 self.close(CloseReason::QueueTimeout, cx);
@@ -162,8 +166,13 @@ impl Session {
         self.active_at.saturating_add(limits.connect)
     }
 
+    /// The end of the time for first bytes, or of that in which none has come.
     fn peek_until(&self, limits: &SessionLimits) -> u64 {
-        self.opened_at.saturating_add(limits.peek.unwrap_or(0))
+        let until = self.opened_at.saturating_add(limits.peek.unwrap_or(0));
+        if self.looked > 0 {
+            return until;
+        }
+        until.min(self.opened_at.saturating_add(limits.server_first))
     }
 
     /// One direction has ended and the other is to end with it: as configured, or since the peer

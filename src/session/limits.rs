@@ -1,7 +1,6 @@
 //! How long a session may take, and how often it tries.
 
-/// The deadlines and tries of a session, all times in nanoseconds, [`NEVER`](crate::time::NEVER) for
-/// none.
+/// The deadlines and tries of a session, all times in nanoseconds, `NEVER` for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
     /// The time of one connect attempt.
@@ -17,6 +16,9 @@ pub struct SessionLimits {
     pub attempts: u8,
     /// The time for the client's first bytes; `None` where no backend is selected by them.
     pub peek: Option<u64>,
+    /// The time after which a client that has sent nothing is looked at for its silence; `NEVER`
+    /// where no route asks for it.
+    pub server_first: u64,
     /// Whether a client is closed that has sent only their beginning by then; else its backend is
     /// selected without them.
     pub ends_half_sent: bool,

@@ -49,7 +49,7 @@ pub enum Op {
     Finish,
 
     /// Look at the client's first bytes; answered at once by `Peeked`. `true`: no more of them
-    /// will come.
+    /// will come. Without a buffer and with `false`: whether a route takes silent clients.
     Peek(Option<Buffer>, bool),
     /// The same with the bytes behind them that wait at the socket.
     PeekAhead(Option<Buffer>, bool),

@@ -74,6 +74,13 @@ impl Session {
         }
     }
 
+    /// No byte has come in the time that a route gives clients whose server speaks first. Others
+    /// wait on.
+    pub(super) fn on_silence(&mut self, cx: &mut Context<'_>) {
+        self.on_look(None);
+        cx.ops.push_back(Op::Peek(None, false));
+    }
+
     /// The time for the first bytes is over. A client that sends none may wait for the server to
     /// speak first; one that stopped in the middle would hold a backend until the idle timeout.
     pub(super) fn on_first_bytes_late(&mut self, cx: &mut Context<'_>) {

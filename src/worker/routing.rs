@@ -19,8 +19,13 @@ impl<K: Kernel> Worker<K> {
         // Its routes may have changed since its accept. A refusal is found again in its bytes.
         self.adopt_listener(key);
         let slot = &mut self.slots[key];
-        let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
-        let look = look_for_keys(slot, first, last, &self.stats);
+        let look = match first {
+            None if !last => look_at_silence(slot, &self.stats),
+            first => {
+                let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
+                look_for_keys(slot, first, last, &self.stats)
+            }
+        };
         self.peeked(key, look)
     }
 
@@ -72,6 +77,15 @@ pub(super) fn route_without_bytes(
         false => (!listener.plan_of(route).peeks()).then_some(Look::Enough),
     };
     Some((route, look.filter(|_| waits)))
+}
+
+/// Takes the route of a client that has sent nothing in its time, where it is one for such clients.
+fn look_at_silence(slot: &mut Slot, stats: &Stats) -> Look {
+    let client = slot.peer.map(|peer| peer.ip());
+    match slot.listener.routes.decide_silent(client) {
+        Some(_) => look_for_keys(slot, &[], true, stats),
+        None => Look::Nothing,
+    }
 }
 
 /// Takes the route and the keys of a client from its first bytes; with `last`, what can be taken of

@@ -208,6 +208,35 @@ fn a_client_that_its_address_routes_need_not_speak() {
     });
 }
 
+/// The others have as long as ever for their first bytes.
+#[test]
+fn a_client_that_says_nothing_is_routed_soon_where_its_server_speaks_first() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let routes = "(client: [\"127.0.0.2\"], protocol: [\"server_first\"], pool: \"one\"), \
+                      (protocol: [\"other\"], pool: \"two\")";
+        let config = config(&fleet, routes, [""; 3]);
+        let config = config.replace("peek: \"1m\"", "peek: \"1m\", server_first: \"20ms\"");
+        let balancer = Launch::with_config(&config, 1).workers(2).start();
+        let slow = peers::connect_from([127, 0, 0, 3].into(), balancer.address());
+        let silent = peers::connect_from([127, 0, 0, 2].into(), balancer.address());
+        assert_eq!(Guest::welcome(silent).leave(), 1);
+        assert_eq!(
+            balancer.number("sessions"),
+            1,
+            "it waits for its first bytes"
+        );
+        (&slow).write_all(b"EHLO a.example\r\n").unwrap();
+        assert_eq!(Guest::welcome(slow).leave(), 2);
+        balancer.assert_rest();
+        let silent = balancer.ask(&["route", "127.0.0.1:0", "--client", "127.0.0.2"]);
+        assert_eq!(silent["route"], 1);
+        let other = balancer.ask(&["route", "127.0.0.1:0", "--protocol", "other"]);
+        assert_eq!(other["route"], 2);
+        balancer.finish();
+    });
+}
+
 /// Without a route that looks at first bytes nothing waits for them.
 #[test]
 fn routes_by_address_alone_wait_for_no_bytes() {

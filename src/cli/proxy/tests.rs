@@ -109,7 +109,7 @@ fn every_flag_arrives() {
     let got = config(
         "--from [::1]:80 --from unix:/a --to unix:/b,weight=2,max_connections=5 \
          --to localhost:81,backup --strategy hash --key sni --max-load 1.25 \
-         --persist http_cookie(a) --persist-ttl 1h --peek-timeout 1m \
+         --persist http_cookie(a) --persist-ttl 1h --peek-timeout 1m --server-first-timeout 2s \
          --workers 2 --max-connections 7 --attempts 1 --connect-timeout 1s --idle-timeout off \
          --half-closed-timeout 2s --session-timeout 1h --shutdown-grace 0s --access-log a.log \
          --log-format json --histogram-log b.hlog --check http --admin unix:/run/a.sock",
@@ -121,6 +121,7 @@ fn every_flag_arrives() {
         half_closed: Duration::from_secs(2),
         session: Some(Duration::from_secs(3600)),
         peek: Duration::from_secs(60),
+        server_first: Duration::from_secs(2),
         ..Timeouts::default()
     };
     let plain = config("--from [::1]:80 --to unix:/b").unwrap().listeners;

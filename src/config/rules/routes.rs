@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::address::Address;
 use crate::config::route::REFUSE;
-use crate::config::{Config, Listener, ROUTE_VALUES_MAX, ROUTES_MAX};
+use crate::config::{Config, Listener, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX};
 
 /// The rules that the routes of a listener break; `at` is the listener's path.
 pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut Vec<Finding>) {
@@ -19,6 +19,13 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
             routes.len()
         );
         return found.push(Finding::at(format!("{at}.routes"), sentence));
+    }
+    let regexes: usize = routes.iter().map(|route| route.regexes()).sum();
+    if regexes > ROUTE_REGEXES_MAX {
+        let sentence = format!(
+            "routes: {regexes} regular expressions: expected at most {ROUTE_REGEXES_MAX} in all"
+        );
+        found.push(Finding::at(format!("{at}.routes"), sentence));
     }
     for (place, route) in routes.iter().enumerate() {
         let path = format!("{at}.routes[{place}]");

@@ -136,8 +136,12 @@ fn what_a_route_can_not_say_is_refused() {
         (
             "(sni: [\"*\"], pool: \"api\")",
             "sni: `*`: a `*` stands for all names below one, as in \"*.example\": write it first, \
-             once"
+             once, or a regular expression behind a `~`"
                 .to_owned(),
+        ),
+        (
+            "(http_host: [\"~a[\"], pool: \"api\")",
+            "http_host: `~a[`: invalid regular expression: unclosed character class".to_owned(),
         ),
         (
             "(sni: [\"a.b\"], http_path: [\"/\"], pool: \"api\")",
@@ -161,6 +165,10 @@ fn what_a_route_can_not_say_is_refused() {
     let sentence = "routes: 257 routes with 257 values: expected at most 256 routes with 4096 \
                     values in all";
     assert_eq!(mistakes("127.0.0.1:80", &many), [sentence]);
+    let many: String = (0..65).map(|n| format!("\"~a{n}\",")).collect();
+    let many = mistakes("127.0.0.1:80", &format!("(sni: [{many}], pool: \"api\")"));
+    let sentence = "routes: 65 regular expressions: expected at most 64 in all";
+    assert_eq!(many, [sentence]);
     let text = with("127.0.0.1:80", "(pool: \"refuse\")").replace("\"api\"", "\"refuse\"");
     let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
         panic!("accepted: {text}");

@@ -334,6 +334,7 @@ impl Chance<'_> {
             session: self.maybe(|it| it.ms(1, month)),
             peek: self.ms(1, 60_000),
             proxy_header: self.ms(1, 60_000),
+            server_first: self.ms(1, 60_000),
         }
     }
 

@@ -218,6 +218,30 @@ fn the_end_of_the_stream_is_enough() {
     ]);
 }
 
+#[test]
+fn a_client_that_says_nothing_is_looked_at_once_for_its_silence() {
+    let limits = SessionLimits {
+        peek: Some(PEEK),
+        server_first: 300 * MS,
+        ..LIMITS
+    };
+    let mut script = Script::begin_with(limits);
+    assert_eq!(script.deadline_in(), 300 * MS);
+    script.passes(300 * MS);
+    script.asks(&[Op::Peek(None, false)]);
+    script.on_event(Event::Peeked(Look::Nothing));
+    // No route takes it for that: its first bytes may come.
+    assert_eq!(script.deadline_in(), PEEK - 300 * MS);
+    script.passes(PEEK - 300 * MS);
+    script.asks(&[Op::Peek(None, true)]);
+    script.on_event(Event::Peeked(Look::Enough));
+    script.asks(&[Op::Connect]);
+    let mut script = Script::begin_with(limits);
+    script.receives(Client, 1);
+    script.on_event(Event::Peeked(Look::HalfSent));
+    assert_eq!(script.deadline_in(), PEEK);
+}
+
 /// A look that was under way finds the same.
 #[test]
 fn a_refused_client_that_was_told_so_is_not_reset() {
