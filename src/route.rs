@@ -12,16 +12,18 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{self, ROUTES_MAX};
+use crate::config::{self, Key, ROUTES_MAX};
 use crate::peek::{self, FirstBytes, Miss, NamePattern, NameRegex, Protocol};
 use crate::prefix::Prefix;
-use crate::select::Plan;
+use crate::select::{Plan, Rendezvous, hash_of};
 use crate::session::SessionLimits;
 
 /// The routes of a listener, compiled.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     all: Vec<Compiled>,
+    /// Where they lead, by route; of those that share a pool's clients each pool.
+    exits: Vec<Exit>,
     offers: Arc<Offers>,
     needs_bytes: bool,
     /// One of them asks for silence.
@@ -30,7 +32,7 @@ pub struct Routes {
     written: Arc<[config::Route]>,
 }
 
-/// Which route of its listener a session took, by its place.
+/// Which route of its listener a session took, and to which of its pools.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteNumber(u16);
 
@@ -46,8 +48,27 @@ pub struct Routed {
 #[derive(Clone, Debug)]
 struct Compiled {
     conditions: Arc<Conditions>,
+    /// The place of its first exit.
+    exit: usize,
+    /// Which of its exits a client takes, where there are several.
+    shares: Option<Arc<Shares>>,
+}
+
+/// One pool of a route.
+#[derive(Clone, Debug)]
+struct Exit {
+    /// The route's place.
+    place: usize,
     /// `None`: clients are refused.
     to: Option<Routed>,
+}
+
+/// How several pools share the clients of a route. Each client keeps its pool while weights of
+/// others change, unless one that gains takes it.
+#[derive(Debug)]
+struct Shares {
+    key: Key,
+    pools: Rendezvous,
 }
 
 /// What a client must have: a value of each of them that is not empty.
@@ -91,14 +112,12 @@ impl RouteNumber {
         self.0.into()
     }
 
-    /// The place among the listener's routes; `None`: no route took the client.
-    #[must_use]
-    pub fn place(self) -> Option<usize> {
+    fn exit(self) -> Option<usize> {
         self.index().checked_sub(1)
     }
 
-    fn of(place: usize) -> Self {
-        Self(u16::try_from(place + 1).unwrap_or(0))
+    fn of(exit: usize) -> Self {
+        Self(u16::try_from(exit + 1).unwrap_or(0))
     }
 }
 
@@ -112,16 +131,30 @@ impl Routes {
         before: Option<&Self>,
     ) -> Self {
         let same = before.filter(|before| *before.written == *routes);
-        let conditions = |place: usize, route| match same.and_then(|same| same.all.get(place)) {
-            Some(kept) => Arc::clone(&kept.conditions),
-            None => Arc::new(Conditions::new(route)),
-        };
-        let all = routes.iter().enumerate().map(|(place, route)| Compiled {
-            conditions: conditions(place, route),
-            to: route.pool.map(&to),
-        });
+        let mut exits = Vec::new();
+        let mut all = Vec::with_capacity(routes.len());
+        for (place, route) in routes.iter().enumerate() {
+            let kept = same.and_then(|same| same.all.get(place));
+            let exit = exits.len();
+            let to: Vec<_> = route.shares().map(|share| to(share.name)).collect();
+            all.push(Compiled {
+                conditions: kept.map_or_else(
+                    || Arc::new(Conditions::new(route)),
+                    |kept| Arc::clone(&kept.conditions),
+                ),
+                exit,
+                shares: (to.len() > 1).then(|| Arc::new(Shares::new(route, &to))),
+            });
+            let is_refusal = to.is_empty();
+            exits.extend(to.into_iter().map(|to| Exit {
+                place,
+                to: Some(to),
+            }));
+            exits.extend(is_refusal.then_some(Exit { place, to: None }));
+        }
         Self {
-            all: all.collect(),
+            all,
+            exits,
             offers: same.map_or_else(
                 || Arc::new(Offers::new(routes)),
                 |same| Arc::clone(&same.offers),
@@ -150,9 +183,9 @@ impl Routes {
         Arc::ptr_eq(&self.written, &other.written) || *self.written == *other.written
     }
 
-    /// The number of the listener's own pool, and those of the routes.
+    /// The number of the listener's own pool, and those of the routes' pools.
     pub fn numbers(&self) -> impl Iterator<Item = RouteNumber> + use<> {
-        let routes = (0..self.all.len()).map(RouteNumber::of);
+        let routes = (0..self.exits.len()).map(RouteNumber::of);
         std::iter::once(RouteNumber::DEFAULT).chain(routes)
     }
 
@@ -171,24 +204,30 @@ impl Routes {
     /// Where a route leads; `None`: to the listener's own pool, or nowhere.
     #[must_use]
     pub fn to(&self, route: RouteNumber) -> Option<&Routed> {
-        self.all.get(route.place()?)?.to.as_ref()
+        self.exits.get(route.exit()?)?.to.as_ref()
+    }
+
+    /// The place among the routes of one that a client took; `None`: none took it.
+    #[must_use]
+    pub fn place(&self, route: RouteNumber) -> Option<usize> {
+        Some(self.exits.get(route.exit()?)?.place)
     }
 
     /// Whether a route refuses its clients.
     #[must_use]
     pub fn refuses(&self, route: RouteNumber) -> bool {
-        let route = route.place().and_then(|place| self.all.get(place));
-        route.is_some_and(|route| route.to.is_none())
+        let exit = route.exit().and_then(|exit| self.exits.get(exit));
+        exit.is_some_and(|exit| exit.to.is_none())
     }
 
     /// The first route that leads to the pool of this number.
     #[must_use]
     pub fn leading_to(&self, pool: u32) -> Option<RouteNumber> {
-        let leads = |route: &Compiled| {
-            let to = route.to.as_ref();
+        let leads = |exit: &Exit| {
+            let to = exit.to.as_ref();
             to.is_some_and(|to| to.plan.pool().number == pool)
         };
-        self.all.iter().position(leads).map(RouteNumber::of)
+        self.exits.iter().position(leads).map(RouteNumber::of)
     }
 
     /// The route of a client with these first bytes; `None`: more of them are needed.
@@ -201,7 +240,7 @@ impl Routes {
                 places.map(|places| places.have(place))
             };
             match route.conditions.take(client, first, is_offered) {
-                Ok(true) => return Some(RouteNumber::of(place)),
+                Ok(true) => return route.number(client, first),
                 Ok(false) | Err(Miss::Absent) => {}
                 Err(Miss::Incomplete) => return None,
             }
@@ -214,7 +253,7 @@ impl Routes {
     #[must_use]
     pub fn decide_silent(&self, client: Option<IpAddr>) -> Option<RouteNumber> {
         let route = self.decide(client, &FirstBytes::new(&[], true))?;
-        let conditions = &self.all.get(route.place()?)?.conditions;
+        let conditions = &self.all.get(self.place(route)?)?.conditions;
         conditions.ask_for_silence().then_some(route)
     }
 
@@ -222,12 +261,36 @@ impl Routes {
     #[must_use]
     pub fn with_plans(&self, newer: impl Fn(&Arc<Plan>) -> Option<Arc<Plan>>) -> Self {
         let mut routes = self.clone();
-        for to in routes.all.iter_mut().filter_map(|route| route.to.as_mut()) {
+        for to in routes.exits.iter_mut().filter_map(|exit| exit.to.as_mut()) {
             if let Some(plan) = newer(&to.plan) {
                 to.plan = plan;
             }
         }
         routes
+    }
+}
+
+impl Compiled {
+    /// The number of the pool that one of its clients goes to; `None`: more first bytes are needed.
+    fn number(&self, client: Option<IpAddr>, first: &FirstBytes<'_>) -> Option<RouteNumber> {
+        let Some(shares) = &self.shares else {
+            return Some(RouteNumber::of(self.exit));
+        };
+        let key = hash_of(&shares.key, client, first)?;
+        let mut best = [0];
+        shares.pools.best(key, &mut best);
+        Some(RouteNumber::of(self.exit + usize::from(best[0])))
+    }
+}
+
+impl Shares {
+    fn new(route: &config::Route, to: &[Routed]) -> Self {
+        let names = to.iter().map(|to| &*to.plan.pool().name);
+        let weights = route.shares().map(|share| u32::from(share.weight));
+        Self {
+            key: route.key.clone(),
+            pools: Rendezvous::new(names.zip(weights)),
+        }
     }
 }
 

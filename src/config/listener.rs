@@ -202,7 +202,7 @@ pub(super) fn shared() -> Codec<Defaults> {
 }
 
 /// A pool, by its name.
-fn pool_name() -> Codec<usize> {
+pub(super) fn pool_name() -> Codec<usize> {
     Codec::new(
         POOL_NAME,
         json!({ "type": "string" }),

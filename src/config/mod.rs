@@ -87,7 +87,7 @@ pub use patch::{Changeable, Changing, Patch, Rows};
 pub(crate) use patch::{backend_schema, backend_values, changeable_values, changing, patch_schema};
 pub use pool::{Pool, SNI_MEMBER};
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
-pub use route::{ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route};
+pub use route::{ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route, Share};
 pub(crate) use rules::{Machine, found_loops, leads_back};
 pub use send_proxy::{HeaderPart, SendProxy};
 pub use source::{Place, Source};

@@ -1,17 +1,19 @@
 //! Routes: which clients of a listener go to another pool than the listener's own.
 
+use std::ops::RangeInclusive;
+
 use serde_json::json;
 
-use super::Listener;
 use super::access_list::prefix;
-use super::codec::{Codec, Leaf, list, named, parsed, required, spelled};
+use super::codec::{Codec, Leaf, groups, list, named, number, parsed, required, spelled};
 use super::foreign;
-use super::listener::pool_index;
+use super::listener::{pool_index, pool_name};
 use super::reader::{At, Reader};
 use super::table::{Shape, settings};
 use super::text::Text;
 use super::tree::Kind;
-use super::values::ValueError;
+use super::values::{self, ValueError};
+use super::{Key, Listener};
 use crate::peek::{NamePattern, Protocol};
 use crate::prefix::Prefix;
 
@@ -43,7 +45,24 @@ settings! {
             String::clone,
         ));
         /// The name of the pool that they go to. "refuse": they are refused.
-        pub pool: Option<usize> = None => required(pool_or_refuse());
+        pub pool: Option<usize> = Some(NOT_GIVEN) => pool_or_refuse();
+        /// In place of `pool`: pools that share them, by weight.
+        pub pools: Vec<Share> = Vec::new() => groups();
+        /// What keeps a client with one of `pools`, as in the strategy `hash`. Where its first bytes
+        /// lack it, its address does.
+        pub key: Key = Key::default()
+            => parsed("a key such as \"source_ip\"", values::persist_key, Key::to_string);
+    }
+}
+
+settings! {
+    /// A pool that gets a share of a route's clients.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Share {
+        /// The name of the pool.
+        pub name: usize = usize::MAX => required(pool_name());
+        /// Its share relative to the other pools; 0: it gets no new clients.
+        pub weight: u16 = 1 => number(SHARE);
     }
 }
 
@@ -57,6 +76,7 @@ impl Shape for Route {
                 reader.wrong(at, list, sentence);
             }
         }
+        self.check_pools(at, reader);
         let spoken = |name: &str| {
             let named = self
                 .protocol
@@ -93,6 +113,48 @@ impl Shape for Route {
 }
 
 impl Route {
+    fn check_pools(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        let is_given = |name| at.value.field(name).is_some();
+        if is_given("pool") && is_given("pools") {
+            reader.wrong(
+                at,
+                "pools",
+                "`pool` says where its clients go: leave one out",
+            );
+        } else if !is_given("pool") && !is_given("pools") {
+            reader.mistake(&at.value.start(), "missing field `pool`".to_owned());
+        }
+        if is_given("pools") && self.pools.iter().all(|share| share.weight == 0) {
+            reader.wrong(at, "pools", "expected at least one with a weight above 0");
+        }
+        let of_others = |place: usize| self.pools[..place].iter();
+        let mut shares = self.pools.iter().enumerate();
+        if shares.any(|(place, share)| of_others(place).any(|other| other.name == share.name)) {
+            reader.wrong(
+                at,
+                "pools",
+                "each pool stands there once: add up its weights",
+            );
+        }
+        if !is_given("pools") {
+            reader.wrong(
+                at,
+                "key",
+                "it keeps clients with one of `pools`: leave it out",
+            );
+        }
+    }
+
+    /// The pools that its clients go to, with their weights; none: they are refused.
+    pub fn shares(&self) -> impl Iterator<Item = Share> {
+        let only = self.pool.filter(|_| self.pools.is_empty());
+        let only = only.map(|pool| Share {
+            name: pool,
+            weight: 1,
+        });
+        only.into_iter().chain(self.pools.iter().cloned())
+    }
+
     /// Whether every client is one of its clients.
     #[must_use]
     pub fn takes_all(&self) -> bool {
@@ -102,13 +164,20 @@ impl Route {
     /// Whether it looks at the client's first bytes.
     #[must_use]
     pub fn needs_bytes(&self) -> bool {
-        self.values() > self.client.len()
+        let by_bytes = matches!(self.key, Key::Peeked(_)) && !self.pools.is_empty();
+        by_bytes || self.values() > self.client.len()
     }
 
     /// Whether it takes clients that say nothing, as their server speaks first.
     #[must_use]
     pub fn asks_for_silence(&self) -> bool {
         self.protocol.contains(&Protocol::ServerFirst)
+    }
+
+    /// Whether the addresses of its clients say which of its pools they go to.
+    #[must_use]
+    pub fn shares_by_address(&self) -> bool {
+        self.pools.len() > 1 && !matches!(self.key, Key::Peeked(_))
     }
 
     /// How many values its lists have.
@@ -163,8 +232,8 @@ impl Route {
 impl Listener {
     /// The pools that its clients go to, its own first. A pool may come twice.
     pub fn pools(&self) -> impl Iterator<Item = usize> {
-        let routed = self.routes.iter().filter_map(|route| route.pool);
-        std::iter::once(self.pool).chain(routed)
+        let routed = self.routes.iter().flat_map(Route::shares);
+        std::iter::once(self.pool).chain(routed.map(|share| share.name))
     }
 }
 
@@ -224,10 +293,16 @@ const LISTS: [&str; 6] = [
 ];
 /// In place of a pool's name.
 pub(super) const REFUSE: &str = "refuse";
+/// In place of the index of a pool, where `pools` says which.
+const NOT_GIVEN: usize = usize::MAX;
+/// Weights of pools.
+const SHARE: RangeInclusive<u32> = 0..=1_000;
 /// The most bytes of the beginning of a path.
 const PATH_MAX: usize = 1_024;
 /// Routes that a listener may have.
 pub const ROUTES_MAX: usize = 256;
+/// Pools of all routes of a listener, each as often as it stands there.
+pub const ROUTE_POOLS_MAX: usize = 512;
 /// Regular expressions of all routes of a listener: a name is compared with each.
 pub const ROUTE_REGEXES_MAX: usize = 64;
 /// Values of all routes of a listener: names, prefixes and others.

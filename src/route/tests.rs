@@ -216,6 +216,55 @@ fn a_listener_leads_to_pools_of_its_routes() {
     assert_eq!(numbers, [0, 1, 2]);
 }
 
+/// The pools of 10,000 clients, each from an address of its own.
+fn shared(weights: [u32; 2], key: &str) -> Vec<usize> {
+    let [own, other] = weights;
+    let text = format!(
+        "(sni: [\"*.com\"], key: \"{key}\", pools: [(name: \"p\", weight: {own}), \
+         (name: \"q\", weight: {other})])"
+    );
+    let routes = routes(&text);
+    let clients = (0..10_000u32).map(|n| IpAddr::from(std::net::Ipv4Addr::from(n << 8)));
+    let first = FirstBytes::new(HELLO, false);
+    let decided = clients.map(|client| routes.decide(Some(client), &first).unwrap());
+    decided.map(RouteNumber::index).collect()
+}
+
+#[test]
+fn pools_share_clients_by_weight_and_keep_them() {
+    let few = shared([95, 5], "source_ip");
+    let count = |all: &[usize]| all.iter().filter(|pool| **pool == 2).count();
+    assert!((400..600).contains(&count(&few)), "{}", count(&few));
+    assert_eq!(few, shared([950, 50], "source_ip"));
+    // What gains a share takes clients, and none moves otherwise.
+    let more = shared([95, 15], "source_ip");
+    assert!(count(&more) > 2 * count(&few));
+    assert!(few.iter().zip(&more).all(|(few, more)| few <= more));
+    assert_eq!(count(&shared([95, 0], "source_ip")), 0);
+    // All ask for the same name.
+    let by_name = shared([95, 5], "sni");
+    assert!(by_name.iter().all(|pool| *pool == by_name[0]));
+}
+
+#[test]
+fn each_pool_of_a_route_has_a_number() {
+    let routes = routes(
+        "(sni: [\"a.b\"], pools: [(name: \"p\"), (name: \"q\")]), (alpn: [\"h3\"], pool: \
+         \"refuse\"), (alpn: [\"h2\"], pool: \"q\")",
+    );
+    let numbers: Vec<_> = routes.numbers().collect();
+    let places: Vec<_> = numbers.iter().map(|it| routes.place(*it)).collect();
+    assert_eq!(places, [None, Some(0), Some(0), Some(1), Some(2)]);
+    let pools = numbers.iter().map(|it| routes.to(*it));
+    let pools: Vec<_> = pools
+        .map(|to| to.map(|to| to.plan.pool().name.clone()))
+        .collect();
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(pools, [None, name("p"), name("q"), None, name("q")]);
+    assert!(routes.refuses(numbers[3]) && !routes.refuses(numbers[2]));
+    assert_eq!(decided(&routes, "192.0.2.1", HELLO).unwrap().1, 4);
+}
+
 #[test]
 fn routes_that_stay_are_not_compiled_again() {
     let config = |routes: &str| {

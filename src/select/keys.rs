@@ -163,6 +163,21 @@ impl Plan {
     }
 }
 
+/// The hash of a client's key, or of its address where its first bytes lack it; `None`: more of them
+/// are needed. All clients without an address have the same.
+#[must_use]
+pub fn hash_of(key: &Key, client: Option<IpAddr>, first: &FirstBytes<'_>) -> Option<u64> {
+    let client = client.map(|ip| SocketAddr::new(ip, 0));
+    let Key::Peeked(field) = key else {
+        return Some(source(client, key));
+    };
+    match first.key(field) {
+        Peeked::Found(hash) => Some(hash),
+        Peeked::Absent => Some(source(client, &Key::default())),
+        Peeked::Incomplete => None,
+    }
+}
+
 /// The hash of a client's address. All clients of a Unix socket have the same, 0.
 fn source(client: Option<SocketAddr>, key: &Key) -> u64 {
     let Some(client) = client else { return 0 };

@@ -41,7 +41,7 @@ use first::First;
 pub use forecast::{Forecast, Model};
 pub use forecaster::{BackendForecast, Forecaster};
 use hash::Hash;
-pub use keys::{Keys, Looked};
+pub use keys::{Keys, Looked, hash_of};
 use least_connections::LeastConnections;
 use least_time::LeastTime;
 pub use maglev::{Candidate, Maglev};

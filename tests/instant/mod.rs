@@ -154,6 +154,7 @@ const LIMITS: SessionLimits = SessionLimits {
     session: NEVER,
     attempts: 3,
     peek: None,
+    server_first: NEVER,
     ends_half_sent: false,
     ends_together: false,
     watches_work: true,

@@ -208,6 +208,34 @@ fn a_client_that_its_address_routes_need_not_speak() {
     });
 }
 
+/// Moving a weight moves the clients that it must, and open sessions stay.
+#[test]
+fn pools_share_the_clients_of_a_route_and_keep_each() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let routes = "(sni: [\"*.a.example\"], pools: [(name: \"one\", weight: 3), \
+                      (name: \"two\", weight: 1)])";
+        let balancer = start(&fleet, routes);
+        let first = hello("wwww1.a.example");
+        let pool_of = |from| Guest::welcome(send(&balancer, source(from), &first)).leave();
+        let pools: Vec<_> = (0..40).map(pool_of).collect();
+        // One of the two has none of them in one run of 10^5, and runs do not differ.
+        let counts = tally(3, pools.iter().copied());
+        assert!(
+            counts[0] == 0 && counts[1] > counts[2] && counts[2] > 0,
+            "{counts:?}"
+        );
+        let mut stays = Guest::welcome(send(&balancer, source(0), &first));
+        stays.stream.read_exact(&mut vec![0; first.len()]).unwrap();
+        let moved = routes.replace("weight: 1", "weight: 0");
+        reload(&balancer, &config(&fleet, &moved, [""; 3]));
+        assert!((0..40).all(|from| pool_of(from) == 1));
+        ping(&mut stays.stream, b"still there");
+        assert_eq!(stays.leave(), pools[0]);
+        balancer.finish();
+    });
+}
+
 /// The others have as long as ever for their first bytes.
 #[test]
 fn a_client_that_says_nothing_is_routed_soon_where_its_server_speaks_first() {

@@ -561,6 +561,7 @@ const LIMITS: SessionLimits = SessionLimits {
     session: NEVER,
     attempts: 2,
     peek: None,
+    server_first: NEVER,
     ends_half_sent: false,
     ends_together: false,
     watches_work: false,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use mahoraga::config::Route;
+use mahoraga::config::{Key, Route};
 use mahoraga::guard::{
     Access, AccessFilter, Action, Admission, Bans, ByteRate, Gate, Limit, ListenerBandwidth, Pit,
     Prefixes, Rate, RateRule, Rules, Shed, SourceRules, Sources,
@@ -569,6 +569,8 @@ fn routes(rules: &mut Random) -> Vec<Route> {
         http_host: Vec::new(),
         http_path: Vec::new(),
         pool,
+        pools: Vec::new(),
+        key: Key::default(),
     };
     let all = [
         route(vec![client(1)], vec![], None),
@@ -604,6 +606,7 @@ fn limits(random: &mut Random) -> SessionLimits {
         session: random.pick(&[300 * MS, 3_000 * MS, NEVER, NEVER]),
         attempts: random.pick(&[1, 2, 3, 3]),
         peek: None,
+        server_first: NEVER,
         ends_half_sent: false,
         ends_together: false,
         watches_work: random.permille(700),

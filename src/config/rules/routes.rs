@@ -3,7 +3,9 @@
 use super::Finding;
 use crate::address::Address;
 use crate::config::route::REFUSE;
-use crate::config::{Config, Listener, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX};
+use crate::config::{
+    Config, Listener, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX,
+};
 
 /// The rules that the routes of a listener break; `at` is the listener's path.
 pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut Vec<Finding>) {
@@ -20,6 +22,14 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
         );
         return found.push(Finding::at(format!("{at}.routes"), sentence));
     }
+    let pools = routes.iter().map(|route| route.shares().count());
+    let pools: usize = pools.sum();
+    if pools > ROUTE_POOLS_MAX {
+        let sentence = format!(
+            "routes: they lead to {pools} pools: expected at most {ROUTE_POOLS_MAX} in all"
+        );
+        found.push(Finding::at(format!("{at}.routes"), sentence));
+    }
     let regexes: usize = routes.iter().map(|route| route.regexes()).sum();
     if regexes > ROUTE_REGEXES_MAX {
         let sentence = format!(
@@ -35,6 +45,12 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
         if !has_addresses && !route.client.is_empty() {
             let sentence = "client: clients of a Unix socket have no address: leave it out";
             let finding = Finding::at(format!("{path}.client"), sentence);
+            found.push(finding.needing(format!("{at}.bind")));
+        }
+        if matches!(listener.bind, Address::Unix(_)) && route.shares_by_address() {
+            let sentence = "pools: clients of a Unix socket have no address, and would all go to \
+                            one: name a `key`";
+            let finding = Finding::at(format!("{path}.pools"), sentence);
             found.push(finding.needing(format!("{at}.bind")));
         }
         let earlier = routes[..place].iter();

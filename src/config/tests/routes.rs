@@ -181,11 +181,50 @@ fn what_a_route_can_not_say_is_refused() {
 fn a_list_of_a_route_has_a_value() {
     let one = "expected at least one value: leave it out where any will do";
     let names = Route::table().iter().map(|setting| setting.name);
-    for list in names.filter(|name| *name != "pool") {
+    for list in names.filter(|name| !["pool", "pools", "key"].contains(name)) {
         let routes = format!("({list}: [], pool: \"api\")");
         let found = mistakes("127.0.0.1:80", &routes);
         assert_eq!(found, [format!("{list}: {one}")]);
     }
+}
+
+#[test]
+fn pools_share_a_route_by_weight() {
+    let split = "pools: [(name: \"web\", weight: 95), (name: \"api\", weight: 5)]";
+    let all = routes(&format!(
+        "(sni: [\"a.b\"], {split}, key: \"sni\"), ({split})"
+    ));
+    let shares: Vec<_> = all[0].shares().map(|it| (it.name, it.weight)).collect();
+    assert_eq!(shares, [(0, 95), (1, 5)]);
+    assert!(all[0].needs_bytes() && !all[1].needs_bytes());
+    assert!(all[1].shares_by_address());
+    for (route, sentence) in [
+        (
+            format!("({split}, pool: \"web\")"),
+            "pools: `pool` says where its clients go: leave one out",
+        ),
+        (
+            format!("({})", split.replace("\"api\"", "\"web\"")),
+            "pools: each pool stands there once: add up its weights",
+        ),
+        (
+            "(pools: [(name: \"web\", weight: 0)])".to_owned(),
+            "pools: expected at least one with a weight above 0",
+        ),
+        (
+            "(pool: \"web\", key: \"sni\")".to_owned(),
+            "key: it keeps clients with one of `pools`: leave it out",
+        ),
+        (
+            format!("({})", split.replace("\"api\"", "\"apj\"")),
+            "pool: there is no pool called `apj`, did you mean `api`?",
+        ),
+    ] {
+        assert_eq!(mistakes("127.0.0.1:80", &route), [sentence], "{route}");
+    }
+    let sentence = "pools: clients of a Unix socket have no address, and would all go to one: name \
+                    a `key`";
+    assert_eq!(mistakes("unix:/l", &format!("({split})")), [sentence]);
 }
 
 /// A listener may lead back by any of its pools.

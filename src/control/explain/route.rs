@@ -21,7 +21,7 @@ pub(in crate::control) fn route(
     };
     let first = FirstBytes::new(first, true);
     let route = listener.routes.decide(client, &first).unwrap_or_default();
-    let number = route.place().map(|place| place + 1);
+    let number = listener.routes.place(route).map(|place| place + 1);
     let is_refused = listener.routes.refuses(route);
     let pool = &listener.plan_of(route).pool().name;
     let says = match number {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::Chance;
+use crate::config::table::Settings;
 use crate::config::{AccessList, BanAfter, Overload, RateLimit, Route, SourceLimits, Tarpit};
 use crate::guard::{Access, Action};
 use crate::peek::Protocol;
@@ -52,6 +53,7 @@ impl Chance<'_> {
                 },
                 http_host,
                 pool: self.maybe(|it| it.0.usize(..pools)),
+                ..Route::base()
             }
         });
         routes.collect()
