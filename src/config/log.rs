@@ -304,6 +304,11 @@ words! {
         Sample = "sample",
         /// The status of the backend's first answer, where that is HTTP/1.
         Status = "status",
+        /// Which of the listener's routes its client took, from 1 on; none of one that goes to the
+        /// listener's own pool.
+        Route = "route",
+        /// The server name in the hello of TLS, where first bytes are looked at.
+        Sni = "sni",
         /// The round-trip time to the client at the end.
         ClientRttUs = "client_rtt_us",
         /// Segments that were sent to the client again.

@@ -85,6 +85,7 @@ pub(super) fn rule(log: &AccessLog) -> LogRule {
     let fields = log.written_fields();
     let mut rule = LogRule::new(reasons, log.sample.get());
     rule.status = fields.contains(&LogField::Status);
+    rule.server_name = fields.contains(&LogField::Sni);
     rule.tcp_info = fields.iter().any(|field| field.is_of_tcp());
     rule.start = log.start;
     rule.progress = log.progress.map(nanos);

@@ -125,6 +125,14 @@ pub enum Look {
     Told,
 }
 
+impl Look {
+    /// Whether no more of the first bytes are asked for.
+    #[must_use]
+    pub fn is_last(self) -> bool {
+        matches!(self, Self::Enough | Self::Refused | Self::Told)
+    }
+}
+
 /// What happened to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -34,6 +34,8 @@ pub struct LogRule {
     sample: u32,
     /// Lines have the status of the backend's first answer.
     pub status: bool,
+    /// Whether a line has the name that the client asks for in TLS.
+    pub server_name: bool,
     /// Lines have what TCP knows of both connections.
     pub tcp_info: bool,
     /// A session gets a line at its start too.
@@ -52,6 +54,7 @@ impl LogRule {
             reasons: bits.fold(0, |all, bit: u64| all | bit),
             sample: sample.max(1),
             status: false,
+            server_name: false,
             tcp_info: false,
             start: false,
             progress: None,

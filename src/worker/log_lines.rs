@@ -6,11 +6,11 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::kernel::{Kernel, Sleeper, TcpInfo};
-use crate::peek::http;
+use crate::peek::{FirstBytes, http};
 use crate::session::{CloseReason, SessionState};
 use crate::time::{MS, NEVER};
 
-use super::log_feed::LogFeed;
+use super::log_feed::{LogFeed, LogRule};
 use super::refuse::LINES_MAX;
 use super::slot::Slot;
 use super::{LogEvent, Record, Worker};
@@ -22,6 +22,8 @@ pub(super) struct LogLines {
     /// The status of the first answer of each session that has one, by its slot; `None`: lines
     /// have none. It is not in the slot, which idle sessions pay for too.
     statuses: Option<HashMap<usize, NonZeroU16>>,
+    /// The same for the name that the client asked for in TLS.
+    names: Option<HashMap<usize, Box<str>>>,
     /// The slot to look at next for a session that has been open for long.
     next: usize,
     /// When to look.
@@ -32,14 +34,16 @@ pub(super) struct LogLines {
 #[derive(Debug)]
 pub(super) struct LineExtras {
     pub(super) status: Option<NonZeroU16>,
+    pub(super) server_name: Option<Box<str>>,
     pub(super) tcp: Option<Box<[Option<TcpInfo>; 2]>>,
 }
 
 impl LogLines {
     pub(super) fn of(log: Option<&LogFeed>) -> Self {
-        let has_status = log.is_some_and(|log| log.rule.status);
+        let has = |asked: fn(&LogRule) -> bool| log.is_some_and(|log| asked(&log.rule));
         Self {
-            statuses: has_status.then(HashMap::new),
+            statuses: has(|rule| rule.status).then(HashMap::new),
+            names: has(|rule| rule.server_name).then(HashMap::new),
             ..Self::default()
         }
     }
@@ -53,14 +57,31 @@ impl LogLines {
         }
     }
 
+    /// The client's first bytes have decided where it goes.
+    pub(super) fn note_first_bytes(&mut self, key: usize, first: &[u8]) {
+        if let Some(names) = &mut self.names
+            && let Ok(name) = FirstBytes::new(first, true).server_name()
+        {
+            let name = String::from_utf8_lossy(name.as_bytes());
+            names.insert(key, name.into());
+        }
+    }
+
     fn status(&self, key: usize) -> Option<NonZeroU16> {
         self.statuses.as_ref()?.get(&key).copied()
+    }
+
+    fn name(&self, key: usize) -> Option<Box<str>> {
+        self.names.as_ref()?.get(&key).cloned()
     }
 
     /// The session of a slot has ended.
     fn forget(&mut self, key: usize) {
         if let Some(statuses) = &mut self.statuses {
             statuses.remove(&key);
+        }
+        if let Some(names) = &mut self.names {
+            names.remove(&key);
         }
     }
 }
@@ -89,6 +110,7 @@ impl<K: Kernel> Worker<K> {
             );
         if stopped_early && !self.refusals.takes(self.now, LINES_MAX) {
             self.stats.refusals_unlogged.increment();
+            self.log_lines.forget(key);
             return None;
         }
         let extras = self.extras(key, slot);
@@ -152,7 +174,11 @@ impl<K: Kernel> Worker<K> {
 
     /// The line of a session that goes on.
     fn line(&self, key: usize, slot: &Slot, event: LogEvent) -> Record {
-        let LineExtras { status, tcp } = self.extras(key, slot);
+        let LineExtras {
+            status,
+            server_name,
+            tcp,
+        } = self.extras(key, slot);
         Record {
             number: slot.number,
             worker: self.id,
@@ -168,6 +194,7 @@ impl<K: Kernel> Worker<K> {
             tries: slot.tries.clone(),
             connect_us: slot.connect_us,
             status,
+            server_name,
             tcp,
         }
     }
@@ -176,6 +203,7 @@ impl<K: Kernel> Worker<K> {
         let asks = self.log.as_ref().is_some_and(|log| log.rule.tcp_info);
         LineExtras {
             status: self.log_lines.status(key),
+            server_name: self.log_lines.name(key),
             tcp: asks.then(|| Box::new(self.tcp_of(slot))),
         }
     }

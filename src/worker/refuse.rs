@@ -103,6 +103,7 @@ impl<K: Kernel> Worker<K> {
             tries: None,
             connect_us: 0,
             status: None,
+            server_name: None,
             tcp: None,
         }
     }

@@ -93,6 +93,8 @@ pub struct Record {
     pub connect_us: u32,
     /// The status of the backend's first answer, if the log asks for it and that is HTTP/1.
     pub status: Option<NonZeroU16>,
+    /// The name that its client asked for in TLS, if the log asks for it and it was looked at.
+    pub server_name: Option<Box<str>>,
     /// What TCP knew of the connection of the client, and of that of the backend, if the log asks
     /// for it. Most logs do not: a record without it is small.
     pub tcp: Option<Box<[Option<TcpInfo>; 2]>>,

@@ -23,7 +23,11 @@ impl<K: Kernel> Worker<K> {
             None if !last => look_at_silence(slot, &self.stats),
             first => {
                 let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
-                look_for_keys(slot, first, last, &self.stats)
+                let look = look_for_keys(slot, first, last, &self.stats);
+                if look.is_last() {
+                    self.log_lines.note_first_bytes(key, first);
+                }
+                look
             }
         };
         self.peeked(key, look)
@@ -37,6 +41,9 @@ impl<K: Kernel> Worker<K> {
         let first = self.kernel.bytes_ahead(first, &slot.client);
         let last = last || first.len() >= BUFFER_BYTES as usize;
         let look = look_for_keys(slot, first, last, &self.stats);
+        if look.is_last() {
+            self.log_lines.note_first_bytes(key, first);
+        }
         self.peeked(key, look)
     }
 

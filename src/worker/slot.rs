@@ -505,7 +505,12 @@ impl<K: Kernel> Worker<K> {
 
         self.stats.closed[reason as usize].increment();
         slot.listener.gate.count_closed(reason as u8);
-        if let Some(LineExtras { status, tcp }) = extras {
+        if let Some(extras) = extras {
+            let LineExtras {
+                status,
+                server_name,
+                tcp,
+            } = extras;
             self.write_record(Record {
                 proxy: slot.named.map(|named| named.proxy),
                 number: slot.number,
@@ -521,6 +526,7 @@ impl<K: Kernel> Worker<K> {
                 tries: slot.tries,
                 connect_us: slot.connect_us,
                 status,
+                server_name,
                 tcp,
             });
         }

@@ -208,6 +208,36 @@ fn a_client_that_its_address_routes_need_not_speak() {
     });
 }
 
+#[test]
+fn a_line_has_the_route_and_the_name() {
+    watched(|| {
+        let fleet = Fleet::of(3);
+        let routes = "(sni: [\"wwww1.a.example\"], pool: \"one\"), \
+                      (sni: [\"*.a.example\"], pool: \"refuse\")";
+        let fields = "access_log: (to: \"-\", fields: [\"route\", \"sni\"]), workers: 1";
+        let config = config(&fleet, routes, [""; 3]).replace("workers: 2", fields);
+        let balancer = Launch::with_config(&config, 1).start();
+        for first in [
+            hello("wwww1.A.example"),
+            request("a", "/"),
+            hello("x.yyyyy.example"),
+        ] {
+            pool(&balancer, &first);
+            balancer.assert_rest();
+        }
+        let mut refused = send(&balancer, source(1), &hello("wwww2.a.example"));
+        refused.read_to_end(&mut Vec::new()).unwrap();
+        let expected = [
+            "route=1 sni=wwww1.a.example",
+            "route=- sni=-",
+            "route=- sni=x.yyyyy.example",
+            "route=2 sni=wwww2.a.example",
+        ];
+        assert_eq!(balancer.output().lines(4), expected);
+        balancer.finish();
+    });
+}
+
 /// Moving a weight moves the clients that it must, and open sessions stay.
 #[test]
 fn pools_share_the_clients_of_a_route_and_keep_each() {

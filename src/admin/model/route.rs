@@ -52,7 +52,10 @@ impl RouteQuestion {
     /// No client says all of that: why, in a sentence.
     pub fn first_bytes(&self) -> Result<Vec<u8>, String> {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let alpn = self.alpn.iter().flat_map(|names| names.split(','));
+        let alpn = self
+            .alpn
+            .iter()
+            .flat_map(|names| names.split(',').map(str::trim));
         let spoken = Spoken {
             server_name: text(&self.sni),
             alpn: alpn.map(str::to_owned).collect(),

@@ -187,6 +187,11 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             line.number(key, Some(sessions.into()));
         }
         LogField::Status => line.number(key, record.status.map(|code| code.get().into())),
+        LogField::Route => {
+            let place = record.listener.routes.place(record.route);
+            line.number(key, place.map(|place| place as u64 + 1));
+        }
+        LogField::Sni => line.optional_text(key, record.server_name.as_ref()),
         LogField::ClientRttUs => line.number(key, tcp(record, 0, |tcp| tcp.rtt_us)),
         LogField::ClientRetransmits => line.number(key, tcp(record, 0, |tcp| tcp.retransmits)),
         LogField::ClientLost => line.number(key, tcp(record, 0, |tcp| tcp.lost)),
