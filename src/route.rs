@@ -11,6 +11,7 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{self, Key, ROUTES_MAX};
 use crate::peek::{self, FirstBytes, Miss, NamePattern, NameRegex, Protocol};
@@ -61,6 +62,9 @@ struct Exit {
     place: usize,
     /// `None`: clients are refused.
     to: Option<Routed>,
+    /// Sessions that it took and that have ended. They outlive changes of other routes, and of
+    /// weights.
+    sessions: Arc<AtomicU64>,
 }
 
 /// How several pools share the clients of a route. Each client keeps its pool while weights of
@@ -146,11 +150,12 @@ impl Routes {
                 shares: (to.len() > 1).then(|| Arc::new(Shares::new(route, &to))),
             });
             let is_refusal = to.is_empty();
-            exits.extend(to.into_iter().map(|to| Exit {
+            let to = to.into_iter().map(Some);
+            exits.extend(to.chain(is_refusal.then_some(None)).map(|to| Exit {
                 place,
-                to: Some(to),
+                sessions: counted_before(before, (place, route), to.as_ref()),
+                to,
             }));
-            exits.extend(is_refusal.then_some(Exit { place, to: None }));
         }
         Self {
             all,
@@ -213,6 +218,21 @@ impl Routes {
         Some(self.exits.get(route.exit()?)?.place)
     }
 
+    /// A session that took a route has ended.
+    pub fn count(&self, route: RouteNumber) {
+        if let Some(exit) = route.exit().and_then(|exit| self.exits.get(exit)) {
+            exit.sessions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The pools of all routes, each with the place of its route, and how many of the sessions that
+    /// it took have ended; no pool where clients are refused.
+    pub fn counts(&self) -> impl Iterator<Item = (usize, Option<&Routed>, u64)> {
+        let sessions = |exit: &Exit| exit.sessions.load(Ordering::Relaxed);
+        let exits = self.exits.iter();
+        exits.map(move |exit| (exit.place, exit.to.as_ref(), sessions(exit)))
+    }
+
     /// Whether a route refuses its clients.
     #[must_use]
     pub fn refuses(&self, route: RouteNumber) -> bool {
@@ -268,6 +288,22 @@ impl Routes {
         }
         routes
     }
+}
+
+/// The count of a route's pool, which goes on where the same clients go to the same pool.
+fn counted_before(
+    before: Option<&Routes>,
+    (place, route): (usize, &config::Route),
+    to: Option<&Routed>,
+) -> Arc<AtomicU64> {
+    let number = |to: Option<&Routed>| to.map(|to| to.plan.pool().number);
+    let same = before.filter(|its| {
+        let written = its.written.get(place);
+        written.is_some_and(|written| written.asks_the_same(route))
+    });
+    let mut exits = same.into_iter().flat_map(|its| &its.exits);
+    let exit = exits.find(|exit| exit.place == place && number(exit.to.as_ref()) == number(to));
+    exit.map_or_else(Arc::default, |exit| Arc::clone(&exit.sessions))
 }
 
 impl Compiled {

@@ -38,7 +38,7 @@ pub use figures::{
     ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,
     ProbeStatus, SegmentsStatus, TrafficStatus,
 };
-pub use route::{RouteChoice, RouteQuestion};
+pub use route::{RouteChoice, RouteQuestion, RouteStatus};
 
 /// Overall status of the balancer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -233,6 +233,9 @@ pub struct ListenerStatus {
     /// What waited for its limits of bandwidth, by limit: `session`, `source` or `all`.
     #[serde(default)]
     pub paced: BTreeMap<String, PacedStatus>,
+    /// Its routes in their order, each with every pool that it leads to.
+    #[serde(default)]
+    pub routes: Vec<RouteStatus>,
     /// Bytes of its sessions.
     #[serde(flatten)]
     pub traffic: TrafficStatus,

@@ -155,6 +155,18 @@ impl Route {
         only.into_iter().chain(self.pools.iter().cloned())
     }
 
+    /// Whether it asks for the same clients as another.
+    #[must_use]
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        let of_other = Self {
+            pool: self.pool,
+            pools: self.pools.clone(),
+            key: self.key.clone(),
+            ..other.clone()
+        };
+        *self == of_other
+    }
+
     /// Whether every client is one of its clients.
     #[must_use]
     pub fn takes_all(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
     BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus, ProbeStatus,
-    SourcesStatus, TrafficStatus, WorkerStatus,
+    RouteStatus, SourcesStatus, TrafficStatus, WorkerStatus,
 };
 use crate::guard::{DeniedBy, Limit, Meters, PeerDenied, Refusal, Sources};
 use crate::pool::{self, Backend, Condition, HistorySummary, Missed, Pool, Tally, Traffic};
@@ -58,6 +58,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         dry_run: dry_run(listener),
         idle_regrets: listener.gate.idle_regrets(),
         paced: paced_by(listener),
+        routes: routes(listener),
         sessions: listener.gate.sessions(),
         closed: ended_by(listener),
         traffic: traffic([&*listener.traffic]),
@@ -65,6 +66,16 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         waits: listener.gate.waits.counts(),
     });
     listeners.collect()
+}
+
+fn routes(listener: &LiveListener) -> Vec<RouteStatus> {
+    let counts = listener.routes.counts();
+    let counts = counts.map(|(place, to, sessions)| RouteStatus {
+        route: place as u64 + 1,
+        pool: to.map(|to| to.plan.pool().name.clone()),
+        sessions,
+    });
+    counts.collect()
 }
 
 /// Sessions of a listener that ended for each reason that occurred.

@@ -505,6 +505,7 @@ impl<K: Kernel> Worker<K> {
 
         self.stats.closed[reason as usize].increment();
         slot.listener.gate.count_closed(reason as u8);
+        slot.listener.routes.count(slot.route);
         if let Some(extras) = extras {
             let LineExtras {
                 status,

@@ -240,6 +240,17 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
             "rule",
             |its: &ListenerStatus| counts(&its.dry_run),
         ),
+        each(
+            "routed",
+            "Sessions ended that a route took, by the route's place and its pool.",
+            "route",
+            |its: &ListenerStatus| {
+                let routes = its.routes.iter();
+                routes
+                    .map(|one| (one.name(), Value::Whole(one.sessions)))
+                    .collect()
+            },
+        ),
         each("rests", RESTS, "limit", |its: &ListenerStatus| {
             let sum = |its: &PacedStatus| Value::Whole(its.rests_up + its.rests_down);
             its.paced

@@ -45,6 +45,26 @@ pub struct RouteChoice {
     pub says: String,
 }
 
+/// A pool that a route of a listener leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteStatus {
+    /// Which of the listener's routes, from 1 on.
+    pub route: u64,
+    /// The pool; `null`: clients are refused.
+    pub pool: Option<String>,
+    /// Sessions ended that it took, while it asks for the same clients.
+    pub sessions: u64,
+}
+
+impl RouteStatus {
+    /// The route and its pool, as metrics name them.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let pool = self.pool.as_deref().unwrap_or("refuse");
+        format!("{}/{pool}", self.route)
+    }
+}
+
 impl RouteQuestion {
     /// The bytes that the client would begin with.
     ///

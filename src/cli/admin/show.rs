@@ -394,7 +394,31 @@ pub(super) fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> Stri
         ]);
     }
     let refusals = listeners.iter().map(refusals);
-    table.text(paint) + &refusals.collect::<String>()
+    table.text(paint) + &refusals.collect::<String>() + &routes_text(listeners, paint)
+}
+
+/// A table of the routes, where there are some.
+fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
+    if listeners.iter().all(|one| one.routes.is_empty()) {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("listener", Align::Left),
+        ("route", Align::Right),
+        ("pool", Align::Left),
+        ("sessions", Align::Right),
+    ]);
+    for listener in listeners {
+        for route in &listener.routes {
+            table.row([
+                listener.name.as_str().into(),
+                count(route.route).into(),
+                route.pool.as_deref().unwrap_or("refuse").into(),
+                count(route.sessions).into(),
+            ]);
+        }
+    }
+    format!("\n{}", table.text(paint))
 }
 
 /// Lines about the clients that the rules of a listener refused, or would have refused.
