@@ -13,8 +13,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::{self, Key, ROUTES_MAX};
-use crate::peek::{self, FirstBytes, Miss, NamePattern, NameRegex, Protocol};
+use crate::config::{self, Key, ROUTES_MAX, TlvValue};
+use crate::peek::proxy_protocol::TlvName;
+use crate::peek::{self, FirstBytes, Miss, Name, NamePattern, NameRegex, Protocol};
 use crate::prefix::Prefix;
 use crate::select::{Plan, Rendezvous, hash_of};
 use crate::session::SessionLimits;
@@ -79,6 +80,8 @@ struct Shares {
 #[derive(Debug)]
 struct Conditions {
     clients: Vec<Prefix>,
+    /// Of each of these TLVs one of the values.
+    tlvs: Vec<(TlvName, Vec<TlvValue>)>,
     protocols: Vec<Protocol>,
     names: Names,
     /// It asks for an application protocol ([`Offers`]).
@@ -334,6 +337,7 @@ impl Conditions {
     fn new(route: &config::Route) -> Self {
         Self {
             clients: route.client.clone(),
+            tlvs: by_name(&route.proxy_tlv),
             protocols: route.protocol.clone(),
             names: Names::new(&route.sni),
             asks_for_offer: !route.alpn.is_empty(),
@@ -369,6 +373,13 @@ impl Conditions {
         if !self.clients.is_empty() && !self.clients.iter().any(is_in) {
             return Ok(false);
         }
+        let says = |(name, values): &(TlvName, Vec<TlvValue>)| {
+            let value = first.proxy_tlv(*name);
+            value.is_ok_and(|value| values.iter().any(|one| is_said(one, value)))
+        };
+        if !self.tlvs.iter().all(says) {
+            return Ok(false);
+        }
         let mut answer = Ok(true);
         let mut is_met = |met: Result<bool, Miss>| {
             if met == Err(Miss::Incomplete) {
@@ -399,6 +410,28 @@ impl Conditions {
             && (self.hosts.is_empty() || is_met(of_host()))
             && (self.paths.is_empty() || is_met(of_path()));
         if are_met { answer } else { Ok(false) }
+    }
+}
+
+/// The values of each TLV that a route names.
+fn by_name(all: &[config::ProxyTlv]) -> Vec<(TlvName, Vec<TlvValue>)> {
+    let mut by_name: Vec<(TlvName, Vec<TlvValue>)> = Vec::new();
+    for one in all {
+        match by_name.iter_mut().find(|(name, _)| *name == one.name) {
+            Some((_, values)) => values.push(one.value.clone()),
+            None => by_name.push((one.name, vec![one.value.clone()])),
+        }
+    }
+    by_name
+}
+
+/// Whether the value of a TLV is one of these.
+fn is_said(expected: &TlvValue, value: &[u8]) -> bool {
+    match expected {
+        TlvValue::Bytes(bytes) => bytes == value,
+        TlvValue::Host(pattern) => {
+            Name::read(value.iter().copied()).is_some_and(|name| pattern.fits(name.as_bytes()))
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::guard::{
     Meters, PeerStage, Pit, Rules, Sources, Trusted,
 };
 use crate::peek::FirstBytes;
+use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::pool::{Pool, Standing, Tally, Traffic};
 use crate::route::{RouteNumber, Routed, Routes};
 use crate::select::Plan;
@@ -403,14 +404,14 @@ impl LiveListener {
         &self,
         old: &Self,
         route: RouteNumber,
-        client: Option<IpAddr>,
+        (client, tlvs): (Option<IpAddr>, CheckedTlvs<'_>),
     ) -> RouteNumber {
         if self.routes.is_empty() {
             return RouteNumber::DEFAULT;
         }
         let routed = old.routes.to(route);
         let same = routed.and_then(|to| self.routes.leading_to(to.plan.pool().number));
-        let decided = || self.routes.decide(client, &FirstBytes::none());
+        let decided = || self.routes.decide(client, &FirstBytes::none().behind(tlvs));
         same.or_else(decided).unwrap_or_default()
     }
 

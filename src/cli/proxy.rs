@@ -86,7 +86,9 @@ fn help(flag: &str) -> Option<String> {
         "key" => format!(
             "What hash and two_tier select by, and sticky_round_robin recognises clients by: {}; \
              source_ip(24, 56) for networks of IPv4 and IPv6 [default: source_ip]",
-            names(&Key::all()).replace("http_cookie", "http_cookie(NAME)")
+            names(&Key::all())
+                .replace("http_cookie", "http_cookie(NAME)")
+                .replace("proxy_tlv", "proxy_tlv(NAME)")
         ),
         "max-load" => "With hash, no backend takes more than N times the average load, or off \
                        [default: off]"

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::values::{self, ValueError};
 use crate::peek::Field;
+use crate::peek::proxy_protocol::TlvName;
 
 /// The property of a client that selects its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Key {
 impl Key {
     /// Every name with its default settings; a cookie has none, because its name must be given.
     #[must_use]
-    pub fn all() -> [(&'static str, Self); 11] {
+    pub fn all() -> [(&'static str, Self); 12] {
         [
             ("source_ip", Self::default()),
             ("source_ip_port", Self::SourceIpPort),
@@ -41,6 +42,10 @@ impl Key {
             ("mqtt_client_id", Self::Peeked(Field::MqttClientId)),
             ("postgres_user", Self::Peeked(Field::PostgresUser)),
             ("postgres_database", Self::Peeked(Field::PostgresDatabase)),
+            (
+                "proxy_tlv",
+                Self::Peeked(Field::ProxyTlv(TlvName::AUTHORITY)),
+            ),
         ]
     }
 
@@ -59,6 +64,7 @@ impl Key {
             Self::Peeked(Field::MqttClientId) => "mqtt_client_id",
             Self::Peeked(Field::PostgresUser) => "postgres_user",
             Self::Peeked(Field::PostgresDatabase) => "postgres_database",
+            Self::Peeked(Field::ProxyTlv(_)) => "proxy_tlv",
         }
     }
 
@@ -68,6 +74,9 @@ impl Key {
             "source_ip or source_ip(24, 56), the prefix lengths of IPv4 and IPv6"
         } else if let Self::Peeked(Field::HttpCookie(_)) = self {
             "http_cookie(NAME), a name of up to 128 letters, digits and !#$%&'*+-.^_`|~"
+        } else if let Self::Peeked(Field::ProxyTlv(_)) = self {
+            "proxy_tlv(NAME): alpn, authority, unique_id, netns, ssl_version, ssl_cn, ssl_cipher, \
+             ssl_sig_alg, ssl_key_alg or a number such as 0xE0"
         } else {
             self.name()
         }
@@ -84,6 +93,9 @@ impl Key {
         } else if let Self::Peeked(Field::HttpCookie(_)) = self {
             let name = cookie_name(settings)?.to_owned();
             Some(Self::Peeked(Field::HttpCookie(name)))
+        } else if let Self::Peeked(Field::ProxyTlv(_)) = self {
+            let name = settings.trim_matches(' ').parse().ok()?;
+            Some(Self::Peeked(Field::ProxyTlv(name)))
         } else {
             None
         }
@@ -114,7 +126,13 @@ impl FromStr for Key {
         };
         let key = match settings {
             Some(settings) => settings.strip_suffix(')').and_then(|text| plain.with(text)),
-            None if matches!(plain, Self::Peeked(Field::HttpCookie(_))) => None,
+            None if matches!(
+                plain,
+                Self::Peeked(Field::HttpCookie(_) | Field::ProxyTlv(_))
+            ) =>
+            {
+                None
+            }
             None => Some(plain),
         };
         key.ok_or_else(|| ValueError::Refused(format!("invalid key `{text}`: expected {form}")))
@@ -125,6 +143,8 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         if let Self::Peeked(Field::HttpCookie(name)) = self {
+            write!(f, "({name})")
+        } else if let Self::Peeked(Field::ProxyTlv(name)) = self {
             write!(f, "({name})")
         } else if let Self::SourceIp { v4, v6 } = self
             && *self != Self::default()
@@ -175,6 +195,10 @@ mod tests {
         Key::Peeked(Field::HttpCookie(name.to_owned()))
     }
 
+    fn tlv(name: &str) -> Key {
+        Key::Peeked(Field::ProxyTlv(name.parse().unwrap()))
+    }
+
     #[test]
     fn what_is_shown_is_read() {
         let keys = Key::all().map(|(_, key)| key);
@@ -185,6 +209,8 @@ mod tests {
             cookie("SESSION"),
             cookie("__Host-!#$%&'*+-.^_`|~9"),
             cookie(&"a".repeat(128)),
+            tlv("0xE0"),
+            tlv("ssl_cn"),
         ];
         for key in plain.chain(more) {
             assert_eq!(key.to_string().parse(), Ok(key.clone()), "{key}");
@@ -205,6 +231,8 @@ mod tests {
             ("http_cookie(\"SESSION\")", "http_cookie(SESSION)"),
             ("http_cookie( a )", "http_cookie(a)"),
             ("sni", "sni"),
+            ("proxy_tlv( authority )", "proxy_tlv(authority)"),
+            ("proxy_tlv(0xe1)", "proxy_tlv(0xE1)"),
         ] {
             assert_eq!(shown(text), Ok(want.to_owned()), "{text}");
         }
@@ -221,7 +249,7 @@ mod tests {
             error("x"),
             "invalid key `x`: expected `source_ip`, `source_ip_port`, `sni`, \
              `tls_session_id`, `http_path`, `http_host`, `http_cookie`, `rdp_cookie`, \
-             `mqtt_client_id`, `postgres_user` or `postgres_database`"
+             `mqtt_client_id`, `postgres_user`, `postgres_database` or `proxy_tlv`"
         );
         assert_eq!(error("sni(a)"), "invalid key `sni(a)`: expected sni");
         for bad in ["http_cookie('a')", "http_cookie( 'a' )", "http_cookie('a'"] {

@@ -8,6 +8,7 @@ use super::access_list::prefix;
 use super::codec::{Codec, Leaf, groups, list, named, number, parsed, required, spelled};
 use super::foreign;
 use super::listener::{pool_index, pool_name};
+use super::proxy_tlv::{ProxyTlv, proxy_tlv};
 use super::reader::{At, Reader};
 use super::table::{Shape, settings};
 use super::text::Text;
@@ -36,6 +37,10 @@ settings! {
         pub protocol: Vec<Protocol> = Vec::new() => list(protocol());
         /// Addresses and prefixes that the client connects from.
         pub client: Vec<Prefix> = Vec::new() => list(prefix());
+        /// What the header of the client's proxy says (`accept_proxy`), such as
+        /// "authority=*.example", "alpn=h2", "ssl_cn=bob" or "0xE0=blue". Of each TLV that is named
+        /// the client must have one of the values.
+        pub proxy_tlv: Vec<ProxyTlv> = Vec::new() => list(proxy_tlv());
         /// Hosts that the client's first HTTP/1 request is for, as in `sni`.
         pub http_host: Vec<NamePattern> = Vec::new() => list(pattern());
         /// Beginnings of the path of the client's first HTTP/1 request, such as "/api/".
@@ -176,8 +181,9 @@ impl Route {
     /// Whether it looks at the client's first bytes.
     #[must_use]
     pub fn needs_bytes(&self) -> bool {
-        let by_bytes = matches!(self.key, Key::Peeked(_)) && !self.pools.is_empty();
-        by_bytes || self.values() > self.client.len()
+        let by_bytes = matches!(&self.key, Key::Peeked(field) if field.is_in_bytes());
+        by_bytes && !self.pools.is_empty()
+            || self.values() > self.client.len() + self.proxy_tlv.len()
     }
 
     /// Whether it takes clients that say nothing, as their server speaks first.
@@ -199,6 +205,7 @@ impl Route {
             + self.alpn.len()
             + self.protocol.len()
             + self.client.len()
+            + self.proxy_tlv.len()
             + self.http_host.len()
             + self.http_path.len()
     }
@@ -221,10 +228,21 @@ impl Route {
             && all_in(&self.client, &other.client, |wide, narrow| {
                 wide.covers(*narrow)
             })
+            && self.covers_tlvs(other)
             && all_in(&self.http_host, &other.http_host, NamePattern::covers)
             && all_in(&self.http_path, &other.http_path, |wide, narrow| {
                 narrow.starts_with(wide.as_str())
             })
+    }
+
+    /// Whether each TLV that it asks for is asked for by the other route too, with no other value.
+    fn covers_tlvs(&self, other: &Self) -> bool {
+        self.proxy_tlv.iter().all(|own| {
+            let same = |its: &&ProxyTlv| its.name == own.name;
+            let wide: Vec<_> = self.proxy_tlv.iter().filter(same).collect();
+            let narrow: Vec<_> = other.proxy_tlv.iter().filter(same).collect();
+            all_in(&wide, &narrow, |wide, narrow| wide.covers(narrow))
+        })
     }
 
     /// The protocols that its clients speak; none: any.
@@ -295,11 +313,12 @@ fn pool_or_refuse() -> Codec<Option<usize>> {
 }
 
 /// What a client must have a value of, where it is given.
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 7] = [
     "sni",
     "alpn",
     "protocol",
     "client",
+    "proxy_tlv",
     "http_host",
     "http_path",
 ];

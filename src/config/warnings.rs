@@ -144,7 +144,7 @@ fn offences(config: &Config, listener: &Listener) -> bool {
 fn needs_bytes(pool: &Pool) -> bool {
     let mut keys = [pool.strategy.key(), pool.persists().map(|its| &its.key)].into_iter();
     let header = pool.send_proxy.as_ref();
-    keys.any(|key| matches!(key, Some(Key::Peeked(_))))
+    keys.any(|key| matches!(key, Some(Key::Peeked(field)) if field.is_in_bytes()))
         || header.is_some_and(SendProxy::reads_hello)
 }
 
@@ -325,11 +325,12 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
     let its_own = matches!(pool.strategy, Strategy::StickyRoundRobin(_));
     let at = if its_own { &of_strategy } else { &of_persist };
     let persists = pool.persists().map(|persist| (at, &persist.key));
-    let sockets = config
-        .listeners
-        .iter()
-        .filter(|one| one.pools().any(|pool| pool == i));
-    let socket = sockets
+    let users = config.listeners.iter();
+    let users = users.filter(|one| one.pools().any(|pool| pool == i));
+    // Others do not know which proxy a client came by, or have the addresses that it names.
+    let direct = users.filter(|one| one.accept_proxy.is_empty());
+    let first = direct.clone().next();
+    let socket = direct
         .map(|listener| &listener.bind)
         .find(|bind| matches!(bind, Address::Unix(_)));
     for (at, key) in selects.into_iter().chain(persists) {
@@ -345,6 +346,14 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
             (Key::Peeked(Field::TlsSessionId), _) => {
                 let sentence = "TLS 1.3 clients send a new session ID with each connection: \
                                 by `tls_session_id` they are new each time";
+                found.push(Finding::at(at, sentence));
+            }
+            (Key::Peeked(Field::ProxyTlv(_)), _) if first.is_some() => {
+                let name = first.map_or("", |listener| &listener.name);
+                let sentence = format!(
+                    "the listener `{name}` has no `accept_proxy`: its clients have no `proxy_tlv`, \
+                     and their address is the key"
+                );
                 found.push(Finding::at(at, sentence));
             }
             (Key::SourceIp { .. } | Key::SourceIpPort | Key::Peeked(_), _) => {}

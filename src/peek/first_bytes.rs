@@ -6,6 +6,7 @@ use crate::hash;
 
 use super::mqtt::MqttConnect;
 use super::postgres::{PostgresStart, PostgresStartup};
+use super::proxy_protocol::{CheckedTlvs, TlvName};
 use super::{BYTES_MAX, ClientHello, Field, Miss, Name, Peeked, Protocol, client_hello, http, rdp};
 
 /// All bytes that a client has sent so far. What routes ask for is parsed once, however many of
@@ -16,6 +17,8 @@ pub struct FirstBytes<'a> {
     is_whole: bool,
     /// What the client sends is not asked.
     is_unknown: bool,
+    /// What a proxy's header before them says.
+    tlvs: CheckedTlvs<'a>,
     hello: OnceCell<Result<ClientHello, Miss>>,
     protocol: OnceCell<Result<Protocol, Miss>>,
     http_host: OnceCell<Result<Name, Miss>>,
@@ -32,6 +35,7 @@ impl<'a> FirstBytes<'a> {
             bytes,
             is_whole: last || bytes.len() >= BYTES_MAX,
             is_unknown: false,
+            tlvs: CheckedTlvs::NONE,
             hello: OnceCell::new(),
             protocol: OnceCell::new(),
             http_host: OnceCell::new(),
@@ -52,6 +56,17 @@ impl<'a> FirstBytes<'a> {
     #[must_use]
     pub fn have_come(&self) -> bool {
         !self.bytes.is_empty()
+    }
+
+    /// The same behind a proxy's header with these TLVs.
+    #[must_use]
+    pub fn behind(self, tlvs: CheckedTlvs<'a>) -> Self {
+        Self { tlvs, ..self }
+    }
+
+    /// The value of a TLV of the proxy's header. It is there before the first byte, or never.
+    pub fn proxy_tlv(&self, name: TlvName) -> Result<&'a [u8], Miss> {
+        name.of(self.tlvs).ok_or(Miss::Absent)
     }
 
     /// The server name of a TLS hello.
@@ -122,6 +137,14 @@ impl<'a> FirstBytes<'a> {
             },
             Field::PostgresUser => self.start().map(|start| hash::of(start.user)),
             Field::PostgresDatabase => self.start().map(|start| hash::of(start.database)),
+            Field::ProxyTlv(name) => match self.proxy_tlv(*name)? {
+                [] => Err(Miss::Absent),
+                host if *name == TlvName::AUTHORITY => {
+                    let host = Name::read(host.iter().copied()).ok_or(Miss::Absent)?;
+                    Ok(hash::of(host.as_bytes()))
+                }
+                value => Ok(hash::of(value)),
+            },
         }
     }
 

@@ -16,9 +16,10 @@ impl MemberPattern {
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let (before, after) = text.split_once(MARK)?;
-        let first: NamePattern = format!("{before}0{after}").parse().ok()?;
-        let is_whole = !text.contains('*') && !before.contains(BRACES) && !after.contains(BRACES);
-        let name = std::str::from_utf8(first.name()).ok()?;
+        let Ok(NamePattern::Exact(name)) = format!("{before}0{after}").parse() else {
+            return None;
+        };
+        let is_whole = !before.contains(BRACES) && !after.contains(BRACES);
         let (before, after) = name.split_at_checked(before.len())?;
         is_whole.then(|| Self {
             around: [before, after.get(1..).unwrap_or_default()].map(str::to_owned),

@@ -28,6 +28,7 @@ pub use member::{MEMBER_MAX, MemberPattern};
 pub use name_regex::NameRegex;
 pub use pattern::{NamePattern, PatternError, above};
 pub use protocol::Protocol;
+use proxy_protocol::TlvName;
 pub use short::{NAME_MAX, Name, Short};
 pub use spoken::Spoken;
 
@@ -55,6 +56,16 @@ pub enum Field {
     PostgresUser,
     /// The database that it starts a session in; its role's name where it names none.
     PostgresDatabase,
+    /// A TLV of the header that its proxy has sent before them. A host is as in [`Field::Sni`].
+    ProxyTlv(TlvName),
+}
+
+impl Field {
+    /// Whether it stands in the client's own bytes.
+    #[must_use]
+    pub fn is_in_bytes(&self) -> bool {
+        !matches!(self, Self::ProxyTlv(_))
+    }
 }
 
 /// The result of a look.

@@ -45,6 +45,16 @@ pub enum PatternError {
 }
 
 impl NamePattern {
+    /// Whether it stands for a name, as [`Name`] writes it.
+    #[must_use]
+    pub fn fits(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Exact(own) => name == own.as_bytes(),
+            Self::Below(own) => above(name).any(|parent| parent == own.as_bytes()),
+            Self::Matching(regex) => regex.matches(name),
+        }
+    }
+
     /// Whether every name that the other pattern stands for is surely one of this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::address::Address;
 use crate::config::Config;
+use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::pool::Pool;
 
 /// A hello for `shop.example.com`, which offers `h2` and `http/1.1`.
@@ -11,7 +12,8 @@ const REQUEST: &[u8] = b"GET /api/x?y HTTP/1.1\r\nX: 1\r\nHost: A.Example:80\r\n
 
 fn routes(text: &str) -> Routes {
     let text = format!(
-        "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", routes: [{text}])], \
+        "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", accept_proxy: [\"::1\"], \
+                       routes: [{text}])], \
          pools: [(name: \"p\", backends: [\"127.0.0.1:1\"]), \
                  (name: \"q\", backends: [\"127.0.0.1:2\"])])"
     );
@@ -285,4 +287,43 @@ fn routes_that_stay_are_not_compiled_again() {
     assert!(!Arc::ptr_eq(&plans[0], &plans[1]));
     let other = compile(&config(&own.replace("a.e", "b.e")), Some(&second));
     assert!(!is_kept(&second, &other));
+}
+
+/// What the header of a proxy says is known before the first byte.
+#[test]
+fn tlvs_of_a_proxy_decide_without_first_bytes() {
+    let routes = routes(
+        "(proxy_tlv: [\"authority=*.b.example\", \"alpn=h2\", \"alpn=http/1.1\"], pool: \"q\"), \
+         (proxy_tlv: [\"0xE0=a\\\\x00b\"], pool: \"refuse\"), \
+         (proxy_tlv: [\"ssl_cn=bob\"], sni: [\"shop.example.com\"], pool: \"q\")",
+    );
+    let route = |tlvs: &[(u8, &[u8])], first: &[u8]| {
+        let tlvs: Vec<u8> = tlvs
+            .iter()
+            .flat_map(|(kind, value)| tlv(*kind, value))
+            .collect();
+        let first = FirstBytes::new(first, false).behind(CheckedTlvs::of_checked(&tlvs));
+        routes.decide(None, &first).map(RouteNumber::index)
+    };
+    let host: (u8, &[u8]) = (2, b"A.B.Example.");
+    assert_eq!(route(&[host, (1, b"h2")], b""), Some(1));
+    assert_eq!(route(&[(1, b"http/1.1"), host], b""), Some(1));
+    assert_eq!(
+        route(&[host], b""),
+        Some(0),
+        "it names no application protocol"
+    );
+    assert_eq!(route(&[(2, b"b.example"), (1, b"h2")], b""), Some(0));
+    assert_eq!(route(&[(0xe0, b"a\0b")], b""), Some(2));
+    assert_eq!(route(&[(0xe0, b"a\0bc"), (0xe1, b"a\0b")], b""), Some(0));
+    assert_eq!(route(&[], b""), Some(0));
+    // Only a client of this name is asked for its first bytes.
+    let ssl = [&[7, 0, 0, 0, 0][..], &tlv(0x22, b"bob")].concat();
+    assert_eq!(route(&[(0x20, &ssl)], b""), None);
+    assert_eq!(route(&[(0x20, &ssl)], HELLO), Some(3));
+}
+
+fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).unwrap();
+    [&[kind], &length.to_be_bytes()[..], value].concat()
 }

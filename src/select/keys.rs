@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Key;
 use crate::hash;
+use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::peek::{Field, FirstBytes, Miss, Name, Peeked};
 
 use super::Plan;
@@ -44,7 +45,10 @@ impl Plan {
     /// Whether selection, or what backends are told first, needs a client's first bytes.
     #[must_use]
     pub fn peeks(&self) -> bool {
-        let needs = |key: Option<&Key>| matches!(key, Some(Key::Peeked(_)));
+        let needs = |key: Option<&Key>| match key {
+            Some(Key::Peeked(field)) => field.is_in_bytes(),
+            Some(Key::SourceIp { .. } | Key::SourceIpPort) | None => false,
+        };
         self.reads_hello
             || self.is_of_members()
             || needs(self.pool.strategy.key())
@@ -96,7 +100,8 @@ impl Plan {
             | Field::RdpCookie
             | Field::MqttClientId
             | Field::PostgresUser
-            | Field::PostgresDatabase => Peeked::Absent,
+            | Field::PostgresDatabase
+            | Field::ProxyTlv(_) => Peeked::Absent,
         });
         found.keys()
     }
@@ -130,20 +135,26 @@ impl Plan {
         }
     }
 
-    /// The keys of a client without its first bytes: its address replaces keys that need them.
+    /// The keys of a client without its first bytes, behind a proxy's header with these TLVs: its
+    /// address replaces keys that need them.
     #[must_use]
-    pub fn keys_without_bytes(&self, client: Option<SocketAddr>) -> Keys {
+    pub fn keys_without_bytes(&self, client: Option<SocketAddr>, tlvs: CheckedTlvs<'_>) -> Keys {
         if !self.needs_source() {
             return Keys::default();
         }
-        self.look(client, &FirstBytes::none()).keys()
+        self.look(client, &FirstBytes::none().behind(tlvs)).keys()
     }
 
     /// Converts keys from the plan `old` to this one. Where the pool's key has changed, the
     /// client's address replaces it, because first bytes are looked at only once.
     #[must_use]
-    pub fn take_over(&self, keys: Keys, old: &Self, client: Option<SocketAddr>) -> Keys {
-        let mut taken = self.keys_without_bytes(client);
+    pub fn take_over(
+        &self,
+        keys: Keys,
+        old: &Self,
+        (client, tlvs): (Option<SocketAddr>, CheckedTlvs<'_>),
+    ) -> Keys {
+        let mut taken = self.keys_without_bytes(client, tlvs);
         let has_same_key = match (&self.members, &old.members) {
             (None, None) => self.pool.strategy.key() == old.pool.strategy.key(),
             (Some(members), Some(old)) => members.read_alike(old),

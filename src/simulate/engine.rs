@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::config;
+use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::pool::{Backend, Ended, Health, Pool};
 use crate::select::{Choice, Plan, Request, Seat, Selector};
 use crate::session::RETRY_AFTER;
@@ -129,7 +130,9 @@ impl<'a> Engine<'a> {
 
     fn accept(&mut self, arrival: Arrival) {
         self.serial += 1;
-        let keys = self.plan.keys_without_bytes(arrival.address);
+        let keys = self
+            .plan
+            .keys_without_bytes(arrival.address, CheckedTlvs::NONE);
         let plan = Arc::clone(&self.plan);
         let session = SimulatedSession::new(arrival, self.serial, keys, plan, self.now);
         let key = self.sessions.insert(session);

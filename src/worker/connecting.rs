@@ -12,6 +12,7 @@ use crate::time::US;
 use crate::token::{Purpose, Token};
 
 use super::backoff::Begin;
+use super::headers::tlvs_of;
 use super::slot::number;
 use super::{FailedConnect, FailedTry, Worker};
 
@@ -160,7 +161,8 @@ impl<K: Kernel> Worker<K> {
         if Arc::ptr_eq(&slot.listener, listener) {
             return !listener.routes.refuses(slot.route);
         }
-        let client = slot.peer.map(|peer| peer.ip());
+        let tlvs = tlvs_of(slot.named.as_deref());
+        let client = (slot.peer.map(|peer| peer.ip()), tlvs);
         let route = listener.route_after(&slot.listener, slot.route, client);
         let (old, new) = (slot.listener.plan_of(slot.route), listener.plan_of(route));
         if let Some(tries) = &mut slot.tries {
@@ -169,7 +171,7 @@ impl<K: Kernel> Worker<K> {
         if new.needs_source() && slot.peer.is_none() {
             slot.peer = self.kernel.peer(&slot.client);
         }
-        slot.keys = new.take_over(slot.keys, old, slot.peer);
+        slot.keys = new.take_over(slot.keys, old, (slot.peer, tlvs));
         slot.route = route;
         slot.listener = Arc::clone(listener);
         let is_refused = listener.routes.refuses(route);

@@ -18,7 +18,7 @@ use slab::Slab;
 use crate::guard::{Action, PeerDenied, PeerStage};
 use crate::kernel::{Completion, Done, Interest, Kernel, Manner, Socket};
 use crate::peek::Miss;
-use crate::peek::proxy_protocol::{self, Endpoints, Header};
+use crate::peek::proxy_protocol::{self, CheckedTlvs, Endpoints, Header};
 use crate::session::CloseReason;
 use crate::time::NEVER;
 use crate::token::{GENERATION_MASK, Purpose, Token};
@@ -41,6 +41,18 @@ pub(super) struct NamedClient {
     ///
     /// [`CheckedTlvs::of_checked`]: crate::peek::proxy_protocol::CheckedTlvs::of_checked
     pub(super) tlvs: Box<[u8]>,
+}
+
+impl NamedClient {
+    /// What else the header says.
+    pub(super) fn tlvs(&self) -> CheckedTlvs<'_> {
+        CheckedTlvs::of_checked(&self.tlvs)
+    }
+}
+
+/// The TLVs of the header that a client came with.
+pub(super) fn tlvs_of(named: Option<&NamedClient>) -> CheckedTlvs<'_> {
+    named.map_or(CheckedTlvs::NONE, NamedClient::tlvs)
 }
 
 /// The peer that names clients.

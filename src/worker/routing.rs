@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 
 use crate::kernel::{BUFFER_BYTES, Buffer, Kernel, Manner, Socket};
+use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::peek::{FirstBytes, Protocol};
 use crate::route::RouteNumber;
 use crate::select::Looked;
 use crate::session::{CloseReason, Event, Look};
 use crate::snapshot::LiveListener;
 
+use super::headers::tlvs_of;
 use super::slot::Slot;
 use super::{Stats, Worker};
 
@@ -70,11 +72,12 @@ impl<K: Kernel> Worker<K> {
 pub(super) fn route_without_bytes(
     listener: &LiveListener,
     peer: Option<SocketAddr>,
+    tlvs: CheckedTlvs<'_>,
 ) -> Option<(RouteNumber, Option<Look>)> {
     if listener.routes.is_empty() {
         return None;
     }
-    let nothing_yet = FirstBytes::new(&[], false);
+    let nothing_yet = FirstBytes::new(&[], false).behind(tlvs);
     let client = peer.map(|peer| peer.ip());
     let route = listener.routes.decide(client, &nothing_yet)?;
     // One that waits for none connects at once, and is refused there.
@@ -98,7 +101,7 @@ fn look_at_silence(slot: &mut Slot, stats: &Stats) -> Look {
 /// Takes the route and the keys of a client from its first bytes; with `last`, what can be taken of
 /// them. A refused client of TLS is to be told.
 fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Look {
-    let bytes = FirstBytes::new(first, last);
+    let bytes = FirstBytes::new(first, last).behind(tlvs_of(slot.named.as_deref()));
     let routes = &slot.listener.routes;
     let is_routed = routes.is_empty() || {
         let decided = routes.decide(slot.peer.map(|peer| peer.ip()), &bytes);

@@ -20,7 +20,7 @@ use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
 use super::backoff::Begin;
-use super::headers::{NamedClient, ProxyPeer};
+use super::headers::{NamedClient, ProxyPeer, tlvs_of};
 use super::lanes::Party;
 use super::log_lines::LineExtras;
 use super::queue::QueueEntry;
@@ -203,9 +203,10 @@ impl<K: Kernel> Worker<K> {
         {
             self.count_return(peer.ip(), &listener);
         }
-        let decided = route_without_bytes(&listener, peer);
+        let tlvs = tlvs_of(client.named.as_deref());
+        let decided = route_without_bytes(&listener, peer, tlvs);
         let (route, look) = decided.unwrap_or_default();
-        let keys = listener.plan_of(route).keys_without_bytes(peer);
+        let keys = listener.plan_of(route).keys_without_bytes(peer, tlvs);
         let key = self.slots.insert(Slot {
             session,
             generation: self.generation,

@@ -8,9 +8,11 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use crate::balancer::{Balancer, Launch};
+use crate::fleet::Fleet;
 use crate::peers::{
     Backend, connect_from, expect_broken, expect_end, ping, reset, try_connect_from,
 };
+use crate::stage::Guest;
 use crate::watchdog::{eventually, watched};
 
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 7, 0, 1);
@@ -319,6 +321,59 @@ fn peers_of_a_unix_socket_name_clients_where_they_may() {
             sends(&balancer, &[V1, b"hello"].concat()),
             b"hello",
         ));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn what_else_a_header_says_decides_routes_and_keys() {
+    watched(|| {
+        let fleet = Fleet::of(4);
+        let [own, routed @ ..] = &fleet.addresses()[..] else {
+            panic!("there are four");
+        };
+        let routed: Vec<_> = routed.iter().map(|its| format!("{its:?}")).collect();
+        let config = format!(
+            "(workers: 2, access_log: \"off\",
+            listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", accept_proxy: [\"127.7.0.1\"], routes: [
+                (proxy_tlv: [\"authority=*.shop.example\", \"alpn=h2\"], pool: \"keyed\"),
+                (proxy_tlv: [\"0xE0=none\"], pool: \"refuse\")])],
+            pools: [(name: \"p\", backends: [\"{own}\"]), (name: \"keyed\",
+                strategy: (name: \"hash\", key: \"proxy_tlv(0xE1)\"), backends: [{}])])",
+            routed.join(", ")
+        );
+        let balancer = Launch::with_config(&config, 1).workers(2).start();
+        let call = |client: u8, all: &[(u8, &[u8])]| {
+            let tlvs: Vec<u8> = all
+                .iter()
+                .flat_map(|(kind, value)| tlv(*kind, value))
+                .collect();
+            let mut proxy = sends(&balancer, &naming([192, 0, 2, client], &tlvs));
+            proxy.write_all(b"hello").unwrap();
+            Guest::welcome(proxy).leave()
+        };
+        let shop: [(u8, &[u8]); 2] = [(2, b"A.Shop.Example"), (1, b"h2")];
+        // By chance all have one backend in one of 10^9 runs.
+        let mut seen = [0; 4];
+        for n in 0..20 {
+            let key = [n];
+            let all = [&shop[..], &[(0xe1, &key[..])]].concat();
+            let backend = call(1, &all);
+            assert_eq!(call(n, &all), backend, "from any address");
+            seen[backend] += 1;
+        }
+        assert!(
+            seen[0] == 0 && seen.iter().filter(|its| **its > 0).count() > 1,
+            "{seen:?}"
+        );
+        assert_eq!(call(1, &shop[..1]), 0, "it names no application protocol");
+        assert_eq!(call(1, &[(2, b"shop.example"), (1, b"h2")]), 0);
+        expect_refused(
+            PROXY,
+            &balancer,
+            &naming([192, 0, 2, 1], &tlv(0xe0, b"none")),
+        );
+        assert_eq!(balancer.number("closed.no_route"), 1);
         balancer.finish();
     });
 }

@@ -566,6 +566,7 @@ fn routes(rules: &mut Random) -> Vec<Route> {
         alpn: Vec::new(),
         protocol,
         client,
+        proxy_tlv: Vec::new(),
         http_host: Vec::new(),
         http_path: Vec::new(),
         pool,

@@ -8,6 +8,7 @@
 //! Invariant, as in the room: once a prefix gives a header or an error, all longer prefixes give
 //! the same. A header has [`LENGTH_MAX`] bytes at most, although its length could say 65,535.
 
+mod name;
 mod tlv;
 mod v1;
 mod v2;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 
 use super::{BYTES_MAX, Miss};
 
+pub use name::{TlvName, TlvNameError};
 pub use tlv::{CheckedTlvs, Ssl, Tlv, kind};
 pub use write::{HeaderWriter, Unwritable, write_v1};
 

@@ -1,6 +1,7 @@
 //! Clients that select their backends by name.
 
 use super::*;
+use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::peek::{FirstBytes, MemberPattern, Spoken};
 
 fn bench(numbers: &[Option<u32>]) -> Bench {
@@ -102,7 +103,7 @@ fn keys_of_names_stay_while_the_pattern_does() {
     let its = keys(&old, "b-1.example");
     let taken = |new: &Bench, old: &Bench, keys| {
         let plans = [new, old].map(|bench| Arc::clone(bench.selector.plan()));
-        plans[0].take_over(keys, &plans[1], None)
+        plans[0].take_over(keys, &plans[1], (None, CheckedTlvs::NONE))
     };
     let mut moved = new;
     let keys = taken(&moved, &old, its);

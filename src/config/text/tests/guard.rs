@@ -46,6 +46,7 @@ impl Chance<'_> {
                 alpn: if is_tls { alpn } else { vec![] },
                 protocol,
                 client: self.prefixes(12).into_iter().filter(|_| is_tcp).collect(),
+                proxy_tlv: vec![],
                 http_path: if is_tls {
                     vec![]
                 } else {
