@@ -78,6 +78,7 @@ fn session(
         session: id.to_string(),
         listener: names.listener(its.listener),
         client: its.client.map(|client| client.to_string()),
+        proxy: its.proxy.map(|proxy| proxy.to_string()),
         pool: names.pool(its.pool),
         strategy: its.considered.strategy.to_owned(),
         opened_at: humantime::format_rfc3339_millis(clock - between(its.opened_at, now))

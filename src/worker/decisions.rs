@@ -16,10 +16,11 @@ use crate::snapshot::LiveListener;
 use crate::time::US;
 
 use super::filter::{DecisionFilter, SessionId};
+use super::headers::ProxyPeer;
 use super::slot::Slot;
 use super::{Record, TRIES_KEPT};
 
-/// What a worker remembers of a session: 432 bytes.
+/// What a worker remembers of a session: 464 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct DecisionRecord {
     /// Its session: its worker is known by the ring.
@@ -28,6 +29,8 @@ pub struct DecisionRecord {
     pub opened_at: u64,
     /// Its client; `None` on a Unix socket.
     pub client: Option<SocketAddr>,
+    /// The proxy that named its client by a header.
+    pub proxy: Option<ProxyPeer>,
     /// The id of its listener.
     pub listener: u64,
     /// The number of its pool.
@@ -102,6 +105,7 @@ impl DecisionRecord {
         number: 0,
         opened_at: 0,
         client: None,
+        proxy: None,
         listener: 0,
         pool: 0,
         serial: 0,
@@ -181,6 +185,7 @@ impl Decisions {
         let record = self.sessions.begin(DecisionRecord {
             opened_at: slot.session.view().opened_at,
             client: slot.peer,
+            proxy: slot.proxy(),
             keys: slot.keys,
             ..DecisionRecord::by(&slot.listener, slot.route, slot.number)
         });
@@ -203,6 +208,7 @@ impl Decisions {
         let record = self.refused.begin(DecisionRecord {
             opened_at: refused.at,
             client: refused.client,
+            proxy: refused.proxy,
             ..DecisionRecord::by(&refused.listener, refused.route, refused.number)
         });
         if let Some(reason) = refused.reason() {
@@ -296,8 +302,8 @@ pub const DECISIONS: usize = 4_096;
 const REFUSED: usize = 256;
 /// Refused clients that are taken note of in a second: each costs a getpeername(2).
 const REFUSED_PER_SECOND: u32 = 100;
-/// 1.8 MiB for each worker.
-const _: () = assert!(size_of::<DecisionRecord>() <= 432);
+/// 1.9 MiB for each worker.
+const _: () = assert!(size_of::<DecisionRecord>() <= 464);
 
 #[cfg(test)]
 mod tests {

@@ -98,6 +98,11 @@ fn the_client_that_a_header_names_counts_in_all_rules_and_lists() {
         let listed = balancer.ask(&["sessions", "--client", "192.0.2.1"]);
         assert_eq!(listed[0]["client"], "192.0.2.1:56324");
         assert_eq!(listed[0]["proxy"], *proxy);
+        let told = balancer.words(&["explain", "192.0.2.1"]);
+        assert!(
+            told.contains(&format!("from 192.0.2.1:56324 behind proxy {proxy} by")),
+            "{told}"
+        );
         let table = balancer.words(&["sessions"]);
         assert!(
             table.contains("192.0.2.2:56324") && table.contains(&proxy),

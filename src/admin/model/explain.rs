@@ -33,6 +33,9 @@ pub struct SessionExplanation {
     pub listener: String,
     /// The client's address and port; none over a Unix socket.
     pub client: Option<String>,
+    /// The proxy that named the client by a header: its address and port, or `unix`.
+    #[serde(default)]
+    pub proxy: Option<String>,
     /// Its pool.
     pub pool: String,
     /// The strategy of the pool when the backend was selected.

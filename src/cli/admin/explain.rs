@@ -75,8 +75,11 @@ fn session_text(its: &SessionExplanation, paint: Paint) -> String {
     if !its.strategy.is_empty() {
         let _ = write!(pool, " ({})", plain(&its.strategy));
     }
+    let by = its.proxy.as_deref().map_or_else(String::new, |proxy| {
+        format!(" behind proxy {}", plain(proxy))
+    });
     let mut text = format!(
-        "Session {}: from {} by listener {} to pool {pool}, {} ago.\n",
+        "Session {}: from {}{by} by listener {} to pool {pool}, {} ago.\n",
         plain(&its.session),
         plain(client),
         plain(&its.listener),
@@ -338,6 +341,7 @@ mod tests {
             session: "0-17".to_owned(),
             listener: "front".to_owned(),
             client: Some("192.0.2.7:51234".to_owned()),
+            proxy: Some("10.0.0.5:40000".to_owned()),
             pool: "web".to_owned(),
             strategy: "least_connections".to_owned(),
             age_s: 3.0,

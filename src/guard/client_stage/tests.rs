@@ -241,7 +241,7 @@ fn proxies_are_asked_for_trust_and_unfinished_headers_alone() {
 /// A proxy's own connection is none of a client's: access list, limits of sources and bans are not
 /// asked, and the rates of all clients together are.
 #[test]
-fn a_proxys_own_connection_is_bound_by_rates_alone() {
+fn the_own_connection_of_a_proxy_is_bound_by_rates_alone() {
     let mut listener = Listener::new(rules(1, 9));
     listener.ban(network((1, 0)));
     listener.deny(&[network((0, 4))]);
