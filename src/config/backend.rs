@@ -9,6 +9,7 @@ use super::bandwidth::Rates;
 use super::codec::{Leaf, group_or_none, name, named, number, parsed, required, truth};
 use super::listener::stand_in;
 use super::reader::Around;
+use super::send_proxy::{BackendHeader, backend_header};
 use super::table::{Settings, Shape, settings};
 use super::values::{self, ValueError};
 use crate::address::{Address, Written};
@@ -39,6 +40,8 @@ settings! {
         /// How many bytes all its sessions together may move in a second. Beyond it they wait.
         /// Off: no limit.
         pub bandwidth: Rates = Rates::default() => group_or_none();
+        /// The PROXY header that connections to it begin with, in place of that of its pool.
+        pub send_proxy: BackendHeader = BackendHeader::OfPool => backend_header();
         /// Whether it is selected only while no other backend is usable.
         pub backup: bool = false => truth();
         /// Its group, for the strategy two_tier; other strategies ignore it.

@@ -95,9 +95,10 @@ settings! {
         pub fall: u32 = 3 => number(values::PROBES);
         /// The port that is probed. Not given: the backend's own.
         pub port: Option<u16> = None => number(values::PORT).given();
-        /// The PROXY protocol header that a probe begins with.
-        pub proxy_header: Option<ProxyHeader> = None
-            => named("PROXY header", &values::PROXY_HEADERS);
+        /// The PROXY header that a probe begins with. Auto: that of the backend's connections,
+        /// unless the check has a port of its own.
+        pub proxy_header: ProxyHeader = ProxyHeader::Auto
+            => named("PROXY header", &ProxyHeader::ALL);
         /// The state of a backend until its probes have decided.
         pub initial: Initial = Initial::Up => named("initial state", &Initial::ALL);
     }
@@ -290,14 +291,21 @@ impl Verify {
     }
 }
 
-/// A version of the PROXY protocol. Both headers say that the connection is the balancer's own
-/// (v1 `UNKNOWN`, v2 `LOCAL`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ProxyHeader {
-    /// Text.
-    V1,
-    /// Binary.
-    V2,
+words! {
+    /// The PROXY header of probes. It says that the connection is the balancer's own (v1 `UNKNOWN`,
+    /// v2 `LOCAL`).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub enum ProxyHeader {
+        /// That of the backend's connections.
+        #[default]
+        Auto = "auto",
+        /// None.
+        Off = "off",
+        /// Text.
+        V1 = "v1",
+        /// Binary.
+        V2 = "v2",
+    }
 }
 
 words! {

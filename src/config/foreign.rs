@@ -197,6 +197,8 @@ pools: daemon chroot pidfile pid
     what starts the balancer, such as systemd, sets this
 all_down: send_proxy_v2 proxy_protocol
     the setting is called `send_proxy`
+weight: send_proxy_v2 proxy_protocol
+    the setting is called `send_proxy`
 proxy_header: send_proxy send_proxy_v2 proxy_protocol check_send_proxy
     the setting is called `proxy_header`
 proxy_header: ssl check_ssl certificates

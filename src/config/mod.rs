@@ -91,7 +91,7 @@ pub use proxy_tlv::{ProxyTlv, TlvValue};
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
 pub use route::{ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route, Share};
 pub(crate) use rules::{Machine, found_loops, leads_back};
-pub use send_proxy::{HeaderPart, SendProxy};
+pub use send_proxy::{BackendHeader, HeaderPart, SendProxy};
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,

@@ -365,7 +365,14 @@ macro_rules! changeable {
 changeable!(
     Backend,
     "BackendChange",
-    ["weight", "max_connections", "bandwidth", "state"].map(setting)
+    [
+        "weight",
+        "max_connections",
+        "bandwidth",
+        "send_proxy",
+        "state"
+    ]
+    .map(setting)
 );
 changeable!(Pool, "PoolChange", of_pool());
 changeable!(
@@ -406,6 +413,7 @@ fn of_pool() -> Vec<Setting<Pool>> {
     let get = |pool: &Pool| pool.strategy.clone();
     table.add(("strategy", &[]), strategy(), get, put);
     table.settings.push(setting("max_connections"));
+    table.settings.push(setting("send_proxy"));
     table.add(
         ("queue_max", setting::<QueueLimits>("max").about),
         number(values::QUEUE).or("off"),

@@ -32,8 +32,7 @@ pub(super) use super::text::decimal;
 pub use backend::backend;
 pub use check::expect_regex;
 pub(super) use check::{
-    CheckType, PROXY_HEADERS, alpn, check_type, http_host, http_method, http_path, server_name,
-    status, verify,
+    CheckType, alpn, check_type, http_host, http_method, http_path, server_name, status, verify,
 };
 pub(crate) use duration::written;
 pub use duration::{

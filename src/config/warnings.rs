@@ -15,7 +15,7 @@ use super::tokens::Span;
 use super::values::nearest;
 use super::{
     AccessLog, Backend, Config, FirstTier, HalfSent, HistoryPlace, Key, Listener, LogSink, Pool,
-    ProxySource, Route, SendProxy, Strategy, Timeouts, values,
+    ProxySource, Route, Strategy, Timeouts, values,
 };
 use crate::address::Address;
 use crate::peek::Field;
@@ -143,9 +143,9 @@ fn offences(config: &Config, listener: &Listener) -> bool {
 /// Whether first bytes of a pool's clients are waited for.
 fn needs_bytes(pool: &Pool) -> bool {
     let mut keys = [pool.strategy.key(), pool.persists().map(|its| &its.key)].into_iter();
-    let header = pool.send_proxy.as_ref();
-    keys.any(|key| matches!(key, Some(Key::Peeked(field)) if field.is_in_bytes()))
-        || header.is_some_and(SendProxy::reads_hello)
+    pool.sni_member.is_some()
+        || pool.tells_hello()
+        || keys.any(|key| matches!(key, Some(Key::Peeked(field)) if field.is_in_bytes()))
 }
 
 fn workers(config: &Config, host: Host, found: &mut Vec<Finding>) {

@@ -382,7 +382,7 @@ impl Backend {
             name: config.name.clone(),
             address: config.address.clone(),
             origins: Arc::new(pool.config.origins.towards(&config.address)),
-            send_proxy: pool.config.send_proxy.clone(),
+            send_proxy: pool.config.header_to(config).cloned(),
             host: config.host.clone(),
             weight: config.weight,
             backup: config.backup,
@@ -416,12 +416,6 @@ impl Backend {
     #[must_use]
     pub fn resolved(&self) -> Option<&Address> {
         (self.host.is_some() && self.is_resolved()).then_some(&self.address)
-    }
-
-    /// Whether it is told what a client's TLS hello says.
-    #[must_use]
-    pub fn reads_hello(&self) -> bool {
-        self.send_proxy.as_ref().is_some_and(SendProxy::reads_hello)
     }
 
     /// Whether it takes connections while it is up: it has a weight and an address, the operator
@@ -600,7 +594,7 @@ impl Backend {
             && self.admin == config.state
             && self.failures_max == ejection.map_or(u32::MAX, |ejection| ejection.failures)
             && *self.origins == pool.config.origins.towards(&config.address)
-            && self.send_proxy == pool.config.send_proxy
+            && self.send_proxy.as_ref() == pool.config.header_to(config)
     }
 
     /// Releases the place of a connection that is closed or was never made.

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
-use crate::config::Strategy;
+use crate::config::{SendProxy, Strategy};
 use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
@@ -176,7 +176,7 @@ impl Plan {
             memory: Memory::new(&pool),
             members: Members::new(&pool),
             decay: least_time::decay_ns(pool.strategy.averages_over()),
-            reads_hello: pool.backends.iter().any(|backend| backend.reads_hello()),
+            reads_hello: reads_hello(&pool),
             pool,
         }
     }
@@ -318,6 +318,13 @@ fn pick_again(scene: &Scene<'_>, plan: &Plan, ranks: &mut [Picker], rng: &mut Rn
             let fall_back = scene.pool.falls_back_to_ejected();
             fall_back.then(|| pick(&scene.with_tried().with_ejected(), ranks, rng))?
         })
+}
+
+/// Whether a backend is told what a client's TLS hello says.
+fn reads_hello(pool: &Pool) -> bool {
+    let backends = pool.backends.iter();
+    let mut headers = backends.filter_map(|backend| backend.send_proxy.as_ref());
+    headers.any(SendProxy::reads_hello)
 }
 
 /// Backends that are out of rotation only because they are down.

@@ -4,18 +4,29 @@ use crate::config::{HeaderPart, SendProxy};
 use crate::kernel::{Buffer, Errno, Kernel};
 use crate::peek::client_hello::each_offer;
 use crate::peek::proxy_protocol::{
-    Endpoints, HeaderVersion, HeaderWriter, Tlv, UNIQUE_ID_MAX, Unwritable, kind, write_v1,
+    CheckedTlvs, Endpoints, HeaderVersion, HeaderWriter, Tlv, UNIQUE_ID_MAX, Unwritable, kind,
+    write_v1,
 };
 use crate::peek::{ClientHello, Miss, Name, Short};
 use crate::session::{Event, Links};
+use crate::token::Side;
 
 use super::slot::Slot;
 use super::{SessionId, Worker};
 
 impl<K: Kernel> Worker<K> {
     /// The answer to a connect that stands, with what the backend is to get first. Where there is
-    /// no buffer for that, the attempt has failed by a lack of this machine.
+    /// no buffer for that, it has gone out already.
     pub(super) fn introduce(&mut self, key: usize) -> Event {
+        let mut backend = self.slots[key].target.iter();
+        match backend.any(|backend| backend.send_proxy.is_some()) {
+            true => self.write_header(key),
+            false => Event::Connected(None),
+        }
+    }
+
+    #[inline(never)]
+    fn write_header(&mut self, key: usize) -> Event {
         let slot = &self.slots[key];
         let backend = slot.target.as_ref();
         let Some(header) = backend.and_then(|backend| backend.send_proxy.as_ref()) else {
@@ -25,28 +36,64 @@ impl<K: Kernel> Worker<K> {
             true => hello_of(&mut self.kernel, slot, &self.links),
             false => Hello::default(),
         };
-        let ends = slot.peer.zip(self.kernel.own_end(&slot.client));
-        // Receivers refuse clients without an IP address: to them the connection is our own.
-        let endpoints = ends.map_or(Endpoints::Local, |(source, destination)| Endpoints::Tcp {
-            source,
-            destination,
-        });
-        let id = SessionId {
-            worker: self.id,
-            number: slot.number,
+        let said = Said {
+            endpoints: self.endpoints(slot),
+            hello,
+            id: SessionId {
+                worker: self.id,
+                number: slot.number,
+            },
+            received: slot.named.as_ref().map(|named| &*named.tlvs),
         };
+        let mut bytes = [0; LENGTH_MAX];
+        let written = match header.version {
+            HeaderVersion::V1 => write_v1(&mut bytes, &said.endpoints).map(|length| (length, 0)),
+            HeaderVersion::V2 => write_v2(&mut bytes, header, &said),
+        };
+        let (length, left_out) = written.expect("there is room for all but what is relayed");
+        self.stats.proxy_tlvs_dropped.add(left_out);
+        let bytes = &bytes[..length];
         let Some(buffer) = self.kernel.take_buffer() else {
-            return Event::ConnectFailed(Errno::NOBUFS);
+            // Sessions go on without buffers, and so they begin.
+            let is_sent = self.kernel.say(slot.socket(Side::Backend), bytes);
+            return match is_sent {
+                true => Event::Connected(None),
+                false => Event::ConnectFailed(Errno::NOBUFS),
+            };
         };
-        let into = self.kernel.bytes_mut(buffer);
-        let length = match header.version {
-            HeaderVersion::V1 => write_v1(into, &endpoints),
-            HeaderVersion::V2 => write_v2(into, &endpoints, header, &hello, id),
-        };
-        let length = length.expect("a buffer has room for a header");
         let len = u32::try_from(length).expect("a header is shorter than a buffer");
-        Event::Connected(Some(Buffer { len, ..buffer }))
+        let made = Buffer { len, ..buffer };
+        self.kernel.bytes_mut(made).copy_from_slice(bytes);
+        Event::Connected(Some(made))
     }
+
+    /// The ends of the client's connection: those of the header that it came with, where that says
+    /// them.
+    fn endpoints(&self, slot: &Slot) -> Endpoints<'static> {
+        let named = slot.named.as_deref();
+        if named.is_some_and(|named| named.is_own) {
+            return Endpoints::Local;
+        }
+        let destination = named.and_then(|named| named.destination);
+        let destination = destination.or_else(|| self.kernel.own_end(&slot.client));
+        // Receivers refuse clients without an IP address: to them the connection is our own.
+        match (slot.peer, destination) {
+            (Some(source), Some(destination)) => Endpoints::Tcp {
+                source,
+                destination,
+            },
+            _ => Endpoints::Local,
+        }
+    }
+}
+
+/// What a header can say.
+struct Said<'a> {
+    endpoints: Endpoints<'static>,
+    hello: Hello,
+    id: SessionId,
+    /// The TLVs of the header that the client came with.
+    received: Option<&'a [u8]>,
 }
 
 /// What a header says of a client's TLS hello.
@@ -83,18 +130,17 @@ fn hello_of<K: Kernel>(kernel: &mut K, slot: &Slot, links: &Links) -> Hello {
     hello.unwrap_or_default()
 }
 
+/// Writes a header of version 2. Returns its length, and how many received TLVs had no room.
 fn write_v2(
     into: &mut [u8],
-    endpoints: &Endpoints<'_>,
     header: &SendProxy,
-    hello: &Hello,
-    id: SessionId,
-) -> Result<usize, Unwritable> {
-    let mut writer = HeaderWriter::new(into, endpoints)?;
-    let name = hello.server_name.as_ref().map(Name::as_bytes);
-    let alpn = hello.alpn.as_ref().map(Short::as_bytes);
+    said: &Said<'_>,
+) -> Result<(usize, u64), Unwritable> {
+    let mut writer = HeaderWriter::new(into, &said.endpoints)?;
+    let name = said.hello.server_name.as_ref().map(Name::as_bytes);
+    let alpn = said.hello.alpn.as_ref().map(Short::as_bytes);
     let mut text = [0; UNIQUE_ID_MAX];
-    let id = id.write(&mut text);
+    let id = said.id.write(&mut text);
     for (part, kind, value) in [
         (HeaderPart::Authority, kind::AUTHORITY, name),
         (HeaderPart::Alpn, kind::ALPN, alpn),
@@ -104,12 +150,20 @@ fn write_v2(
             writer.tlv(Tlv { kind, value })?;
         }
     }
-    if header.says(HeaderPart::Crc32c) {
-        writer.finish_with_checksum()
-    } else {
-        Ok(writer.finish())
-    }
+    let received = said.received.filter(|_| header.relay);
+    let received = CheckedTlvs::of_checked(received.unwrap_or_default());
+    let left_out = writer.relay_within(received, LENGTH_MAX - CHECKSUM);
+    let length = match header.says(HeaderPart::Crc32c) {
+        true => writer.finish_with_checksum()?,
+        false => writer.finish(),
+    };
+    Ok((length, left_out))
 }
 
+/// The most bytes of a header: with the headers of IPv6 and TCP it fits the smallest MTU that IPv6
+/// allows, 1,280 (RFC 8200, section 5), and so one segment.
+const LENGTH_MAX: usize = 1_200;
+/// The bytes of a checksum's TLV.
+const CHECKSUM: usize = 7;
 /// The most bytes of an offered protocol (RFC 7301, section 3.1).
 const ALPN_MAX: usize = 255;

@@ -93,6 +93,8 @@ numbers! {
     counter peek_misses,
     /// Connect attempts that failed.
     counter connect_failures,
+    /// TLVs of clients' PROXY headers that were not passed on, as the header had no room for them.
+    counter proxy_tlvs_dropped,
     /// Connects that found no free local port.
     counter ports_exhausted,
     /// Connects from a `source` address that this machine does not have.

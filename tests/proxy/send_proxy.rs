@@ -1,9 +1,12 @@
 //! PROXY headers to backends.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 
-use mahoraga::peek::proxy_protocol::{Endpoints, HeaderWriter, kind, parse, write_v1};
+use mahoraga::peek::proxy_protocol::{
+    Endpoints, HeaderWriter, LOCAL_V1, LOCAL_V2, Tlv, kind, parse, write_v1,
+};
 
 use crate::access_log::key_values;
 use crate::balancer::{Balancer, Launch};
@@ -148,6 +151,135 @@ fn a_header_says_what_the_hello_of_its_client_says() {
             drop((client, served));
             eventually("the session is over", || balancer.number("sessions") == 0);
         }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn each_backend_that_is_tried_gets_its_own_header() {
+    watched(|| {
+        let (backend, address) = peers::listen();
+        let refusing = peers::refusing_address();
+        let pool = format!(
+            "strategy: \"first\", send_proxy: \"v1\", backends: [\"{refusing}\", \
+             (address: \"{address}\", name: \"own\", send_proxy: \"v2\")]"
+        );
+        let balancer = Launch::with_pool(&pool).start();
+        let arrives = || {
+            let mut client = balancer.connect();
+            client.write_all(b"hello").unwrap();
+            let (mut served, _) = accept(&backend);
+            let headers = ["v1", "v2"].map(|version| header(version, &client));
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut got = Vec::new();
+            served.read_to_end(&mut got).unwrap();
+            (headers, got)
+        };
+        for (version, change) in [("v2", ""), ("v1", "pool"), ("v1", "v1"), ("off", "off")] {
+            if !change.is_empty() {
+                balancer.words(&["set", "backend", "own", "--send-proxy", change]);
+                balancer.until_adopted();
+            }
+            let ([v1, v2], got) = arrives();
+            let mut expected = match version {
+                "v1" => v1,
+                "v2" => v2,
+                _ => Vec::new(),
+            };
+            expected.extend(b"hello");
+            assert_eq!(got, expected, "{change}");
+        }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_client_without_an_address_is_said_to_be_the_balancers_own() {
+    watched(|| {
+        for (version, expected) in [("v1", LOCAL_V1), ("v2", LOCAL_V2)] {
+            let (backend, address) = peers::listen();
+            let launch = Launch::between("unix:front.sock", &[address]);
+            let balancer = launch.flag("--send-proxy", version).start();
+            let front = balancer.dir().join("front.sock");
+            let client = UnixStream::connect(front).unwrap();
+            let (mut served, _) = accept(&backend);
+            let mut got = vec![0; expected.len()];
+            served.read_exact(&mut got).unwrap();
+            assert_eq!(got, expected);
+            drop((client, served));
+            balancer.finish();
+        }
+    });
+}
+
+#[test]
+fn a_probe_begins_with_the_header_of_its_backend() {
+    watched(|| {
+        let (backend, address) = peers::listen();
+        let pool = format!(
+            "send_proxy: \"v2\", check: \"tcp\", \
+             backends: [(address: \"{address}\", send_proxy: \"v1\")]"
+        );
+        let balancer = Launch::with_pool(&pool).start();
+        let (mut probed, _) = accept(&backend);
+        let mut got = vec![0; LOCAL_V1.len()];
+        probed.read_exact(&mut got).unwrap();
+        assert_eq!(got, LOCAL_V1);
+        drop((probed, backend));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_header_passes_on_what_the_one_before_it_says() {
+    watched(|| {
+        let (backend, address) = peers::listen();
+        let balancer = Launch::with_config(
+            &format!(
+                "(workers: 1, listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", \
+                 accept_proxy: [\"127.0.0.1\"])], pools: [(name: \"p\", backends: [\"{address}\"], \
+                 send_proxy: (version: \"v2\", tlvs: [\"unique_id\", \"crc32c\"], relay: true))])"
+            ),
+            1,
+        )
+        .start();
+        let pass_on = |header: &[u8]| {
+            let mut proxy = balancer.connect();
+            proxy.write_all(header).unwrap();
+            let (mut served, _) = accept(&backend);
+            let got = read_once(&mut served);
+            proxy.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(served.read(&mut [0]).unwrap(), 0);
+            got
+        };
+        let ends = Endpoints::Tcp {
+            source: "192.0.2.1:56324".parse().unwrap(),
+            destination: "198.51.100.7:443".parse().unwrap(),
+        };
+        let mut memory = vec![0; 4_096];
+        let mut writer = HeaderWriter::new(&mut memory, &ends).unwrap();
+        let long = [b'x'; 1_200];
+        for (kind, value) in [
+            (kind::ALPN, &b"h2"[..]),
+            (kind::UNIQUE_ID, b"theirs"),
+            (0xe1, &long),
+            (0xe0, b"own"),
+        ] {
+            writer.tlv(Tlv { kind, value }).unwrap();
+        }
+        let length = writer.finish_with_checksum().unwrap();
+        let got = pass_on(&memory[..length]);
+        let header = parse(&got).unwrap().expect("a whole header");
+        assert_eq!((header.endpoints, header.length), (ends, got.len()));
+        let kinds: Vec<_> = header.tlvs.map(|tlv| tlv.kind).collect();
+        assert_eq!(kinds, [kind::UNIQUE_ID, kind::ALPN, 0xe0, kind::CRC32C]);
+        assert_eq!(header.tlvs.value(kind::UNIQUE_ID), Some(&b"0-1"[..]));
+        assert_eq!(header.tlvs.value(0xe0), Some(&b"own"[..]));
+        assert_eq!(balancer.number("proxy_tlvs_dropped"), 1);
+        // A connection of the proxy's own stays one.
+        let got = pass_on(LOCAL_V2);
+        let header = parse(&got).unwrap().expect("a whole header");
+        assert_eq!(header.endpoints, Endpoints::Local);
         balancer.finish();
     });
 }

@@ -25,6 +25,8 @@ pub(crate) enum Holder {
     Session(i32),
     /// The [`Maker`].
     Maker,
+    /// The worker, which writes into it.
+    Worker,
 }
 
 /// Stands for a part of the worker that makes bytes: takes buffers, and gives them back after a
@@ -72,7 +74,7 @@ impl FakeKernel {
         if !takes || self.maker.made.len() == MADE_MAX {
             return self.give_back_made();
         }
-        let Some(mut buffer) = self.take_buffer() else {
+        let Some(mut buffer) = self.take_for(Holder::Maker) else {
             return self.trace.see("no buffer for bytes that are made");
         };
         let mark = u8::try_from(mark).expect("a byte");
@@ -172,6 +174,9 @@ impl FakeKernel {
     pub(crate) fn append_bytes(&mut self, to: Buffer, from: Buffer) {
         let bytes = self.bytes(from).to_vec();
         let owner = self.buffers[usize::from(from.id)].by;
+        if let Holder::Session(fd) = owner {
+            self.give_made_to(fd, to.id, (to.start + to.len) as usize);
+        }
         let held = &mut self.buffers[usize::from(to.id)];
         assert_eq!(held.by, owner, "{from:?} is appended to another's");
         let end = (to.start + to.len) as usize;
@@ -179,6 +184,16 @@ impl FakeKernel {
         held.bytes.extend(bytes);
         assert!(held.bytes.len() <= BUFFER_BYTES as usize);
         self.trace.see("first bytes in several pieces");
+    }
+
+    /// What the worker has made, up to this end, is a session's from now on.
+    pub(crate) fn give_made_to(&mut self, client: i32, id: BufferId, end: usize) {
+        let held = &mut self.buffers[usize::from(id)];
+        if held.by == Holder::Worker {
+            held.by = Holder::Session(client);
+            held.bytes.truncate(end);
+            self.conn(client).buffers += 1;
+        }
     }
 
     pub(crate) fn take_back(&mut self, id: BufferId) {
@@ -198,7 +213,7 @@ impl FakeKernel {
         match by {
             Holder::Nothing => panic!("buffer {id} is given back twice"),
             Holder::Session(fd) => self.conn(fd).buffers -= 1,
-            Holder::Maker => {}
+            Holder::Maker | Holder::Worker => {}
         }
     }
 

@@ -5,6 +5,7 @@ use mahoraga::kernel::{Done, Errno};
 use mahoraga::time::MS;
 use mahoraga::token::Token;
 
+use crate::introductions;
 use crate::kernel::{FIRST_PORT, FakeKernel};
 use crate::ops::Kind;
 use crate::pools;
@@ -84,6 +85,9 @@ impl FakeKernel {
             self.trace.see("retry on the only backend");
         }
         let client = client.expect("a client is received from while its backend is connected to");
+        if let Some(header) = introductions::expected_at(port).filter(|_| self.world.introduces) {
+            self.conn(fd).introduction = Some((header, Vec::new()));
+        }
         let listener = self.conn(client).listener;
         let routes = &self.world.routes[self.world.known.clone()];
         let mut pools = routes.iter().filter_map(|routes| routes.get(listener));

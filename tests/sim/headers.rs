@@ -122,3 +122,6 @@ fn header(of: SocketAddr, random: &mut Random) -> Header {
         is_whole,
     }
 }
+
+/// What clients of proxies have connected to.
+pub(crate) const DESTINATION: ([u8; 4], u16) = ([198, 51, 100, 7], 443);

@@ -384,10 +384,11 @@ impl Kernel for FakeKernel {
         assert!(!self.conn(fd).outbound.fin, "send on {fd} after its FIN");
         self.assert_alone(fd, "send", Kind::writes);
         self.pair(token, fd);
-        let held = &self.buffers[usize::from(buffer.id)];
         let partner = self.conns[index(fd)].partner.expect("it has one");
-        assert_eq!(held.by, Holder::Session(partner), "{buffer:?} is another's");
         let end = (buffer.start + buffer.len) as usize;
+        self.give_made_to(partner, buffer.id, end);
+        let held = &self.buffers[usize::from(buffer.id)];
+        assert_eq!(held.by, Holder::Session(partner), "{buffer:?} is another's");
         assert!(
             buffer.len > 0 && end == held.bytes.len(),
             "{buffer:?} is cut wrongly"
@@ -404,7 +405,10 @@ impl Kernel for FakeKernel {
         self.trace.fact("say", fd, bytes.len() as u64);
         let conn = self.conn(fd);
         assert!(conn.connected && conn.outbound.given == 0 && !conn.outbound.fin);
-        !conn.is_gone()
+        match conn.side {
+            Side::Client => !conn.is_gone(),
+            Side::Backend => self.introduce_at_once(fd, bytes),
+        }
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
@@ -581,7 +585,15 @@ impl Kernel for FakeKernel {
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
-        self.take_for(Holder::Maker)
+        let lacks = self.random.permille(50);
+        let buffer = match lacks {
+            true => None,
+            false => self.take_for(Holder::Worker),
+        };
+        if buffer.is_none() {
+            self.trace.see("no buffer for a header");
+        }
+        buffer
     }
 
     fn bytes_mut(&mut self, buffer: Buffer) -> &mut [u8] {

@@ -12,6 +12,7 @@
 mod buffers;
 mod connects;
 mod headers;
+mod introductions;
 mod kernel;
 mod moments;
 mod neighbour;
@@ -163,6 +164,13 @@ const INTERESTING: &[&str] = &[
     "first bytes in several pieces",
     "first bytes looked at where they wait",
     "bytes wait for a buffer",
+    // Bytes that the balancer makes.
+    "a header alone",
+    "a header with the first bytes",
+    "a part of a header",
+    "no buffer for a header",
+    "a header without a buffer",
+    "no memory for a header",
     // Moving bytes.
     "a peer waits for an acknowledgement",
     "bytes and their end in one batch",

@@ -59,6 +59,7 @@ impl Moment {
             proxied: snapshot.listeners[0].proxies.iter().map(|_| 0).collect(),
             backends: self.tempers,
             descriptors: 1_000,
+            introduces: false,
             famine: false,
             drought: false,
             sourceless: false,

@@ -1,5 +1,6 @@
 //! Connections as the kernel sees them: what has arrived, what was received, how it ended.
 
+use mahoraga::config::SendProxy;
 use mahoraga::kernel::{Errno, Interest, Manner};
 use mahoraga::token::Side;
 
@@ -41,6 +42,8 @@ pub(crate) struct Conn {
     pub(crate) inbound: Inbound,
     /// To the peer.
     pub(crate) outbound: Outbound,
+    /// The header that a backend waits for, and what has come of it.
+    pub(crate) introduction: Option<(SendProxy, Vec<u8>)>,
     /// When the peer's RST arrived.
     pub(crate) reset_at: Option<u64>,
     /// No operation has reported the RST yet (`sk_err`).
@@ -144,6 +147,7 @@ impl Conn {
                 marked: 0,
                 stalled_since: None,
             },
+            introduction: None,
             reset_at: None,
             error_pending: false,
             fault_seen: false,

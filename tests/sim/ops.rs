@@ -476,7 +476,7 @@ const UNREPORTED_MAX: u32 = 4;
 /// Steps that an operation still does after a cancel.
 const LATE_MAX: u32 = 3;
 /// Buffers held for one direction: 4 stop the receive, but its other completions of the batch and
-/// its late steps still come.
-const HELD_MAX: u32 = 4 + UNREPORTED_MAX + LATE_MAX;
+/// its late steps still come; and what goes before them.
+const HELD_MAX: u32 = 5 + UNREPORTED_MAX + LATE_MAX;
 /// A peer's reaction takes at least this.
 pub(crate) const REACTION: u64 = US;

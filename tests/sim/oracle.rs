@@ -14,6 +14,10 @@ impl FakeKernel {
     /// FIN may go out only behind the last byte of a stream whose sender has ended it.
     pub(crate) fn assert_end_is_due(&mut self, fd: i32) {
         let partner = self.conn(fd).partner.expect("an end comes from a partner");
+        assert!(
+            self.conn(fd).introduction.is_none(),
+            "{fd} ends before its header"
+        );
         let given = self.conn(fd).outbound.given;
         let source = &self.conn(partner).inbound;
         assert!(
@@ -25,7 +29,8 @@ impl FakeKernel {
     /// Only the last bytes of a stream whose sender has ended it may be held back.
     pub(crate) fn assert_end_follows(&mut self, fd: i32, bytes: u32) {
         let partner = self.conn(fd).partner.expect("bytes come from a partner");
-        if self.conn(fd).is_gone() {
+        // The client's first bytes follow a header.
+        if self.conn(fd).is_gone() || self.conn(fd).introduction.is_some() {
             return;
         }
         let given = self.conn(fd).outbound.given + u64::from(bytes);

@@ -241,6 +241,11 @@ impl FakeKernel {
     /// The balancer sends to a peer: these must be its partner's next bytes. With `more` some of
     /// the last ones wait for what follows.
     pub(crate) fn deliver(&mut self, fd: i32, bytes: &[u8], more: bool) {
+        let made = self.take_header(fd, bytes);
+        let bytes = &bytes[made..];
+        if made > 0 && bytes.is_empty() {
+            return self.on_header_sent(fd, more);
+        }
         let partner = self.conn(fd).partner.expect("bytes come from a partner");
         self.conn(partner).vain = Default::default();
         let stream = self.conn(partner).inbound.stream;
@@ -271,6 +276,20 @@ impl FakeKernel {
             self.conn(fd).outbound.held_since = now;
         }
         self.let_go(fd, kept);
+    }
+
+    /// A header, or a part of it, went to a peer alone.
+    pub(crate) fn on_header_sent(&mut self, fd: i32, more: bool) {
+        let now = self.now;
+        let conn = self.conn(fd);
+        conn.moved_at = now;
+        if conn.peer.closed_at.is_some() {
+            let lag = self.random.lag();
+            self.after(lag, Event::Reset(fd));
+        }
+        if !more {
+            self.on_acknowledged(fd);
+        }
     }
 
     /// The bytes held back arrive at the peer, except for this many.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mahoraga::address::Address;
-use mahoraga::config::{self, AllDown, Ejection, FirstTier, Hash, Key, Persist, SecondTier};
-use mahoraga::config::{Strategy, TwoTier};
+use mahoraga::config::{self, AllDown, BackendHeader, Ejection, FirstTier, Hash, Key, Persist};
+use mahoraga::config::{SecondTier, Strategy, TwoTier};
 use mahoraga::peek::Field;
 use mahoraga::pool::{AdminState, Backend, Health, Pool, SlowStart, Standing, Tally};
 use mahoraga::select::Plan;
 use mahoraga::time::MS;
 
+use crate::introductions;
 use crate::kernel::{FIRST_PORT, START};
 use crate::random::Random;
 use crate::world::Temper;
@@ -24,6 +25,8 @@ pub(crate) struct Pools {
     /// The tallies of every backend of every pool so far.
     pub(crate) tallies: Vec<Arc<Tally>>,
     pub(crate) present: Vec<Arc<Pool>>,
+    /// Some backends expect a header.
+    pub(crate) introduces: bool,
 }
 
 /// Whether a pool's sessions may be connected to a port now. As a last resort this includes ejected
@@ -129,7 +132,10 @@ impl Pools {
             } else {
                 Address::Tcp(([127, 0, 0, 1], port).into())
             };
-            let backend = config::Backend::at(address);
+            let mut backend = config::Backend::at(address);
+            if let Some(header) = introductions::expected_at(port).filter(|_| self.introduces) {
+                backend.send_proxy = BackendHeader::Own(header);
+            }
             self.known.push(backend.clone());
             self.tempers.push(match random.below(10) {
                 0 => Temper::Refusing,

@@ -50,6 +50,7 @@ impl Scenario {
     pub(crate) fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random::new(seed);
         let mut plan = Plan::new(&mut random, Random::new(!seed));
+        plan.pools.introduces = seed % 4 == 2;
         let (mailbox, commands) = unbounded();
         let (log, records) = bounded(4_096);
         let first = plan.snapshot(&mut random);
@@ -394,6 +395,7 @@ impl Plan {
             proxied: self.proxies.keys().copied().collect(),
             backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
+            introduces: self.pools.introduces,
             famine: false,
             drought: false,
             sourceless: false,

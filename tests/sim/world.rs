@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) backends: Vec<Temper>,
     /// The limit of descriptors.
     pub(crate) descriptors: usize,
+    /// Some backends expect a header.
+    pub(crate) introduces: bool,
     /// No descriptor is free for a while.
     pub(crate) famine: bool,
     /// No local port is free for a while.

@@ -135,7 +135,7 @@ fn checks_have_settings() {
             expect: Expect::Regex("^a.b$".to_owned()),
         },
         port: Some(7),
-        proxy_header: Some(ProxyHeader::V2),
+        proxy_header: ProxyHeader::V2,
         initial: Initial::Probe,
         interval: Duration::from_millis(500),
         interval_down: Some(Duration::from_secs(5)),

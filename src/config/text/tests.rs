@@ -12,8 +12,8 @@ use crate::address::Address;
 use crate::config::reference::rows;
 use crate::config::tree::Value;
 use crate::config::{
-    ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BanTable, Bandwidth,
-    Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
+    ATTEMPTS, AccessLog, Admin, AdminHttp, AdminState, AllDown, Backend, BackendHeader, BanTable,
+    Bandwidth, Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HeaderPart, HttpProbe, Initial, Key, LeastTime,
     Listener, LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool,
     Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat, ScaleBy,

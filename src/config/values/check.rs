@@ -8,7 +8,7 @@ use rustls::pki_types::DnsName;
 
 use super::{ValueError, is_file, named};
 use crate::config::table::words;
-use crate::config::{ProxyHeader, Verify, foreign};
+use crate::config::{Verify, foreign};
 
 words! {
     /// What a check does, by name.
@@ -111,11 +111,5 @@ pub(in crate::config) fn verify(text: &str) -> Option<Verify> {
 
 /// What other balancers call a check by a program of the operator's.
 const PROCESSES: [&str; 4] = ["command", "exec", "script", "external"];
-
-pub(in crate::config) const PROXY_HEADERS: [(&str, Option<ProxyHeader>); 3] = [
-    ("off", None),
-    ("v1", Some(ProxyHeader::V1)),
-    ("v2", Some(ProxyHeader::V2)),
-];
 
 const REGEX_BYTES_MAX: usize = 1 << 20;

@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::address::Address;
 use crate::config::{self, AdminState, Check, Config};
 use crate::origin::Origins;
+use crate::peek::proxy_protocol::HeaderVersion;
 use crate::pool::Health;
 use crate::shared::Shared;
 use crate::sys;
@@ -78,6 +79,8 @@ struct Aim {
     origins: Origins,
     /// The host name that this address was resolved from.
     host: Option<String>,
+    /// The PROXY header that they begin with.
+    header: Option<HeaderVersion>,
     check: Check,
 }
 
@@ -285,7 +288,8 @@ impl Checks {
         let id = TargetId(self.started);
         let task = TargetTask {
             prober: Prober::new(&aim.address, aim.origins.clone(), spec)
-                .with_host(aim.host.as_deref()),
+                .with_host(aim.host.as_deref())
+                .with_header(aim.header),
             target: id,
             pool: pool.to_owned(),
             places: self.places.clone(),
@@ -386,6 +390,7 @@ impl Aim {
             origins: pool.origins.towards(&address),
             address,
             host: backend.host.clone(),
+            header: pool.probe_header(backend, check),
             check: check.clone(),
         }
     }
@@ -394,6 +399,7 @@ impl Aim {
     fn is(&self, pool: &config::Pool, backend: &config::Backend, check: &Check) -> bool {
         self.host == backend.host
             && self.address == probed_address(backend, check)
+            && self.header == pool.probe_header(backend, check)
             && self.check == *check
             && self.origins == pool.origins.towards(&self.address)
     }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::config::{Check, HttpProbe, Probe, ProxyHeader, Target};
+use crate::config::{Check, HttpProbe, Probe, Target};
 use crate::origin::{Origins, User};
-use crate::peek::proxy_protocol;
+use crate::peek::proxy_protocol::{self, HeaderVersion};
 use crate::sys;
 
 use super::ProbeOutcome;
@@ -45,6 +45,8 @@ pub(super) struct Prober {
     turn: Cell<usize>,
     /// The host name: for the request, and for the certificate.
     host: Option<String>,
+    /// The PROXY header that each probe begins with.
+    header: Option<HeaderVersion>,
     spec: Rc<Spec>,
     request: Vec<u8>,
 }
@@ -57,6 +59,7 @@ impl Prober {
             origins,
             turn: Cell::new(0),
             host: None,
+            header: None,
             spec: Rc::clone(spec),
             request: request(&spec.check.probe, &Target::Address(to)),
         }
@@ -67,6 +70,11 @@ impl Prober {
         self.request = request(&self.check().probe, &Target::new(host, &self.to));
         self.host = host.map(str::to_owned);
         self
+    }
+
+    /// The same, where each probe begins with this PROXY header.
+    pub(super) fn with_header(self, header: Option<HeaderVersion>) -> Self {
+        Self { header, ..self }
     }
 
     pub(super) fn check(&self) -> &Check {
@@ -123,7 +131,7 @@ impl Prober {
         if self.talks() {
             stream.talk();
         }
-        if let Some(header) = self.check().proxy_header {
+        if let Some(header) = self.header {
             progress.stage.set(ProbeStage::Sending);
             let sent = stream.write_all(proxy_header(header)).await;
             sent.map_err(|error| Failure::broken(&error))?;
@@ -166,7 +174,7 @@ impl Prober {
     /// Whether the probe sends or waits for anything beside the TCP handshake.
     fn talks(&self) -> bool {
         let check = self.check();
-        check.probe != Probe::Tcp || check.tls.is_some() || check.proxy_header.is_some()
+        check.probe != Probe::Tcp || check.tls.is_some() || self.header.is_some()
     }
 }
 
@@ -257,9 +265,9 @@ fn authority(to: &Target<'_>) -> String {
 }
 
 /// The PROXY header of a connection that the balancer makes for itself.
-fn proxy_header(version: ProxyHeader) -> &'static [u8] {
+fn proxy_header(version: HeaderVersion) -> &'static [u8] {
     match version {
-        ProxyHeader::V1 => proxy_protocol::LOCAL_V1,
-        ProxyHeader::V2 => proxy_protocol::LOCAL_V2,
+        HeaderVersion::V1 => proxy_protocol::LOCAL_V1,
+        HeaderVersion::V2 => proxy_protocol::LOCAL_V2,
     }
 }

@@ -37,7 +37,7 @@ pub struct Header<'a> {
 }
 
 /// The form of a header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeaderVersion {
     /// One line of text.
     V1,

@@ -146,6 +146,23 @@ impl<'m> HeaderWriter<'m> {
         Ok(())
     }
 
+    /// The same for those with which the header has so many bytes at most; returns how many others
+    /// there are.
+    pub fn relay_within(&mut self, received: CheckedTlvs<'_>, most: usize) -> u64 {
+        let ours = self.written;
+        let mut left_out = 0;
+        for tlv in received {
+            if has(&ours, tlv.kind) || tlv.kind == kind::NOOP || tlv.kind == kind::CRC32C {
+                continue;
+            }
+            let fits = self.length + TLV_START + tlv.value.len() <= most;
+            if !fits || self.tlv(tlv).is_err() {
+                left_out += 1;
+            }
+        }
+        left_out
+    }
+
     /// Ends the header, and returns its length.
     #[must_use]
     pub fn finish(mut self) -> usize {
@@ -256,5 +273,7 @@ fn mapped(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
+/// The bytes before a TLV's value.
+const TLV_START: usize = 3;
 /// The bytes of a checksum.
 const SUM: usize = 4;

@@ -91,7 +91,11 @@ impl Chance<'_> {
                 self.pick(&[vec![], vec![HeaderPart::Crc32c], all.to_vec()])
             }
         };
-        SendProxy { version, tlvs }
+        SendProxy {
+            version,
+            tlvs,
+            relay: version == HeaderVersion::V2 && self.half(),
+        }
     }
 
     fn backend(&mut self, i: usize) -> Backend {
@@ -103,6 +107,11 @@ impl Chance<'_> {
             weight: self.pick(&[0, 1, 1, 2, 256]),
             max_connections: self.limit(),
             bandwidth: Rates::any(self.0),
+            send_proxy: match self.0.u8(..4) {
+                0 => BackendHeader::Off,
+                1 => BackendHeader::Own(self.send_proxy()),
+                _ => BackendHeader::OfPool,
+            },
             backup: self.half(),
             member: self.pick(&[None, Some(0), Some(MEMBER_MAX)]),
             state: self.pick(&AdminState::ALL).1,
@@ -202,7 +211,7 @@ impl Chance<'_> {
             rise: self.0.u32(1..=100),
             fall: self.pick(&[3, 100]),
             port: self.maybe(|it| it.0.u16(1..)),
-            proxy_header: self.maybe(|it| it.pick(&[ProxyHeader::V1, ProxyHeader::V2])),
+            proxy_header: self.pick(&ProxyHeader::ALL).1,
             initial: self.pick(&Initial::ALL).1,
             ..Check::default()
         };

@@ -16,7 +16,10 @@ pub(super) fn probe(to: SocketAddr, check: &Check) -> ProbeOutcome {
 }
 
 fn probe_at(to: &Address, check: &Check) -> ProbeOutcome {
+    let backend = Backend::at(to.clone());
+    let header = Pool::of("p", Vec::new()).probe_header(&backend, check);
     let prober = Prober::new(to, Origins::default(), &Rc::new(Spec::new(check)));
+    let prober = prober.with_header(header);
     tokio_uring::start(async move { prober.probe().await })
 }
 
@@ -227,7 +230,7 @@ fn a_proxy_header_comes_first() {
             drain(&mut stream);
         });
         let check = Check {
-            proxy_header: Some(header),
+            proxy_header: header,
             ..bytes(wanted)
         };
         assert_eq!(failure_text(server.address, &check), "", "{header:?}");
