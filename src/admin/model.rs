@@ -328,6 +328,9 @@ pub struct BackendStatus {
     pub max_connections: Option<u32>,
     /// It is selected only while no other can be.
     pub backup: bool,
+    /// The version of the PROXY header that connections to it begin with, `v1` or `v2`.
+    #[serde(default)]
+    pub send_proxy: Option<String>,
     /// Its group.
     pub group: Option<String>,
     /// What the operator wants of it.

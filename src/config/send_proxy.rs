@@ -143,7 +143,10 @@ words! {
 pub(super) const SEND_PROXY: &str =
     "\"off\", \"v1\", \"v2\" or a group such as (version: \"v2\", tlvs: [\"unique_id\"])";
 /// The versions by their names.
-const VERSIONS: [(&str, HeaderVersion); 2] = [("v1", HeaderVersion::V1), ("v2", HeaderVersion::V2)];
+const VERSIONS: [(&str, HeaderVersion); 2] = {
+    let [v1, v2] = [HeaderVersion::V1, HeaderVersion::V2];
+    [(v1.as_str(), v1), (v2.as_str(), v2)]
+};
 
 #[cfg(test)]
 mod tests {

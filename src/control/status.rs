@@ -212,6 +212,11 @@ pub(super) fn probes<'a>(recent: impl Iterator<Item = &'a ProbeOutcome>) -> Vec<
 }
 
 /// `known: None`: the backend was removed and still has sessions.
+fn header(backend: &Backend) -> Option<&'static str> {
+    let header = backend.send_proxy.as_ref();
+    header.map(|header| header.version.as_str())
+}
+
 fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) -> BackendStatus {
     let now = sys::monotonic();
     let leaving = known.is_none();
@@ -231,6 +236,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         weight: backend.weight,
         max_connections: ceiling(&tally.connections),
         backup: backend.backup,
+        send_proxy: header(backend).map(str::to_owned),
         group: backend.group.clone(),
         state: backend.admin,
         health: health(backend, &known),

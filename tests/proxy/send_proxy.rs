@@ -180,6 +180,8 @@ fn each_backend_that_is_tried_gets_its_own_header() {
                 balancer.words(&["set", "backend", "own", "--send-proxy", change]);
                 balancer.until_adopted();
             }
+            let told = balancer.ask(&["backends"])[1]["send_proxy"].clone();
+            assert_eq!(told.as_str().unwrap_or("off"), version);
             let ([v1, v2], got) = arrives();
             let mut expected = match version {
                 "v1" => v1,

@@ -45,6 +45,17 @@ pub enum HeaderVersion {
     V2,
 }
 
+impl HeaderVersion {
+    /// Its name in files, in JSON and in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
 /// The ends of the connection that a proxy passes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoints<'a> {

@@ -41,6 +41,7 @@ export function condition(backend) {
   if (found.length === 0 && backend.health === 'unchecked') tone = 'note';
   if (isDown || found.length === 0) found.push(backend.health);
   if (backend.backup) found.push('backup');
+  if (backend.send_proxy) found.push(`PROXY ${backend.send_proxy}`);
   return { tone, text: found.join(', '), about: backend.check ?? '' };
 }
 

@@ -124,6 +124,9 @@ pub(in crate::cli::admin) fn state_cell(one: &BackendStatus) -> Cell {
     if one.backup {
         words.push("backup".to_owned());
     }
+    if let Some(version) = &one.send_proxy {
+        words.push(format!("PROXY {version}"));
+    }
     Cell::toned(words.join(", "), tone)
 }
 
