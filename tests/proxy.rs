@@ -111,6 +111,8 @@ mod privileges;
 mod process;
 #[path = "proxy/queue.rs"]
 mod queue;
+#[path = "proxy/recipes.rs"]
+mod recipes;
 #[path = "proxy/regret.rs"]
 mod regret;
 #[path = "proxy/reload.rs"]
