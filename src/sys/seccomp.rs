@@ -28,6 +28,8 @@ enum Only {
     Without(u8, u32),
     /// The argument at this place has all of these bits.
     With(u8, u32),
+    /// It is a socket of this family and this kind.
+    Socket(u32, u32),
 }
 
 /// A system call by number, and the argument that decides, if one does.
@@ -95,15 +97,23 @@ fn program(
 }
 
 fn rule(only: Only) -> Result<SeccompRule, seccompiler::BackendError> {
-    let (place, comparison, value) = match only {
-        Only::Value(place, value) => (place, SeccompCmpOp::Eq, value),
-        Only::Without(place, bits) => (place, SeccompCmpOp::MaskedEq(bits.into()), 0),
-        Only::With(place, bits) => (place, SeccompCmpOp::MaskedEq(bits.into()), bits),
+    let masked = |bits: u32| SeccompCmpOp::MaskedEq(bits.into());
+    let all = match only {
+        Only::Value(place, value) => vec![(place, SeccompCmpOp::Eq, value)],
+        Only::Without(place, bits) => vec![(place, masked(bits), 0)],
+        Only::With(place, bits) => vec![(place, masked(bits), bits)],
+        Only::Socket(family, kind) => {
+            vec![(0, SeccompCmpOp::Eq, family), (1, masked(KIND), kind)]
+        }
     };
-    let length = SeccompCmpArgLen::Dword;
-    let condition = SeccompCondition::new(place, length, comparison, value.into())?;
-    SeccompRule::new(vec![condition])
+    let conditions = all.into_iter().map(|(place, comparison, value)| {
+        SeccompCondition::new(place, SeccompCmpArgLen::Dword, comparison, value.into())
+    });
+    SeccompRule::new(conditions.collect::<Result<_, _>>()?)
 }
+
+/// The bits of a socket's type that say its kind; the others are flags (socket(2)).
+const KIND: u32 = 0xf;
 
 /// Adds a filter to those of the calling thread, which must have no_new_privs. With
 /// SECCOMP_FILTER_FLAG_LOG the kernel logs what it does not let through.

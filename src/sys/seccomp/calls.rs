@@ -48,7 +48,11 @@ const DEADLY: &[libc::c_long] = &[
 pub(super) fn worker() -> impl Iterator<Item = Allowed> {
     let plain = BASIC.iter().chain(WORKER).chain(LEGACY_WORKER);
     let plain = plain.map(|&call| (call, None));
-    plain.chain([
+    let sockets = SOCKETS.map(|(family, kind)| {
+        let socket = Only::Socket(family.unsigned_abs(), kind.unsigned_abs());
+        (libc::SYS_socket, Some(socket))
+    });
+    plain.chain(sockets).chain([
         // Bytes that are not acknowledged; no terminal, no device.
         (libc::SYS_ioctl, Some(Only::Value(1, TIOCOUTQ))),
         // Memory to execute is never needed.
@@ -113,7 +117,6 @@ const WORKER: &[libc::c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_close,
     libc::SYS_ppoll,
-    libc::SYS_socket,
     libc::SYS_bind,
     libc::SYS_connect,
     libc::SYS_accept4,
@@ -124,6 +127,16 @@ const WORKER: &[libc::c_long] = &[
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
+];
+
+/// The sockets that a worker makes: of connections, and of datagrams to ask for routes by. None
+/// shows or makes packets of others, for which it may have the capability.
+const SOCKETS: [(libc::c_int, libc::c_int); 5] = [
+    (libc::AF_UNIX, libc::SOCK_STREAM),
+    (libc::AF_INET, libc::SOCK_STREAM),
+    (libc::AF_INET6, libc::SOCK_STREAM),
+    (libc::AF_INET, libc::SOCK_DGRAM),
+    (libc::AF_INET6, libc::SOCK_DGRAM),
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -188,6 +201,7 @@ const PROCESS: &[libc::c_long] = &[
     libc::SYS_copy_file_range,
     libc::SYS_sendfile,
     // Sockets.
+    libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_accept,
     libc::SYS_sendmmsg,

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
 use std::{env, thread};
 
+use socket2::{Domain, Type};
+
 use super::*;
 use crate::sys::drop_privileges;
 
@@ -30,6 +32,9 @@ fn is_asked(confine: fn() -> io::Result<()>) -> bool {
         confine().unwrap();
         match &*call {
             "open" | "execve" => misbehave(&call),
+            "datagram" => drop(std::net::UdpSocket::bind("[::1]:0")),
+            "raw" => drop(socket2::Socket::new(Domain::IPV4, Type::RAW, None)),
+            "packet" => drop(socket2::Socket::new(Domain::PACKET, Type::DGRAM, None)),
             "socket" => drop(std::net::TcpListener::bind("127.0.0.1:0")),
             "unlisted" => {
                 // SAFETY: no memory is handed over.
@@ -67,10 +72,12 @@ fn a_worker_that_opens_or_executes_a_file_dies_at_once() {
         return;
     }
     let test = "a_worker_that_opens_or_executes_a_file_dies_at_once";
-    for call in ["open", "execve", "unlisted"] {
+    for call in ["open", "execve", "unlisted", "raw", "packet"] {
         assert_eq!(outcome(test, call), Ok(libc::SIGSYS), "{call}");
     }
-    assert_eq!(outcome(test, "memory"), Err(Some(0)));
+    for call in ["memory", "datagram", "socket"] {
+        assert_eq!(outcome(test, call), Err(Some(0)), "{call}");
+    }
 }
 
 #[test]
