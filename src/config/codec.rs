@@ -224,12 +224,15 @@ pub(super) fn list<T: 'static>(item: Leaf<T>) -> Codec<Vec<T>> {
 pub(super) fn list_or<T: 'static>(item: Leaf<T>, word: &'static str) -> Codec<Option<Vec<T>>> {
     let list = Arc::new(list(item));
     let writer = Arc::clone(&list);
+    let expected = format!("\"{word}\", or {}", list.facts.expected);
+    let words = expected.clone();
     Codec::new(
-        format!("{}, or \"{word}\"", list.facts.expected),
+        expected,
         json!({ "anyOf": [{ "const": word }, list.facts.schema] }),
         move |at, reader, _| match at.text() {
             Some(text) if text == word => Some(None),
-            _ => list.read(at, reader, &Vec::new()).map(Some),
+            Some(_) => reader.unexpected(at, &words),
+            None => list.read(at, reader, &Vec::new()).map(Some),
         },
         move |value, _, around| match value {
             None => Text::quoted(word),
