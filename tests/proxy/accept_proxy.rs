@@ -340,8 +340,8 @@ fn what_else_a_header_says_decides_routes_and_keys() {
         let routed: Vec<_> = routed.iter().map(|its| format!("{its:?}")).collect();
         let config = format!(
             "(workers: 2, access_log: \"off\",
-            listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", accept_proxy: [\"127.7.0.1\"], routes: [
-                (proxy_tlv: [\"authority=*.shop.example\", \"alpn=h2\"], pool: \"keyed\"),
+            listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", accept_proxy: [\"127.7.0.1\"],
+                routes: [(proxy_tlv: [\"authority=*.shop.example\", \"alpn=h2\"], pool: \"keyed\"),
                 (proxy_tlv: [\"0xE0=none\"], pool: \"refuse\")])],
             pools: [(name: \"p\", backends: [\"{own}\"]), (name: \"keyed\",
                 strategy: (name: \"hash\", key: \"proxy_tlv(0xE1)\"), backends: [{}])])",

@@ -47,15 +47,15 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
             let finding = Finding::at(format!("{path}.client"), sentence);
             found.push(finding.needing(format!("{at}.bind")));
         }
-        if matches!(listener.bind, Address::Unix(_)) && route.shares_by_address() {
+        if !has_addresses && route.shares_by_address() {
             let sentence = "pools: clients of a Unix socket have no address, and would all go to \
                             one: name a `key`";
             let finding = Finding::at(format!("{path}.pools"), sentence);
             found.push(finding.needing(format!("{at}.bind")));
         }
         if listener.accept_proxy.is_empty() && !route.proxy_tlv.is_empty() {
-            let sentence = "proxy_tlv: no header of a proxy is read here: set `accept_proxy` at the \
-                             listener, or leave it out";
+            let sentence = "proxy_tlv: no header of a proxy is read here: set `accept_proxy` at \
+                            the listener, or leave it out";
             let finding = Finding::at(format!("{path}.proxy_tlv"), sentence);
             found.push(finding.needing(format!("{at}.accept_proxy")));
         }

@@ -209,6 +209,15 @@ impl Chance<'_> {
             let bind = self.address(1000 + i);
             let own = self.timeouts();
             let is_tcp = matches!(bind, Address::Tcp(_));
+            let accept_proxy = self.proxies(is_tcp);
+            let mut routes = self.routes(pools.len(), is_tcp);
+            if !accept_proxy.is_empty() {
+                let tlvs = ["alpn=h2", "authority=*.a.example", "0xE0=\\x00\"b\\\\"];
+                let tlvs = tlvs.map(|text| text.parse().unwrap());
+                for route in &mut routes {
+                    route.proxy_tlv = self.pick(&[&[][..], &tlvs]).to_vec();
+                }
+            }
             Listener {
                 name: match self.half() {
                     true => format!("{i}\""),
@@ -216,9 +225,9 @@ impl Chance<'_> {
                 },
                 bind,
                 pool: self.0.usize(..pools.len()),
-                accept_proxy: self.proxies(is_tcp),
+                accept_proxy,
                 unfinished_headers: self.limit().unwrap_or(NonZeroU32::MIN),
-                routes: self.routes(pools.len(), is_tcp),
+                routes,
                 max_connections: self.limit(),
                 access_list: access_list.clone().filter(|_| is_tcp),
                 rate_limit: self.rate_limit(),
