@@ -14,6 +14,7 @@ mod banned;
 mod completed;
 mod connecting;
 mod decisions;
+mod ended;
 mod filter;
 mod follow;
 mod headers;

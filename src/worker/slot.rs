@@ -8,18 +8,17 @@ use crate::address::Address;
 use crate::guard::{DeniedBy, Gate, Held};
 use crate::kernel::{Buffer, Interest, Kernel, Pipe, SinkState, Sleeper, Socket};
 use crate::origin::Client;
-use crate::pool::{Backend, Ended, Tally};
+use crate::pool::{Backend, Tally};
 use crate::route::RouteNumber;
 use crate::select::{Keys, Plan};
-use crate::session::{
-    CloseReason, Context, Event, Op, Session, SessionLimits, Summary, Unanswered, Unsent,
-};
+use crate::session::{CloseReason, Context, Event, Op, Session, SessionLimits, Unsent};
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
 use super::backoff::Begin;
+use super::ended::release_backend;
 use super::headers::{NamedClient, ProxyPeer, tlvs_of};
 use super::lanes::Party;
 use super::log_lines::LineExtras;
@@ -558,48 +557,6 @@ impl<K: Kernel> Worker<K> {
             self.histograms.connect.saturating_record(connect / US);
         }
     }
-
-    fn measure(&mut self, slot: &Slot, summary: &Summary) {
-        let histograms = &mut self.histograms;
-        let took = self.now.saturating_sub(summary.opened_at);
-        self.stats.latencies.session.record(took);
-        slot.listener.gate.times.session.record(took);
-        if let Some(backend) = slot.backend() {
-            backend.record(|times| &times.session, took);
-        }
-        histograms.session.saturating_record(took / US);
-        histograms.bytes_up.saturating_record(summary.delivered[0]);
-        histograms
-            .bytes_down
-            .saturating_record(summary.delivered[1]);
-    }
-}
-
-/// Gives the place of an ended session at its backend back, and counts what the session shows of
-/// the backend. Returns whether that ejected the backend or readmitted it.
-fn release_backend(
-    backend: &Backend,
-    reason: CloseReason,
-    summary: &Summary,
-    on_trial: bool,
-) -> bool {
-    let mut moved = false;
-    match summary.fault {
-        Some(Unanswered::Failed) => moved = backend.on_failed(),
-        Some(Unanswered::Unclear) => backend.tally.on_unanswered(),
-        None if reason.is_orderly() && summary.delivered[0] > 0 => {
-            // A backend that never sends anything is sound too.
-            backend.tally.on_sound();
-            moved = on_trial && backend.on_trial_passed();
-        }
-        None => {}
-    }
-    backend.release(Ended {
-        waiting: summary.awaits_answer,
-        in_use: summary.in_use,
-        bytes: summary.delivered[0] + summary.delivered[1],
-    });
-    moved
 }
 
 /// A slot's number in a token.

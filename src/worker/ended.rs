@@ -1,0 +1,53 @@
+//! What the end of a session leaves: its times, and what it shows of its backend.
+
+use crate::kernel::Kernel;
+use crate::pool::{Backend, Ended};
+use crate::session::{CloseReason, Summary, Unanswered};
+use crate::time::US;
+
+use super::Worker;
+use super::slot::Slot;
+
+impl<K: Kernel> Worker<K> {
+    pub(super) fn measure(&mut self, slot: &Slot, summary: &Summary) {
+        let histograms = &mut self.histograms;
+        let took = self.now.saturating_sub(summary.opened_at);
+        self.stats.latencies.session.record(took);
+        slot.listener.gate.times.session.record(took);
+        if let Some(backend) = slot.backend() {
+            backend.record(|times| &times.session, took);
+        }
+        histograms.session.saturating_record(took / US);
+        histograms.bytes_up.saturating_record(summary.delivered[0]);
+        histograms
+            .bytes_down
+            .saturating_record(summary.delivered[1]);
+    }
+}
+
+/// Gives the place of an ended session at its backend back, and counts what the session shows of
+/// the backend. Returns whether that ejected the backend or readmitted it.
+pub(super) fn release_backend(
+    backend: &Backend,
+    reason: CloseReason,
+    summary: &Summary,
+    on_trial: bool,
+) -> bool {
+    let mut moved = false;
+    match summary.fault {
+        Some(Unanswered::Failed) => moved = backend.on_failed(),
+        Some(Unanswered::Unclear) => backend.tally.on_unanswered(),
+        None if reason.is_orderly() && summary.delivered[0] > 0 => {
+            // A backend that never sends anything is sound too.
+            backend.tally.on_sound();
+            moved = on_trial && backend.on_trial_passed();
+        }
+        None => {}
+    }
+    backend.release(Ended {
+        waiting: summary.awaits_answer,
+        in_use: summary.in_use,
+        bytes: summary.delivered[0] + summary.delivered[1],
+    });
+    moved
+}
