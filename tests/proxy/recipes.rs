@@ -153,6 +153,7 @@ impl Row {
                 let (host, path) = target.split_at(target.find('/').unwrap());
                 format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into()
             }
+            ("a silent client", []) => Vec::new(),
             ("an SSH client", []) => b"SSH-2.0-OpenSSH_9.9\r\n".to_vec(),
             ("an RDP client of", [user]) => connection_request(user),
             ("an MQTT client", [id]) => mqtt_connect(id),
