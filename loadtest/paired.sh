@@ -15,8 +15,8 @@ TSV=$WORK/paired.tsv
 declare -A PORT_OF PID_OF
 : >"$TSV"
 
-# measure KIND SECONDS WRK_ARGUMENT...: prints "CPU RATE P50 P99 ERRORS", where CPU is in µs for each
-# request. A script with another load has its own.
+# measure KIND SECONDS WRK_ARGUMENT...: prints "CPU RATE P50 P99 ERRORS", where CPU is in µs for
+# each request. A script with another load has its own.
 measure() {
     local kind=$1 seconds=$2
     shift 2

@@ -174,8 +174,8 @@ impl Plan {
     }
 }
 
-/// The hash of a client's key, or of its address where its first bytes lack it; `None`: more of them
-/// are needed. All clients without an address have the same.
+/// The hash of a client's key, or of its address where its first bytes lack it; `None`: more of
+/// them are needed. All clients without an address have the same.
 #[must_use]
 pub fn hash_of(key: &Key, client: Option<IpAddr>, first: &FirstBytes<'_>) -> Option<u64> {
     let client = client.map(|ip| SocketAddr::new(ip, 0));
