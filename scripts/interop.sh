@@ -196,7 +196,8 @@ for version in v1 v2; do
     done
     route "relay_$version" "$nginx_http" "\"$version\"" 127.0.0.0/8
 done
-route relay_tlvs "$haproxy_tlvs" '(version: "v2", tlvs: ["unique_id", "crc32c"])' 127.0.0.0/8
+with_tlvs='(version: "v2", tlvs: ["unique_id", "crc32c"], relay: true)'
+route relay_tlvs "$haproxy_tlvs" "$with_tlvs" 127.0.0.0/8
 cat >"$WORK/config.ron" <<CONF
 (
     workers: 2,
@@ -286,8 +287,8 @@ CONF
     seen=$(curl -sS --max-time 10 --interface "$CLIENT" "${as_bob[@]}" \
         --resolve "shop.example:$haproxy_ssl:127.0.0.1" \
         "https://shop.example:$haproxy_ssl/" || true)
-    # Its address, no name, as what HAProxy passes on is plain text, and the id of the session here.
-    [[ $seen =~ ^$CLIENT\ \ [0-9]+-[0-9]+$ ]] || die "haproxy writes v2 with TLVs: got '$seen'"
+    # Its address; the name that it asked HAProxy for, as that says it; the id of the session here.
+    [[ $seen =~ ^$CLIENT\ shop\.example\ [0-9]+-[0-9]+$ ]] || die "haproxy writes v2 with TLVs: got '$seen'"
     echo "ok  haproxy writes v2 with TLVs: $seen"
 }
 expect "$CLIENT" 'nginx writes v1' "$(ask "$nginx_out")"
