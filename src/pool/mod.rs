@@ -19,7 +19,6 @@ mod traffic;
 
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -526,52 +525,6 @@ impl Backend {
         }
         self.tally.on_opened();
         true
-    }
-
-    /// It reset or closed a session by its own act alone. Ejects it, for all workers at once, after
-    /// too many failures in a row; returns whether this one did.
-    pub fn on_failed(&self) -> bool {
-        self.fail(Cause::Failed)
-    }
-
-    /// A connect to it failed. Ejects it as [`Self::on_failed`] does.
-    pub fn on_unreached(&self) -> bool {
-        self.tally.on_unreached();
-        self.fail(Cause::Unreached)
-    }
-
-    /// A connect to it failed that began at its client's own address. What failed may be the way
-    /// between those two, or the backend's firewall: in a row, failures of one client count once.
-    pub fn on_unreached_by(&self, client: IpAddr) -> bool {
-        self.tally.is_another_unreached(client) && self.on_unreached()
-    }
-
-    fn fail(&self, cause: Cause) -> bool {
-        self.tally.on_failed() >= self.failures_max && self.eject(cause)
-    }
-
-    /// Ejects it. `false`: it is ejected already, the maximum of backends is ejected, or its pool
-    /// ejects none.
-    pub fn eject(&self, cause: Cause) -> bool {
-        self.tally.ejection.eject(cause, &self.ejections)
-    }
-
-    /// It served a session that began while it was ejected. Ends the ejection, unless that is for
-    /// being slow; returns whether this session did.
-    pub fn on_trial_passed(&self) -> bool {
-        let slow = self.tally.ejected_for() == Some(Cause::Slow);
-        !slow && self.readmit()
-    }
-
-    /// Ends its ejection and sets its failures to 0. `false`: it was not ejected.
-    pub fn readmit(&self) -> bool {
-        if !self.tally.is_ejected() {
-            return false;
-        }
-        // Before the readmission, so that a session which fails at this moment does not count
-        // together with the old failures and eject it again.
-        self.tally.on_sound();
-        self.tally.ejection.readmit(&self.ejections)
     }
 
     /// What the control thread knows of it beside its configuration.

@@ -13,7 +13,7 @@ use crate::token::{Purpose, Token};
 
 use super::backoff::Begin;
 use super::headers::tlvs_of;
-use super::slot::number;
+use super::slot::{Slot, number};
 use super::{FailedConnect, FailedTry, Worker};
 
 impl<K: Kernel> Worker<K> {
@@ -322,6 +322,32 @@ impl<K: Kernel> Worker<K> {
     fn release(&self, key: usize, backend: &Backend, ended: Ended) {
         backend.release(ended);
         self.call_next(self.slots[key].plan().pool());
+    }
+}
+
+impl Slot {
+    /// The client, as far as connections may begin at its address. Where a header does not say it,
+    /// `peer` is the proxy's, which stands for connections of its own only.
+    pub(super) fn origin_client(&self) -> Client {
+        let named = self.named.as_ref().filter(|named| !named.is_own);
+        let is_known = named.is_none_or(|named| named.destination.is_some());
+        let peer = self.peer.filter(|_| is_known);
+        Client {
+            address: peer.map(|peer| peer.ip().to_canonical()),
+            is_named: named.is_some(),
+        }
+    }
+
+    /// Where its connection to a backend begins.
+    pub(super) fn begins(&self, backend: &Backend) -> Begin {
+        let client = backend
+            .origins
+            .at_client
+            .then(|| self.origin_client().address);
+        match client.flatten() {
+            Some(client) => Begin::Client(client),
+            None => Begin::Machine(self.origin.into()),
+        }
     }
 }
 

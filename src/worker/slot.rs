@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::guard::{DeniedBy, Gate, Held};
 use crate::kernel::{Buffer, Interest, Kernel, Pipe, SinkState, Sleeper, Socket};
-use crate::origin::Client;
 use crate::pool::{Backend, Tally};
 use crate::route::RouteNumber;
 use crate::select::{Keys, Plan};
@@ -17,7 +16,6 @@ use crate::time::US;
 use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
-use super::backoff::Begin;
 use super::ended::release_backend;
 use super::headers::{NamedClient, ProxyPeer, tlvs_of};
 use super::lanes::Party;
@@ -95,30 +93,6 @@ impl Slot {
     /// Backends that earlier attempts failed on, as indices into its pool.
     pub(super) fn tried(&self) -> &[u16] {
         self.tries.as_ref().map_or(&[], |tries| &tries.tried)
-    }
-
-    /// The client, as far as connections may begin at its address. Where a header does not say it,
-    /// `peer` is the proxy's, which stands for connections of its own only.
-    pub(super) fn origin_client(&self) -> Client {
-        let named = self.named.as_ref().filter(|named| !named.is_own);
-        let is_known = named.is_none_or(|named| named.destination.is_some());
-        let peer = self.peer.filter(|_| is_known);
-        Client {
-            address: peer.map(|peer| peer.ip().to_canonical()),
-            is_named: named.is_some(),
-        }
-    }
-
-    /// Where its connection to a backend begins.
-    pub(super) fn begins(&self, backend: &Backend) -> Begin {
-        let client = backend
-            .origins
-            .at_client
-            .then(|| self.origin_client().address);
-        match client.flatten() {
-            Some(client) => Begin::Client(client),
-            None => Begin::Machine(self.origin.into()),
-        }
     }
 
     fn with_tally(&self, tell: impl FnOnce(&Tally)) {

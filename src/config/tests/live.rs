@@ -339,8 +339,8 @@ fn connections_begin_where_the_pool_says() {
     assert!(origins.at_client && origins.addresses.is_empty());
     let of_word = SMALLEST.replacen("backends", "source: \"clients\", backends", 1);
     let said = read(&of_word).unwrap_err().to_string();
-    let want = "invalid `source` `\"clients\"`: expected \"client\", or a list: the IP address of this \
-                machine, such as \"10.0.0.5\"";
+    let want = "invalid `source` `\"clients\"`: expected \"client\", or a list: the IP address of \
+                this machine, such as \"10.0.0.5\"";
     assert!(said.contains(want), "{said}");
     let of_paths = "source: \"client\", backends: [\"unix:/run/x\"]";
     let want = "f:2:35: warning: source: no backend of the pool sees an address: all are Unix \
