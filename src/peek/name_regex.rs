@@ -77,11 +77,12 @@ fn in_words(error: &str) -> String {
     last.trim_start_matches("error: ").to_owned()
 }
 
+/// What is not supported was written; whatever else fails is for want of room.
 fn too_large(error: &BuildError) -> String {
     let says = error.to_string();
-    match says.contains("limit") || says.contains("many states") {
-        true => format!("it takes more than {} KiB once compiled", BYTES_MAX / 1024),
-        false => in_words(&says),
+    match says.starts_with("unsupported") {
+        true => in_words(&says),
+        false => format!("it takes more than {} KiB once compiled", BYTES_MAX / 1024),
     }
 }
 

@@ -4,9 +4,11 @@ use std::num::NonZeroU32;
 
 use super::Chance;
 use crate::config::table::Settings;
-use crate::config::{AccessList, BanAfter, Overload, RateLimit, Route, SourceLimits, Tarpit};
+use crate::config::{
+    AccessList, BanAfter, Key, Overload, RateLimit, Route, Share, SourceLimits, Tarpit,
+};
 use crate::guard::{Access, Action};
-use crate::peek::Protocol;
+use crate::peek::{Field, Protocol};
 use crate::prefix::Prefix;
 
 impl Chance<'_> {
@@ -53,11 +55,30 @@ impl Chance<'_> {
                     vec!["/a".to_owned()]
                 },
                 http_host,
-                pool: self.maybe(|it| it.0.usize(..pools)),
-                ..Route::base()
+                ..self.goal(pools, is_tcp)
             }
         });
         routes.collect()
+    }
+
+    /// A route's pool, or the pools that share its clients.
+    fn goal(&mut self, pools: usize, is_tcp: bool) -> Route {
+        if pools < 2 || self.half() {
+            return Route {
+                pool: self.maybe(|it| it.0.usize(..pools)),
+                ..Route::base()
+            };
+        }
+        let weight = self.0.u16(0..=1_000);
+        let by_name = Key::Peeked(Field::Sni);
+        Route {
+            pools: vec![Share { name: 1, weight }, Share { name: 0, weight: 7 }],
+            key: match is_tcp {
+                true => self.pick(&[Key::default(), by_name]),
+                false => by_name,
+            },
+            ..Route::base()
+        }
     }
 
     pub(super) fn rate_limit(&mut self) -> Option<RateLimit> {
