@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Real programs through mahoraga, each with the same result as without it: curl, wrk, iperf3,
-# redis-benchmark and pgbench, each against a server of its own on a free port of loopback.
+# redis-benchmark, pgbench and psql, each against servers of its own on free ports of loopback.
 #
-#   scripts/real-programs.sh [curl] [wrk] [iperf3] [redis] [pgbench]      default: all of them
+#   scripts/real-programs.sh [curl] [wrk] [iperf3] [redis] [pgbench] [psql]   default: all
 #
 # Prints a line for each, `ok curl: ...`, `FAILED curl: ...` or `skipped curl: ...`, and a sum.
 # Root gets missing tools by apt-get; other users skip the programs that need them. By environment:
@@ -20,6 +20,7 @@ declare -A TOOLS_FOR=(
     [iperf3]='iperf3 python3'
     [redis]='redis-server redis-cli redis-benchmark'
     [pgbench]='initdb postgres pgbench psql setpriv'
+    [psql]='initdb postgres psql setpriv openssl'
 )
 WORKERS=2
 
@@ -156,6 +157,103 @@ check_pgbench() {
     echo "$transactions transactions, balances agree, 100000 rows equal"
 }
 
+# start_clusters NAME...: PostgreSQL servers with TLS, each with a certificate for NAME.pg.test and
+# its name as cluster_name. Sets PORTS.
+start_clusters() {
+    local name data first=
+    local -a become=()
+    [[ $(id -u) != 0 ]] || become=(setpriv --reuid postgres --regid postgres --init-groups)
+    PORTS=()
+    for name; do
+        data=$WORK/$name
+        if [[ -z $first ]]; then
+            mkdir "$data"
+            if ((${#become[@]})); then
+                chown postgres: "$data"
+                chmod 711 "$WORK" "$WORK/.."
+                cd /
+            fi
+            "${become[@]}" initdb -D "$data" -U postgres -A trust --no-sync --no-locale -E UTF8 \
+                >"$WORK/initdb.log"
+            first=$data
+        else
+            cp -a "$first" "$data"
+        fi
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$name.pg.test" \
+            -addext "subjectAltName=DNS:$name.pg.test" -keyout "$data/server.key" \
+            -out "$data/server.crt" 2>/dev/null
+        cp "$data/server.crt" "$WORK/$name.crt"
+        chmod 600 "$data/server.key"
+        ((${#become[@]} == 0)) || chown postgres: "$data/server.key" "$data/server.crt"
+    done
+    for name; do
+        free_port
+        start any "$name" "${become[@]}" postgres -D "$WORK/$name" -h 127.0.0.1 -p "$PORT" -k '' \
+            -F -c ssl=on -c "cluster_name=$name"
+        PORTS+=("$PORT")
+        wait_port "$PORT" "$name"
+    done
+}
+
+# cluster OPTIONS: the name of the cluster that psql reaches with these.
+cluster() {
+    timeout 30 psql "port=$PORT hostaddr=127.0.0.1 user=postgres dbname=postgres $1" -XAtc \
+        "select current_setting('cluster_name'), ssl from pg_stat_ssl where pid = pg_backend_pid()"
+}
+
+# cancelled OPTIONS: what psql says of a query that it is interrupted at.
+cancelled() {
+    local pid i out=$WORK/cancelled
+    timeout 30 psql "port=$PORT hostaddr=127.0.0.1 user=postgres dbname=postgres $1" -XAtc \
+        "select 'began'" -c 'select pg_sleep(25)' >"$out" 2>&1 &
+    pid=$!
+    for ((i = 0; i < 200; i++)); do
+        ! grep -q began "$out" || break
+        sleep 0.05
+    done
+    # The query must have begun too.
+    sleep 0.2
+    kill -s INT "$(pgrep -P "$pid" psql)"
+    wait "$pid" || true
+    tail -n 1 "$out"
+}
+
+# SSL requests that are answered, and routed by the name in the hello; cancelled queries.
+check_psql() {
+    local want='ERROR:  canceling statement due to user request' name i
+    start_clusters one two
+    free_port
+    cat >"$WORK/config.ron" <<END
+(
+    workers: $WORKERS, admin: "off", access_log: (to: "off"),
+    listeners: [(
+        bind: "127.0.0.1:$PORT", pool: "both", postgres_tls: "answer", postgres_cancel: true,
+        routes: [(sni: ["one.pg.test"], pool: "one"), (sni: ["two.pg.test"], pool: "two")],
+    )],
+    pools: [
+        (name: "one", backends: ["127.0.0.1:${PORTS[0]}"]),
+        (name: "two", backends: ["127.0.0.1:${PORTS[1]}"]),
+        (name: "both", backends: ["127.0.0.1:${PORTS[0]}", "127.0.0.1:${PORTS[1]}"]),
+    ],
+)
+END
+    start any mahoraga "$MAHORAGA" run --config "$WORK/config.ron"
+    wait_port "$PORT" mahoraga
+    for name in one two; do
+        same "require" "$name|t" "$(cluster "host=$name.pg.test sslmode=require")"
+        same "verify-full" "$name|t" "$(cluster \
+            "host=$name.pg.test sslmode=verify-full sslrootcert=$WORK/$name.crt")"
+    done
+    same "plain text by turns" "one|f two|f" "$(for i in 1 2; do
+        cluster "host=one.pg.test sslmode=disable"
+    done | sort | xargs)"
+    for i in 1 2; do
+        same "cancelled in plain text" "$want" "$(cancelled 'sslmode=disable')"
+        same "cancelled in TLS" "$want" "$(cancelled 'host=two.pg.test sslmode=require')"
+    done
+    echo "2 clusters by name in TLS, 4 queries cancelled"
+}
+
 # Runs in a subshell, which ends by itself every process that it started, even when the check fails.
 isolated() {
     WORK=$WORK/$1
@@ -191,7 +289,7 @@ run_check() {
 }
 
 help_if_asked "$@"
-(($#)) || set -- curl wrk iperf3 redis pgbench
+(($#)) || set -- curl wrk iperf3 redis pgbench psql
 wanted=
 for name; do
     [[ -n ${TOOLS_FOR[$name]:-} ]] || die "no program named $name (see --help)"

@@ -79,6 +79,13 @@ pub trait Kernel {
     /// be closed.
     fn say(&mut self, socket: &Socket, bytes: &[u8]) -> bool;
 
+    /// Takes a few bytes off a connection that no receive is in flight on, at once: as many as
+    /// have come, up to all of `into`; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// `EAGAIN` while none has come, and those of recv(2).
+    fn hear(&mut self, socket: &Socket, into: &mut [u8]) -> Result<usize, Errno>;
+
     /// Waits until the socket is ready and completes with its events (poll(2)). It completes at
     /// once when the peer has ended its direction, ready or not. [`Interest::Bytes`],
     /// [`Interest::Room`] and [`Interest::Fault`] go on until they are cancelled: they complete at

@@ -355,6 +355,9 @@ impl Conditions {
     fn protocol_is_met(&self, first: &FirstBytes<'_>) -> Result<bool, Miss> {
         let wait_for_server = *self.protocols == [Protocol::ServerFirst];
         match first.protocol() {
+            _ if first.follow_postgres() && self.protocols.contains(&Protocol::Postgres) => {
+                Ok(true)
+            }
             Err(Miss::Incomplete) if wait_for_server && first.have_come() => Ok(false),
             told => told.map(|its| self.protocols.contains(&its)),
         }

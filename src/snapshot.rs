@@ -17,7 +17,7 @@ use crate::guard::{
 };
 use crate::peek::FirstBytes;
 use crate::peek::proxy_protocol::CheckedTlvs;
-use crate::pool::{Pool, Standing, Tally, Traffic};
+use crate::pool::{Cancels, Pool, Standing, Tally, Traffic};
 use crate::route::{RouteNumber, Routed, Routes};
 use crate::select::Plan;
 use crate::session::SessionLimits;
@@ -101,6 +101,17 @@ pub struct LiveListener {
     pub limits: SessionLimits,
     /// The bandwidth of its sessions.
     pub bandwidth: Arc<ListenerBandwidth>,
+    /// What is done with requests of PostgreSQL.
+    pub postgres: Postgres,
+}
+
+/// What a listener does with requests of PostgreSQL clients that stand before a session.
+#[derive(Clone, Debug, Default)]
+pub struct Postgres {
+    /// It answers those for TLS.
+    pub answers_tls: bool,
+    /// Where sessions are that clients may ask to cancel; `None`: such requests are like others.
+    pub cancels: Option<Arc<Cancels>>,
 }
 
 /// The proxies of a listener: each of their connections begins with a header that names its client.
@@ -336,8 +347,10 @@ impl LiveListener {
         pools: &[Arc<Plan>],
         old: Option<&Self>,
     ) -> Self {
+        let postgres = postgres(config, old);
         let peeks = config.pools().any(|pool| pools[pool].peeks())
-            || config.routes.iter().any(config::Route::needs_bytes);
+            || config.routes.iter().any(config::Route::needs_bytes)
+            || postgres.needs_bytes();
         let to = |pool: usize| Routed {
             limits: limits(config, &pools[pool], peeks),
             plan: Arc::clone(&pools[pool]),
@@ -361,8 +374,25 @@ impl LiveListener {
             limits,
             routes: Routes::new(&config.routes, to, old.map(|old| &old.routes)),
             bandwidth: old.map_or_else(Arc::default, |old| Arc::clone(&old.bandwidth)),
+            postgres,
             plan,
         }
+    }
+}
+
+impl Postgres {
+    /// Whether a client's first bytes are looked at for such requests.
+    #[must_use]
+    pub fn needs_bytes(&self) -> bool {
+        self.answers_tls || self.cancels.is_some()
+    }
+}
+
+fn postgres(config: &config::Listener, old: Option<&LiveListener>) -> Postgres {
+    let known = old.and_then(|old| old.postgres.cancels.clone());
+    Postgres {
+        answers_tls: config.postgres_tls == config::PostgresTls::Answer,
+        cancels: config.postgres_cancel.then(|| known.unwrap_or_default()),
     }
 }
 
@@ -394,6 +424,15 @@ impl LiveListener {
     #[must_use]
     pub fn leads_to(&self, pool: &str) -> bool {
         self.plans().any(|plan| plan.pool().name == pool)
+    }
+
+    /// A route that leads to the pool of this number.
+    #[must_use]
+    pub fn route_to(&self, pool: u32) -> Option<RouteNumber> {
+        if self.plan.pool().number == pool {
+            return Some(RouteNumber::DEFAULT);
+        }
+        self.routes.leading_to(pool)
     }
 
     /// The route of a client that took a route of this listener as it was before, and whose first
@@ -520,6 +559,7 @@ fn limits(listener: &config::Listener, plan: &Plan, peeks: bool) -> SessionLimit
         watches_work: plan.pool().strategy.looks_ahead().is_some(),
         attempts: listener.attempts,
         ends_together: listener.half_close == config::HalfClose::End,
+        overhears: listener.postgres_cancel,
     }
 }
 

@@ -103,6 +103,8 @@ mod persistence;
 mod places;
 #[path = "proxy/ports.rs"]
 mod ports;
+#[path = "proxy/postgres.rs"]
+mod postgres;
 #[path = "proxy/pressure.rs"]
 mod pressure;
 #[path = "proxy/privileges.rs"]

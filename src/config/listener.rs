@@ -13,7 +13,7 @@ use super::bandwidth::Bandwidth;
 use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{
     Codec, Leaf, duration, group, group_or_none, group_or_off, groups, list, name, named, number,
-    parsed, required, spelled,
+    parsed, required, spelled, truth,
 };
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::{Around, At, Reader};
@@ -73,6 +73,13 @@ settings! {
         /// What happens to a client whose first bytes are begun and not complete when
         /// `timeouts.peek` is over: "close" resets it, "pass" lets its address decide.
         pub half_sent: HalfSent = HalfSent::Close => named("half-sent setting", &HalfSent::ALL);
+        /// What is done with a PostgreSQL client's request for TLS: "answer" accepts it, and the
+        /// hello that follows routes the client; "pass" leaves it to the backend.
+        pub postgres_tls: PostgresTls = PostgresTls::Pass
+            => named("PostgreSQL TLS setting", &PostgresTls::ALL);
+        /// Whether a PostgreSQL client's request to cancel a query goes to the backend that has
+        /// its session.
+        pub postgres_cancel: bool = false => truth();
         /// Deadlines of its sessions.
         pub timeouts: Timeouts = Timeouts::default() => group();
     }
@@ -137,6 +144,18 @@ words! {
         Close = "close",
         /// Its backend is selected without them.
         Pass = "pass",
+    }
+}
+
+words! {
+    /// What is done with a PostgreSQL client's request for TLS.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum PostgresTls {
+        /// The backend answers it.
+        #[default]
+        Pass = "pass",
+        /// It is answered here, before a backend is selected.
+        Answer = "answer",
     }
 }
 

@@ -80,7 +80,7 @@ pub use history::{HistoryPlace, HistorySettings};
 pub use json::BodyError;
 pub use key::Key;
 pub use limits::{Overload, RateLimit, SourceLimits, Tarpit};
-pub use listener::{ATTEMPTS, Defaults, HalfClose, HalfSent, Listener, Timeouts};
+pub use listener::{ATTEMPTS, Defaults, HalfClose, HalfSent, Listener, PostgresTls, Timeouts};
 pub use load::{STANDARD_INPUT, load, load_again, name_of, parse};
 pub use log::{AccessLog, LogField, LogFormat, LogOnly, LogSink, RecordFormat};
 pub use metrics::MetricsHttp;

@@ -220,6 +220,7 @@ fn word(why: Why) -> &'static str {
         Why::DownOnly => "down_only",
         Why::TriedAgain => "tried_again",
         Why::Named => "named",
+        Why::Cancels => "cancels",
         Why::Full => "full",
         Why::NoneUsable => "none_usable",
     }
@@ -248,6 +249,7 @@ fn sentence(why: Why, backend: &str, considered: &Considered) -> String {
         Why::DownOnly => "its checks fail, and all others were tried".to_owned(),
         Why::TriedAgain => "all were tried, so it is tried again".to_owned(),
         Why::Named => "the client's name leads there".to_owned(),
+        Why::Cancels => "it has the session that the client asks to cancel".to_owned(),
         Why::Full if considered.strategy == SNI_MEMBER => {
             return "none was selected: the backend of the client's name has the connections that \
                     it may have, or its pool has"

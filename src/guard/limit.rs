@@ -48,6 +48,11 @@ impl Limit {
         false
     }
 
+    /// Takes a place, whatever the ceiling is.
+    pub fn acquire_beyond(&self) {
+        self.0.used.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Releases a place. Sequentially consistent, so that no wake-up is lost: a thread that looks
     /// at a [queue](crate::pool::Queue) after this either finds the client that has joined, or that
     /// client finds the place when it looks once more. (This costs nothing on x86.)

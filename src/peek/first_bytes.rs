@@ -19,6 +19,8 @@ pub struct FirstBytes<'a> {
     is_unknown: bool,
     /// What a proxy's header before them says.
     tlvs: CheckedTlvs<'a>,
+    /// A request of PostgreSQL for TLS stood before them.
+    follows_postgres: bool,
     hello: OnceCell<Result<ClientHello, Miss>>,
     protocol: OnceCell<Result<Protocol, Miss>>,
     http_host: OnceCell<Result<Name, Miss>>,
@@ -36,10 +38,20 @@ impl<'a> FirstBytes<'a> {
             is_whole: last || bytes.len() >= BYTES_MAX,
             is_unknown: false,
             tlvs: CheckedTlvs::NONE,
+            follows_postgres: false,
             hello: OnceCell::new(),
             protocol: OnceCell::new(),
             http_host: OnceCell::new(),
             http_path: OnceCell::new(),
+        }
+    }
+
+    /// The same behind a request of PostgreSQL for TLS, where there was one.
+    #[must_use]
+    pub fn behind_postgres(self, was_asked: bool) -> Self {
+        Self {
+            follows_postgres: was_asked,
+            ..self
         }
     }
 
@@ -90,6 +102,12 @@ impl<'a> FirstBytes<'a> {
             told => told,
         };
         *self.protocol.get_or_init(parse)
+    }
+
+    /// Whether they came behind a request of PostgreSQL for TLS: what follows it is both.
+    #[must_use]
+    pub fn follow_postgres(&self) -> bool {
+        self.follows_postgres
     }
 
     /// The host of an HTTP/1 request.

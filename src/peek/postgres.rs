@@ -2,6 +2,7 @@
 //! Formats", and `ProcessStartupPacket`).
 
 use super::Miss;
+use crate::hash;
 
 /// What a client begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +31,27 @@ pub struct PostgresStartup<'a> {
     pub database: &'a [u8],
 }
 
+/// The key by which a client may have the queries of a session cancelled, as a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CancelKey(u64);
+
+impl CancelKey {
+    /// The key of this process with this secret.
+    #[must_use]
+    pub fn new(process: u32, secret: &[u8]) -> Self {
+        Self(hash::seeded(secret, hash::mix(process.into())))
+    }
+}
+
 impl<'a> PostgresStart<'a> {
     /// Reads the message that all these bytes of a client begin with.
     pub fn parse(first: &'a [u8]) -> Result<Self, Miss> {
         let (code, length) = head(first)?;
         let body = first.get(HEAD..length).ok_or(Miss::Incomplete)?;
         match code {
-            SSL_REQUEST => Ok(Self::SslRequest),
-            GSS_REQUEST => Ok(Self::GssRequest),
-            CANCEL_REQUEST => {
+            SSL_CODE => Ok(Self::SslRequest),
+            GSS_CODE => Ok(Self::GssRequest),
+            CANCEL_CODE => {
                 let (process, key) = body.split_first_chunk().ok_or(Miss::Absent)?;
                 Ok(Self::Cancel {
                     process: u32::from_be_bytes(*process),
@@ -84,6 +97,15 @@ impl<'a> PostgresStartup<'a> {
     }
 }
 
+/// The request that these bytes begin with; [`Miss::Absent`]: it is none, but perhaps a session
+/// that starts, of which no more than the head is awaited.
+pub fn request(first: &[u8]) -> Result<PostgresStart<'_>, Miss> {
+    match head(first)? {
+        (SSL_CODE | GSS_CODE | CANCEL_CODE, _) => PostgresStart::parse(first),
+        _ => Err(Miss::Absent),
+    }
+}
+
 /// Whether it is such a message, by its length and code.
 pub fn is_start(first: &[u8]) -> Result<(), Miss> {
     head(first).map(|_| ())
@@ -106,8 +128,8 @@ fn head(first: &[u8]) -> Result<(u32, usize), Miss> {
     let (code, _) = rest.split_first_chunk().ok_or(Miss::Incomplete)?;
     let code = u32::from_be_bytes(*code);
     let is_right = match code {
-        SSL_REQUEST | GSS_REQUEST => length == HEAD,
-        CANCEL_REQUEST => (HEAD + 8..=HEAD + 4 + KEY_MAX).contains(&length),
+        SSL_CODE | GSS_CODE => length == HEAD,
+        CANCEL_CODE => (HEAD + 8..=HEAD + 4 + KEY_MAX).contains(&length),
         _ => code >> 16 == MAJOR && length > HEAD,
     };
     if is_right {
@@ -126,14 +148,18 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The length and the code.
 const HEAD: usize = 8;
+/// The bytes of a request for encryption.
+pub const REQUEST_BYTES: usize = HEAD;
+/// A request for TLS.
+pub const SSL_REQUEST: [u8; REQUEST_BYTES] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// `MAX_STARTUP_PACKET_LENGTH`, and the length's own bytes.
 const LENGTH_MAX: usize = 10_004;
 /// Of the key of a cancel request.
-const KEY_MAX: usize = 256;
+pub(super) const KEY_MAX: usize = 256;
 const MAJOR: u32 = 3;
-const CANCEL_REQUEST: u32 = 80_877_102;
-const SSL_REQUEST: u32 = 80_877_103;
-const GSS_REQUEST: u32 = 80_877_104;
+const CANCEL_CODE: u32 = 80_877_102;
+const SSL_CODE: u32 = 80_877_103;
+const GSS_CODE: u32 = 80_877_104;
 
 #[cfg(test)]
 mod tests {
@@ -199,11 +225,11 @@ mod tests {
 
     #[test]
     fn requests_before_a_session() {
-        let cancel = message(CANCEL_REQUEST, b"\0\0\x30\x39\x01\x02\x03\x04");
-        let long = message(CANCEL_REQUEST, &[&[0, 0, 1, 0], &[7; KEY_MAX][..]].concat());
+        let cancel = message(CANCEL_CODE, b"\0\0\x30\x39\x01\x02\x03\x04");
+        let long = message(CANCEL_CODE, &[&[0, 0, 1, 0], &[7; KEY_MAX][..]].concat());
         for (first, answer) in [
-            (message(SSL_REQUEST, b""), PostgresStart::SslRequest),
-            (message(GSS_REQUEST, b""), PostgresStart::GssRequest),
+            (message(SSL_CODE, b""), PostgresStart::SslRequest),
+            (message(GSS_CODE, b""), PostgresStart::GssRequest),
             (
                 cancel,
                 PostgresStart::Cancel {
@@ -239,15 +265,38 @@ mod tests {
             // Version 2, and one to come.
             (with(5, 2), 8),
             (with(5, 4), 8),
-            (message(SSL_REQUEST, b"\0"), 8),
-            (message(GSS_REQUEST, b"\0"), 8),
-            (message(CANCEL_REQUEST, &[0; 7]), 8),
-            (message(CANCEL_REQUEST, &[0; 5 + KEY_MAX]), 8),
+            (message(SSL_CODE, b"\0"), 8),
+            (message(GSS_CODE, b"\0"), 8),
+            (message(CANCEL_CODE, &[0; 7]), 8),
+            (message(CANCEL_CODE, &[0; 5 + KEY_MAX]), 8),
             (message(MAJOR << 16, &[0; LENGTH_MAX - HEAD + 1]), 4),
             (message(MAJOR << 16, b""), 8),
         ] {
             assert_from(end, Err(Miss::Absent), &first);
         }
+    }
+
+    #[test]
+    fn a_request_waits_for_no_session() {
+        assert_eq!(message(SSL_CODE, b""), SSL_REQUEST);
+        let startup = message(MAJOR << 16, b"user\0ann\0\0");
+        for length in 0..startup.len() {
+            let answer = match length {
+                0..HEAD => Err(Miss::Incomplete),
+                _ => Err(Miss::Absent),
+            };
+            assert_eq!(request(&startup[..length]), answer, "{length} bytes");
+        }
+        let cancel = message(CANCEL_CODE, b"\0\0\0\x07\x01\x02\x03\x04");
+        for first in [&cancel[..], &SSL_REQUEST, &message(GSS_CODE, b"")] {
+            for length in 0..first.len() {
+                assert_eq!(request(&first[..length]), Err(Miss::Incomplete));
+            }
+            assert_eq!(request(first), PostgresStart::parse(first));
+        }
+        let key = |process, secret| CancelKey::new(process, secret);
+        assert_eq!(key(7, b"abcd"), key(7, b"abcd"));
+        assert!(key(7, b"abcd") != key(8, b"abcd") && key(7, b"abcd") != key(7, b"abce"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backlog;
+mod cancels;
 mod ejection;
 mod history;
 mod latency;
@@ -32,6 +33,7 @@ use crate::origin::Origins;
 use crate::shared::Shared;
 use crate::time::nanos;
 
+pub use cancels::{CancelPlace, CanceledBy, Cancels};
 pub use ejection::Cause;
 pub use history::{Condition, History, HistorySummary};
 pub use latency::{Latency, surely_times};

@@ -377,6 +377,10 @@ impl Kernel for Ring {
         pipes::say(socket, bytes)
     }
 
+    fn hear(&mut self, socket: &Socket, into: &mut [u8]) -> Result<usize, Errno> {
+        pipes::hear(socket, into)
+    }
+
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
         let events = match interest {
             Interest::Read | Interest::Bytes => POLLIN | POLLRDHUP,

@@ -199,6 +199,11 @@ pub(super) fn take(from: &Socket, into: &mut [u8]) -> bool {
     receive(from, into, 0).is_ok_and(|taken| taken == into.len())
 }
 
+/// Takes what has come off a socket.
+pub(super) fn hear(from: &Socket, into: &mut [u8]) -> Result<usize, Errno> {
+    receive(from, into, 0)
+}
+
 /// Nothing moves now; the connection is whole.
 fn is_passing(errno: Errno) -> bool {
     let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM, libc::ENOBUFS];

@@ -45,6 +45,7 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_half_sent: false,
     ends_together: false,
     watches_work: false,
+    overhears: false,
 };
 
 /// When so many bytes have come, the route that is decided then: its place, or that of the pool.

@@ -69,6 +69,8 @@ pub enum Why {
     TriedAgain,
     /// The client's name leads there.
     Named,
+    /// The client asks to cancel what a session there does.
+    Cancels,
     /// None was selected: all are full.
     Full,
     /// None was selected: none can be used.

@@ -25,6 +25,8 @@ pub enum CloseReason {
     ConnectFailed,
     /// No attempt reached a backend: the last one went unanswered.
     ConnectTimeout,
+    /// The backend has no TLS for a client of PostgreSQL that was told that it may begin with it.
+    TlsRefused,
     /// The pool has no backend to select.
     NoBackend,
     /// The client is banned. Its session may have been open.
@@ -84,7 +86,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -92,6 +94,7 @@ impl CloseReason {
         Self::BackendDown,
         Self::ConnectFailed,
         Self::ConnectTimeout,
+        Self::TlsRefused,
         Self::NoBackend,
         Self::Banned,
         Self::AccessDenied,
@@ -191,6 +194,7 @@ impl CloseReason {
             Self::BackendDown => "backend_down",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
+            Self::TlsRefused => "tls_refused",
             Self::NoBackend => "no_backend",
             Self::Banned => "banned",
             Self::AccessDenied => "access_denied",
@@ -231,6 +235,7 @@ impl CloseReason {
             | Self::BackendDown
             | Self::ConnectFailed
             | Self::ConnectTimeout
+            | Self::TlsRefused
             | Self::NoBackend
             | Self::Banned
             | Self::AccessDenied

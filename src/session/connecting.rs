@@ -110,6 +110,12 @@ impl Session {
         self.attempts > limits.attempts
     }
 
+    /// Whether the present attempt is to end: its time is over, or the session has ended.
+    #[must_use]
+    pub fn is_attempt_over(&self) -> bool {
+        self.overdue || self.state == SessionState::Closing
+    }
+
     /// There is no backend for the attempt, so that it is not made.
     pub(super) fn on_refused(&mut self, why: CloseReason, cx: &mut Context<'_>) {
         self.attempts -= 1;

@@ -26,4 +26,6 @@ pub struct SessionLimits {
     pub ends_together: bool,
     /// Whether the session reports when its backend works: the strategy forecasts load by that.
     pub watches_work: bool,
+    /// Whether the first bytes of a backend are shown ([`Op::Overhear`](super::Op::Overhear)).
+    pub overhears: bool,
 }

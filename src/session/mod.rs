@@ -39,7 +39,7 @@ pub use connecting::RETRY_AFTER;
 use end::End;
 use flow::{Flow, Mode};
 pub use limits::SessionLimits;
-pub use op::{Arrival, Event, Look, Op, Ops, PeerState, Unsent};
+pub use op::{Arrival, Event, Look, Op, Ops, PeerState, Preamble, Unsent};
 use op::{CANCELLABLE, InFlight};
 pub use view::{SessionState, View};
 use watching::Watch;
@@ -78,6 +78,8 @@ pub struct Session {
     looked: u16,
     /// Bytes wait at the client's socket for a buffer, and don't suffice.
     half_sent_ahead: bool,
+    /// What the client asked for before its first bytes.
+    preamble: Preamble,
     /// The client is refused and was told so.
     told: bool,
     /// The attempt ran out of time, and its connect was cancelled.
@@ -142,6 +144,7 @@ impl Session {
             attempts: 0,
             looked: 0,
             half_sent_ahead: false,
+            preamble: Preamble::None,
             told: false,
             overdue: false,
             kept_alive: false,
@@ -200,6 +203,10 @@ impl Session {
             Event::Unrouted => self.on_refused(CloseReason::NoRoute, cx),
             Event::Misfit => self.on_refused(CloseReason::NotTransparent, cx),
             Event::Spent => self.on_refused(CloseReason::ConnectFailed, cx),
+            Event::TlsRefused(told) => {
+                self.told = told;
+                self.close(CloseReason::TlsRefused, cx);
+            }
             Event::Received(from, buffer, last) => {
                 self.end(from).ending = last;
                 self.on_received(from, buffer, cx);
@@ -553,7 +560,8 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Unselected
         | Event::Unrouted
         | Event::Misfit
-        | Event::Spent => Some(Purpose::Connect),
+        | Event::Spent
+        | Event::TlsRefused(_) => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
         Event::Sent(to, _) => Some(Purpose::Send(to)),
         Event::SourceReady(from, _) => Some(Purpose::PollSource(from)),

@@ -23,6 +23,9 @@ impl Session {
             flow.waits = 0;
         }
         flow.on_filled(buffer.len);
+        if from == Side::Backend && cx.limits.overhears && flow.delivered < OVERHEARD_MAX {
+            cx.ops.push_back(Op::Overhear(buffer));
+        }
         self.enter(from, buffer, cx);
         // A backend that sends in small steps may wait for each to be acknowledged.
         if from == Side::Backend && !self.end(from).ending {
@@ -303,3 +306,6 @@ impl Session {
 fn is_short(errno: Errno) -> bool {
     Fault::of_traffic(errno, Fault::Client) == Fault::Resources
 }
+
+/// Bytes of a backend that are its first: 16 KiB.
+const OVERHEARD_MAX: u64 = 16 * 1024;

@@ -59,6 +59,8 @@ pub enum Op {
     /// Close the backend's socket: the attempt failed by this.
     Abandon(Fault),
 
+    /// Look at these bytes of the backend, which are among its first.
+    Overhear(Buffer),
     /// The backend's first byte came, in this buffer unless it was passed on without one.
     Answered(Option<Buffer>),
     /// The client sent more after the backend's first byte.
@@ -123,6 +125,20 @@ pub enum Look {
     Refused,
     /// The client is refused and was told so: it is to hear that.
     Told,
+    /// They asked for this, and were answered: the client's first bytes come next.
+    Answered(Preamble),
+}
+
+/// What a client asks for before its first bytes, and is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preamble {
+    /// Nothing.
+    #[default]
+    None,
+    /// Encryption by GSSAPI, which was refused.
+    Gss,
+    /// TLS, which its backend is still to be asked for.
+    Tls,
 }
 
 impl Look {
@@ -167,6 +183,9 @@ pub enum Event {
     Misfit,
     /// The session's attempts are used up, and it has tried every backend.
     Spent,
+    /// The backend has no TLS for the client, which was told that it may begin with it; `true`: and
+    /// now that it may not.
+    TlsRefused(bool),
     /// Bytes from this side; `true`: the end of the stream is the next event.
     Received(Side, Buffer, bool),
     /// No more bytes from this receive: end of stream (`Ok`) or why not.

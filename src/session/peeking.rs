@@ -3,9 +3,15 @@
 
 use crate::kernel::{BUFFER_BYTES, Buffer};
 
-use super::{CloseReason, Context, Look, Op, Session, SessionState, Side};
+use super::{CloseReason, Context, Look, Op, Preamble, Session, SessionState, Side};
 
 impl Session {
+    /// What the client asked for before its first bytes, and was answered.
+    #[must_use]
+    pub fn preamble(&self) -> Preamble {
+        self.preamble
+    }
+
     /// More of the first bytes. The first buffer is filled, so that a look sees the same bytes
     /// however they came.
     pub(super) fn on_first_bytes(&mut self, mut buffer: Buffer, cx: &mut Context<'_>) {
@@ -66,6 +72,9 @@ impl Session {
         if self.state != SessionState::Peeking {
             return;
         }
+        if let Look::Answered(preamble) = look {
+            return self.begin_again(preamble, cx);
+        }
         self.half_sent_ahead = look == Look::HalfSent;
         if look == Look::Enough {
             self.state = SessionState::Connecting;
@@ -81,10 +90,22 @@ impl Session {
         cx.ops.push_back(Op::Peek(None, false));
     }
 
+    /// What came so far was answered, and is not sent on.
+    fn begin_again(&mut self, preamble: Preamble, cx: &mut Context<'_>) {
+        self.preamble = preamble;
+        self.half_sent_ahead = false;
+        let flow = self.flow(Side::Client);
+        while let Some(id) = flow.backlog.pop(cx.links) {
+            cx.ops.push_back(Op::Release(id));
+        }
+    }
+
     /// The time for the first bytes is over. A client that sends none may wait for the server to
     /// speak first; one that stopped in the middle would hold a backend until the idle timeout.
     pub(super) fn on_first_bytes_late(&mut self, cx: &mut Context<'_>) {
-        let half_sent = self.flow(Side::Client).is_loaded() || self.half_sent_ahead;
+        let half_sent = self.flow(Side::Client).is_loaded()
+            || self.half_sent_ahead
+            || self.preamble == Preamble::Tls;
         if half_sent && cx.limits.ends_half_sent {
             self.close(CloseReason::FirstBytesTimeout, cx);
         } else if self.end(Side::Client).starved {

@@ -8,6 +8,7 @@ mod faults;
 mod made;
 mod paced;
 mod peeking;
+mod preamble;
 mod queued;
 mod script;
 mod stalled;

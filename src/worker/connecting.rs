@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::kernel::{Done, Errno, Kernel, Manner, Sleeper};
 use crate::origin::{Client, Origin, User};
 use crate::pool::{Backend, Ended, Pool};
-use crate::select::{Choice, Request, Seat};
+use crate::select::{Choice, Request, Seat, Selector};
 use crate::session::Event;
 use crate::time::US;
 use crate::token::{Purpose, Token};
@@ -76,13 +76,13 @@ impl<K: Kernel> Worker<K> {
         }
         slot.backend = Some(socket);
         let answer = answer?;
-        if answer.is_ok() {
-            backend.on_taken();
+        match answer {
+            Ok(()) => {
+                backend.on_taken();
+                self.ask_for_tls(key)
+            }
+            Err(errno) => Some(Event::ConnectFailed(errno)),
         }
-        Some(match answer {
-            Ok(()) => self.introduce(key),
-            Err(errno) => Event::ConnectFailed(errno),
-        })
     }
 
     /// What the next connection to a backend begins at: each of its origins in turn.
@@ -116,11 +116,19 @@ impl<K: Kernel> Worker<K> {
 
     /// The kernel has connected a session, or could not.
     pub(super) fn on_connect_completed(&mut self, token: Token, outcome: Result<Done, Errno>) {
-        let event = self.connected(token, outcome);
-        self.note_failure(token.slot() as usize, event);
+        let key = token.slot() as usize;
+        let event = if std::mem::take(&mut self.slots[key].asks_tls) {
+            self.hear_tls(key, outcome)
+        } else {
+            match self.connected(token, outcome) {
+                Event::Connected(_) => self.ask_for_tls(key),
+                failed => Some(failed),
+            }
+        };
+        let Some(event) = event else { return };
+        self.note_failure(key, event);
         self.deliver(token, event, false);
         if matches!(event, Event::Connected(_)) {
-            let key = token.slot() as usize;
             if let Some(slot) = self.slots.get(key)
                 && let Some(backend) = &slot.target
             {
@@ -149,7 +157,7 @@ impl<K: Kernel> Worker<K> {
         if ends.any(|(own, backend)| self.kernel.is_connected_to_itself(own, &backend.address)) {
             return Event::ConnectFailed(Errno::CONNREFUSED);
         }
-        self.introduce(key)
+        Event::Connected(None)
     }
 
     /// Adopts the present settings of the session's listener, before a look or an attempt. The pool
@@ -192,12 +200,7 @@ impl<K: Kernel> Worker<K> {
         let mut lacking = None;
         let mut races = 0;
         while races < RACES_MAX {
-            let request = Request {
-                now: self.now,
-                keys: slot.keys,
-                tried: slot.tried(),
-            };
-            let choice = selector.select(&request);
+            let choice = choose(selector, slot, self.now);
             let Choice::Backend(index) = choice else {
                 let noted = (self.now, choice);
                 self.decisions.on_selected(slot, selector, noted);
@@ -239,7 +242,7 @@ impl<K: Kernel> Worker<K> {
             let backend = Arc::clone(backend);
             let noted = (self.now, choice);
             self.decisions.on_selected(slot, selector, noted);
-            if backend.try_acquire(self.now) {
+            if take_place(slot, &backend, self.now) {
                 slot.target_index = index;
                 slot.on_trial = backend.tally.is_ejected();
                 return Ok(backend);
@@ -357,6 +360,34 @@ fn is_misfit(backend: &Backend, client: Client, kernel: &impl Kernel) -> bool {
     let is_own = |ip| client.is_named && kernel.has_address(ip);
     backend.origins.at_client
         && (!backend.origins.fit(client, &backend.address) || client.address.is_some_and(is_own))
+}
+
+/// Selects a backend. For a request to cancel it is that of the session.
+fn choose(selector: &mut Selector, slot: &Slot, now: u64) -> Choice {
+    if let Some(number) = slot.only() {
+        return of_number(slot.plan().pool(), number);
+    }
+    selector.select(&Request {
+        now,
+        keys: slot.keys,
+        tried: slot.tried(),
+    })
+}
+
+/// Takes a place at a backend, if there is one.
+fn take_place(slot: &Slot, backend: &Backend, now: u64) -> bool {
+    if slot.only().is_some() {
+        backend.acquire_for_cancel();
+        return true;
+    }
+    backend.try_acquire(now)
+}
+
+/// The backend of this number, drained, down or full as it may be.
+fn of_number(pool: &Pool, number: u32) -> Choice {
+    let mut all = (0u16..).zip(&pool.backends);
+    let found = all.find(|(_, backend)| backend.number == number);
+    found.map_or(Choice::Unavailable, |(index, _)| Choice::Backend(index))
 }
 
 /// What was tried, as indices into the pool that takes the place of another.

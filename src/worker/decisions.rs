@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::guard::Sample;
 use crate::kernel::Errno;
 use crate::route::RouteNumber;
-use crate::select::{Choice, Considered, Keys, Request, Selector};
+use crate::select::{Choice, Considered, Keys, Request, Selector, Why};
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::LiveListener;
 use crate::time::US;
@@ -234,6 +234,9 @@ impl Decisions {
             tried: slot.tried(),
         };
         selector.explain(&request, choice, &mut record.considered);
+        if slot.only().is_some() && matches!(choice, Choice::Backend(_)) {
+            record.considered.why = Some(Why::Cancels);
+        }
     }
 
     /// The records that match, of each kind the newest first: as many as the filter's limit allows.

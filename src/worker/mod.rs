@@ -28,6 +28,7 @@ mod log_lines;
 mod metrics;
 mod numbers;
 mod pools;
+mod postgres;
 mod preview;
 mod queue;
 mod refuse;
@@ -77,6 +78,7 @@ use log_lines::LogLines;
 pub use metrics::{Histograms, Number, Progress, Stats};
 pub use numbers::{NUMBERS, Numbers};
 use pools::Pools;
+use postgres::CancelKeys;
 pub use preview::{Preview, PreviewQuestion};
 pub use queue::Inbox;
 pub use regret::IdleCuts;
@@ -168,6 +170,8 @@ pub struct Worker<K> {
     look_at: u64,
     log: Option<LogFeed>,
     log_lines: LogLines,
+    /// The keys of sessions that may be cancelled.
+    cancel_keys: CancelKeys,
     idle_cuts: Arc<IdleCuts>,
     stats: Arc<Stats>,
     histograms: Box<Histograms>,
@@ -255,6 +259,7 @@ impl<K: Kernel> Worker<K> {
             inboxes: setup.inboxes,
             look_at: NEVER,
             log_lines: LogLines::of(setup.log.as_ref()),
+            cancel_keys: CancelKeys::default(),
             log: setup.log,
             idle_cuts: setup.idle_cuts,
             stats: setup.stats,

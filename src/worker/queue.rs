@@ -58,7 +58,7 @@ impl<K: Kernel> Worker<K> {
             self.leave_queue(key);
         }
         let slot = &self.slots[key];
-        slot.queue_entry.is_some() || slot.plan().pool().queue.is_empty()
+        slot.only().is_some() || slot.queue_entry.is_some() || slot.plan().pool().queue.is_empty()
     }
 
     /// The session joins the queue: no backend has a place, or others wait for one. A session that

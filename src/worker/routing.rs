@@ -7,7 +7,7 @@ use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::peek::{FirstBytes, Protocol};
 use crate::route::RouteNumber;
 use crate::select::Looked;
-use crate::session::{CloseReason, Event, Look};
+use crate::session::{CloseReason, Event, Look, Preamble};
 use crate::snapshot::LiveListener;
 
 use super::headers::tlvs_of;
@@ -20,6 +20,11 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn peek(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
         // Its routes may have changed since its accept. A refusal is found again in its bytes.
         self.adopt_listener(key);
+        if self.slots[key].listener.postgres.needs_bytes()
+            && let Some(answer) = self.preamble(key, (first, false), last)
+        {
+            return answer;
+        }
         let slot = &mut self.slots[key];
         let look = match first {
             None if !last => look_at_silence(slot, &self.stats),
@@ -39,6 +44,11 @@ impl<K: Kernel> Worker<K> {
     #[inline(never)]
     pub(super) fn peek_ahead(&mut self, key: usize, first: Option<Buffer>, last: bool) -> Event {
         self.adopt_listener(key);
+        if self.slots[key].listener.postgres.needs_bytes()
+            && let Some(answer) = self.preamble(key, (first, true), last)
+        {
+            return answer;
+        }
         let slot = &mut self.slots[key];
         let first = self.kernel.bytes_ahead(first, &slot.client);
         let last = last || first.len() >= BUFFER_BYTES as usize;
@@ -60,7 +70,8 @@ impl<K: Kernel> Worker<K> {
     /// Closes the client's connection at the end of its session. The kernel resets one that has
     /// bytes unread, which may take from the client what it was told: they are dropped first.
     pub(super) fn close_client(&mut self, client: Socket, manner: Manner, reason: CloseReason) {
-        if reason == CloseReason::NoRoute && manner == Manner::Graceful {
+        let was_told = matches!(reason, CloseReason::NoRoute | CloseReason::TlsRefused);
+        if was_told && manner == Manner::Graceful {
             self.kernel.hold(&client, false);
         }
         self.kernel.close(client, manner);
@@ -91,6 +102,10 @@ pub(super) fn route_without_bytes(
 
 /// Takes the route of a client that has sent nothing in its time, where it is one for such clients.
 fn look_at_silence(slot: &mut Slot, stats: &Stats) -> Look {
+    if slot.session.preamble() == Preamble::Tls {
+        // It is to speak next.
+        return Look::Nothing;
+    }
     let client = slot.peer.map(|peer| peer.ip());
     match slot.listener.routes.decide_silent(client) {
         Some(_) => look_for_keys(slot, &[], true, stats),
@@ -101,7 +116,10 @@ fn look_at_silence(slot: &mut Slot, stats: &Stats) -> Look {
 /// Takes the route and the keys of a client from its first bytes; with `last`, what can be taken of
 /// them. A refused client of TLS is to be told.
 fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Look {
-    let bytes = FirstBytes::new(first, last).behind(tlvs_of(slot.named.as_deref()));
+    let was_asked = slot.session.preamble() == Preamble::Tls;
+    let bytes = FirstBytes::new(first, last)
+        .behind(tlvs_of(slot.named.as_deref()))
+        .behind_postgres(was_asked);
     let routes = &slot.listener.routes;
     let is_routed = routes.is_empty() || {
         let decided = routes.decide(slot.peer.map(|peer| peer.ip()), &bytes);

@@ -55,6 +55,8 @@ pub(super) struct Slot {
     pub(super) paused: bool,
     /// The backend was ejected when it was selected.
     pub(super) on_trial: bool,
+    /// It is connected to a backend that is asked for TLS.
+    pub(super) asks_tls: bool,
     pub(super) target_index: u16,
     /// Which of the backend's origins the connection begins at.
     pub(super) origin: u16,
@@ -88,11 +90,6 @@ impl Slot {
     /// Its deadlines and tries.
     pub(super) fn limits(&self) -> &SessionLimits {
         self.listener.limits_of(self.route)
-    }
-
-    /// Backends that earlier attempts failed on, as indices into its pool.
-    pub(super) fn tried(&self) -> &[u16] {
-        self.tries.as_ref().map_or(&[], |tries| &tries.tried)
     }
 
     fn with_tally(&self, tell: impl FnOnce(&Tally)) {
@@ -197,6 +194,7 @@ impl<K: Kernel> Worker<K> {
             tries: None,
             paused: false,
             on_trial: false,
+            asks_tls: false,
             target_index: 0,
             origin: 0,
             route,
@@ -314,6 +312,7 @@ impl<K: Kernel> Worker<K> {
             }
             Op::Unpipe(from) => return Some(self.unpipe(key, from)),
             Op::Unsent => return Some(Event::Unsent(self.unsent(key))),
+            Op::Overhear(bytes) => self.overhear(key, bytes),
             Op::Cancel(purpose) => self.kernel.cancel(token(purpose)),
             Op::Shutdown(side) => self.kernel.shutdown(slot.socket(side)),
             Op::Acknowledge => self.kernel.acknowledge(slot.socket(Side::Backend)),
@@ -436,6 +435,7 @@ impl<K: Kernel> Worker<K> {
             "a session asks for nothing after its end"
         );
         self.timers.clear(number(key));
+        self.forget_cancelable(key, &slot);
         let manner = slot.session.manner();
         let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
         let summary = slot.session.summary(self.now);
@@ -524,6 +524,7 @@ impl<K: Kernel> Worker<K> {
         }
         self.timers.set(number(key), slot.deadline(self.now));
         self.log_start(key);
+        self.note_cancelable(key);
         let slot = &self.slots[key];
         if let Some(connect) = slot.session.connect_took() {
             self.stats.latencies.connect.record(connect);

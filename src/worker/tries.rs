@@ -7,11 +7,15 @@ use crate::kernel::Errno;
 use crate::pool::Backend;
 use crate::session::Event;
 
+use super::slot::Slot;
+
 /// What failed attempts of a session leave. Most sessions have none: it is made by the first one.
 #[derive(Clone, Debug, Default)]
 pub struct Tries {
     /// Backends that are not tried again soon, as indices into the listener's pool.
     pub(super) tried: Vec<u16>,
+    /// The number of the only backend that it goes to: it asks to cancel what a session there does.
+    pub(super) only: Option<u32>,
     /// The first that failed, up to [`TRIES_KEPT`].
     first: Vec<FailedTry>,
     /// All that failed.
@@ -29,6 +33,18 @@ pub struct FailedTry {
     pub errno: Errno,
     /// From the attempt's begin to its end, in ns.
     pub took: u64,
+}
+
+impl Slot {
+    /// Backends that earlier attempts failed on, as indices into its pool.
+    pub(super) fn tried(&self) -> &[u16] {
+        self.tries.as_ref().map_or(&[], |tries| &tries.tried)
+    }
+
+    /// The number of the only backend that it goes to: it asks to cancel what a session there does.
+    pub(super) fn only(&self) -> Option<u32> {
+        self.tries.as_ref()?.only
+    }
 }
 
 impl Tries {

@@ -304,6 +304,10 @@ impl Kernel for InstantKernel {
         unreachable!("{target:?} is cancelled, though everything ends by itself")
     }
 
+    fn hear(&mut self, _: &Socket, _: &mut [u8]) -> Result<usize, Errno> {
+        unreachable!("no listener answers requests")
+    }
+
     fn poll(&mut self, token: Token, _socket: &Socket, _interest: Interest) {
         unreachable!("{token:?} polls, though every socket is ready at once")
     }

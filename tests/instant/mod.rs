@@ -15,7 +15,7 @@ use mahoraga::pool::Pool;
 use mahoraga::route::Routes;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::SessionLimits;
-use mahoraga::snapshot::{LiveListener, Snapshot};
+use mahoraga::snapshot::{LiveListener, Postgres, Snapshot};
 use mahoraga::time::{MS, NEVER, SECOND};
 use mahoraga::worker::{Inbox, Record, Setup, Stats, Worker};
 
@@ -122,6 +122,7 @@ fn snapshot() -> Arc<Snapshot> {
         gate: Arc::new(Gate::new(&sources)),
         limits: LIMITS,
         bandwidth: Arc::default(),
+        postgres: Postgres::default(),
     };
     Arc::new(Snapshot {
         version: 1,
@@ -158,4 +159,5 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_half_sent: false,
     ends_together: false,
     watches_work: true,
+    overhears: false,
 };

@@ -143,7 +143,9 @@ impl FakeKernel {
 
     fn on_connected(&mut self, token: Token, fd: i32) {
         self.conn(fd).connected = true;
-        self.pair(token, fd);
+        if !self.world.asks {
+            self.pair(token, fd);
+        }
         self.conn(fd).owed_since = Some(self.now);
         self.doom(fd);
     }

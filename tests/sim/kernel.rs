@@ -402,13 +402,22 @@ impl Kernel for FakeKernel {
     fn say(&mut self, socket: &Socket, bytes: &[u8]) -> bool {
         let fd = self.opened(socket, "bytes said to");
         self.assert_alone(fd, "bytes said to", Kind::writes);
-        self.trace.fact("say", fd, bytes.len() as u64);
-        let conn = self.conn(fd);
-        assert!(conn.connected && conn.outbound.given == 0 && !conn.outbound.fin);
-        match conn.side {
-            Side::Client => !conn.is_gone(),
-            Side::Backend => self.introduce_at_once(fd, bytes),
+        let side = self.conn(fd).side;
+        match side {
+            Side::Backend if !self.world.asks => {
+                let conn = self.conn(fd);
+                assert!(conn.connected && conn.outbound.given == 0 && !conn.outbound.fin);
+                self.introduce_at_once(fd, bytes)
+            }
+            Side::Client | Side::Backend => self.on_said(fd, bytes),
         }
+    }
+
+    fn hear(&mut self, socket: &Socket, into: &mut [u8]) -> Result<usize, Errno> {
+        let fd = self.opened(socket, "bytes heard from");
+        let receives = |kind: &Kind| matches!(kind, Kind::Recv { .. });
+        self.assert_alone(fd, "bytes heard from", receives);
+        self.hear_bytes(fd, into)
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
@@ -417,7 +426,10 @@ impl Kernel for FakeKernel {
             self.conn(fd).connected,
             "poll on {fd}, which is not connected"
         );
-        if token.purpose() != Purpose::Header {
+        // A backend that is asked for TLS may still be left for another one.
+        if token.purpose() == Purpose::Connect {
+            self.conn(fd).asked_for = Some(token);
+        } else if token.purpose() != Purpose::Header {
             self.pair(token, fd);
         }
         self.start(

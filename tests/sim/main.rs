@@ -24,6 +24,7 @@ mod peer;
 mod peers;
 mod pipes;
 mod pools;
+mod preamble;
 mod random;
 mod rates;
 mod scenario;

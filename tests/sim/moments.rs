@@ -16,7 +16,7 @@ use mahoraga::pool::{Pool, SlowStart, Standing};
 use mahoraga::route::Routes;
 use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
-use mahoraga::snapshot::{LiveListener, Proxies, Snapshot};
+use mahoraga::snapshot::{LiveListener, Postgres, Proxies, Snapshot};
 use mahoraga::time::{MS, NEVER};
 use mahoraga::worker::{Command, Inbox, Record, SessionFilter, SessionId, Setup};
 
@@ -43,6 +43,8 @@ struct Moment {
     drought: u64,
     /// Each client sends a byte of a request after such a time, for ever; 0: by chance.
     drip: u64,
+    /// Clients ask for TLS first.
+    asks: bool,
 }
 
 impl Moment {
@@ -57,6 +59,7 @@ impl Moment {
             commands,
             drip: self.drip,
             proxied: snapshot.listeners[0].proxies.iter().map(|_| 0).collect(),
+            asks: self.asks,
             backends: self.tempers,
             descriptors: 1_000,
             introduces: false,
@@ -162,6 +165,7 @@ fn snapshots_with(
             gate: Arc::clone(&gate),
             limits: session,
             bandwidth: Arc::default(),
+            postgres: Postgres::default(),
         };
         Arc::new(Snapshot {
             version,
@@ -213,6 +217,7 @@ fn gives_up(seed: u64) -> Trace {
         clients: (0..8).map(|client| client * MS).collect(),
         drought: 0,
         drip: 0,
+        asks: false,
     };
     moment.run(seed)
 }
@@ -243,6 +248,7 @@ fn returns(seed: u64, orders: u64) -> Trace {
         clients: (0..8).map(|client| client * MS).collect(),
         drought: 0,
         drip: 0,
+        asks: false,
     };
     moment.run(seed)
 }
@@ -292,6 +298,7 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
         clients: vec![MS, 15 * MS, 20 * MS],
         drought: 0,
         drip: 0,
+        asks: false,
     };
     moment.run(seed)
 }
@@ -321,6 +328,7 @@ fn orders_to_close(seed: u64, limits: impl Iterator<Item = u32>) -> Vec<bool> {
         clients: vec![MS; 98],
         drought: 0,
         drip: 0,
+        asks: false,
     };
     moment.run(seed);
     let answers = answers.iter().map(|answer| answer.try_recv());
@@ -338,6 +346,7 @@ fn waits_for_ports(seed: u64, drought: u64) -> Trace {
         clients: (0..20).map(|client| client * MS).collect(),
         drought,
         drip: 0,
+        asks: false,
     };
     moment.run(seed)
 }
@@ -365,6 +374,7 @@ fn drips(seed: u64, ends_half_sent: bool) -> Trace {
         clients: vec![MS; 50],
         drought: 0,
         drip: 5 * MS,
+        asks: false,
     };
     moment.run(seed)
 }
@@ -400,6 +410,7 @@ fn comes_by_proxies(seed: u64, unfinished_max: u32) -> (Trace, Proxies) {
         clients: (0..60).map(|client| client * MS / 4).collect(),
         drought: 0,
         drip: 0,
+        asks: false,
     };
     (moment.run(seed), proxies)
 }
@@ -431,6 +442,70 @@ fn headers_of_proxies_are_whole_or_refused() {
     }
 }
 
+/// Clients ask for TLS, and so are backends, which answer so or so.
+fn asks(seed: u64, ends_half_sent: bool) -> Trace {
+    let backends = (0..3).map(|place| backend(FIRST_PORT + place));
+    let pool = Pool::new(&config::Pool::of("p", backends.collect()));
+    let limits = SessionLimits {
+        peek: Some(100 * MS),
+        ends_half_sent,
+        ..LIMITS
+    };
+    let snapshots = snapshots_with((limits, Admission::default()), vec![pool]);
+    let answering = snapshots.iter().map(|snapshot| {
+        let listener = LiveListener {
+            postgres: Postgres {
+                answers_tls: true,
+                cancels: None,
+            },
+            ..LiveListener::clone(&snapshot.listeners[0])
+        };
+        Arc::new(Snapshot {
+            listeners: vec![Arc::new(listener)],
+            ..Snapshot::clone(snapshot)
+        })
+    });
+    let moment = Moment {
+        tempers: vec![Temper::Good, Temper::Moody, Temper::Silent],
+        snapshots: answering.collect(),
+        commands: vec![(2_000 * MS, STOP)],
+        clients: (0..20).map(|client| client * MS).collect(),
+        drought: 0,
+        drip: 0,
+        asks: true,
+    };
+    moment.run(seed)
+}
+
+/// The oracle checks that both sides get what the other has sent, without the requests.
+#[test]
+fn sessions_begin_once_client_and_backend_agree_on_tls() {
+    let mut seen = BTreeMap::new();
+    for seed in 0..16 {
+        for (what, count) in asks(seed, seed % 2 == 0).seen {
+            *seen.entry(what).or_insert(0) += count;
+        }
+    }
+    for what in [
+        "client_closed",
+        "tls_refused",
+        "first_bytes_timeout",
+        "client_reset",
+        "an alert",
+        "a backend without TLS",
+        "a backend that says too much",
+        "a backend that closes when it is asked",
+        "a backend that says nothing",
+        "first bytes in several pieces",
+        "first bytes looked at where they wait",
+        "retry with bytes of the client",
+        "retry on another backend",
+        "spurious wake-up",
+    ] {
+        assert!(seen.contains_key(what), "{what}: {seen:#?}");
+    }
+}
+
 /// Ninety clients come at once, of which the worker begins one in a turn.
 fn comes_at_once(seed: u64, shed: Option<Shed>) -> Trace {
     let pool = Pool::new(&config::Pool::of("p", vec![backend(FIRST_PORT)]));
@@ -442,6 +517,7 @@ fn comes_at_once(seed: u64, shed: Option<Shed>) -> Trace {
         clients: vec![MS; 90],
         drought: 0,
         drip: 0,
+        asks: false,
     };
     moment.run(seed)
 }
@@ -566,4 +642,5 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_half_sent: false,
     ends_together: false,
     watches_work: false,
+    overhears: false,
 };

@@ -2,7 +2,7 @@
 
 use mahoraga::config::SendProxy;
 use mahoraga::kernel::{Errno, Interest, Manner};
-use mahoraga::token::Side;
+use mahoraga::token::{Side, Token};
 
 use crate::headers::Header;
 use crate::peer::Peer;
@@ -38,6 +38,10 @@ pub(crate) struct Conn {
     pub(crate) header: Option<Header>,
     /// In how many pieces it has come so far.
     pub(crate) header_pieces: u64,
+    /// The session that a backend was asked for TLS by.
+    pub(crate) asked_for: Option<Token>,
+    /// Its stream once what is asked before that is answered.
+    pub(crate) after_preamble: Option<StreamId>,
     /// From the peer.
     pub(crate) inbound: Inbound,
     /// To the peer.
@@ -128,6 +132,8 @@ impl Conn {
             unread_since: 0,
             header: None,
             header_pieces: 0,
+            asked_for: None,
+            after_preamble: None,
             inbound: Inbound {
                 stream,
                 written: 0,

@@ -300,6 +300,7 @@ impl FakeKernel {
             | CloseReason::BackendDown => true,
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
+            | CloseReason::TlsRefused
             | CloseReason::NoBackend
             | CloseReason::NoRoute
             | CloseReason::ProxyUntrusted
@@ -415,6 +416,7 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         | CloseReason::Stalled => false,
         CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
+        | CloseReason::TlsRefused
         | CloseReason::NoBackend
         | CloseReason::NoRoute
         | CloseReason::ProxyUntrusted
@@ -457,6 +459,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::BackendReset
         | CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
+        | CloseReason::TlsRefused
         | CloseReason::NoBackend
         | CloseReason::NoRoute
         | CloseReason::ProxyUntrusted

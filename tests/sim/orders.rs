@@ -248,6 +248,7 @@ impl FakeKernel {
             | CloseReason::BackendReset
             | CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
+            | CloseReason::TlsRefused
             | CloseReason::NoBackend
             | CloseReason::NoRoute
             | CloseReason::ProxyUntrusted

@@ -25,6 +25,8 @@ pub(crate) enum Act {
     Sip(u64),
     /// Waits until it has read this many bytes.
     Await(u64),
+    /// Waits until what it has asked for is answered.
+    AwaitAnswer,
     /// Waits for the end of what it reads.
     AwaitEnd,
     /// Ends its own direction.

@@ -26,6 +26,9 @@ impl FakeKernel {
         if drip > 0 {
             self.conn(fd).inbound.stream = REQUEST;
         }
+        if self.world.asks {
+            self.let_ask(fd);
+        }
         self.trace.fact("arrive", fd, 0);
         self.conn(fd).listener = listener;
         self.conn(fd).local = is_local(listener);
@@ -120,6 +123,7 @@ impl FakeKernel {
                 return all_read && owed == bytes;
             }
             Act::Await(bytes) => return conn.outbound.read >= bytes || all_read,
+            Act::AwaitAnswer => return conn.after_preamble.is_none(),
             Act::AwaitEnd => return all_read,
             Act::Pause(time) => {
                 conn.peer.script[0] = Act::Pause(0);

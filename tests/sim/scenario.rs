@@ -19,7 +19,7 @@ use mahoraga::prefix::Prefix;
 use mahoraga::route::{Routed, Routes};
 use mahoraga::select::Seat;
 use mahoraga::session::SessionLimits;
-use mahoraga::snapshot::{LiveListener, Proxies, Snapshot};
+use mahoraga::snapshot::{LiveListener, Postgres, Proxies, Snapshot};
 use mahoraga::time::{MS, NEVER, US};
 use mahoraga::worker::{Command, Number, Record, Setup, Stats, Worker};
 
@@ -348,6 +348,7 @@ impl Plan {
                 gate: Arc::clone(&self.gates[number]),
                 limits,
                 bandwidth: Arc::clone(&self.bandwidth[number]),
+                postgres: Postgres::default(),
             }));
         }
         self.routes.push(self.pools.present.clone());
@@ -393,6 +394,7 @@ impl Plan {
             commands,
             drip: 0,
             proxied: self.proxies.keys().copied().collect(),
+            asks: false,
             backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             introduces: self.pools.introduces,
@@ -613,6 +615,7 @@ fn limits(random: &mut Random) -> SessionLimits {
         ends_half_sent: false,
         ends_together: false,
         watches_work: random.permille(700),
+        overhears: false,
     }
 }
 

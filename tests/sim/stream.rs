@@ -12,6 +12,12 @@ pub(crate) type StreamId = u64;
 /// displaced bytes.
 pub(crate) const REQUEST: StreamId = StreamId::MAX;
 
+/// That of clients that ask for TLS, which is over once they are answered, and those of backends
+/// that are asked for it.
+pub(crate) const ASK: StreamId = StreamId::MAX - 1;
+pub(crate) const ANSWER: StreamId = StreamId::MAX - 2;
+pub(crate) const REFUSAL: StreamId = StreamId::MAX - 3;
+
 /// Writes the stream's bytes from `offset` on.
 pub(crate) fn fill(stream: StreamId, offset: u64, out: &mut [u8]) {
     walk(stream, offset, out.len(), |at, cell| {
@@ -46,6 +52,18 @@ fn walk(stream: StreamId, offset: u64, len: usize, mut visit: impl FnMut(usize, 
 fn cell(key: u64, index: u64) -> [u8; CELL] {
     if key == mix(REQUEST) {
         return *b"A AAAAAAAAAAAAAA";
+    }
+    for (stream, cell) in [
+        (
+            ASK,
+            *b"\0\0\0\x08\x04\xd2\x16\x2f\0\0\0\x08\x04\xd2\x16\x2f",
+        ),
+        (ANSWER, [b'S'; CELL]),
+        (REFUSAL, [b'N'; CELL]),
+    ] {
+        if key == mix(stream) {
+            return cell;
+        }
     }
     let low = mix(key ^ index);
     let both = u128::from(low) << 64 | u128::from(low.rotate_left(29) ^ key);

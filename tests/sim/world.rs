@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) drip: u64,
     /// Listeners whose clients come by proxies.
     pub(crate) proxied: BTreeSet<usize>,
+    /// Clients ask for TLS before their first bytes.
+    pub(crate) asks: bool,
     /// How backends behave, by port.
     pub(crate) backends: Vec<Temper>,
     /// The limit of descriptors.

@@ -68,8 +68,8 @@ export const REFUSALS = [
 
 /** Close reasons of sessions that failed for want of a backend. */
 export const FAILURES = [
-  'backend_down', 'connect_failed', 'connect_timeout', 'no_backend', 'pool_full', 'queue_timeout',
-  'no_resources', 'no_local_port', 'no_source_address', 'not_transparent',
+  'backend_down', 'connect_failed', 'connect_timeout', 'tls_refused', 'no_backend', 'pool_full',
+  'queue_timeout', 'no_resources', 'no_local_port', 'no_source_address', 'not_transparent',
 ];
 
 const total = (closed, reasons) => reasons.reduce((sum, name) => sum + (closed[name] ?? 0), 0);

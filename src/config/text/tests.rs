@@ -16,8 +16,8 @@ use crate::config::{
     Bandwidth, Check, CheckTls, Config, Defaults, Discovery, Ejection, Expect, FirstTier, Group,
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HeaderPart, HttpProbe, Initial, Key, LeastTime,
     Listener, LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool,
-    Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat, ScaleBy,
-    Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
+    PostgresTls, Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat,
+    ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::config::{HistoryPlace, HistorySettings};
 use crate::origin::{Origins, Ports};
@@ -237,6 +237,8 @@ impl Chance<'_> {
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
+                postgres_tls: self.pick(&[PostgresTls::Pass, PostgresTls::Answer]),
+                postgres_cancel: self.half(),
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),
             }
         });

@@ -242,4 +242,5 @@ pub(super) const LIMITS: SessionLimits = SessionLimits {
     ends_half_sent: false,
     ends_together: false,
     watches_work: true,
+    overhears: false,
 };
