@@ -31,7 +31,6 @@ use crate::config::{self, OnDown, Persist, SendProxy, Strategy, Target};
 use crate::guard::Limit;
 use crate::origin::Origins;
 use crate::shared::Shared;
-use crate::time::nanos;
 
 pub use cancels::{CancelPlace, CanceledBy, Cancels};
 pub use ejection::Cause;
@@ -196,7 +195,7 @@ impl Pool {
                 || Arc::new(Queue::new(config.queue_in_force())),
                 |before| Arc::clone(&before.queue),
             ),
-            sticky: sticky(config.persists(), before),
+            sticky: sticky::table(config.persists(), before),
             leaving: before.map_or_else(Vec::new, |before| before.left_by(config)),
             panic: false,
             rising: false,
@@ -360,17 +359,6 @@ impl Pool {
 fn next_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// The sticky table of the pool before; a new one if the key or the size has changed.
-fn sticky(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
-    let persist = persist?;
-    let ttl = nanos(persist.ttl);
-    let same =
-        |before: &Persist| before.key == persist.key && before.clients_max == persist.clients_max;
-    let before = before.filter(|before| before.persist.as_ref().is_some_and(same));
-    let table = before.and_then(|before| before.sticky.clone());
-    table.or_else(|| Some(Arc::new(StickyTable::new(persist.clients_max, ttl))))
 }
 
 impl Backend {

@@ -4,9 +4,14 @@
 //! one. It sees only hashes of clients and backends, and has no clock of its own.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::config::Persist;
 use crate::lru::{Hashed, Lru, Shard};
+use crate::time::nanos;
+
+use super::Pool;
 
 /// A table from client to backend. An entry takes 44 bytes.
 ///
@@ -162,6 +167,17 @@ fn renew(shard: &mut Clients, index: u32, now: u64) {
     let mapping = shard.value_mut(index);
     mapping.used = mapping.used.max(now);
     shard.touch(index);
+}
+
+/// The sticky table of the pool before; a new one if the key or the size has changed.
+pub(super) fn table(persist: Option<&Persist>, before: Option<&Pool>) -> Option<Arc<StickyTable>> {
+    let persist = persist?;
+    let ttl = nanos(persist.ttl);
+    let same =
+        |before: &Persist| before.key == persist.key && before.clients_max == persist.clients_max;
+    let before = before.filter(|before| before.persist.as_ref().is_some_and(same));
+    let table = before.and_then(|before| before.sticky.clone());
+    table.or_else(|| Some(Arc::new(StickyTable::new(persist.clients_max, ttl))))
 }
 
 /// Leaves the entries out: there may be millions, behind locks.
