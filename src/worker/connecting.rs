@@ -120,9 +120,10 @@ impl<K: Kernel> Worker<K> {
         let event = if std::mem::take(&mut self.slots[key].asks_tls) {
             self.hear_tls(key, outcome)
         } else {
-            match self.connected(token, outcome) {
-                Event::Connected(_) => self.ask_for_tls(key),
-                failed => Some(failed),
+            let event = self.connected(token, outcome);
+            match matches!(event, Event::Connected(_)) {
+                true => self.ask_for_tls(key),
+                false => Some(event),
             }
         };
         let Some(event) = event else { return };
@@ -140,7 +141,7 @@ impl<K: Kernel> Worker<K> {
 
     /// What came of a connect. A socket that is connected to itself was refused: there is no
     /// listener.
-    fn connected(&mut self, token: Token, outcome: Result<Done, Errno>) -> Event {
+    fn connected(&self, token: Token, outcome: Result<Done, Errno>) -> Event {
         let key = token.slot() as usize;
         let slot = &self.slots[key];
         if let Err(errno) = outcome {

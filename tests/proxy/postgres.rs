@@ -2,8 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+
+use parking_lot::Mutex;
 
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, echo, expect_end, expect_reset, ping};
@@ -60,7 +62,7 @@ impl Postgres {
                     5_678 => {
                         let process = u32::from_be_bytes(body[..4].try_into().unwrap());
                         assert_eq!(body[4..], secret(process));
-                        return seen.lock().unwrap().push(process);
+                        return seen.lock().push(process);
                     }
                     _ => {
                         let process =
@@ -83,7 +85,7 @@ impl Postgres {
     }
 
     fn cancelled(&self) -> usize {
-        self.cancelled.lock().unwrap().len()
+        self.cancelled.lock().len()
     }
 }
 
