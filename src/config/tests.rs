@@ -168,15 +168,10 @@ fn everything_can_be_set() {
     let [first, second] = &config.listeners[..] else {
         panic!("{:?}", config.listeners);
     };
-    assert_eq!(
-        (first.name.as_str(), first.pool, first.attempts),
-        ("[::1]:80", 1, 2)
-    );
+    let told = |its: &Listener| (its.name.clone(), its.pool, its.attempts);
+    assert_eq!(told(first), ("[::1]:80".to_owned(), 1, 2));
     assert_eq!(first.timeouts, inherited);
-    assert_eq!(
-        (second.name.as_str(), second.pool, second.attempts),
-        ("n", 0, 16)
-    );
+    assert_eq!(told(second), ("n".to_owned(), 0, 16));
     assert_eq!(second.timeouts, own);
     let closes = [first.half_close, second.half_close];
     assert_eq!(closes, [HalfClose::Relay, HalfClose::End]);

@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn the_key_is_found_in_pieces_of_any_size() {
         let ok = message(b'R', &[0, 0, 0, 0]);
-        let parameter = message(b'S', b"server_version\018.0\0");
+        let parameter = message(b'S', b"server_version\x0018.0\0");
         let notice = message(b'N', b"SWARNING\0Mold\0\0");
         let version = message(b'v', &[0, 3, 0, 2, 0, 0, 0, 0]);
         for key in [&[1, 2, 3, 4][..], &[7; 32], &[9; KEY_MAX]] {

@@ -298,7 +298,7 @@ impl<K: Kernel> Worker<K> {
             return self.kernel.close(socket, Manner::Reset);
         }
         if let Some(client) = client {
-            return self.admit_named(number, socket, client);
+            return self.admit_named(number, socket, *client);
         }
         if self.ports[number].listener.proxies.is_some() {
             return self.read_header(number, socket);

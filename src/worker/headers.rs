@@ -278,7 +278,7 @@ impl<K: Kernel> Worker<K> {
             }
         };
         match outcome {
-            Ok(client) => self.admit_named(number, socket, client),
+            Ok(client) => self.admit_named(number, socket, *client),
             Err(flaw) => {
                 if let Some(proxies) = &self.ports[number].listener.proxies {
                     count(&proxies.stage, proxy, &flaw);
@@ -463,7 +463,7 @@ impl<K: Kernel> Worker<K> {
     /// Takes a client in that a proxy has named, if the rules about clients allow it. One that is
     /// refused is reset, whatever they say: to hold it would take a connection from its proxy, and
     /// so from others.
-    pub(super) fn admit_named(&mut self, number: usize, socket: Socket, client: Box<HeaderClient>) {
+    pub(super) fn admit_named(&mut self, number: usize, socket: Socket, client: HeaderClient) {
         let stage = self.ports[number].client_stage(&self.snapshot);
         let admitted = match client.named.is_own {
             true => stage.admit_own(self.now),

@@ -19,7 +19,6 @@ use super::accept::Admitted;
 use super::ended::release_backend;
 use super::headers::{NamedClient, ProxyPeer, tlvs_of};
 use super::lanes::Party;
-use super::log_lines::LineExtras;
 use super::queue::QueueEntry;
 use super::routing::route_without_bytes;
 use super::{LogEvent, Record, Tries, Worker};
@@ -430,10 +429,7 @@ impl<K: Kernel> Worker<K> {
         self.count(key);
         self.settle_bandwidth(key);
         let mut slot = self.slots.remove(key);
-        debug_assert!(
-            self.ops.is_empty(),
-            "a session asks for nothing after its end"
-        );
+        debug_assert!(self.ops.is_empty(), "it asks for nothing any more");
         self.timers.clear(number(key));
         self.forget_cancelable(key, &slot);
         let manner = slot.session.manner();
@@ -481,11 +477,6 @@ impl<K: Kernel> Worker<K> {
         slot.listener.gate.count_closed(reason as u8);
         slot.listener.routes.count(slot.route);
         if let Some(extras) = extras {
-            let LineExtras {
-                status,
-                server_name,
-                tcp,
-            } = extras;
             self.write_record(Record {
                 proxy: slot.named.map(|named| named.proxy),
                 number: slot.number,
@@ -500,9 +491,9 @@ impl<K: Kernel> Worker<K> {
                 dry_run: slot.dry_run,
                 tries: slot.tries,
                 connect_us: slot.connect_us,
-                status,
-                server_name,
-                tcp,
+                status: extras.status,
+                server_name: extras.server_name,
+                tcp: extras.tcp,
             });
         }
     }

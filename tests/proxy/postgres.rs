@@ -424,9 +424,9 @@ fn a_request_to_cancel_goes_where_the_session_is() {
         let sessions: Vec<_> = (0..9).map(|n| session(&balancer, source(n))).collect();
         // The pool is full, and a query is to end.
         balancer.ask(&["drain", "own/a"]);
-        for (n, (_, process)) in sessions.iter().enumerate() {
+        for (n, (_, process)) in (0u32..).zip(&sessions) {
             let server = &servers[*process as usize / 1_000 - 1];
-            cancels(&balancer, source(100 + n as u32), *process, server);
+            cancels(&balancer, source(100 + n), *process, server);
         }
         let told = &balancer.ask(&["explain", &source(100).to_string(), "--last", "1"])[0];
         assert_eq!(told["decision"]["why"], "cancels");

@@ -31,8 +31,7 @@ impl FakeKernel {
     /// A header goes to a backend without a buffer, or finds no memory: then that was no attempt.
     pub(crate) fn introduce_at_once(&mut self, fd: i32, bytes: &[u8]) -> bool {
         if self.conn(fd).is_gone() || self.random.permille(200) {
-            let client = self.conn(fd).partner.expect("it has one");
-            self.conn(client).partner = None;
+            self.part(fd);
             self.trace.see("no memory for a header");
             return false;
         }
@@ -42,6 +41,15 @@ impl FakeKernel {
         self.trace.see("a header without a buffer");
         self.on_header_sent(fd, false);
         true
+    }
+
+    /// A backend's connection is no client's: another one takes its place.
+    fn part(&mut self, fd: i32) {
+        let client = self.conn(fd).partner.expect("it has one");
+        self.conn(client).partner = None;
+        let mut pairs = self.pairs.values_mut();
+        let pair = pairs.find(|pair| pair.backend == Some(fd));
+        pair.expect("they are a pair").backend = None;
     }
 
     /// Bytes go to a peer. Returns how many of them belong to the header that it waits for, which

@@ -284,6 +284,8 @@ impl FakeKernel {
 
     /// A header, or a part of it, went to a peer alone.
     pub(crate) fn on_header_sent(&mut self, fd: i32, more: bool) {
+        let partner = self.conn(fd).partner.expect("it names its partner");
+        self.conn(partner).vain = Default::default();
         let now = self.now;
         let conn = self.conn(fd);
         conn.moved_at = now;

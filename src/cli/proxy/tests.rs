@@ -125,23 +125,22 @@ fn every_flag_arrives() {
         ..Timeouts::default()
     };
     let plain = config("--from [::1]:80 --to unix:/b").unwrap().listeners;
-    let plain = &plain[0];
     let listener = |bind: &str| Listener {
         name: bind.to_owned(),
         bind: bind.parse().unwrap(),
         attempts: 1,
         timeouts,
-        ..plain.clone()
+        ..plain[0].clone()
     };
-    let [first, second] = ["unix:/b", "localhost:81"].map(|to| to.parse().unwrap());
+    let backend = |to: &str| Backend::written(to.parse().unwrap());
     let first = Backend {
         weight: 2,
         max_connections: NonZeroU32::new(5),
-        ..Backend::written(first)
+        ..backend("unix:/b")
     };
     let second = Backend {
         backup: true,
-        ..Backend::written(second)
+        ..backend("localhost:81")
     };
     let strategy = Strategy::Hash(Hash {
         key: Key::Peeked(Field::Sni),
@@ -151,6 +150,12 @@ fn every_flag_arrives() {
         key: Key::Peeked(Field::HttpCookie("a".to_owned())),
         ttl: Duration::from_secs(3600),
         clients_max: Persist::default().clients_max,
+    };
+    let pool = Pool {
+        strategy,
+        persist: Some(persist),
+        check: Some(http_check()),
+        ..Pool::of(NAME, vec![first, second])
     };
     let want = Config {
         workers: NonZeroU32::new(2),
@@ -167,15 +172,7 @@ fn every_flag_arrives() {
             required: true,
             ..Admin::default()
         }),
-        ..Config::of(
-            vec![listener("[::1]:80"), listener("unix:/a")],
-            vec![Pool {
-                strategy,
-                persist: Some(persist),
-                check: Some(http_check()),
-                ..Pool::of(NAME, vec![first, second])
-            }],
-        )
+        ..Config::of(vec![listener("[::1]:80"), listener("unix:/a")], vec![pool])
     };
     assert_eq!(got, want);
 }

@@ -4,7 +4,7 @@ use super::Finding;
 use crate::address::Address;
 use crate::config::route::REFUSE;
 use crate::config::{
-    Config, Listener, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX,
+    Config, Listener, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route,
 };
 
 /// The rules that the routes of a listener break; `at` is the listener's path.
@@ -13,29 +13,8 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
     if routes.is_empty() {
         return;
     }
-    let values: usize = routes.iter().map(|route| route.values()).sum();
-    if routes.len() > ROUTES_MAX || values > ROUTE_VALUES_MAX {
-        let sentence = format!(
-            "routes: {} routes with {values} values: expected at most {ROUTES_MAX} routes with \
-             {ROUTE_VALUES_MAX} values in all",
-            routes.len()
-        );
+    if let Some(sentence) = beyond_limits(routes) {
         return found.push(Finding::at(format!("{at}.routes"), sentence));
-    }
-    let pools = routes.iter().map(|route| route.shares().count());
-    let pools: usize = pools.sum();
-    if pools > ROUTE_POOLS_MAX {
-        let sentence = format!(
-            "routes: they lead to {pools} pools: expected at most {ROUTE_POOLS_MAX} in all"
-        );
-        found.push(Finding::at(format!("{at}.routes"), sentence));
-    }
-    let regexes: usize = routes.iter().map(|route| route.regexes()).sum();
-    if regexes > ROUTE_REGEXES_MAX {
-        let sentence = format!(
-            "routes: {regexes} regular expressions: expected at most {ROUTE_REGEXES_MAX} in all"
-        );
-        found.push(Finding::at(format!("{at}.routes"), sentence));
     }
     for (place, route) in routes.iter().enumerate() {
         let path = format!("{at}.routes[{place}]");
@@ -87,4 +66,28 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
             found.push(Finding::at(path, sentence));
         }
     }
+}
+
+/// The limit of a listener's routes that these are beyond, in words.
+fn beyond_limits(routes: &[Route]) -> Option<String> {
+    let values: usize = routes.iter().map(Route::values).sum();
+    if routes.len() > ROUTES_MAX || values > ROUTE_VALUES_MAX {
+        return Some(format!(
+            "routes: {} routes with {values} values: expected at most {ROUTES_MAX} routes with \
+             {ROUTE_VALUES_MAX} values in all",
+            routes.len()
+        ));
+    }
+    let pools: usize = routes.iter().map(|route| route.shares().count()).sum();
+    if pools > ROUTE_POOLS_MAX {
+        return Some(format!(
+            "routes: they lead to {pools} pools: expected at most {ROUTE_POOLS_MAX} in all"
+        ));
+    }
+    let regexes: usize = routes.iter().map(Route::regexes).sum();
+    (regexes > ROUTE_REGEXES_MAX).then(|| {
+        format!(
+            "routes: {regexes} regular expressions: expected at most {ROUTE_REGEXES_MAX} in all"
+        )
+    })
 }

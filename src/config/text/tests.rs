@@ -17,7 +17,7 @@ use crate::config::{
     HISTOGRAM_LOG, HalfClose, HalfSent, Hash, HeaderPart, HttpProbe, Initial, Key, LeastTime,
     Listener, LogField, LogFormat, LogOnly, LogSink, MetricsHttp, OnDown, Persist, Pool,
     PostgresTls, Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat,
-    ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
+    Route, ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::config::{HistoryPlace, HistorySettings};
 use crate::origin::{Origins, Ports};
@@ -210,14 +210,7 @@ impl Chance<'_> {
             let own = self.timeouts();
             let is_tcp = matches!(bind, Address::Tcp(_));
             let accept_proxy = self.proxies(is_tcp);
-            let mut routes = self.routes(pools.len(), is_tcp);
-            if !accept_proxy.is_empty() {
-                let tlvs = ["alpn=h2", "authority=*.a.example", "0xE0=\\x00\"b\\\\"];
-                let tlvs = tlvs.map(|text| text.parse().unwrap());
-                for route in &mut routes {
-                    route.proxy_tlv = self.pick(&[&[][..], &tlvs]).to_vec();
-                }
-            }
+            let routes = self.routes_behind(pools.len(), is_tcp, !accept_proxy.is_empty());
             Listener {
                 name: match self.half() {
                     true => format!("{i}\""),
@@ -252,12 +245,7 @@ impl Chance<'_> {
             tarpit: self.tarpit(),
             overload: self.overload(),
             source_table: u64::from(self.0.u32(4_096..=1 << 30)) << 10,
-            bans: BanTable {
-                max: self.0.u32(1..=1_000_000),
-                file: self.maybe(Self::path).map(|path| path.join("kept")),
-                import: self.maybe(Self::path),
-                action: self.action(),
-            },
+            bans: self.bans(),
             trusted: self.prefixes(12),
             shutdown_grace: self.ms(0, 86_400_000),
             access_log: self.maybe(Self::access_log),
@@ -275,6 +263,28 @@ impl Chance<'_> {
             access_lists: access_lists.into_iter().map(Shared::from).collect(),
             listeners,
             pools: pools.into_iter().map(Shared::from).collect(),
+        }
+    }
+
+    /// Routes of a listener; `has_headers`: proxies name its clients.
+    fn routes_behind(&mut self, pools: usize, is_tcp: bool, has_headers: bool) -> Vec<Route> {
+        let mut routes = self.routes(pools, is_tcp);
+        if has_headers {
+            let tlvs = ["alpn=h2", "authority=*.a.example", "0xE0=\\x00\"b\\\\"];
+            let tlvs = tlvs.map(|text| text.parse().unwrap());
+            for route in &mut routes {
+                route.proxy_tlv = self.pick(&[&[][..], &tlvs]).to_vec();
+            }
+        }
+        routes
+    }
+
+    fn bans(&mut self) -> BanTable {
+        BanTable {
+            max: self.0.u32(1..=1_000_000),
+            file: self.maybe(Self::path).map(|path| path.join("kept")),
+            import: self.maybe(Self::path),
+            action: self.action(),
         }
     }
 
