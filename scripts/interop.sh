@@ -288,7 +288,8 @@ CONF
         --resolve "shop.example:$haproxy_ssl:127.0.0.1" \
         "https://shop.example:$haproxy_ssl/" || true)
     # Its address; the name that it asked HAProxy for, as that says it; the id of the session here.
-    [[ $seen =~ ^$CLIENT\ shop\.example\ [0-9]+-[0-9]+$ ]] || die "haproxy writes v2 with TLVs: got '$seen'"
+    [[ $seen =~ ^$CLIENT\ shop\.example\ [0-9]+-[0-9]+$ ]] ||
+        die "haproxy writes v2 with TLVs: got '$seen'"
     echo "ok  haproxy writes v2 with TLVs: $seen"
 }
 expect "$CLIENT" 'nginx writes v1' "$(ask "$nginx_out")"

@@ -53,7 +53,7 @@ settings! {
         pub pool: Option<usize> = Some(NOT_GIVEN) => pool_or_refuse();
         /// In place of `pool`: pools that share them, by weight.
         pub pools: Vec<Share> = Vec::new() => groups();
-        /// What keeps a client with one of `pools`, as in the strategy `hash`. Where its first
+        /// What keeps a client with one of `pools`, as in the strategy hash. Where its first
         /// bytes lack it, its address does.
         pub key: Key = Key::default()
             => parsed("a key such as \"source_ip\"", values::persist_key, Key::to_string);
