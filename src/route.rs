@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{self, Key, ROUTES_MAX, TlvValue};
-use crate::peek::proxy_protocol::TlvName;
+use crate::peek::proxy_protocol::{CheckedTlvs, TlvName};
 use crate::peek::{self, FirstBytes, Miss, Name, NamePattern, NameRegex, Protocol};
 use crate::prefix::Prefix;
 use crate::select::{Plan, Rendezvous, hash_of};
@@ -274,8 +274,12 @@ impl Routes {
     /// The route that takes a client for its silence; `None`: none does, and its first bytes may
     /// still come.
     #[must_use]
-    pub fn decide_silent(&self, client: Option<IpAddr>) -> Option<RouteNumber> {
-        let route = self.decide(client, &FirstBytes::new(&[], true))?;
+    pub fn decide_silent(
+        &self,
+        client: Option<IpAddr>,
+        tlvs: CheckedTlvs<'_>,
+    ) -> Option<RouteNumber> {
+        let route = self.decide(client, &FirstBytes::new(&[], true).behind(tlvs))?;
         let conditions = &self.all.get(self.place(route)?)?.conditions;
         conditions.ask_for_silence().then_some(route)
     }

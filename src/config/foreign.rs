@@ -127,9 +127,9 @@ const UNSUPPORTED: &str = "\
 tls ssl cert certificate certificates crt
     there is no TLS termination yet: TLS passes through to the backends
 accept_proxy proxy_protocol
-    there is no PROXY protocol of clients yet
+    the setting `accept_proxy` of a listener names the proxies whose PROXY headers it reads
 transparent usesrc
-    there is no transparent mode yet: a backend sees the balancer's address";
+    source: \"client\" in a pool has connections begin at their client's address";
 
 /// Each behind a setting that only the group has in which it means this.
 const OF_GROUPS: &str = "\

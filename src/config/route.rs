@@ -83,11 +83,15 @@ impl Shape for Route {
         }
         self.check_pools(at, reader);
         let spoken = |name: &str| {
-            let named = self
+            let mut named = self
                 .protocol
                 .iter()
                 .map(|its| Protocol::ALL[*its as usize].0);
-            self.protocol.is_empty() || named.into_iter().any(|its| its == name)
+            self.protocol.is_empty() || named.any(|its| its == name)
+        };
+        // A hello behind PostgreSQL's request for TLS is of both protocols.
+        let is_spoken = |name: &str| {
+            spoken(name) || name == "tls" && self.protocol.contains(&Protocol::Postgres)
         };
         let of_tls = [
             ("sni", !self.sni.is_empty()),
@@ -99,7 +103,7 @@ impl Shape for Route {
         ];
         let given = |all: [(&'static str, bool); 2]| all.into_iter().find(|(_, given)| *given);
         for (group, protocol) in [(of_tls, "tls"), (of_http, "http")] {
-            if let Some((setting, _)) = given(group).filter(|_| !spoken(protocol)) {
+            if let Some((setting, _)) = given(group).filter(|_| !is_spoken(protocol)) {
                 let sentence = format!(
                     "no client has it and speaks only what `protocol` says: add \"{protocol}\" \
                      there, or leave `protocol` out"
@@ -127,12 +131,15 @@ impl Route {
                 "`pool` says where its clients go: leave one out",
             );
         } else if !is_given("pool") && !is_given("pools") {
-            reader.mistake(&at.value.start(), "missing field `pool`".to_owned());
+            let sentence = "missing field `pool`, or `pools` for several with weights";
+            reader.mistake(&at.value.start(), sentence.to_owned());
         }
         if is_given("pools") && self.pools.iter().all(|share| share.weight == 0) {
             reader.wrong(at, "pools", "expected at least one with a weight above 0");
         }
-        let of_others = |place: usize| self.pools[..place].iter();
+        // One that could not be read is wrong already.
+        let is_read = |share: &Share| share.name != usize::MAX;
+        let of_others = |place: usize| self.pools[..place].iter().filter(|its| is_read(its));
         let mut shares = self.pools.iter().enumerate();
         if shares.any(|(place, share)| of_others(place).any(|other| other.name == share.name)) {
             reader.wrong(
@@ -184,6 +191,14 @@ impl Route {
         let by_bytes = matches!(&self.key, Key::Peeked(field) if field.is_in_bytes());
         by_bytes && !self.pools.is_empty()
             || self.values() > self.client.len() + self.proxy_tlv.len()
+    }
+
+    /// Whether it takes TLS behind PostgreSQL's request for it, by its hello, and no other.
+    #[must_use]
+    pub fn asks_postgres_for_names(&self) -> bool {
+        let asks = !self.sni.is_empty() || !self.alpn.is_empty();
+        let is_of_tls = self.protocol.contains(&Protocol::Tls);
+        asks && !is_of_tls && self.protocol.contains(&Protocol::Postgres)
     }
 
     /// Whether it takes clients that say nothing, as their server speaks first.

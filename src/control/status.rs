@@ -211,12 +211,12 @@ pub(super) fn probes<'a>(recent: impl Iterator<Item = &'a ProbeOutcome>) -> Vec<
     shown.collect()
 }
 
-/// `known: None`: the backend was removed and still has sessions.
 fn header(backend: &Backend) -> Option<&'static str> {
     let header = backend.send_proxy.as_ref();
     header.map(|header| header.version.as_str())
 }
 
+/// `known: None`: the backend was removed and still has sessions.
 fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) -> BackendStatus {
     let now = sys::monotonic();
     let leaving = known.is_none();

@@ -12,7 +12,9 @@ use super::Backend;
 /// entry takes some 60 bytes.
 #[derive(Debug)]
 pub struct Cancels {
-    places: Lru<CanceledBy, Option<CancelPlace>>,
+    by_key: Lru<CanceledBy, Option<CancelPlace>>,
+    /// Apart from those, as each client of the listener has an address.
+    by_client: Lru<CanceledBy, Option<CancelPlace>>,
 }
 
 /// What a request to cancel shows of the session.
@@ -36,7 +38,8 @@ pub struct CancelPlace {
 impl Default for Cancels {
     fn default() -> Self {
         Self {
-            places: Lru::new(SESSIONS_MAX),
+            by_key: Lru::new(SESSIONS_MAX),
+            by_client: Lru::new(SESSIONS_MAX),
         }
     }
 }
@@ -44,7 +47,7 @@ impl Default for Cancels {
 impl Cancels {
     /// Takes note of where a session is. Of several from an address the last one counts.
     pub fn note(&self, by: CanceledBy, place: CancelPlace) {
-        let (shard, key) = self.places.locate(canonical(by));
+        let (shard, key) = self.table(by).locate(canonical(by));
         let mut shard = shard.lock();
         if let Some(index) = shard.find(key) {
             *shard.value_mut(index) = Some(place);
@@ -57,14 +60,21 @@ impl Cancels {
     /// Where the session is that a request would cancel.
     #[must_use]
     pub fn find(&self, by: CanceledBy) -> Option<CancelPlace> {
-        let (shard, key) = self.places.locate(canonical(by));
+        let (shard, key) = self.table(by).locate(canonical(by));
         let shard = shard.lock();
         shard.find(key).and_then(|index| *shard.value(index))
     }
 
+    fn table(&self, by: CanceledBy) -> &Lru<CanceledBy, Option<CancelPlace>> {
+        match by {
+            CanceledBy::Key(_) => &self.by_key,
+            CanceledBy::Client(_) => &self.by_client,
+        }
+    }
+
     /// The session has ended.
     pub fn forget(&self, by: CanceledBy) {
-        let (shard, key) = self.places.locate(canonical(by));
+        let (shard, key) = self.table(by).locate(canonical(by));
         let mut shard = shard.lock();
         if let Some(index) = shard.find(key) {
             *shard.value_mut(index) = None;
@@ -143,7 +153,7 @@ mod tests {
         for process in 0..2 * SESSIONS_MAX {
             cancels.note(key(process), PLACES[0]);
         }
-        assert!(cancels.places.len() <= SESSIONS_MAX as usize);
+        assert!(cancels.by_key.len() <= SESSIONS_MAX as usize);
         assert!(cancels.find(key(0)).is_none());
         assert!(cancels.find(key(2 * SESSIONS_MAX - 1)).is_some());
     }

@@ -167,7 +167,7 @@ fn other_protocols_and_silence_are_routed_too() {
     assert_eq!(at_last(&routes, inside, &REQUEST[..7]), 3);
     assert_eq!(at_last(&routes, inside, b""), 2);
     assert_eq!(at_last(&routes, outside, b""), 0);
-    let silent = |client: &str| routes.decide_silent(client.parse().ok());
+    let silent = |client: &str| routes.decide_silent(client.parse().ok(), CheckedTlvs::NONE);
     assert_eq!(silent(inside).map(RouteNumber::index), Some(2));
     assert_eq!(silent(outside), None);
     assert!(routes.take_silent());

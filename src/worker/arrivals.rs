@@ -131,8 +131,16 @@ impl<K: Kernel> Worker<K> {
             client,
             ..
         } = arrival;
-        if self.ports[port].listener.proxies.is_some() {
+        if client.is_some() || self.ports[port].listener.proxies.is_some() {
             // Bans are about clients, not about proxies.
+            let asked = client.as_ref().and_then(|client| client.asked());
+            let stage = self.ports[port].client_stage(&self.snapshot);
+            let is_banned = asked.is_some_and(|ip| stage.is_banned(ip, self.now));
+            let reason = if is_banned {
+                CloseReason::Banned
+            } else {
+                reason
+            };
             let caller = client.map_or_else(Caller::default, |client| client.caller());
             return self.refuse(port, socket, caller, (reason, Action::Reset));
         }

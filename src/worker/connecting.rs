@@ -200,8 +200,10 @@ impl<K: Kernel> Worker<K> {
         );
         let mut lacking = None;
         let mut races = 0;
+        // Once all others were tried: those that its client can't be connected to.
+        let mut misfits = None;
         while races < RACES_MAX {
-            let choice = choose(selector, slot, self.now);
+            let choice = choose(selector, slot, misfits.as_deref(), self.now);
             let Choice::Backend(index) = choice else {
                 let noted = (self.now, choice);
                 self.decisions.on_selected(slot, selector, noted);
@@ -222,8 +224,12 @@ impl<K: Kernel> Worker<K> {
                 slot.tries.get_or_insert_default().tried.push(index);
                 continue;
             }
-            if misfit && lacking.is_none() {
-                return Err(slot.tries.as_ref().map_or(Event::Misfit, |its| its.spent()));
+            if misfit {
+                if misfits.is_some() {
+                    return Err(slot.tries.as_ref().map_or(Event::Misfit, |its| its.spent()));
+                }
+                misfits = Some(all_misfits(pool, client, &self.kernel));
+                continue;
             }
             let spent = tried && slot.session.is_out_of_attempts(slot.limits());
             if spent && lacking.is_none() && held.is_none() {
@@ -232,8 +238,11 @@ impl<K: Kernel> Worker<K> {
             // No other is left: an attempt at once would fail as the last one did.
             let waits = tried && !std::mem::replace(&mut slot.paused, true);
             if let Some(fault) = held.or_else(|| lacking.filter(|_| waits)) {
-                port.pause(self.now);
-                self.ports_changed = true;
+                // Where connections begin at their client's address, only that client lacks it.
+                if !backend.origins.at_client {
+                    port.pause(self.now);
+                    self.ports_changed = true;
+                }
                 return Err(Event::Lacking(fault));
             }
             if waits {
@@ -363,21 +372,29 @@ fn is_misfit(backend: &Backend, client: Client, kernel: &impl Kernel) -> bool {
         && (!backend.origins.fit(client, &backend.address) || client.address.is_some_and(is_own))
 }
 
-/// Selects a backend. For a request to cancel it is that of the session.
-fn choose(selector: &mut Selector, slot: &Slot, now: u64) -> Choice {
+/// The backends that a client can't be connected to, as indices into their pool.
+fn all_misfits(pool: &Pool, client: Client, kernel: &impl Kernel) -> Vec<u16> {
+    let all = (0u16..).zip(&pool.backends);
+    let misfits = all.filter(|(_, backend)| is_misfit(backend, client, kernel));
+    misfits.map(|(index, _)| index).collect()
+}
+
+/// Selects a backend, if it can be one that is not among those to pass over: by default those that
+/// were tried. For a request to cancel it is that of the session.
+fn choose(selector: &mut Selector, slot: &Slot, pass_over: Option<&[u16]>, now: u64) -> Choice {
     if let Some(number) = slot.only() {
         return of_number(slot.plan().pool(), number);
     }
     selector.select(&Request {
         now,
         keys: slot.keys,
-        tried: slot.tried(),
+        tried: pass_over.unwrap_or_else(|| slot.tried()),
     })
 }
 
 /// Takes a place at a backend, if there is one.
 fn take_place(slot: &Slot, backend: &Backend, now: u64) -> bool {
-    if slot.only().is_some() {
+    if slot.goes_beyond_limits() {
         backend.acquire_for_cancel();
         return true;
     }

@@ -25,6 +25,14 @@ impl<K: Kernel> Worker<K> {
     }
 }
 
+impl Slot {
+    /// Whether this end is an offence of its client. A proxy's own connection is no client's.
+    pub(super) fn offends_by(&self, reason: CloseReason) -> bool {
+        let is_client = self.named.as_ref().is_none_or(|named| !named.is_own);
+        reason == CloseReason::FirstBytesTimeout && self.listener.ban.is_some() && is_client
+    }
+}
+
 /// Gives the place of an ended session at its backend back, and counts what the session shows of
 /// the backend. Returns whether that ejected the backend or readmitted it.
 pub(super) fn release_backend(

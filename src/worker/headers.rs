@@ -95,6 +95,13 @@ pub(super) struct HeaderClient {
 }
 
 impl HeaderClient {
+    /// The address that rules about clients are asked about; `None`: the connection is the
+    /// proxy's own, or has none.
+    pub(super) fn asked(&self) -> Option<IpAddr> {
+        let peer = self.peer.filter(|_| !self.named.is_own);
+        peer.map(|peer| peer.ip())
+    }
+
     /// The client of a header that this peer has sent.
     fn of(header: &Header<'_>, proxy: ProxyPeer) -> Self {
         let (peer, destination) = match header.endpoints {
@@ -361,15 +368,16 @@ impl<K: Kernel> Worker<K> {
             return self.settle(key);
         }
         waiting.looks += 1;
-        let looked = look(&mut self.kernel, &waiting.socket, waiting.proxy, false);
+        let events = match completion.outcome {
+            Ok(Done::Count(events)) => events,
+            _ => 0,
+        };
+        let ends = events & END != 0;
+        let looked = look(&mut self.kernel, &waiting.socket, waiting.proxy, ends);
         let come = match looked {
             Ok(Ok(client)) => return self.decide(key, Ok(client)),
             Err(flaw) => return self.decide(key, Err(flaw)),
             Ok(Err(come)) => come,
-        };
-        let events = match completion.outcome {
-            Ok(Done::Count(events)) => events,
-            _ => 0,
         };
         let flaw = if events & FAULT != 0 {
             Some(Flaw::reset())

@@ -62,7 +62,12 @@ impl Request {
                 answer(Preamble::Gss)
             }
             Ok(PostgresStart::Cancel { process, key }) if postgres.cancels.is_some() => {
-                Self::Cancel(CancelKey::new(process, key))
+                // A server reads nothing behind it.
+                let length = first.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+                match length.is_some_and(|length| length as usize == first.len()) {
+                    true => Self::Cancel(CancelKey::new(process, key)),
+                    false => Self::TooMuch,
+                }
             }
             Ok(_) | Err(Miss::Incomplete | Miss::Absent) => Self::None,
         }
@@ -118,9 +123,8 @@ impl<K: Kernel> Worker<K> {
         };
         let client = slot.peer.or_else(|| self.kernel.peer(&slot.client));
         let by_client = client.map(|peer| CanceledBy::Client(peer.ip()));
-        let found = cancels
-            .find(CanceledBy::Key(cancel))
-            .or_else(|| cancels.find(by_client?));
+        let by_key = cancels.find(CanceledBy::Key(cancel));
+        let found = by_key.or_else(|| cancels.find(by_client?));
         let Some(place) = found else { return false };
         let Some(route) = slot.listener.route_to(place.pool) else {
             return false;
@@ -128,7 +132,9 @@ impl<K: Kernel> Worker<K> {
         slot.route = route;
         let tlvs = tlvs_of(slot.named.as_deref());
         slot.keys = slot.plan().keys_without_bytes(client, tlvs);
-        slot.tries.get_or_insert_default().only = Some(place.backend);
+        let tries = slot.tries.get_or_insert_default();
+        tries.only = Some(place.backend);
+        tries.has_key = by_key.is_some();
         true
     }
 

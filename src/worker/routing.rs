@@ -95,6 +95,8 @@ pub(super) fn route_without_bytes(
     let waits = listener.limits_of(route).peek.is_some();
     let look = match listener.routes.refuses(route) {
         true => Some(Look::Refused),
+        // A PostgreSQL client may ask for an answer, or to cancel.
+        false if listener.postgres.needs_bytes() => None,
         false => (!listener.plan_of(route).peeks()).then_some(Look::Enough),
     };
     Some((route, look.filter(|_| waits)))
@@ -107,7 +109,8 @@ fn look_at_silence(slot: &mut Slot, stats: &Stats) -> Look {
         return Look::Nothing;
     }
     let client = slot.peer.map(|peer| peer.ip());
-    match slot.listener.routes.decide_silent(client) {
+    let tlvs = tlvs_of(slot.named.as_deref());
+    match slot.listener.routes.decide_silent(client, tlvs) {
         Some(_) => look_for_keys(slot, &[], true, stats),
         None => Look::Nothing,
     }

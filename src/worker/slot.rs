@@ -444,12 +444,12 @@ impl<K: Kernel> Worker<K> {
         if slot.backend.is_some() {
             self.count_missed(&slot);
         }
-        for pipe in slot.pipes.into_iter().flatten() {
-            self.kernel.return_pipe(pipe);
-        }
-        if reason == CloseReason::FirstBytesTimeout && slot.listener.ban.is_some() {
+        if slot.offends_by(reason) {
             let peer = slot.peer.or_else(|| self.kernel.peer(&slot.client));
             self.note_offence(&slot.listener, peer, reason);
+        }
+        for pipe in slot.pipes.into_iter().flatten() {
+            self.kernel.return_pipe(pipe);
         }
         self.close_client(slot.client, manner, reason);
         if let Some(socket) = slot.backend {

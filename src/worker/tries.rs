@@ -16,6 +16,8 @@ pub struct Tries {
     pub(super) tried: Vec<u16>,
     /// The number of the only backend that it goes to: it asks to cancel what a session there does.
     pub(super) only: Option<u32>,
+    /// It has that session's key, so that it gets there however full the backend is.
+    pub(super) has_key: bool,
     /// The first that failed, up to [`TRIES_KEPT`].
     first: Vec<FailedTry>,
     /// All that failed.
@@ -44,6 +46,12 @@ impl Slot {
     /// The number of the only backend that it goes to: it asks to cancel what a session there does.
     pub(super) fn only(&self) -> Option<u32> {
         self.tries.as_ref()?.only
+    }
+
+    /// Whether it needs no place at that backend: it frees one.
+    pub(super) fn goes_beyond_limits(&self) -> bool {
+        let tries = self.tries.as_ref();
+        tries.is_some_and(|tries| tries.has_key)
     }
 }
 

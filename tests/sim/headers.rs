@@ -20,6 +20,8 @@ pub(crate) struct Header {
     pub(crate) come: usize,
     /// Whether it is one, and nothing else.
     pub(crate) is_whole: bool,
+    /// Where a second one begins.
+    second: Option<usize>,
 }
 
 impl Header {
@@ -76,6 +78,10 @@ impl FakeKernel {
         let left = header.bytes.len() - header.come;
         let piece = usize::try_from(piece).expect("a few bytes").min(left);
         header.come += if all_at_once { left } else { piece };
+        // One that comes later than the first is the client's own bytes.
+        if header.second == Some(header.come) {
+            header.come += 1;
+        }
         let is_there = header.is_there();
         let conn = self.conn(fd);
         conn.header_pieces += 1;
@@ -117,6 +123,7 @@ fn header(of: SocketAddr, random: &mut Random) -> Header {
         _ => (whole.clone(), true),
     };
     Header {
+        second: (bytes.len() > whole.len()).then_some(whole.len()),
         bytes,
         come: 0,
         is_whole,

@@ -4,7 +4,8 @@ use super::Finding;
 use crate::address::Address;
 use crate::config::route::REFUSE;
 use crate::config::{
-    Config, Listener, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route,
+    Config, Listener, PostgresTls, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX,
+    ROUTES_MAX, Route,
 };
 
 /// The rules that the routes of a listener break; `at` is the listener's path.
@@ -37,6 +38,12 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
                             the listener, or leave it out";
             let finding = Finding::at(format!("{path}.proxy_tlv"), sentence);
             found.push(finding.needing(format!("{at}.accept_proxy")));
+        }
+        if route.asks_postgres_for_names() && listener.postgres_tls == PostgresTls::Pass {
+            let sentence = "protocol: the hello of PostgreSQL's clients is not looked at here: set \
+                            `postgres_tls: \"answer\"` at the listener, or add \"tls\"";
+            let finding = Finding::at(format!("{path}.protocol"), sentence);
+            found.push(finding.needing(format!("{at}.postgres_tls")));
         }
         let earlier = routes[..place].iter();
         let covering = earlier

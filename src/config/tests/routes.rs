@@ -128,7 +128,10 @@ fn what_a_route_can_not_say_is_refused() {
             "(protocol: [\"https\"], pool: \"api\")",
             "invalid item of `protocol` `https`, did you mean `tls`?".to_owned(),
         ),
-        ("(sni: [\"a.b\"])", "missing field `pool`".to_owned()),
+        (
+            "(sni: [\"a.b\"])",
+            "missing field `pool`, or `pools` for several with weights".to_owned(),
+        ),
         (
             "(sni: [\"a b\"], pool: \"api\")",
             format!("sni: `a b`: {name}"),
@@ -155,12 +158,22 @@ fn what_a_route_can_not_say_is_refused() {
              leave `protocol` out"
                 .to_owned(),
         ),
+        (
+            "(sni: [\"a.b\"], protocol: [\"postgres\"], pool: \"api\")",
+            "protocol: the hello of PostgreSQL's clients is not looked at here: set \
+             `postgres_tls: \"answer\"` at the listener, or add \"tls\""
+                .to_owned(),
+        ),
     ] {
         assert_eq!(mistakes("127.0.0.1:80", routes), [sentence], "{routes}");
     }
     let socket = mistakes("unix:/l", "(client: [\"::1\"], pool: \"api\")");
     let sentence = "client: clients of a Unix socket have no address: leave it out";
     assert_eq!(socket, [sentence]);
+}
+
+#[test]
+fn routes_beyond_their_limits_are_refused() {
     let many = "(sni: [\"a\"], pool: \"api\"),".repeat(257);
     let sentence = "routes: 257 routes with 257 values: expected at most 256 routes with 4096 \
                     values in all";

@@ -1,9 +1,10 @@
 //! Which route of a listener would take a client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::admin::model::RouteChoice;
 use crate::peek::FirstBytes;
+use crate::select::Looked;
 use crate::snapshot::Snapshot;
 
 /// Where a client with this address and these first bytes would go; or the listeners that are
@@ -22,9 +23,17 @@ pub(in crate::control) fn route(
     let first = FirstBytes::new(first, true);
     let route = listener.routes.decide(client, &first).unwrap_or_default();
     let number = listener.routes.place(route).map(|place| place + 1);
-    let is_refused = listener.routes.refuses(route);
+    let plan = listener.plan_of(route);
+    let address = client.map(|ip| SocketAddr::new(ip, 0));
+    let by_route = listener.routes.refuses(route);
+    let leads_nowhere = !by_route && matches!(plan.look(address, &first), Looked::Nowhere);
+    let is_refused = by_route || leads_nowhere;
     let pool = &listener.plan_of(route).pool().name;
     let says = match number {
+        _ if leads_nowhere => format!(
+            "it would go to pool `{pool}` of listener `{name}`, but its name is that of no member \
+             there (`sni_member`), so that it is refused"
+        ),
         None => {
             format!("no route of listener `{name}` takes it, so it goes to the listener's pool")
         }
