@@ -112,7 +112,7 @@ def connect():
             sender.start()
             got = file.read()
             sender.join()
-        who = who if who and got == data else f"{who or 'nobody'}, {len(got)} bytes came back"
+        who = who if who and got == data else f"{who or 'none'}, {len(got)} bytes came back"
     except OSError as error:
         who = type(error).__name__
     with lock:

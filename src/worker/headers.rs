@@ -507,7 +507,7 @@ impl<K: Kernel> Worker<K> {
 fn crowded() -> Flaw {
     Flaw {
         reason: CloseReason::ProxyHeadersFull,
-        what: "too many PROXY headers are unfinished, and its own is the oldest".to_owned(),
+        what: "too many PROXY headers are unfinished".to_owned(),
     }
 }
 

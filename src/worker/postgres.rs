@@ -240,7 +240,7 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// A session has ended: nobody can cancel what it does.
+    /// A session has ended: there is nothing left to cancel.
     pub(super) fn forget_cancelable(&mut self, key: usize, slot: &Slot) {
         if let Some(cancels) = &slot.listener.postgres.cancels
             && let Some(Kept::Known(cancel)) = self.cancel_keys.0.remove(&key)

@@ -32,7 +32,7 @@ impl Port {
     }
 }
 
-/// Who is refused, as far as it was asked for.
+/// Who is refused: what was asked for of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Caller {
     /// The client; of a proxy that did not name one, the proxy.
