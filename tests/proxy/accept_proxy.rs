@@ -166,6 +166,8 @@ fn what_is_no_header_of_a_trusted_peer_is_refused_and_counted() {
         let whole = naming([192, 0, 2, 1], b"");
         let [overrun, huge] = [tlv(2, b"a.example"), vec![0; 65_535]];
         let overrun = naming([192, 0, 2, 1], &overrun[..overrun.len() - 1]);
+        // As many as 16 KiB have room for.
+        let many = naming([192, 0, 2, 1], &tlv(0xe0, b"").repeat(5_000));
         for wrong in [
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
             b"\x16\x03\x01".to_vec(),
@@ -174,6 +176,7 @@ fn what_is_no_header_of_a_trusted_peer_is_refused_and_counted() {
             [V1, &whole].concat(),
             [&whole, V1, b"hello"].concat(),
             overrun,
+            many,
             v2(1, 0x11, &huge),
         ] {
             expect_refused(PROXY, &balancer, &wrong);
@@ -182,7 +185,7 @@ fn what_is_no_header_of_a_trusted_peer_is_refused_and_counted() {
         half.shutdown(Shutdown::Write).unwrap();
         expect_broken(&half);
         let closed = |reason: &str| balancer.number(&format!("closed.{reason}"));
-        eventually("all are counted", || closed("proxy_header") == 9);
+        eventually("all are counted", || closed("proxy_header") == 10);
         // Probes that only connect, and one that breaks off, are no fault of a header.
         let silent = connect_from(PROXY, balancer.address());
         silent.shutdown(Shutdown::Write).unwrap();
@@ -194,7 +197,7 @@ fn what_is_no_header_of_a_trusted_peer_is_refused_and_counted() {
         assert_eq!([closed("client_closed"), closed("proxy_untrusted")], [1, 1]);
         let listener = &balancer.ask(&["listeners"])[0];
         let by = listener["refused_by"].to_string();
-        assert_eq!(by, r#"{"proxy_header":9,"proxy_untrusted":1}"#);
+        assert_eq!(by, r#"{"proxy_header":10,"proxy_untrusted":1}"#);
         assert_eq!(backend.accepted(), 0);
         balancer.finish();
     });

@@ -120,6 +120,9 @@ pub enum HeaderError {
     /// Version 2: a TLV that goes on after the header's end, or of fewer than three bytes.
     #[error("invalid PROXY header: a TLV goes beyond its end")]
     Overrun,
+    /// Version 2: more than [`TLVS_MAX`].
+    #[error("invalid PROXY header: expected at most 256 TLVs")]
+    TooMany,
     /// Version 2: ALPN, authority, checksum, unique id, SSL or namespace twice: two readers might
     /// take different ones.
     #[error("invalid PROXY header: a TLV that may come once comes twice")]
@@ -171,6 +174,9 @@ pub const LOCAL_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 /// The most bytes of a header: as far as a look goes into a connection. The protocol's own limit
 /// is 65,551; senders keep it below one segment.
 pub const LENGTH_MAX: usize = BYTES_MAX;
+/// The most TLVs of a header, those within SSL included: each condition and each key of a route
+/// looks through them. Senders write a dozen.
+pub const TLVS_MAX: usize = 256;
 /// The most bytes of a unique id.
 pub const UNIQUE_ID_MAX: usize = 128;
 

@@ -293,6 +293,28 @@ fn broken_parts() {
     }
 }
 
+/// Those within SSL count too.
+#[test]
+fn a_header_has_256_parts_at_most() {
+    let version = tlv(kind::SSL_VERSION, b"");
+    let within = |parts: usize| tlv(kind::SSL, &[&[0; 5][..], &version.repeat(parts)].concat());
+    for (bytes, fits) in [
+        (tlv(0xe0, b"").repeat(TLVS_MAX), true),
+        (tlv(kind::NOOP, b"").repeat(TLVS_MAX + 1), false),
+        (within(TLVS_MAX - 1), true),
+        (within(TLVS_MAX), false),
+        ([within(200), tlv(0xe0, b"").repeat(56)].concat(), false),
+    ] {
+        let first = v2(1, 0x11, &[IPV4, &bytes].concat());
+        let parsed = parse(&first);
+        assert!(
+            parsed == Err(HeaderError::TooMany) && !fits
+                || parsed.is_ok_and(|header| header.is_some()) && fits,
+            "{parsed:?}"
+        );
+    }
+}
+
 /// The example of RFC 3720, appendix B.4, and a header with its checksum in the middle.
 #[test]
 fn the_checksum_covers_the_whole_header() {

@@ -2,7 +2,7 @@
 
 use crc::{CRC_32_ISCSI, Crc};
 
-use super::{HeaderError, UNIQUE_ID_MAX};
+use super::{HeaderError, TLVS_MAX, UNIQUE_ID_MAX};
 
 /// One part of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,14 @@ pub struct Tlv<'a> {
     pub kind: u8,
     /// What a client or a proxy before this one wrote there: any bytes.
     pub value: &'a [u8],
+}
+
+impl Tlv<'_> {
+    /// How many it is, with those within it.
+    pub(super) fn count(self) -> usize {
+        let ssl = Some(self.value).filter(|_| self.kind == kind::SSL);
+        1 + ssl.and_then(Ssl::read).map_or(0, |ssl| ssl.parts.count())
+    }
 }
 
 /// The registered kinds (section 2.2 of the protocol).
@@ -42,7 +50,7 @@ pub mod kind {
 }
 
 /// The TLVs of a header, in their order. They have been checked: none overruns, those that may
-/// come once do, the checksum is right.
+/// come once do, they are [`TLVS_MAX`] at most, the checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckedTlvs<'a> {
     bytes: &'a [u8],
@@ -54,7 +62,7 @@ impl<'a> CheckedTlvs<'a> {
 
     /// Those of a whole header, which ends with them.
     pub(super) fn check(header: &[u8], tlvs: &'a [u8]) -> Result<Self, HeaderError> {
-        let (mut rest, mut seen) = (tlvs, 0_u64);
+        let (mut rest, mut seen, mut count) = (tlvs, 0_u64, 0);
         let mut checksum = None;
         while !rest.is_empty() {
             let (tlv, after) = split(rest).ok_or(HeaderError::Overrun)?;
@@ -75,6 +83,10 @@ impl<'a> CheckedTlvs<'a> {
                     checksum = Some((at, sum.ok_or(HeaderError::Checksum)?));
                 }
                 _ => {}
+            }
+            count += tlv.count();
+            if count > TLVS_MAX {
+                return Err(HeaderError::TooMany);
             }
             rest = after;
         }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::tlv::{bit_of_single, crc32c};
-use super::{CheckedTlvs, Endpoints, LENGTH_MAX, Tlv, UNIQUE_ID_MAX, kind, v2};
+use super::{CheckedTlvs, Endpoints, LENGTH_MAX, TLVS_MAX, Tlv, UNIQUE_ID_MAX, kind, v2};
 
 /// Why a header cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,18 +146,21 @@ impl<'m> HeaderWriter<'m> {
         Ok(())
     }
 
-    /// The same for those with which the header has so many bytes at most; returns how many others
-    /// there are.
+    /// The same for those with which the header has so many bytes at most, and no more TLVs than
+    /// [`TLVS_MAX`]; returns how many others there are.
     pub fn relay_within(&mut self, received: CheckedTlvs<'_>, most: usize) -> u64 {
         let ours = self.written;
         let mut left_out = 0;
+        let mut places = TLVS_MAX - OWN_MAX;
         for tlv in received {
             if has(&ours, tlv.kind) || tlv.kind == kind::NOOP || tlv.kind == kind::CRC32C {
                 continue;
             }
             let fits = self.length + TLV_START + tlv.value.len() <= most;
-            if !fits || self.tlv(tlv).is_err() {
-                left_out += 1;
+            let left = places.checked_sub(tlv.count());
+            match left.filter(|_| fits && self.tlv(tlv).is_ok()) {
+                Some(left) => places = left,
+                None => left_out += 1,
             }
         }
         left_out
@@ -273,6 +276,8 @@ fn mapped(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
+/// The most TLVs that we write ourselves: one of each kind.
+const OWN_MAX: usize = 8;
 /// The bytes before a TLV's value.
 const TLV_START: usize = 3;
 /// The bytes of a checksum.

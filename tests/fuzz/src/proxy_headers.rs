@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 
 use mahoraga::peek::proxy_protocol::{
-    CheckedTlvs, Endpoints, Header, HeaderError, HeaderVersion, HeaderWriter, LENGTH_MAX, kind,
-    parse, write_v1,
+    CheckedTlvs, Endpoints, Header, HeaderError, HeaderVersion, HeaderWriter, LENGTH_MAX, TLVS_MAX,
+    kind, parse, write_v1,
 };
 use ppp::PartialResult;
 
@@ -199,6 +199,7 @@ fn is_strict(error: HeaderError, theirs: &Theirs) -> bool {
         HeaderError::LineEnd => theirs.addresses.is_none(),
         HeaderError::Transport
         | HeaderError::TooLong
+        | HeaderError::TooMany
         | HeaderError::Repeated
         | HeaderError::UniqueId
         | HeaderError::Ssl
@@ -218,8 +219,10 @@ fn is_strict(error: HeaderError, theirs: &Theirs) -> bool {
 fn write_again(header: &Header<'_>) {
     let mut memory = [0; LENGTH_MAX];
     let mut writer = HeaderWriter::new(&mut memory, &header.endpoints).unwrap();
-    // With a checksum the longest one does not fit any more.
-    let is_relayed = writer.relay(header.tlvs).is_ok();
+    // With a checksum the longest one does not fit any more, nor the one of most TLVs.
+    let nested = header.tlvs.ssl().map_or(0, |ssl| ssl.parts.count());
+    let has_room = header.tlvs.count() + nested < TLVS_MAX;
+    let is_relayed = writer.relay(header.tlvs).is_ok() && has_room;
     if let Ok(length) = writer.finish_with_checksum()
         && is_relayed
     {

@@ -176,3 +176,21 @@ fn what_no_header_may_have_is_refused() {
     let header = parse(&memory).expect("a header").expect("all of it");
     assert_eq!((header.length, header.tlvs.count()), (length, 1));
 }
+
+/// Else the next balancer would refuse what this one has passed on.
+#[test]
+fn relayed_parts_leave_places_for_our_own() {
+    let parts = tlv(0xe0, b"").repeat(TLVS_MAX);
+    let first = v2(1, 0x11, &[IPV4, &parts].concat());
+    let received = parse(&first).expect("a header").expect("all of it").tlvs;
+    let mut memory = [0; 1_200];
+    let ends = tcp("192.0.2.1:1", "192.0.2.2:2");
+    let mut writer = HeaderWriter::new(&mut memory, &ends).expect("room");
+    let (kind, value) = (kind::ALPN, &b"h2"[..]);
+    writer.tlv(Tlv { kind, value }).expect("room");
+    let left_out = writer.relay_within(received, 1_190);
+    assert!((1..10).contains(&left_out), "{left_out}");
+    writer.finish_with_checksum().expect("room");
+    let passed_on = parse(&memory).expect("a header").expect("all of it").tlvs;
+    assert_eq!(passed_on.count() as u64 + left_out, TLVS_MAX as u64 + 2);
+}
