@@ -9,243 +9,24 @@
 //! Unfinished headers are bounded by time, by number, and each in its looks. At the number the
 //! oldest is refused, not the one that comes: a peer that drips can't keep others out.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+mod client;
+mod waiting;
+
 use std::sync::Arc;
 
-use slab::Slab;
-
-use crate::guard::{Action, PeerDenied, PeerStage};
+use crate::guard::{Action, PeerStage};
 use crate::kernel::{Completion, Done, Interest, Kernel, Manner, Socket};
-use crate::peek::Miss;
-use crate::peek::proxy_protocol::{self, CheckedTlvs, Endpoints, Header};
 use crate::session::CloseReason;
-use crate::time::NEVER;
 use crate::token::{GENERATION_MASK, Purpose, Token};
 
 use super::accept::Admitted;
 use super::completed::{END, FAULT};
-use super::refuse::Caller;
 use super::{Worker, slot};
-
-/// What a session keeps of the header that it began with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NamedClient {
-    /// Who has sent it.
-    pub(super) proxy: ProxyPeer,
-    /// It is a connection of the proxy's own, such as its health check (LOCAL).
-    pub(super) is_own: bool,
-    /// The address that the client connected to, where the header says it.
-    pub(super) destination: Option<SocketAddr>,
-    /// What else it says, checked: [`CheckedTlvs::of_checked`] reads it.
-    ///
-    /// [`CheckedTlvs::of_checked`]: crate::peek::proxy_protocol::CheckedTlvs::of_checked
-    pub(super) tlvs: Box<[u8]>,
-}
-
-impl NamedClient {
-    /// What else the header says.
-    pub(super) fn tlvs(&self) -> CheckedTlvs<'_> {
-        CheckedTlvs::of_checked(&self.tlvs)
-    }
-}
-
-/// The TLVs of the header that a client came with.
-pub(super) fn tlvs_of(named: Option<&NamedClient>) -> CheckedTlvs<'_> {
-    named.map_or(CheckedTlvs::NONE, NamedClient::tlvs)
-}
-
-/// The peer that names clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyPeer {
-    /// Its address.
-    Tcp(SocketAddr),
-    /// It came by a Unix socket.
-    Unix,
-}
-
-impl ProxyPeer {
-    fn address(self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(address) => Some(address),
-            Self::Unix => None,
-        }
-    }
-
-    fn ip(self) -> Option<IpAddr> {
-        self.address().map(|address| address.ip())
-    }
-}
-
-impl std::fmt::Display for ProxyPeer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
-
-/// Who a connection's client is by its header.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct HeaderClient {
-    /// The address that counts; `None`: it came by a Unix socket, and the header has none.
-    peer: Option<SocketAddr>,
-    named: Box<NamedClient>,
-}
-
-impl HeaderClient {
-    /// The address that rules about clients are asked about; `None`: the connection is the
-    /// proxy's own, or has none.
-    pub(super) fn asked(&self) -> Option<IpAddr> {
-        let peer = self.peer.filter(|_| !self.named.is_own);
-        peer.map(|peer| peer.ip())
-    }
-
-    /// The client of a header that this peer has sent.
-    fn of(header: &Header<'_>, proxy: ProxyPeer) -> Self {
-        let (peer, destination) = match header.endpoints {
-            Endpoints::Tcp {
-                source,
-                destination,
-            } => (Some(source), Some(destination)),
-            Endpoints::Local | Endpoints::Unknown | Endpoints::Unix { .. } => {
-                (proxy.address(), None)
-            }
-        };
-        Self {
-            peer,
-            named: Box::new(NamedClient {
-                proxy,
-                is_own: header.endpoints == Endpoints::Local,
-                destination,
-                tlvs: header.tlvs.as_bytes().into(),
-            }),
-        }
-    }
-
-    pub(super) fn caller(&self) -> Caller {
-        Caller {
-            client: self.peer,
-            proxy: Some(self.named.proxy),
-        }
-    }
-}
-
-/// The unfinished headers of a worker.
-#[derive(Debug, Default)]
-pub(super) struct Headers {
-    waiting: Slab<Waiting>,
-    /// The deadlines of those that are not decided, with their places.
-    deadlines: BTreeSet<(u64, usize)>,
-    generation: u32,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    port: usize,
-    socket: Socket,
-    proxy: ProxyPeer,
-    stage: Arc<PeerStage>,
-    generation: u32,
-    until: u64,
-    /// How often it was looked at since its first turn.
-    looks: u32,
-    /// The poll that is in flight.
-    polling: bool,
-    /// What becomes of it once nothing is in flight; `None`: its header is unfinished.
-    verdict: Option<Verdict>,
-}
-
-#[derive(Debug)]
-enum Verdict {
-    Named(Box<HeaderClient>),
-    Refused(CloseReason),
-    /// The stop's grace is over.
-    Dropped,
-}
-
-/// Why a header is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Flaw {
-    reason: CloseReason,
-    what: String,
-}
-
-impl Flaw {
-    fn header(what: impl ToString) -> Self {
-        let what = what.to_string();
-        let reason = CloseReason::ProxyHeader;
-        Self { reason, what }
-    }
-
-    /// The connection broke: it is no fault of the header.
-    fn reset() -> Self {
-        let what = String::new();
-        let reason = CloseReason::ClientReset;
-        Self { reason, what }
-    }
-}
-
-impl Headers {
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// When the next one is late, in ns.
-    pub(super) fn next(&self) -> u64 {
-        self.deadlines.first().map_or(NEVER, |(until, _)| *until)
-    }
-
-    /// The oldest one that is undecided; with a port, of that port.
-    fn oldest(&self, port: Option<usize>) -> Option<usize> {
-        let is_of = |key: &usize| port.is_none_or(|port| self.waiting[*key].port == port);
-        let mut keys = self.deadlines.iter().map(|(_, key)| *key);
-        keys.find(is_of)
-    }
-}
-
-/// The client of a header in the first bytes of a connection, and the header's length; `None`: more
-/// bytes are needed. `last`: none is waited for any more.
-///
-/// A second header would name another client, and two readers might take different ones. So bytes
-/// that begin one are refused, and what may be its beginning is waited for.
-fn client_of(
-    first: &[u8],
-    proxy: ProxyPeer,
-    last: bool,
-) -> Result<Option<(u32, HeaderClient)>, Flaw> {
-    let Some(header) = proxy_protocol::parse(first).map_err(Flaw::header)? else {
-        return Ok(None);
-    };
-    let rest = &first[header.length..];
-    match proxy_protocol::version_of(rest) {
-        Ok(_) => return Err(Flaw::header("a second PROXY header follows the first")),
-        Err(Miss::Incomplete) if !rest.is_empty() && !last => return Ok(None),
-        Err(Miss::Incomplete | Miss::Absent) => {}
-    }
-    let length = u32::try_from(header.length).expect("a header is short");
-    Ok(Some((length, HeaderClient::of(&header, proxy))))
-}
-
-/// Looks for the header at a socket, and takes it from there once it is complete. `None`: it is
-/// not, and so many bytes have come.
-fn look(
-    kernel: &mut impl Kernel,
-    socket: &Socket,
-    proxy: ProxyPeer,
-    last: bool,
-) -> Result<Result<HeaderClient, usize>, Flaw> {
-    let first = kernel.bytes_ahead(None, socket);
-    let come = first.len();
-    let Some((length, client)) = client_of(first, proxy, last)? else {
-        return Ok(Err(come));
-    };
-    match kernel.discard(socket, length) {
-        true => Ok(Ok(client)),
-        false => Err(Flaw::reset()),
-    }
-}
+pub use client::ProxyPeer;
+use client::{Flaw, count, look};
+pub(super) use client::{HeaderClient, NamedClient, tlvs_of};
+pub(super) use waiting::Headers;
+use waiting::{Verdict, Waiting};
 
 impl<K: Kernel> Worker<K> {
     /// Reads the header of a connection whose turn has come, or waits for it.
@@ -511,19 +292,6 @@ fn crowded() -> Flaw {
     }
 }
 
-/// Counts a flaw that is the peer's.
-fn count(stage: &PeerStage, proxy: ProxyPeer, flaw: &Flaw) {
-    let denied = PeerDenied::ALL
-        .into_iter()
-        .find(|denied| CloseReason::from(*denied) == flaw.reason);
-    if let Some(denied) = denied {
-        stage.count_refused(denied, || match proxy.ip() {
-            Some(ip) => format!("{ip}: {}", flaw.what),
-            None => flaw.what.clone(),
-        });
-    }
-}
-
 /// Unfinished headers take at most this part of a worker's places for sessions: a quarter.
 const PART_OF_PLACES: usize = 4;
 /// How often a place is made: another worker may take it first.
@@ -533,6 +301,3 @@ const PLACE_TRIES: u32 = 4;
 const LOOKS_MAX: u32 = 128;
 /// Late headers that are refused in a turn: others are not to wait for all of them.
 const EXPIRED_AT_ONCE: usize = 64;
-
-#[cfg(test)]
-mod tests;
