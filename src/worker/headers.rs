@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::guard::{Action, PeerStage};
 use crate::kernel::{Completion, Done, Interest, Kernel, Manner, Socket};
 use crate::session::CloseReason;
+use crate::time::MS;
 use crate::token::{GENERATION_MASK, Purpose, Token};
 
 use super::accept::Admitted;
@@ -55,9 +56,12 @@ impl<K: Kernel> Worker<K> {
         let outcome = match looked {
             Ok(Ok(client)) => Ok(Box::new(client)),
             Err(flaw) => Err(flaw),
-            Ok(Err(_)) => {
+            Ok(Err(lack)) => {
                 let stage = Arc::clone(&proxies.stage);
-                let until = self.now.saturating_add(proxies.timeout);
+                let until = self.now.saturating_add(match lack.has_header {
+                    true => SECOND_HEADER.min(proxies.timeout),
+                    false => proxies.timeout,
+                });
                 if self.take_header_place(number, &stage) {
                     let from = (number, socket, proxy);
                     return self.await_header(from, stage, until);
@@ -155,14 +159,19 @@ impl<K: Kernel> Worker<K> {
         };
         let ends = events & END != 0;
         let looked = look(&mut self.kernel, &waiting.socket, waiting.proxy, ends);
-        let come = match looked {
+        let lack = match looked {
             Ok(Ok(client)) => return self.decide(key, Ok(client)),
             Err(flaw) => return self.decide(key, Err(flaw)),
-            Ok(Err(come)) => come,
+            Ok(Err(lack)) => lack,
         };
+        if lack.has_header {
+            let until = self.now.saturating_add(SECOND_HEADER);
+            self.headers.hasten(key, until);
+        }
+        let waiting = &self.headers.waiting[key];
         let flaw = if events & FAULT != 0 {
             Some(Flaw::reset())
-        } else if events & END != 0 && come == 0 {
+        } else if events & END != 0 && lack.come == 0 {
             // A probe that only connects.
             let (reason, what) = (CloseReason::ClientClosed, String::new());
             Some(Flaw { reason, what })
@@ -193,9 +202,9 @@ impl<K: Kernel> Worker<K> {
             let waiting = &self.headers.waiting[key];
             let looked = look(&mut self.kernel, &waiting.socket, waiting.proxy, true);
             let verdict = looked.and_then(|client| {
-                client.map_err(|come| Flaw {
+                client.map_err(|lack| Flaw {
                     reason: CloseReason::ProxyHeaderTimeout,
-                    what: format!("{come} bytes of its PROXY header came in time"),
+                    what: format!("{} bytes of its PROXY header came in time", lack.come),
                 })
             });
             self.decide(key, verdict);
@@ -299,5 +308,9 @@ const PLACE_TRIES: u32 = 4;
 /// How often a header is looked at after its first turn: often enough for a line of version 1 byte
 /// by byte.
 const LOOKS_MAX: u32 = 128;
+/// Bytes behind a header that may begin a second one are the client's own after 200 ms: a sender
+/// of two headers writes them together. A client that has typed just `P`, or an empty line, is not
+/// to wait for longer.
+const SECOND_HEADER: u64 = 200 * MS;
 /// Late headers that are refused in a turn: others are not to wait for all of them.
 const EXPIRED_AT_ONCE: usize = 64;

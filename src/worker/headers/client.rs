@@ -135,8 +135,17 @@ impl Flaw {
     }
 }
 
-/// The client of a header in the first bytes of a connection, and the header's length; `None`: more
-/// bytes are needed. `last`: none is waited for any more.
+/// What more bytes are needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lack {
+    /// So many have come.
+    pub(super) come: usize,
+    /// The header is complete. Behind it stands what may be the beginning of a second one.
+    pub(super) has_header: bool,
+}
+
+/// The client of a header in the first bytes of a connection, and the header's length. `last`: no
+/// more bytes are waited for.
 ///
 /// A second header would name another client, and two readers might take different ones. So bytes
 /// that begin one are refused, and what may be its beginning is waited for.
@@ -144,32 +153,35 @@ fn client_of(
     first: &[u8],
     proxy: ProxyPeer,
     last: bool,
-) -> Result<Option<(u32, HeaderClient)>, Flaw> {
+) -> Result<Result<(u32, HeaderClient), Lack>, Flaw> {
+    let lack = |has_header| {
+        let come = first.len();
+        Ok(Err(Lack { come, has_header }))
+    };
     let Some(header) = proxy_protocol::parse(first).map_err(Flaw::header)? else {
-        return Ok(None);
+        return lack(false);
     };
     let rest = &first[header.length..];
     match proxy_protocol::version_of(rest) {
         Ok(_) => return Err(Flaw::header("a second PROXY header follows the first")),
-        Err(Miss::Incomplete) if !rest.is_empty() && !last => return Ok(None),
+        Err(Miss::Incomplete) if !rest.is_empty() && !last => return lack(true),
         Err(Miss::Incomplete | Miss::Absent) => {}
     }
     let length = u32::try_from(header.length).expect("a header is short");
-    Ok(Some((length, HeaderClient::of(&header, proxy))))
+    Ok(Ok((length, HeaderClient::of(&header, proxy))))
 }
 
-/// Looks for the header at a socket, and takes it from there once it is complete. `None`: it is
-/// not, and so many bytes have come.
+/// Looks for the header at a socket, and takes it from there once it is complete and alone.
 pub(super) fn look(
     kernel: &mut impl Kernel,
     socket: &Socket,
     proxy: ProxyPeer,
     last: bool,
-) -> Result<Result<HeaderClient, usize>, Flaw> {
+) -> Result<Result<HeaderClient, Lack>, Flaw> {
     let first = kernel.bytes_ahead(None, socket);
-    let come = first.len();
-    let Some((length, client)) = client_of(first, proxy, last)? else {
-        return Ok(Err(come));
+    let (length, client) = match client_of(first, proxy, last)? {
+        Ok(found) => found,
+        Err(lack) => return Ok(Err(lack)),
     };
     match kernel.discard(socket, length) {
         true => Ok(Ok(client)),

@@ -55,6 +55,16 @@ impl Headers {
         self.deadlines.first().map_or(NEVER, |(until, _)| *until)
     }
 
+    /// Has one wait no longer than until this time.
+    pub(super) fn hasten(&mut self, key: usize, until: u64) {
+        let waiting = &mut self.waiting[key];
+        if until < waiting.until {
+            self.deadlines.remove(&(waiting.until, key));
+            waiting.until = until;
+            self.deadlines.insert((until, key));
+        }
+    }
+
     /// The oldest one that is undecided; with a port, of that port.
     pub(super) fn oldest(&self, port: Option<usize>) -> Option<usize> {
         let is_of = |key: &usize| port.is_none_or(|port| self.waiting[*key].port == port);

@@ -61,7 +61,7 @@ fn every_piece_of_a_stream_gives_the_same_answer() {
         let length = whole
             .as_ref()
             .ok()
-            .map(|found| found.as_ref().map(|its| its.0 as usize));
+            .map(|found| found.as_ref().ok().map(|its| its.0 as usize));
         assert_eq!(length, served.map(Some), "{}", stream.escape_ascii());
         for cut in 0..stream.len() {
             let piece = client_of(&stream[..cut], proxy(), false);
@@ -70,7 +70,7 @@ fn every_piece_of_a_stream_gives_the_same_answer() {
                 || cut == V2.len() && stream.starts_with(V2);
             if !is_alone {
                 assert!(
-                    piece == Ok(None) || piece == whole,
+                    matches!(piece, Ok(Err(_))) || piece == whole,
                     "{cut} of {}",
                     stream.escape_ascii()
                 );
@@ -81,9 +81,14 @@ fn every_piece_of_a_stream_gives_the_same_answer() {
 
 #[test]
 fn at_the_end_of_its_time_what_has_come_counts() {
-    let begun = [V1, b"\r\n"].concat();
-    assert_eq!(client_of(&begun, proxy(), false), Ok(None));
-    let found = client_of(&begun, proxy(), true).expect("no flaw");
-    assert_eq!(found.map(|its| its.0 as usize), Some(V1.len()));
-    assert_eq!(client_of(&V1[..20], proxy(), true), Ok(None));
+    let lack = |come, has_header| Ok(Err(Lack { come, has_header }));
+    for behind in [&b"\r\n"[..], b"P", b"PROXY", b"\r\n\r\n\0\r\nQUIT"] {
+        let begun = [V1, behind].concat();
+        assert_eq!(client_of(&begun, proxy(), false), lack(begun.len(), true));
+        let found = client_of(&begun, proxy(), true).expect("no flaw");
+        assert_eq!(found.map(|its| its.0 as usize), Ok(V1.len()));
+    }
+    for last in [false, true] {
+        assert_eq!(client_of(&V1[..20], proxy(), last), lack(20, false));
+    }
 }
