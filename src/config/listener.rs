@@ -40,8 +40,8 @@ settings! {
         /// names the client; all other peers are refused. Empty: clients connect themselves, and no
         /// header is read.
         pub accept_proxy: Vec<ProxySource> = Vec::new() => list(proxy_source());
-        /// The most connections of such proxies whose header is not complete, over all workers.
-        /// Beyond it the oldest of them is refused.
+        /// The most connections of such proxies whose header is not complete, over all workers, of
+        /// which each has its part. Beyond it the oldest of them is refused.
         pub unfinished_headers: NonZeroU32 = UNFINISHED_HEADERS => number(values::CONNECTIONS);
         /// The name of the pool that its clients go to.
         pub pool: usize = usize::MAX => required(pool_name());

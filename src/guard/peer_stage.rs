@@ -99,6 +99,17 @@ impl PeerStage {
         self.counts.unfinished.set_max(max);
     }
 
+    /// How many headers may be unfinished at this worker of so many: its equal part, so that a new
+    /// one takes no place of another worker's. One at least: where there are more workers than
+    /// places, [`begin`](Self::begin) decides.
+    #[must_use]
+    pub fn unfinished_share(&self, worker: u32, of: u32) -> usize {
+        let max = self.counts.unfinished.max();
+        let (part, rest) = (max / of.max(1), max % of.max(1));
+        let share = part + u32::from(worker < rest);
+        usize::try_from(share.max(1)).unwrap_or(usize::MAX)
+    }
+
     /// Whether a peer may name clients; `None` is one of a Unix socket.
     #[must_use]
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {

@@ -6,8 +6,9 @@
 //! have come by then. The others are polled for. Once its header is complete a connection waits for
 //! its turn again, as a client that is known.
 //!
-//! Unfinished headers are bounded by time, by number, and each in its looks. At the number the
-//! oldest is refused, not the one that comes: a peer that drips can't keep others out.
+//! Unfinished headers are bounded by time, by number, and each in its looks. Each worker has its
+//! part of the number. There its oldest is refused, not the one that comes: a peer that drips can't
+//! keep others out.
 
 mod client;
 mod waiting;
@@ -18,7 +19,7 @@ use crate::guard::{Action, PeerStage};
 use crate::kernel::{Completion, Done, Interest, Kernel, Manner, Socket};
 use crate::session::CloseReason;
 use crate::time::MS;
-use crate::token::{GENERATION_MASK, Purpose, Token};
+use crate::token::{Purpose, Token};
 
 use super::accept::Admitted;
 use super::completed::{END, FAULT};
@@ -64,7 +65,7 @@ impl<K: Kernel> Worker<K> {
                 });
                 if self.take_header_place(number, &stage) {
                     let from = (number, socket, proxy);
-                    return self.await_header(from, stage, until);
+                    return self.await_header(Waiting::new(from, stage, until));
                 }
                 Err(crowded())
             }
@@ -81,58 +82,42 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    /// Takes a place for an unfinished header; where there is none, the oldest one gives its own
-    /// up. `false`: others have all.
+    /// Takes a place for an unfinished header; where there is none, the oldest one of the worker
+    /// gives its own up. `false`: there is none, as where the limit was lowered.
     fn take_header_place(&mut self, port: usize, stage: &PeerStage) -> bool {
         // They are not to take all places of sessions, which are counted with them.
-        if self.headers.deadlines.len() >= (self.capacity / PART_OF_PLACES).max(1) {
-            let oldest = self.headers.oldest(None);
-            oldest.into_iter().for_each(|key| self.crowd_out(key));
+        if self.headers.unfinished() >= (self.capacity / PART_OF_PLACES).max(1)
+            && let Some((_, oldest)) = self.headers.oldest()
+        {
+            self.crowd_out(oldest);
         }
+        let share = stage.unfinished_share(self.seat.worker, self.seat.of);
         for _ in 0..PLACE_TRIES {
-            if stage.begin() {
+            if self.headers.unfinished_of(port) < share && stage.begin() {
                 return true;
             }
-            let Some(oldest) = self.headers.oldest(Some(port)) else {
+            let Some(oldest) = self.headers.oldest_of(port) else {
                 return false;
             };
             self.crowd_out(oldest);
         }
-        stage.begin()
+        false
     }
 
     fn crowd_out(&mut self, key: usize) {
         self.decide(key, Err(crowded()));
     }
 
-    fn await_header(
-        &mut self,
-        (port, socket, proxy): (usize, Socket, ProxyPeer),
-        stage: Arc<PeerStage>,
-        until: u64,
-    ) {
-        let headers = &mut self.headers;
-        headers.generation = (headers.generation + 1) & GENERATION_MASK;
-        self.ports[port].unnamed += 1;
-        let key = headers.waiting.insert(Waiting {
-            port,
-            socket,
-            proxy,
-            stage,
-            generation: headers.generation,
-            until,
-            looks: 0,
-            polling: false,
-            verdict: None,
-        });
-        headers.deadlines.insert((until, key));
+    fn await_header(&mut self, waiting: Waiting) {
+        self.ports[waiting.port].unnamed += 1;
+        let key = self.headers.insert(waiting);
         self.poll_header(key);
     }
 
     /// Waits for what comes next. A poll for bytes alone would complete at once, again and again,
     /// while some wait.
     fn poll_header(&mut self, key: usize) {
-        let waiting = &mut self.headers.waiting[key];
+        let waiting = self.headers.get_mut(key);
         let token = Token::new(Purpose::Header, waiting.generation, slot::number(key));
         waiting.polling = true;
         self.kernel.poll(token, &waiting.socket, Interest::Bytes);
@@ -142,7 +127,7 @@ impl<K: Kernel> Worker<K> {
     #[cold]
     pub(super) fn on_header_bytes(&mut self, completion: Completion) {
         let key = completion.token.slot() as usize;
-        let waiting = &mut self.headers.waiting[key];
+        let waiting = self.headers.get_mut(key);
         assert_eq!(
             waiting.generation,
             completion.token.generation(),
@@ -168,7 +153,7 @@ impl<K: Kernel> Worker<K> {
             let until = self.now.saturating_add(SECOND_HEADER);
             self.headers.hasten(key, until);
         }
-        let waiting = &self.headers.waiting[key];
+        let waiting = self.headers.get(key);
         let flaw = if events & FAULT != 0 {
             Some(Flaw::reset())
         } else if events & END != 0 && lack.come == 0 {
@@ -192,14 +177,14 @@ impl<K: Kernel> Worker<K> {
     /// Refuses those whose time is over, some in a turn.
     pub(super) fn expire_headers(&mut self) {
         for _ in 0..EXPIRED_AT_ONCE {
-            let Some(&(until, key)) = self.headers.deadlines.first() else {
+            let Some((until, key)) = self.headers.oldest() else {
                 return;
             };
             if until > self.now {
                 return;
             }
             // It may have come while this thread did not run.
-            let waiting = &self.headers.waiting[key];
+            let waiting = self.headers.get(key);
             let looked = look(&mut self.kernel, &waiting.socket, waiting.proxy, true);
             let verdict = looked.and_then(|client| {
                 client.map_err(|lack| Flaw {
@@ -213,7 +198,7 @@ impl<K: Kernel> Worker<K> {
 
     /// The header is complete, or the connection is refused.
     fn decide(&mut self, key: usize, outcome: Result<HeaderClient, Flaw>) {
-        let waiting = &self.headers.waiting[key];
+        let waiting = self.headers.get(key);
         let verdict = match outcome {
             Ok(client) => Verdict::Named(Box::new(client)),
             Err(flaw) => {
@@ -225,10 +210,9 @@ impl<K: Kernel> Worker<K> {
     }
 
     fn end_wait(&mut self, key: usize, verdict: Verdict) {
-        let waiting = &mut self.headers.waiting[key];
-        if waiting.verdict.replace(verdict).is_none() {
+        if self.headers.decide(key, verdict) {
+            let waiting = self.headers.get(key);
             waiting.stage.finish();
-            self.headers.deadlines.remove(&(waiting.until, key));
             if waiting.polling {
                 let token = Token::new(Purpose::Header, waiting.generation, slot::number(key));
                 self.kernel.cancel(token);
@@ -239,10 +223,10 @@ impl<K: Kernel> Worker<K> {
 
     /// Carries a verdict out, unless a poll is in flight: then its end does.
     fn settle(&mut self, key: usize) {
-        if self.headers.waiting[key].polling {
+        if self.headers.get(key).polling {
             return;
         }
-        let waiting = self.headers.waiting.remove(key);
+        let waiting = self.headers.remove(key);
         let number = waiting.port;
         self.ports[number].unnamed -= 1;
         self.ports_changed |= self.ports_due != u64::MAX || self.ports[number].is_left();
@@ -287,8 +271,7 @@ impl<K: Kernel> Worker<K> {
 
     /// Closes what waits for its header: the stop's grace is over.
     pub(super) fn drop_headers(&mut self) {
-        let keys: Vec<_> = self.headers.waiting.iter().map(|(key, _)| key).collect();
-        for key in keys {
+        for key in self.headers.keys() {
             self.end_wait(key, Verdict::Dropped);
         }
     }
@@ -303,8 +286,8 @@ fn crowded() -> Flaw {
 
 /// Unfinished headers take at most this part of a worker's places for sessions: a quarter.
 const PART_OF_PLACES: usize = 4;
-/// How often a place is made: another worker may take it first.
-const PLACE_TRIES: u32 = 4;
+/// Headers that give their places up for one: a limit that was lowered takes more than one away.
+const PLACE_TRIES: u32 = 16;
 /// How often a header is looked at after its first turn: often enough for a line of version 1 byte
 /// by byte.
 const LOOKS_MAX: u32 = 128;

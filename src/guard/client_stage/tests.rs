@@ -227,6 +227,11 @@ fn proxies_are_asked_for_trust_and_unfinished_headers_alone() {
     peers.finish();
     assert_eq!(peers.unfinished(), 0);
     assert_eq!(admit("::ffff:10.0.0.1".parse().unwrap()), Ok(()));
+    for (max, of, expected) in [(8, 3, [3, 3, 2]), (2, 3, [1, 1, 1]), (9, 1, [9, 9, 9])] {
+        let stage = PeerStage::new(&[], false, max);
+        let shares = [0, 1, 2].map(|worker| stage.unfinished_share(worker, of));
+        assert_eq!(shares, expected, "{max} of {of}");
+    }
     // Other rules have the same counts.
     let later = peers.with(&[], true);
     assert!(later.trusts(None) && !later.trusts(Some(ip(1))) && later.begin());
