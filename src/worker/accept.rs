@@ -18,7 +18,7 @@ use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
 use super::backlog::Backlog;
-use super::headers::{HeaderClient, NamedClient};
+use super::headers::{HeaderClient, NamedClient, is_own};
 use super::refuse::Caller;
 use super::{Stop, Worker, slot};
 
@@ -397,7 +397,7 @@ impl<K: Kernel> Worker<K> {
                 let peer = client.peer.or_else(|| self.kernel.peer(&client.socket));
                 let port = &mut self.ports[number];
                 let stage = port.client_stage(&self.snapshot);
-                let own = client.named.as_ref().is_some_and(|its| its.is_own);
+                let own = is_own(client.named.as_deref());
                 let asked = peer.filter(|_| !own);
                 if !asked.is_some_and(|peer| stage.is_banned(peer.ip(), self.now)) {
                     port.parked.push_back(client);

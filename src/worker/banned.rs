@@ -108,8 +108,7 @@ impl<K: Kernel> Worker<K> {
         self.learn_peer(key);
         let slot = &self.slots[key];
         // A proxy's own connection is no client's.
-        let own = slot.named.as_ref().is_some_and(|its| its.is_own);
-        let peer = slot.peer.filter(|_| !own);
+        let peer = slot.peer.filter(|_| !slot.is_own());
         if peer.is_some_and(|peer| self.snapshot.is_banned(peer.ip(), self.now)) {
             self.with_session(key, |session, cx| session.close(CloseReason::Banned, cx));
         }

@@ -342,7 +342,7 @@ impl Slot {
     /// The client, as far as connections may begin at its address. Where a header does not say it,
     /// `peer` is the proxy's, which stands for connections of its own only.
     pub(super) fn origin_client(&self) -> Client {
-        let named = self.named.as_ref().filter(|named| !named.is_own);
+        let named = self.named.as_ref().filter(|_| !self.is_own());
         let is_known = named.is_none_or(|named| named.destination.is_some());
         let peer = self.peer.filter(|_| is_known);
         Client {

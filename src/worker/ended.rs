@@ -28,8 +28,7 @@ impl<K: Kernel> Worker<K> {
 impl Slot {
     /// Whether this end is an offence of its client. A proxy's own connection is no client's.
     pub(super) fn offends_by(&self, reason: CloseReason) -> bool {
-        let is_client = self.named.as_ref().is_none_or(|named| !named.is_own);
-        reason == CloseReason::FirstBytesTimeout && self.listener.ban.is_some() && is_client
+        reason == CloseReason::FirstBytesTimeout && self.listener.ban.is_some() && !self.is_own()
     }
 }
 

@@ -26,7 +26,7 @@ use super::completed::{END, FAULT};
 use super::{Worker, slot};
 pub use client::ProxyPeer;
 use client::{Flaw, count, look};
-pub(super) use client::{HeaderClient, NamedClient, tlvs_of};
+pub(super) use client::{HeaderClient, NamedClient, is_own, tlvs_of};
 pub(super) use waiting::Headers;
 use waiting::{Verdict, Waiting};
 

@@ -70,11 +70,10 @@ impl<K: Kernel> Worker<K> {
     /// The ends of the client's connection: those of the header that it came with, where that says
     /// them.
     fn endpoints(&self, slot: &Slot) -> Endpoints<'static> {
-        let named = slot.named.as_deref();
-        if named.is_some_and(|named| named.is_own) {
+        if slot.is_own() {
             return Endpoints::Local;
         }
-        let destination = named.and_then(|named| named.destination);
+        let destination = slot.named.as_deref().and_then(|named| named.destination);
         let destination = destination.or_else(|| self.kernel.own_end(&slot.client));
         // Receivers refuse clients without an IP address: to them the connection is our own.
         match (slot.peer, destination) {

@@ -17,7 +17,7 @@ use crate::token::{GENERATION_MASK, Purpose, Side, Token};
 
 use super::accept::Admitted;
 use super::ended::release_backend;
-use super::headers::{NamedClient, ProxyPeer, tlvs_of};
+use super::headers::{NamedClient, ProxyPeer, is_own, tlvs_of};
 use super::lanes::Party;
 use super::queue::QueueEntry;
 use super::routing::route_without_bytes;
@@ -79,6 +79,11 @@ impl Slot {
     /// The proxy that has named its client.
     pub(super) fn proxy(&self) -> Option<ProxyPeer> {
         self.named.as_ref().map(|named| named.proxy)
+    }
+
+    /// Whether it is of a connection of a proxy's own.
+    pub(super) fn is_own(&self) -> bool {
+        is_own(self.named.as_deref())
     }
 
     /// The pool that it goes to.

@@ -31,6 +31,12 @@ impl NamedClient {
     }
 }
 
+/// Whether a connection is one of a proxy's own, which is no client's: rules about clients are not
+/// asked.
+pub(in crate::worker) fn is_own(named: Option<&NamedClient>) -> bool {
+    named.is_some_and(|named| named.is_own)
+}
+
 /// The TLVs of the header that a client came with.
 pub(in crate::worker) fn tlvs_of(named: Option<&NamedClient>) -> CheckedTlvs<'_> {
     named.map_or(CheckedTlvs::NONE, NamedClient::tlvs)
