@@ -79,7 +79,7 @@ pub trait Kernel {
     /// be closed.
     fn say(&mut self, socket: &Socket, bytes: &[u8]) -> bool;
 
-    /// Takes a few bytes off a connection that no receive is in flight on, at once: as many as
+    /// Takes the first bytes off a connection that no receive is in flight on, at once: as many as
     /// have come, up to all of `into`; 0 at the end of the stream.
     ///
     /// # Errors
@@ -184,10 +184,6 @@ pub trait Kernel {
     /// The bytes of a received buffer, if there is one, and behind them those that wait at the
     /// socket that they came from, where these stay: [`BUFFER_BYTES`] in all at most.
     fn bytes_ahead(&mut self, buffer: Option<Buffer>, socket: &Socket) -> &[u8];
-
-    /// Takes the first `most` bytes that wait at a socket, [`BUFFER_BYTES`] at most, and drops
-    /// them. `false`: not so many waited, or the connection broke.
-    fn discard(&mut self, socket: &Socket, most: u32) -> bool;
 
     /// Copies the bytes of `from` behind those of `to`, which has room for them. Both are received
     /// buffers that nothing is in flight on.

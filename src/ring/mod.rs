@@ -512,10 +512,6 @@ impl Kernel for Ring {
         &self.scratch[..len]
     }
 
-    fn discard(&mut self, socket: &Socket, most: u32) -> bool {
-        pipes::take(socket, &mut self.scratch[..most as usize])
-    }
-
     fn append(&mut self, to: Buffer, from: Buffer) {
         self.buffers.append(to, from);
     }

@@ -194,11 +194,6 @@ pub(super) fn say(to: &Socket, bytes: &[u8]) -> bool {
     send(to, bytes) == Ok(bytes.len())
 }
 
-/// Takes as many bytes from a socket as fit, and says whether so many were there.
-pub(super) fn take(from: &Socket, into: &mut [u8]) -> bool {
-    receive(from, into, 0).is_ok_and(|taken| taken == into.len())
-}
-
 /// Takes what has come off a socket.
 pub(super) fn hear(from: &Socket, into: &mut [u8]) -> Result<usize, Errno> {
     receive(from, into, 0)

@@ -278,10 +278,6 @@ impl Kernel for InstantKernel {
         &[]
     }
 
-    fn discard(&mut self, _: &Socket, _: u32) -> bool {
-        unreachable!("no proxy connects")
-    }
-
     fn append(&mut self, _: Buffer, _: Buffer) {}
 
     fn give_back(&mut self, id: BufferId) {

@@ -159,18 +159,6 @@ impl FakeKernel {
         &self.scratch
     }
 
-    /// Takes the header of a proxy, and nothing else.
-    pub(crate) fn drop_ahead(&mut self, fd: i32, most: u32) -> bool {
-        let now = self.now;
-        let conn = self.conn(fd);
-        let header = conn.header.take().expect("it has a header");
-        assert!(header.is_whole && header.is_there(), "{header:?}");
-        assert_eq!(header.bytes.len(), most as usize, "the header of {fd}");
-        conn.moved_at = now;
-        self.trace.see("a client that a proxy has named");
-        true
-    }
-
     pub(crate) fn append_bytes(&mut self, to: Buffer, from: Buffer) {
         let bytes = self.bytes(from).to_vec();
         let owner = self.buffers[usize::from(from.id)].by;

@@ -18,6 +18,8 @@ use crate::random::Random;
 pub(crate) struct Header {
     pub(crate) bytes: Vec<u8>,
     pub(crate) come: usize,
+    /// What was taken of it.
+    taken: usize,
     /// Whether it is one, and nothing else.
     pub(crate) is_whole: bool,
     /// Where a second one begins.
@@ -27,7 +29,7 @@ pub(crate) struct Header {
 impl Header {
     /// What can be looked at of it.
     pub(crate) fn seen(&self) -> &[u8] {
-        &self.bytes[..self.come]
+        &self.bytes[self.taken..self.come]
     }
 
     /// All of it is there, so that other bytes may follow.
@@ -67,6 +69,28 @@ impl FakeKernel {
             self.conn(fd).peer.script.push_back(end);
         }
         self.conn(fd).header = Some(header);
+    }
+
+    /// The balancer takes the header of a proxy, and nothing else. `None`: it has none, or not any
+    /// more.
+    pub(crate) fn hear_header(&mut self, fd: i32, into: &mut [u8]) -> Option<usize> {
+        let now = self.now;
+        let conn = self.conn(fd);
+        let header = conn.header.as_mut()?;
+        assert!(header.is_whole && header.is_there(), "{header:?}");
+        let left = header.seen();
+        assert!(
+            into.len() <= left.len(),
+            "{fd} loses bytes behind its header"
+        );
+        into.copy_from_slice(&left[..into.len()]);
+        header.taken += into.len();
+        if header.seen().is_empty() {
+            conn.header = None;
+            conn.moved_at = now;
+            self.trace.see("a client that a proxy has named");
+        }
+        Some(into.len())
     }
 
     /// A piece of a header comes; the time until the next one, if that is not all.
@@ -126,6 +150,7 @@ fn header(of: SocketAddr, random: &mut Random) -> Header {
         second: (bytes.len() > whole.len()).then_some(whole.len()),
         bytes,
         come: 0,
+        taken: 0,
         is_whole,
     }
 }

@@ -623,11 +623,6 @@ impl Kernel for FakeKernel {
         self.look_ahead(buffer, fd)
     }
 
-    fn discard(&mut self, socket: &Socket, most: u32) -> bool {
-        let fd = self.opened(socket, "bytes dropped");
-        self.drop_ahead(fd, most)
-    }
-
     fn append(&mut self, to: Buffer, from: Buffer) {
         self.append_bytes(to, from);
     }

@@ -74,6 +74,9 @@ impl FakeKernel {
 
     /// The balancer takes a few bytes that have come.
     pub(crate) fn hear_bytes(&mut self, fd: i32, into: &mut [u8]) -> Result<usize, Errno> {
+        if let Some(taken) = self.hear_header(fd, into) {
+            return Ok(taken);
+        }
         let unread = self.conn(fd).unread();
         if unread == 0 {
             return match self.conn(fd).recv_end() {

@@ -159,7 +159,7 @@ fn client_of(
     first: &[u8],
     proxy: ProxyPeer,
     last: bool,
-) -> Result<Result<(u32, HeaderClient), Lack>, Flaw> {
+) -> Result<Result<(usize, HeaderClient), Lack>, Flaw> {
     let lack = |has_header| {
         let come = first.len();
         Ok(Err(Lack { come, has_header }))
@@ -173,8 +173,7 @@ fn client_of(
         Err(Miss::Incomplete) if !rest.is_empty() && !last => return lack(true),
         Err(Miss::Incomplete | Miss::Absent) => {}
     }
-    let length = u32::try_from(header.length).expect("a header is short");
-    Ok(Ok((length, HeaderClient::of(&header, proxy))))
+    Ok(Ok((header.length, HeaderClient::of(&header, proxy))))
 }
 
 /// Looks for the header at a socket, and takes it from there once it is complete and alone.
@@ -189,10 +188,23 @@ pub(super) fn look(
         Ok(found) => found,
         Err(lack) => return Ok(Err(lack)),
     };
-    match kernel.discard(socket, length) {
+    match take(kernel, socket, length) {
         true => Ok(Ok(client)),
         false => Err(Flaw::reset()),
     }
+}
+
+/// Takes so many bytes that wait at a socket, and drops them. `false`: the connection broke.
+fn take(kernel: &mut impl Kernel, socket: &Socket, mut length: usize) -> bool {
+    let mut scratch = [0; HEADER_USUAL];
+    while length > 0 {
+        let into = &mut scratch[..length.min(HEADER_USUAL)];
+        match kernel.hear(socket, into) {
+            Ok(taken) if taken > 0 => length -= taken,
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Counts a flaw that is the peer's.
@@ -207,6 +219,9 @@ pub(super) fn count(stage: &PeerStage, proxy: ProxyPeer, flaw: &Flaw) {
         });
     }
 }
+
+/// Nearly all headers are shorter, so that one call takes them.
+const HEADER_USUAL: usize = 512;
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ fn proxy() -> ProxyPeer {
 fn client(first: &[u8], proxy: ProxyPeer) -> HeaderClient {
     let found = client_of(first, proxy, false).expect("no flaw");
     let (length, client) = found.expect("all of it");
-    assert!(length as usize <= first.len());
+    assert!(length <= first.len());
     client
 }
 
@@ -61,7 +61,7 @@ fn every_piece_of_a_stream_gives_the_same_answer() {
         let length = whole
             .as_ref()
             .ok()
-            .map(|found| found.as_ref().ok().map(|its| its.0 as usize));
+            .map(|found| found.as_ref().ok().map(|its| its.0));
         assert_eq!(length, served.map(Some), "{}", stream.escape_ascii());
         for cut in 0..stream.len() {
             let piece = client_of(&stream[..cut], proxy(), false);
@@ -86,7 +86,7 @@ fn at_the_end_of_its_time_what_has_come_counts() {
         let begun = [V1, behind].concat();
         assert_eq!(client_of(&begun, proxy(), false), lack(begun.len(), true));
         let found = client_of(&begun, proxy(), true).expect("no flaw");
-        assert_eq!(found.map(|its| its.0 as usize), Ok(V1.len()));
+        assert_eq!(found.map(|its| its.0), Ok(V1.len()));
     }
     for last in [false, true] {
         assert_eq!(client_of(&V1[..20], proxy(), last), lack(20, false));
