@@ -35,6 +35,8 @@ settings! {
         pub only: LogOnly = LogOnly::All => only();
         /// One of so many sessions that both sides closed in order gets a line; all others do.
         pub sample: NonZeroU32 = NonZeroU32::MIN => number(values::SAMPLE);
+        /// Whether connections of a proxy's own on which it sends nothing get a line.
+        pub proxy_checks: bool = false => truth();
         /// Whether a session gets a line at its start too, when it is connected to its backend.
         pub start: bool = false => truth();
         /// How often a session gets a line while it is open.

@@ -87,6 +87,8 @@ pub(super) fn rule(log: &AccessLog) -> LogRule {
     rule.status = fields.contains(&LogField::Status);
     rule.server_name = fields.contains(&LogField::Sni);
     rule.tcp_info = fields.iter().any(|field| field.is_of_tcp());
+    // A session with other lines has that of its end too.
+    rule.proxy_checks = log.proxy_checks || log.start || log.progress.is_some();
     rule.start = log.start;
     rule.progress = log.progress.map(nanos);
     rule

@@ -38,6 +38,8 @@ pub struct LogRule {
     pub server_name: bool,
     /// Lines have what TCP knows of both connections.
     pub tcp_info: bool,
+    /// Connections of a proxy's own on which it sends nothing get one.
+    pub proxy_checks: bool,
     /// A session gets a line at its start too.
     pub start: bool,
     /// A session gets a line each so many ns while it is open.
@@ -56,6 +58,7 @@ impl LogRule {
             status: false,
             server_name: false,
             tcp_info: false,
+            proxy_checks: true,
             start: false,
             progress: None,
         }

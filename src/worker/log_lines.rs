@@ -9,6 +9,7 @@ use crate::kernel::{Kernel, Sleeper, TcpInfo};
 use crate::peek::{FirstBytes, http};
 use crate::session::{CloseReason, SessionState};
 use crate::time::{MS, NEVER};
+use crate::token::Side;
 
 use super::log_feed::{LogFeed, LogRule};
 use super::refuse::LINES_MAX;
@@ -100,6 +101,11 @@ impl<K: Kernel> Worker<K> {
             self.log_lines.forget(key);
             return None;
         }
+        let is_check = slot.is_own() && slot.session.delivered()[Side::Client as usize] == 0;
+        if is_check && self.leaves_out_check(reason) {
+            self.log_lines.forget(key);
+            return None;
+        }
         let stopped_early = slot.target.is_none()
             && matches!(
                 reason,
@@ -116,6 +122,18 @@ impl<K: Kernel> Worker<K> {
         let extras = self.extras(key, slot);
         self.log_lines.forget(key);
         Some(extras)
+    }
+
+    /// Whether a connection of a proxy's own, on which it has sent nothing, gets no line. It is
+    /// counted then. One that the proxy did not end itself gets its line.
+    pub(super) fn leaves_out_check(&self, reason: CloseReason) -> bool {
+        let is_its_end = matches!(reason, CloseReason::ClientClosed | CloseReason::ClientReset);
+        let log = self.log.as_ref();
+        let leaves_out = is_its_end && log.is_some_and(|log| !log.rule.proxy_checks);
+        if leaves_out {
+            self.stats.proxy_checks_unlogged.increment();
+        }
+        leaves_out
     }
 
     /// A session is connected to its backend.

@@ -138,6 +138,9 @@ numbers! {
     counter log_dropped,
     /// Refused clients without a line of their own in the access log, as there were many.
     counter refusals_unlogged,
+    /// Connections of proxies' own on which they sent nothing, such as health checks: they have no
+    /// line in the access log.
+    counter proxy_checks_unlogged,
     /// Access log lines that the log did not take, as on a full disk. The control thread counts
     /// them, alone.
     counter log_unwritten,

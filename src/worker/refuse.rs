@@ -58,11 +58,15 @@ impl<K: Kernel> Worker<K> {
         caller: impl Into<Caller>,
         (reason, action): Denial,
     ) {
+        let mut caller = caller.into();
         self.stats.closed[reason as usize].increment();
         // It would have the next number.
         let id = (self.id, self.sessions_opened + 1);
         let log = self.log.as_ref();
-        let has_line = log.is_some_and(|log| log.rule.takes(id, reason));
+        let takes = log.is_some_and(|log| log.rule.takes(id, reason));
+        // A proxy that has left before its header.
+        let is_check = self.ports[port].listener.proxies.is_some() && caller.proxy.is_none();
+        let has_line = takes && !(is_check && self.leaves_out_check(reason));
         let is_logged = has_line && self.refusals.takes(self.now, LINES_MAX);
         if has_line && !is_logged {
             self.stats.refusals_unlogged.increment();
@@ -70,7 +74,6 @@ impl<K: Kernel> Worker<K> {
         // Those without a line use up no room of lines.
         let is_remembered = self.decisions.takes_refused(self.now);
         if is_logged || is_remembered {
-            let mut caller = caller.into();
             // The client of a proxy has no other address than the header's.
             if caller.proxy.is_none() && caller.client.is_none() {
                 caller.client = self.kernel.peer(&socket);

@@ -51,7 +51,7 @@ fn an_unknown_field() {
         "unknown_field",
         "(access_log: (file: \"x\"))",
         "config.ron:1:15: unknown field `file`: \
-         expected `to`, `format`, `only`, `sample`, `start`, `progress` or `fields`
+         expected `to`, `format`, `only`, `sample`, `proxy_checks`, `start`, `progress` or `fields`
   | (access_log: (file: \"x\"))
   |               ^^^^",
     );

@@ -149,6 +149,31 @@ fn the_client_that_a_header_names_counts_in_all_rules_and_lists() {
 }
 
 #[test]
+fn a_connection_on_which_a_proxy_sends_nothing_has_a_line_where_that_is_asked_for() {
+    watched(|| {
+        let backend = Backend::echo();
+        let balancer = Launch::with_config(&file(&backend, ""), 1)
+            .workers(2)
+            .start();
+        let check = || {
+            let check = sends(&balancer, &v2(0, 0, b""));
+            eventually("it is served", || balancer.number("sessions") == 1);
+            drop(check);
+            balancer.assert_rest();
+        };
+        check();
+        assert_eq!(balancer.number("proxy_checks_unlogged"), 1);
+        balancer.edit(|text| text.replace("to: \"-\"", "to: \"-\", proxy_checks: true"));
+        balancer.words(&["reload"]);
+        balancer.until_adopted();
+        check();
+        eventually("it has a line", || balancer.output().count("\n") == 1);
+        assert_eq!(balancer.number("proxy_checks_unlogged"), 1);
+        balancer.finish();
+    });
+}
+
+#[test]
 fn what_is_no_header_of_a_trusted_peer_is_refused_and_counted() {
     watched(|| {
         let backend = Backend::echo();
@@ -195,6 +220,7 @@ fn what_is_no_header_of_a_trusted_peer_is_refused_and_counted() {
         reset(begun);
         eventually("it has gone", || closed("client_reset") == 1);
         assert_eq!([closed("client_closed"), closed("proxy_untrusted")], [1, 1]);
+        assert_eq!(balancer.number("proxy_checks_unlogged"), 2);
         let listener = &balancer.ask(&["listeners"])[0];
         let by = listener["refused_by"].to_string();
         assert_eq!(by, r#"{"proxy_header":10,"proxy_untrusted":1}"#);

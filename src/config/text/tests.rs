@@ -321,6 +321,7 @@ impl Chance<'_> {
                     LogOnly::Reasons(vec![CloseReason::Killed, CloseReason::Stalled]),
                 ]),
             },
+            proxy_checks: self.0.bool(),
             start: more.is_some_and(|(start, _)| start),
             progress: more.and_then(|(_, progress)| progress),
             sample: NonZeroU32::new(self.0.u32(1..=1_000_000)).unwrap(),
