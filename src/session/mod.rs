@@ -202,6 +202,7 @@ impl Session {
             Event::Unselected => self.on_refused(CloseReason::NoBackend, cx),
             Event::Unrouted => self.on_refused(CloseReason::NoRoute, cx),
             Event::Misfit => self.on_refused(CloseReason::NotTransparent, cx),
+            Event::Gone => self.on_refused(CloseReason::ClientReset, cx),
             Event::Spent => self.on_refused(CloseReason::ConnectFailed, cx),
             Event::TlsRefused(told) => {
                 self.told = told;
@@ -560,6 +561,7 @@ fn purpose_of(event: &Event) -> Option<Purpose> {
         | Event::Unselected
         | Event::Unrouted
         | Event::Misfit
+        | Event::Gone
         | Event::Spent
         | Event::TlsRefused(_) => Some(Purpose::Connect),
         Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),

@@ -181,6 +181,8 @@ pub enum Event {
     /// Connections of the pool begin at their client's address, and none to a backend of it can
     /// begin at that of this client.
     Misfit,
+    /// The same, as the client had gone at its accept, and its address with it.
+    Gone,
     /// The session's attempts are used up, and it has tried every backend.
     Spent,
     /// The backend has no TLS for the client, which was told that it may begin with it; `true`: and

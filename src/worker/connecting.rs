@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::fault::Fault;
 use crate::kernel::{Done, Errno, Kernel, Manner, Sleeper};
 use crate::origin::{Client, Origin, User};
@@ -217,6 +218,9 @@ impl<K: Kernel> Worker<K> {
             let client = slot.origin_client();
             let held = self.backoff.holds(backend, client.address, self.now);
             let misfit = is_misfit(backend, client, &self.kernel);
+            if misfit && slot.has_gone() {
+                return Err(Event::Gone);
+            }
             let tried = slot.tried().contains(&index);
             if (held.is_some() || misfit) && !tried {
                 // Another one may be connected to.
@@ -349,6 +353,12 @@ impl Slot {
             address: peer.map(|peer| peer.ip().to_canonical()),
             is_named: named.is_some(),
         }
+    }
+
+    /// Whether its client had gone at its accept: then the kernel does not know its address.
+    fn has_gone(&self) -> bool {
+        let is_tcp = matches!(self.listener.bind, Address::Tcp(_));
+        is_tcp && self.peer.is_none() && self.named.is_none()
     }
 
     /// Where its connection to a backend begins.

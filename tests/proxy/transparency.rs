@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::balancer::Launch;
 use crate::network;
-use crate::peers::{Backend, connect, connect_from, echo, expect_reset, limit_waits, ping};
+use crate::peers::{Backend, connect, connect_from, echo, expect_reset, limit_waits, ping, reset};
 use crate::watchdog::{eventually, watched};
 
 /// An echo backend, and the addresses of its clients.
@@ -74,6 +74,25 @@ fn a_client_of_the_other_family_is_refused_and_counted() {
         }
         assert_eq!(peers.lock().len(), 4);
         assert_eq!(balancer.number("connect_failures"), 0);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_client_that_has_gone_before_its_accept_is_counted_as_that() {
+    watched(|| {
+        network::own("20000 29999");
+        let (backend, peers) = seen_by_backend("127.0.0.1:12901");
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
+        let balancer = launch.flag("--source", "client").start();
+        balancer.process.signal(libc::SIGSTOP);
+        reset(connect_from(client(71), balancer.address()));
+        balancer.process.signal(libc::SIGCONT);
+        eventually("it is counted", || {
+            balancer.number("closed.client_reset") == 1
+        });
+        assert_eq!(balancer.number("closed.not_transparent"), 0);
+        assert!(peers.lock().is_empty());
         balancer.finish();
     });
 }
