@@ -77,6 +77,9 @@ impl Fault {
         if self == Self::Unanswered && errno == Errno::CANCELED {
             return "timeout";
         }
+        if errno == Errno::NO_TLS {
+            return "tls_refused";
+        }
         let name = errno.name().filter(|_| self != Self::Source);
         name.unwrap_or(self.as_str())
     }

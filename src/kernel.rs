@@ -412,6 +412,9 @@ impl Errno {
     /// This machine does not have the address to begin at. The kernel says so by the same number as
     /// of a lack of ports; no call for a connection reports this one.
     pub const NO_SOURCE: Self = Self(libc::ENXIO);
+    /// A PostgreSQL server has no TLS for a client that was told that it may begin with it. No call
+    /// for a connection reports this number.
+    pub const NO_TLS: Self = Self(libc::ENOPKG);
     /// There is no listener.
     pub const CONNREFUSED: Self = Self(libc::ECONNREFUSED);
     /// The peer did not answer in time.

@@ -12,8 +12,8 @@ use crate::address::Address;
 use crate::by_name::ByName;
 use crate::config::{self, Config, ProxySource};
 use crate::guard::{
-    AccessFilter, AccessFilters, Action, Admission, BanRule, Bans, Gate, Limit, ListenerBandwidth,
-    Meters, PeerStage, Pit, Rules, Sources, Trusted,
+    AccessFilter, AccessFilters, Action, Admission, BanRule, Bans, Example, Gate, Limit,
+    ListenerBandwidth, Meters, PeerStage, Pit, Rules, Sources, Trusted,
 };
 use crate::peek::FirstBytes;
 use crate::peek::proxy_protocol::CheckedTlvs;
@@ -112,6 +112,8 @@ pub struct Postgres {
     pub answers_tls: bool,
     /// Where sessions are that clients may ask to cancel; `None`: such requests are like others.
     pub cancels: Option<Arc<Cancels>>,
+    /// A backend that had no TLS for a client, for the report.
+    pub refused: Arc<Example>,
 }
 
 /// The proxies of a listener: each of their connections begins with a header that names its client.
@@ -389,8 +391,10 @@ impl Postgres {
 }
 
 fn postgres(config: &config::Listener, old: Option<&LiveListener>) -> Postgres {
-    let known = old.and_then(|old| old.postgres.cancels.clone());
+    let old = old.map(|old| &old.postgres);
+    let known = old.and_then(|old| old.cancels.clone());
     Postgres {
+        refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.refused)),
         answers_tls: config.postgres_tls == config::PostgresTls::Answer,
         cancels: config.postgres_cancel.then(|| known.unwrap_or_default()),
     }

@@ -129,6 +129,7 @@ fn attempts(its: &DecisionRecord, names: &Names) -> Vec<AttemptStatus> {
             outcome: fault.outcome(errno).to_owned(),
             says: match fault.outcome(errno) {
                 "timeout" => "no answer in time".to_owned(),
+                "tls_refused" => "the server has no TLS for it".to_owned(),
                 "no_source_address" => "this machine lacks the source address".to_owned(),
                 _ => in_words(errno),
             },

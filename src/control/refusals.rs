@@ -23,6 +23,7 @@ pub(super) struct Refusals {
     limits: Report,
     first_bytes: Report,
     proxies: Report,
+    tls: Report,
     sources: Report,
 }
 
@@ -65,6 +66,8 @@ impl Refusals {
         tell(&mut self.limits, EventKind::LimitExceeded, &of_limits);
         let of_proxies = || by_peer(snapshot);
         tell(&mut self.proxies, EventKind::ProxyRefused, &of_proxies);
+        let of_tls = || by_tls(snapshot);
+        tell(&mut self.tls, EventKind::TlsRefused, &of_tls);
         let reason = CloseReason::FirstBytesTimeout;
         let late = stats.iter().map(|its| its.closed[reason as usize].get());
         if let Some(new) = self.first_bytes.tick_count(late.sum()) {
@@ -143,6 +146,21 @@ fn by_peer(snapshot: &Snapshot) -> Vec<Refuser> {
             .map(|denied| (denied.as_str(), stage.refused(denied)))
             .to_vec(),
         example: stage.take_last(),
+    });
+    refusers.collect()
+}
+
+/// Listeners whose PostgreSQL backends have no TLS for clients that were told that they may begin
+/// with it.
+fn by_tls(snapshot: &Snapshot) -> Vec<Refuser> {
+    let listeners = snapshot.listeners.iter();
+    let answering = listeners.filter(|its| its.postgres.answers_tls);
+    let reason = CloseReason::TlsRefused;
+    let refusers = answering.map(|listener| Refuser {
+        name: format!("listener `{}`", listener.name),
+        mode: Mode::On,
+        counts: vec![(reason.as_str(), listener.gate.closed(reason as u8))],
+        example: listener.postgres.refused.take(),
     });
     refusers.collect()
 }

@@ -8,6 +8,7 @@ mod action;
 mod bandwidth;
 mod bans;
 mod client_stage;
+mod example;
 mod gate;
 mod index;
 mod limit;
@@ -29,6 +30,7 @@ pub use bans::{
     Ban, BanNews, BanRule, BannedBy, Bans, BansFull, ImportOutcome, ImportedBans, RuleBan,
 };
 pub use client_stage::{Barred, ClientPass, ClientStage, Denied, DeniedBy};
+pub use example::Example;
 pub use gate::{Gate, Pass, RateRule, Refusal, Rules};
 pub use limit::Limit;
 pub use overload::{Admission, OverloadDetector, Shed};

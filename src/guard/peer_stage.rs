@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
-use super::{Limit, Trusted};
+use super::{Example, Limit, Trusted};
 use crate::prefix::Prefix;
 
 /// The rules about the peers of such a listener. They are all that is asked at accept: ban table,
@@ -30,7 +28,7 @@ pub struct PeerStage {
 struct PeerCounts {
     unfinished: Limit,
     refused: [AtomicU64; PeerDenied::ALL.len()],
-    last: Mutex<Option<String>>,
+    first: Example,
 }
 
 /// Why a peer's connection is refused before its client is known.
@@ -73,7 +71,7 @@ impl PeerStage {
             counts: Arc::new(PeerCounts {
                 unfinished: Limit::new(unfinished_max),
                 refused: Default::default(),
-                last: Mutex::new(None),
+                first: Example::default(),
             }),
         }
     }
@@ -144,12 +142,7 @@ impl PeerStage {
     /// one waits for [`take_last`](Self::take_last).
     pub fn count_refused(&self, denied: PeerDenied, what: impl FnOnce() -> String) {
         self.counts.refused[denied as usize].fetch_add(1, Ordering::Relaxed);
-        // One that is lost as others hold the lock is not missed.
-        if let Some(mut last) = self.counts.last.try_lock()
-            && last.is_none()
-        {
-            *last = Some(what());
-        }
+        self.counts.first.note(what);
     }
 
     /// Connections that were refused for this reason.
@@ -161,6 +154,6 @@ impl PeerStage {
     /// The first one since this was asked last, in words.
     #[must_use]
     pub fn take_last(&self) -> Option<String> {
-        self.counts.last.lock().take()
+        self.counts.first.take()
     }
 }

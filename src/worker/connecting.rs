@@ -301,21 +301,15 @@ impl<K: Kernel> Worker<K> {
         let client = slot.origin_client().address;
         let over = !of_origin || self.backoff.holds(&backend, client, self.now).is_some();
         let (errno, took) = self.failed;
-        let tries = slot.tries.get_or_insert_default();
-        if let Some(decision) = self.decisions.find(slot.decision) {
-            decision.on_failed(FailedConnect {
-                backend: backend.number,
-                took: u32::try_from(took / US).unwrap_or(u32::MAX),
-                errno,
-                fault,
-            });
-        }
-        tries.on_failed(FailedTry {
+        let failed = FailedTry {
             backend: Arc::clone(&backend),
             fault,
             errno,
             took,
-        });
+        };
+        self.note_try(key, failed);
+        let slot = &mut self.slots[key];
+        let tries = slot.tries.get_or_insert_default();
         if over && !tries.tried.contains(&slot.target_index) {
             tries.tried.push(slot.target_index);
         }
@@ -333,6 +327,20 @@ impl<K: Kernel> Worker<K> {
             self.kernel.close(socket, Manner::Reset);
             self.release(key, &backend, Ended::unanswered());
         }
+    }
+
+    /// Takes note of an attempt that failed, for the access log and for who asks why.
+    pub(super) fn note_try(&mut self, key: usize, failed: FailedTry) {
+        let slot = &mut self.slots[key];
+        if let Some(decision) = self.decisions.find(slot.decision) {
+            decision.on_failed(FailedConnect {
+                backend: failed.backend.number,
+                took: u32::try_from(failed.took / US).unwrap_or(u32::MAX),
+                errno: failed.errno,
+                fault: failed.fault,
+            });
+        }
+        slot.tries.get_or_insert_default().on_failed(failed);
     }
 
     /// Gives the place at a backend back, and calls the next client that waits for one.

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use crate::fault::Fault;
 use crate::kernel::{Buffer, Done, Errno, Interest, Kernel};
 use crate::peek::postgres::{self, CancelKey, PostgresStart, REQUEST_BYTES, SSL_REQUEST};
 use crate::peek::{KeySearch, Miss, Searched};
@@ -15,9 +16,9 @@ use crate::pool::{CancelPlace, CanceledBy};
 use crate::session::{Event, Look, Preamble};
 use crate::token::{Purpose, Token};
 
-use super::Worker;
 use super::headers::tlvs_of;
 use super::slot::{Slot, number};
+use super::{FailedTry, Worker};
 
 /// The keys of sessions that may be cancelled, by their slots. They are not in the slots, which
 /// sessions of other protocols pay for too.
@@ -187,8 +188,9 @@ impl<K: Kernel> Worker<K> {
                 Some(Event::Connected(None))
             }
             Ok(0) => Some(Event::ConnectFailed(Errno::CONNRESET)),
-            Ok(_) => {
+            Ok(length) => {
                 let told = self.kernel.say(&slot.client, &HANDSHAKE_FAILURE);
+                self.note_tls_refused(key, &answer[..length]);
                 Some(Event::TlsRefused(told))
             }
             Err(Errno::AGAIN) if !slot.session.is_attempt_over() => {
@@ -197,6 +199,27 @@ impl<K: Kernel> Worker<K> {
             }
             Err(errno) => Some(Event::ConnectFailed(errno)),
         }
+    }
+
+    /// Takes note of what the backend answered, as of an attempt that failed.
+    fn note_tls_refused(&mut self, key: usize, answer: &[u8]) {
+        let slot = &self.slots[key];
+        let Some(backend) = slot.target.clone() else {
+            return;
+        };
+        slot.listener.postgres.refused.note(|| {
+            let pool = &slot.plan().pool().name;
+            let (name, address) = (&backend.name, &backend.address);
+            let answer = answer.escape_ascii();
+            format!("backend `{name}` of pool `{pool}` at {address}: it answered `{answer}`")
+        });
+        let failed = FailedTry {
+            backend,
+            fault: Fault::Backend,
+            errno: Errno::NO_TLS,
+            took: self.now.saturating_sub(slot.session.view().active_at),
+        };
+        self.note_try(key, failed);
     }
 
     /// A session has its backend, where others may ask to cancel what it does.

@@ -351,7 +351,9 @@ fn a_backend_that_refuses_tls_ends_the_session() {
                 "pool: \"own\", postgres_tls: \"answer\", timeouts: (peek: \"1m\")",
                 &[("own", "", &[&server])],
             );
+            let events = (number == 1).then(|| balancer.follow());
             let mut stream = ask(&balancer, &SSL_REQUEST, &[]);
+            let client = stream.local_addr().unwrap().to_string();
             expect(&mut stream, b"S");
             send(&mut stream, &hello("one.pg.example."), &[]);
             let mut told = Vec::new();
@@ -360,12 +362,28 @@ fn a_backend_that_refuses_tls_ends_the_session() {
             eventually("it has ended", || {
                 balancer.number("closed.tls_refused") == 1
             });
+            if let Some(events) = events {
+                let event = events.next("tls_refused");
+                let message = event["message"].as_str().unwrap();
+                let example = format!(
+                    "1 client refused by tls_refused, 1 in all (such as backend `a` of pool \
+                     `own` at {}: it answered `N`)",
+                    server.backend.address
+                );
+                assert!(message.ends_with(&example), "{message}");
+            }
             balancer.assert_rest();
             assert_eq!(
                 server.backend.accepted(),
                 1,
                 "it is no failure of a connect"
             );
+            let attempts = &balancer.ask(&["explain", &client])[0]["attempts"];
+            let [attempt] = &attempts.as_array().unwrap()[..] else {
+                panic!("{attempts}");
+            };
+            assert_eq!(attempt["outcome"], "tls_refused", "{attempt}");
+            assert_eq!(attempt["address"], *server.backend.address);
             balancer.finish();
         }
     });

@@ -456,7 +456,7 @@ fn asks(seed: u64, ends_half_sent: bool) -> Trace {
         let listener = LiveListener {
             postgres: Postgres {
                 answers_tls: true,
-                cancels: None,
+                ..Postgres::default()
             },
             ..LiveListener::clone(&snapshot.listeners[0])
         };

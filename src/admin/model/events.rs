@@ -77,6 +77,8 @@ pub enum EventKind {
     AccessDenied,
     /// Peers that may not name clients, or whose PROXY header is wrong or late, are refused.
     ProxyRefused,
+    /// PostgreSQL backends have no TLS for clients that `postgres_tls` has answered.
+    TlsRefused,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.
     LimitExceeded,
     /// Clients are reset that have not finished their first bytes in time.

@@ -14,7 +14,7 @@ const BAD = new Set([
 ]);
 const WARN = new Set([
   'backend_ejected', 'backend_unresolved', 'backend_refused', 'bans_full', 'access_denied',
-  'limit_exceeded', 'first_bytes_timeout', 'proxy_refused', 'source_table_full', 'banned_refused', 'missed', 'banned',
+  'limit_exceeded', 'first_bytes_timeout', 'proxy_refused', 'tls_refused', 'source_table_full', 'banned_refused', 'missed', 'banned',
 ]);
 const GOOD = new Set([
   'ready', 'backend_up', 'backend_readmitted', 'pool_up', 'panic_over', 'discovery_restored',
