@@ -32,36 +32,18 @@ TSV=${TSV:-$REPO/target/compare.tsv}
 IDLE=5000
 declare -A PORT_OF PID_OF
 
-# start_haproxy PORT BACKEND_PORT OPTION...: a connection takes two descriptors, and half a one for
-# the pipes of splicing, all within need_descriptors.
-start_haproxy() {
-    local port=$1 backend=$2 option
+# start_haproxy_tcp PORT BACKEND_PORT OPTION...
+start_haproxy_tcp() {
+    local port=$1 backend=$2
     shift 2
-    {
-        cat <<CONF
-global
-    nbthread 1
-    maxconn 7000
-defaults
-    mode tcp
-    maxconn 7000
-    timeout connect 5s
-    timeout client 10m
-    timeout server 10m
-CONF
-        for option; do
-            echo "    option $option"
-        done
-        cat <<CONF
+    start_haproxy "$PROXY_CPU" "haproxy-$port" "$port" <<CONF
+$(printf '%s\n' "${@/#/    option }")
 frontend in
     bind 127.0.0.1:$port backlog 4096
     default_backend out
 backend out
     server only 127.0.0.1:$backend
 CONF
-    } >"$WORK/haproxy-$port.cfg"
-    start "$PROXY_CPU" "haproxy-$port" haproxy -db -f "$WORK/haproxy-$port.cfg"
-    wait_port "$port" "haproxy-$port"
 }
 
 # start_nginx_stream PORT BACKEND_PORT: with half-closes relayed, as mahoraga and HAProxy do.
@@ -87,8 +69,8 @@ start_proxy() {
     free_port
     case $name in
     mahoraga) start_mahoraga "$PROXY_CPU" 1 "$backend" ;;
-    haproxy) start_haproxy "$PORT" "$backend" ;;
-    haproxy-splice) start_haproxy "$PORT" "$backend" splice-request splice-response ;;
+    haproxy) start_haproxy_tcp "$PORT" "$backend" ;;
+    haproxy-splice) start_haproxy_tcp "$PORT" "$backend" splice-request splice-response ;;
     nginx) start_nginx_stream "$PORT" "$backend" ;;
     esac
     PORT_OF[$name]=$PORT

@@ -364,6 +364,29 @@ CONF
     die "nginx has no worker"
 }
 
+# start_haproxy CPUS NAME PORT <REST: HAProxy with one thread. REST goes on with the defaults. A
+# connection takes two descriptors, and half a one for the pipes of splicing, all within
+# need_descriptors.
+start_haproxy() {
+    local cpus=$1 name=$2 port=$3
+    {
+        cat <<CONF
+global
+    nbthread 1
+    maxconn 7000
+defaults
+    mode tcp
+    maxconn 7000
+    timeout connect 5s
+    timeout client 10m
+    timeout server 10m
+CONF
+        cat
+    } >"$WORK/$name.cfg"
+    start "$cpus" "$name" haproxy -db -f "$WORK/$name.cfg"
+    wait_port "$port" "$name"
+}
+
 # start_http CPUS ROOT: nginx as an HTTP server: /small is answered from memory, all else is a file
 # in ROOT, which PUT may write. Sets PORT.
 start_http() {

@@ -46,20 +46,10 @@ start_balancer() {
     THREAD_OF[$kind]=${THREAD_OF[$kind]%/comm}
 }
 
-# start_haproxy BACKEND_PORT
-start_haproxy() {
-    local name
+# start_haproxy_sni BACKEND_PORT
+start_haproxy_sni() {
     printf '%s.example.com out\n' "${NAMES[@]}" >"$WORK/names.map"
-    cat >"$WORK/haproxy.cfg" <<CONF
-global
-    nbthread 1
-    maxconn 7000
-defaults
-    mode tcp
-    maxconn 7000
-    timeout connect 5s
-    timeout client 10m
-    timeout server 10m
+    start_haproxy "$PROXY_CPU" haproxy "$PORT" <<CONF
 frontend in
     bind 127.0.0.1:$PORT backlog 4096
     tcp-request inspect-delay 3s
@@ -71,8 +61,6 @@ backend out
 backend none
     server only 127.0.0.1:1
 CONF
-    start "$PROXY_CPU" haproxy haproxy -db -f "$WORK/haproxy.cfg"
-    wait_port "$PORT" haproxy
     THREAD_OF[haproxy]=/proc/$STARTED/task/$STARTED
 }
 
@@ -114,7 +102,7 @@ start_kind() {
         start_balancer "$kind" 1 "${routes[@]}"
         ;;
     plain) start_balancer "$kind" "$backend" ;;
-    haproxy) start_haproxy "$backend" ;;
+    haproxy) start_haproxy_sni "$backend" ;;
     nginx) start_nginx_stream "$backend" ;;
     esac
 }
