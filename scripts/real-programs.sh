@@ -218,6 +218,28 @@ cancelled() {
     tail -n 1 "$out"
 }
 
+# The example of docs/routing.md as it stands there, but for its addresses: of two clusters the
+# second is the shop.
+check_documented() {
+    local name="*.db.example.com"
+    free_port
+    awk '/^## / { here = /^## PostgreSQL$/ } here && /^```ron/ { code = 1; next }
+        code && /^```/ { exit } code' "$REPO/docs/routing.md" >"$WORK/example"
+    grep -q "$name" "$WORK/example" || die "docs/routing.md has no example for $name"
+    sed -e "1s/(/(workers: $WORKERS, admin: \"off\", access_log: \"off\",/" \
+        -e "s/0\.0\.0\.0:5432/127.0.0.1:$PORT/" -e "s/10\.0\.0\.1:5432/127.0.0.1:${PORTS[0]}/" \
+        -e "s/10\.0\.1\.1:5432/127.0.0.1:${PORTS[1]}/" -e 's/10\.0\.1\.2:5432/127.0.0.1:1/' \
+        "$WORK/example" >"$WORK/example.ron"
+    start any example "$MAHORAGA" run --config "$WORK/example.ron"
+    wait_port "$PORT" example
+    same "its name" "two|t" "$(cluster 'host=shop.db.example.com sslmode=require')"
+    same "another name" "one|t" "$(cluster 'host=db.example.com sslmode=require')"
+    same "cancelled by name" "$1" "$(cancelled 'host=shop.db.example.com sslmode=require')"
+    for name in 'bar.db.example.com sslmode=require' 'shop.db.example.com sslmode=disable'; do
+        ! cluster "host=$name" >"$WORK/refused" 2>&1 || die "$name is not refused"
+    done
+}
+
 # SSL requests that are answered, and routed by the name in the hello; cancelled queries.
 check_psql() {
     local want='ERROR:  canceling statement due to user request' name i
@@ -251,7 +273,8 @@ END
         same "cancelled in plain text" "$want" "$(cancelled 'sslmode=disable')"
         same "cancelled in TLS" "$want" "$(cancelled 'host=two.pg.test sslmode=require')"
     done
-    echo "2 clusters by name in TLS, 4 queries cancelled"
+    check_documented "$want"
+    echo "2 clusters by name in TLS, also by the example of the document; 5 queries cancelled"
 }
 
 # Runs in a subshell, which ends by itself every process that it started, even when the check fails.
