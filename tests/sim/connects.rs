@@ -93,6 +93,7 @@ impl FakeKernel {
         let mut pools = routes.iter().filter_map(|routes| routes.get(listener));
         let routed = pools.any(|pool| pools::leads_to(pool, port));
         assert!(routed, "{to} is connected to, but not routed to");
+        self.begin_cancel(fd, port);
         let backend = usize::from(port - FIRST_PORT);
         if let Address::Unix(_) = to {
             self.conn(fd).local = true;

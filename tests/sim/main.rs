@@ -10,6 +10,7 @@
 //! ```
 
 mod buffers;
+mod cancels;
 mod connects;
 mod headers;
 mod introductions;

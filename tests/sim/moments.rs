@@ -31,24 +31,26 @@ use crate::trace::Trace;
 use crate::world::{Event, Temper, World};
 
 /// A written run, except for the weather.
-struct Moment {
-    tempers: Vec<Temper>,
+pub(crate) struct Moment {
+    pub(crate) tempers: Vec<Temper>,
     /// By publication; the backends stay the same.
-    snapshots: Vec<Arc<Snapshot>>,
+    pub(crate) snapshots: Vec<Arc<Snapshot>>,
     /// The control thread's commands, and their times.
-    commands: Vec<(u64, Command)>,
+    pub(crate) commands: Vec<(u64, Command)>,
     /// When clients come.
-    clients: Vec<u64>,
+    pub(crate) clients: Vec<u64>,
     /// No local port is free from the start until this time.
-    drought: u64,
+    pub(crate) drought: u64,
     /// Each client sends a byte of a request after such a time, for ever; 0: by chance.
-    drip: u64,
+    pub(crate) drip: u64,
     /// Clients ask for TLS first.
-    asks: bool,
+    pub(crate) asks: bool,
+    /// Clients ask to cancel what a session at the backend of this port does.
+    pub(crate) cancels: Option<u16>,
 }
 
 impl Moment {
-    fn run(self, seed: u64) -> Trace {
+    pub(crate) fn run(self, seed: u64) -> Trace {
         let snapshot = Arc::clone(&self.snapshots[0]);
         let pool = |of: &Arc<Snapshot>| Arc::clone(of.listeners[0].plan.pool());
         let pools: Vec<_> = self.snapshots.iter().map(pool).collect();
@@ -60,6 +62,7 @@ impl Moment {
             drip: self.drip,
             proxied: snapshot.listeners[0].proxies.iter().map(|_| 0).collect(),
             asks: self.asks,
+            cancels: self.cancels,
             backends: self.tempers,
             descriptors: 1_000,
             introduces: false,
@@ -142,7 +145,7 @@ fn snapshots(pools: Vec<Pool>) -> Vec<Arc<Snapshot>> {
     snapshots_with((LIMITS, Admission::default()), pools)
 }
 
-fn snapshots_with(
+pub(crate) fn snapshots_with(
     (session, admission): (SessionLimits, Admission),
     pools: Vec<Pool>,
 ) -> Vec<Arc<Snapshot>> {
@@ -190,7 +193,7 @@ fn snapshots_with(
     (1..).zip(pools).map(snapshot).collect()
 }
 
-fn backend(port: u16) -> config::Backend {
+pub(crate) fn backend(port: u16) -> config::Backend {
     config::Backend::at(Address::Tcp(([127, 0, 0, 1], port).into()))
 }
 
@@ -218,6 +221,7 @@ fn gives_up(seed: u64) -> Trace {
         drought: 0,
         drip: 0,
         asks: false,
+        cancels: None,
     };
     moment.run(seed)
 }
@@ -249,6 +253,7 @@ fn returns(seed: u64, orders: u64) -> Trace {
         drought: 0,
         drip: 0,
         asks: false,
+        cancels: None,
     };
     moment.run(seed)
 }
@@ -299,6 +304,7 @@ fn outlives_a_slow_start(seed: u64) -> Trace {
         drought: 0,
         drip: 0,
         asks: false,
+        cancels: None,
     };
     moment.run(seed)
 }
@@ -329,6 +335,7 @@ fn orders_to_close(seed: u64, limits: impl Iterator<Item = u32>) -> Vec<bool> {
         drought: 0,
         drip: 0,
         asks: false,
+        cancels: None,
     };
     moment.run(seed);
     let answers = answers.iter().map(|answer| answer.try_recv());
@@ -347,6 +354,7 @@ fn waits_for_ports(seed: u64, drought: u64) -> Trace {
         drought,
         drip: 0,
         asks: false,
+        cancels: None,
     };
     moment.run(seed)
 }
@@ -375,6 +383,7 @@ fn drips(seed: u64, ends_half_sent: bool) -> Trace {
         drought: 0,
         drip: 5 * MS,
         asks: false,
+        cancels: None,
     };
     moment.run(seed)
 }
@@ -411,6 +420,7 @@ fn comes_by_proxies(seed: u64, unfinished_max: u32) -> (Trace, Proxies) {
         drought: 0,
         drip: 0,
         asks: false,
+        cancels: None,
     };
     (moment.run(seed), proxies)
 }
@@ -473,6 +483,7 @@ fn asks(seed: u64, ends_half_sent: bool) -> Trace {
         drought: 0,
         drip: 0,
         asks: true,
+        cancels: None,
     };
     moment.run(seed)
 }
@@ -518,6 +529,7 @@ fn comes_at_once(seed: u64, shed: Option<Shed>) -> Trace {
         drought: 0,
         drip: 0,
         asks: false,
+        cancels: None,
     };
     moment.run(seed)
 }
@@ -630,8 +642,8 @@ fn a_place_is_there_by_what_is_known_now() {
     assert!(waited >= 3, "{waited}");
 }
 
-const STOP: Command = Command::Stop(Duration::from_secs(1));
-const LIMITS: SessionLimits = SessionLimits {
+pub(crate) const STOP: Command = Command::Stop(Duration::from_secs(1));
+pub(crate) const LIMITS: SessionLimits = SessionLimits {
     connect: 50 * MS,
     idle: NEVER,
     half_closed: 10_000 * MS,

@@ -29,6 +29,9 @@ impl FakeKernel {
         if self.world.asks {
             self.let_ask(fd);
         }
+        if self.world.cancels.is_some() {
+            self.let_cancel(fd);
+        }
         self.trace.fact("arrive", fd, 0);
         self.conn(fd).listener = listener;
         self.conn(fd).local = is_local(listener);
@@ -260,6 +263,9 @@ impl FakeKernel {
                 at + wrong as u64,
                 bytes.len()
             );
+        }
+        if stream == stream::CANCEL {
+            self.on_cancel_sent(at + bytes.len() as u64);
         }
         let now = self.now;
         let conn = self.conn(fd);

@@ -395,6 +395,7 @@ impl Plan {
             drip: 0,
             proxied: self.proxies.keys().copied().collect(),
             asks: false,
+            cancels: None,
             backends: self.pools.tempers.clone(),
             descriptors: random.pick(&[5, 20, 1_000, 1_000, 1_000]),
             introduces: self.pools.introduces,

@@ -18,6 +18,10 @@ pub(crate) const ASK: StreamId = StreamId::MAX - 1;
 pub(crate) const ANSWER: StreamId = StreamId::MAX - 2;
 pub(crate) const REFUSAL: StreamId = StreamId::MAX - 3;
 
+/// That of clients that ask to cancel a query: the request of process 7, whose key is `key!`.
+pub(crate) const CANCEL: StreamId = StreamId::MAX - 4;
+pub(crate) const CANCEL_BYTES: u64 = CELL as u64;
+
 /// Writes the stream's bytes from `offset` on.
 pub(crate) fn fill(stream: StreamId, offset: u64, out: &mut [u8]) {
     walk(stream, offset, out.len(), |at, cell| {
@@ -58,6 +62,7 @@ fn cell(key: u64, index: u64) -> [u8; CELL] {
             ASK,
             *b"\0\0\0\x08\x04\xd2\x16\x2f\0\0\0\x08\x04\xd2\x16\x2f",
         ),
+        (CANCEL, *b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07key!"),
         (ANSWER, [b'S'; CELL]),
         (REFUSAL, [b'N'; CELL]),
     ] {

@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) proxied: BTreeSet<usize>,
     /// Clients ask for TLS before their first bytes.
     pub(crate) asks: bool,
+    /// Clients ask to cancel what a session does whose backend has this port.
+    pub(crate) cancels: Option<u16>,
     /// How backends behave, by port.
     pub(crate) backends: Vec<Temper>,
     /// The limit of descriptors.
