@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+mod why;
+
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -20,6 +22,8 @@ use crate::prefix::Prefix;
 use crate::select::{Plan, Rendezvous, hash_of};
 use crate::session::SessionLimits;
 
+pub use why::{Met, ShareOf};
+
 /// The routes of a listener, compiled.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
@@ -32,6 +36,8 @@ pub struct Routes {
     take_silent: bool,
     /// What they were compiled from.
     written: Arc<[config::Route]>,
+    /// Counts up where the listener gets other routes.
+    version: u32,
 }
 
 /// Which route of its listener a session took, and to which of its pools.
@@ -170,7 +176,14 @@ impl Routes {
             needs_bytes: routes.iter().any(config::Route::needs_bytes),
             take_silent: routes.iter().any(config::Route::asks_for_silence),
             written: same.map_or_else(|| routes.into(), |same| Arc::clone(&same.written)),
+            version: before.map_or(0, |before| before.version) + u32::from(same.is_none()),
         }
+    }
+
+    /// Counts up where the listener gets other routes: with one version numbers mean the same.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Whether there is none.

@@ -1,5 +1,7 @@
 //! What the endpoints do: each asks the control thread.
 
+mod explain;
+
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
@@ -10,19 +12,16 @@ use axum::response::Sse;
 use axum::response::sse::{Event as Message, KeepAlive};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::endpoints::ApiRequest;
 use super::exchange::{Changes, Json, LongJson, NewBackend, Query, WrittenJson};
 use super::exposition::{Format, Scrape};
 use super::model::{
     AccessListDetail, AccessListStatus, AccessQuestion, BANS_MAX, BackendStatus, BanFilter,
-    BanStatus, Banned, BannedBy, CallerStatus, Changed, ConfigText, DryRunQuery, DryRunStatus,
-    EXPLANATIONS_MAX, ExplainQuery, HistogramStatus, HistoryAnswer, HistoryEvent,
-    HistoryEventQuery, HistoryQuery, Killed, Lifted, LiftedBans, Limits, ListenerStatus,
-    PoolStatus, Readiness, Reloaded, Removal, Reopened, RouteChoice, RouteQuestion, SESSIONS_MAX,
-    SessionExplanation, SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
-    client_address,
+    BanStatus, Banned, BannedBy, CallerStatus, Changed, ConfigText, HistogramStatus, HistoryAnswer,
+    HistoryEvent, HistoryEventQuery, HistoryQuery, Killed, Lifted, LiftedBans, Limits,
+    ListenerStatus, PoolStatus, Readiness, Reloaded, Removal, Reopened, SESSIONS_MAX,
+    SessionFilter, SessionStatus, Stage, Status, UnbanFilter, Watching,
 };
 use super::openapi;
 use super::refusal::Refusal;
@@ -33,7 +32,7 @@ use crate::config::{
 use crate::control::HistoryRefusal;
 use crate::control::events::{EventWatch, Since};
 use crate::history::AskError;
-use crate::worker::{DecisionFilter, DecisionSubject, PreviewQuestion};
+pub(super) use explain::{explain, explain_dry_run, route};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 /// Of any length.
@@ -97,18 +96,6 @@ pub(super) async fn set_listener(
 ) -> Answer<Changed> {
     let listener = request.param("listener");
     apply(&request, Change::SetListener { listener, patch }).await
-}
-
-pub(super) async fn route(
-    request: ApiRequest,
-    Query(question): Query<RouteQuestion>,
-) -> Answer<RouteChoice> {
-    let name = request.param("listener");
-    let first = question.first_bytes().map_err(Refusal::malformed)?;
-    let choice = request.ask(|reply| Call::Route(name.clone(), question.client, first, reply));
-    let unknown =
-        |known: Vec<String>| Refusal::unknown("listener", &name, known.iter().map(String::as_str));
-    choice.await?.map(Json).map_err(unknown)
 }
 
 pub(super) async fn access_lists(request: ApiRequest, (): ()) -> Answer<Vec<AccessListStatus>> {
@@ -280,71 +267,6 @@ pub(super) async fn sessions(
     }
     filter_is_known(&request, &filter).await?;
     sessions_of(&request, filter).await.map(LongJson)
-}
-
-pub(super) async fn explain(
-    request: ApiRequest,
-    Query(query): Query<ExplainQuery>,
-) -> LongAnswer<Vec<SessionExplanation>> {
-    let last = query.last.unwrap_or(1);
-    if !(1..=EXPLANATIONS_MAX).contains(&last) {
-        let why = format!("last: expected 1 to {EXPLANATIONS_MAX}");
-        return Err(Refusal::malformed(why));
-    }
-    let of = match (query.session, query.client) {
-        (Some(session), None) => DecisionSubject::Session(session),
-        (None, Some(client)) => match client_address(&client).map_err(Refusal::malformed)? {
-            (ip, Some(port)) => DecisionSubject::Connection((ip, port).into()),
-            (ip, None) => DecisionSubject::Client(ip),
-        },
-        (None, None) | (Some(_), Some(_)) => {
-            return Err(Refusal::malformed("expected either `session` or `client`"));
-        }
-    };
-    let filter = DecisionFilter { of, last };
-    let _permit = explain_turn(&request).await?;
-    let explained = request.ask(|reply| Call::Explain(filter, reply)).await?;
-    let silent = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
-    explained.map(LongJson).map_err(silent)
-}
-
-/// Each explanation takes time of all workers: one is made after the other.
-async fn explain_turn(request: &ApiRequest) -> Result<OwnedSemaphorePermit, Refusal> {
-    let turns = &request.context.explanations;
-    request.turn(turns, "too many ask for explanations").await
-}
-
-pub(super) async fn explain_dry_run(
-    request: ApiRequest,
-    Query(query): Query<DryRunQuery>,
-) -> LongAnswer<DryRunStatus> {
-    let (ip, port) = client_address(&query.client).map_err(Refusal::malformed)?;
-    let which = Which::Named(query.pool.clone());
-    let pools = request.ask(|reply| Call::Pools(which, reply)).await?;
-    if let Err(unknown) = found("pool", &query.pool, &pools, |pool| &pool.name) {
-        let listeners = request.ask(Call::Listeners).await?;
-        return Err(match listeners.iter().any(|its| its.name == query.pool) {
-            true => Refusal::no_pool_but_listener(&query.pool),
-            false => unknown,
-        });
-    }
-    let is_one_line = |text: &Option<String>| {
-        let text = text.as_deref().unwrap_or_default();
-        !text.contains(|c: char| c.is_whitespace() || c.is_control())
-    };
-    if !is_one_line(&query.sni) || !is_one_line(&query.url) {
-        return Err(Refusal::malformed("sni, url: expected no spaces"));
-    }
-    let question = PreviewQuestion {
-        pool: query.pool,
-        client: (ip, port.unwrap_or(0)).into(),
-        host: query.sni,
-        target: query.url,
-    };
-    let _permit = explain_turn(&request).await?;
-    let told = request.ask(|reply| Call::DryRun(question, reply)).await?;
-    let silent = |why| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why);
-    told.map(LongJson).map_err(silent)
 }
 
 pub(super) async fn kill_sessions(

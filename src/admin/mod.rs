@@ -38,6 +38,7 @@ pub use token_file::TokenFile;
 use crate::config::{Change, ChangeError, NewBan, Patch};
 use crate::control::HistoryReader;
 use crate::control::events::Events;
+use crate::peek::SpokenBytes;
 use crate::prefix::Prefix;
 use crate::worker::{DecisionFilter, LatencyCounts, PreviewQuestion};
 use model::{
@@ -91,12 +92,12 @@ pub enum Call {
     ),
     /// Where a client would go now, and why; or why that can't be told.
     DryRun(PreviewQuestion, Reply<Result<DryRunStatus, String>>),
-    /// Which route of the listener of this name would take a client with these first bytes; or the
-    /// names that are known.
+    /// Which route of the listener of this name would take a client that says this; or the names
+    /// that are known.
     Route(
         String,
         Option<IpAddr>,
-        Vec<u8>,
+        SpokenBytes,
         Reply<Result<RouteChoice, Vec<String>>>,
     ),
     /// Closes sessions. Answers with their number, or why none is closed.

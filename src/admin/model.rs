@@ -38,7 +38,7 @@ pub use figures::{
     ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,
     ProbeStatus, SegmentsStatus, TrafficStatus,
 };
-pub use route::{RouteChoice, RouteQuestion, RouteStatus};
+pub use route::{MetStatus, RouteChoice, RouteQuestion, RouteStatus};
 
 /// Overall status of the balancer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -66,8 +66,8 @@ impl Refusal {
     /// A listener has the name of the pool that is asked for.
     pub(super) fn no_pool_but_listener(name: &str) -> Self {
         let error = format!(
-            "there is no pool called `{name}`, but a listener: `mahoraga route {name}` says which \
-             pool a client of it goes to"
+            "there is no pool called `{name}`, but a listener: `--listener {name}` looks at its \
+             routes"
         );
         Self::new(StatusCode::NOT_FOUND, error)
     }

@@ -78,10 +78,10 @@ impl Balancer {
                 let asked = self.workers.preview(&question);
                 tokio_uring::spawn(explain::preview(asked, question, self.known_names(), reply));
             }
-            Call::Route(name, client, first, reply) => {
+            Call::Route(name, client, spoken, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
                 answer_aside(reply, move || {
-                    explain::route(&snapshot, &name, client, &first)
+                    explain::route(&snapshot, &name, client, &spoken)
                 });
             }
             Call::Kill(filter, author, reply) => self.kill(filter, author, reply),

@@ -14,17 +14,20 @@ use crate::admin::model::{
 };
 use crate::config::{SNI_MEMBER, Strategy};
 use crate::kernel::Errno;
+use crate::peek::Spoken;
 use crate::select::{Considered, Keys, Rated, Rating, Why};
+use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::{US, between, seconds};
-use crate::worker::{DecisionFilter, DecisionRecord, FailedConnect, SessionId};
+use crate::worker::{Decided, DecisionFilter, DecisionRecord, FailedConnect};
 
 use super::aside;
 use super::calls::silent;
 use super::names::{BackendLabel, Names, PastNames};
 use super::replies::Replies;
 pub(super) use dry_run::preview;
+use route::TakenRoute;
 pub(super) use route::route;
 
 /// The state that numbers are resolved by.
@@ -35,7 +38,7 @@ pub(super) struct NameSource {
 
 /// Answers with the decisions that match, once the workers have told theirs.
 pub(super) async fn explain(
-    asked: Replies<Vec<(SessionId, DecisionRecord)>>,
+    asked: Replies<Vec<Decided>>,
     filter: DecisionFilter,
     known: NameSource,
     reply: Reply<Result<Vec<SessionExplanation>, String>>,
@@ -45,13 +48,15 @@ pub(super) async fn explain(
         return drop(reply.send(Err(format!("cannot explain: {why}: try again"))));
     }
     let mut all: Vec<_> = answers.all.into_iter().flatten().collect();
-    all.sort_by_key(|(_, decision)| std::cmp::Reverse(decision.opened_at));
+    all.sort_by_key(|one| std::cmp::Reverse(one.record.opened_at));
     all.truncate(filter.last as usize);
     drop(aside::compute(move || {
-        let numbers = all.iter().flat_map(|(_, decision)| numbers(decision));
+        let numbers = all.iter().flat_map(|one| numbers(&one.record));
         let names = known.past.resolve(&known.snapshot, &numbers.collect());
         let now = (sys::monotonic(), SystemTime::now());
-        let explained = all.iter().map(|(id, its)| session(*id, its, &names, now));
+        let explained = all
+            .iter()
+            .map(|one| session(one, (&names, &known.snapshot), now));
         drop(reply.send(Ok(explained.collect())));
     }));
 }
@@ -67,16 +72,20 @@ fn considered_numbers(considered: &Considered) -> impl Iterator<Item = u32> {
 }
 
 fn session(
-    id: SessionId,
-    its: &DecisionRecord,
-    names: &Names,
+    decided: &Decided,
+    (names, snapshot): (&Names, &Snapshot),
     (now, clock): (u64, SystemTime),
 ) -> SessionExplanation {
+    let its = &decided.record;
     let end = its.end.as_ref();
     let made = its.considered.why.is_some();
+    let (route, route_says) = taken(decided, snapshot).unzip();
     SessionExplanation {
-        session: id.to_string(),
+        session: decided.id.to_string(),
         listener: names.listener(its.listener),
+        route: route.flatten(),
+        route_says,
+        sni: decided.server_name.clone(),
         client: its.client.map(|client| client.to_string()),
         proxy: its.proxy.map(|proxy| proxy.to_string()),
         pool: names.pool(its.pool),
@@ -97,6 +106,30 @@ fn session(
         bytes_down: end.map(|end| end.delivered[1]),
         reason: end.map(|end| end.reason.to_string()),
     }
+}
+
+/// The route that a session took, and why; `None`: none was decided, or the listener has none.
+fn taken(decided: &Decided, snapshot: &Snapshot) -> Option<(Option<u64>, String)> {
+    let its = &decided.record;
+    let is_refused = its
+        .end
+        .is_some_and(|end| end.reason == CloseReason::NoRoute);
+    let is_decided = its.considered.why.is_some_and(|why| why != Why::Cancels);
+    let mut listeners = snapshot.listeners.iter();
+    let listener = listeners.find(|listener| listener.id == its.listener)?;
+    let same = listener.routes.version() == its.routes;
+    if !(is_refused || is_decided) || same && listener.routes.is_empty() {
+        return None;
+    }
+    if !same {
+        let says = "the routes of its listener have changed since".to_owned();
+        return Some((None, says));
+    }
+    let name = decided.server_name.as_deref().unwrap_or_default();
+    let spoken = Spoken::of_name(name).bytes().unwrap_or_default();
+    let client = its.client.map(|client| client.ip());
+    let taken = TakenRoute::new(listener, its.route, (client, &spoken.first_bytes()));
+    Some((taken.number(), taken.says()))
 }
 
 fn keys(names: [Option<&'static str>; 2], keys: Keys) -> Vec<KeyStatus> {

@@ -23,8 +23,8 @@ use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell, SocketPlace};
 use crate::time::{MS, NEVER, SECOND};
 use crate::worker::{
-    Command, DecisionFilter, DecisionRecord, LogFeed, LogRule, Preview, PreviewQuestion, Record,
-    SessionFilter, SessionId, SessionInfo, Stats,
+    Command, Decided, DecisionFilter, LogFeed, LogRule, Preview, PreviewQuestion, Record,
+    SessionFilter, SessionInfo, Stats,
 };
 
 use super::aside;
@@ -477,10 +477,7 @@ impl Workers {
     }
 
     /// Lists the matching decisions: one list arrives from each worker.
-    pub(super) fn decisions(
-        &self,
-        filter: DecisionFilter,
-    ) -> Replies<Vec<(SessionId, DecisionRecord)>> {
+    pub(super) fn decisions(&self, filter: DecisionFilter) -> Replies<Vec<Decided>> {
         self.ask(|reply| Command::Decisions(filter, reply))
     }
 

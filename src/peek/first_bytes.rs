@@ -86,6 +86,13 @@ impl<'a> FirstBytes<'a> {
         self.hello()?.server_name.as_ref().ok_or(Miss::Absent)
     }
 
+    /// The same where it was asked for before: nothing is parsed.
+    #[must_use]
+    pub fn known_server_name(&self) -> Option<&Name> {
+        let hello = self.hello.get()?.as_ref().ok()?;
+        hello.server_name.as_ref()
+    }
+
     /// Each application protocol that a TLS hello offers (ALPN). The hello is walked again: ask
     /// once.
     pub fn each_offer(&self, found: impl FnMut(&[u8])) -> Result<(), Miss> {

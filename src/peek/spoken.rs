@@ -1,6 +1,7 @@
 //! First bytes of a client that is only asked about.
 
-use super::Protocol;
+use super::proxy_protocol::{CheckedTlvs, TlvName};
+use super::{FirstBytes, Protocol};
 
 /// What a client would say. Parts that it would not say are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,9 +16,44 @@ pub struct Spoken {
     pub host: String,
     /// The path of that request.
     pub path: String,
+    /// What its proxy's header says.
+    pub tlvs: Vec<(TlvName, Vec<u8>)>,
+}
+
+/// The same as it comes over a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpokenBytes {
+    tlvs: Vec<u8>,
+    first: Vec<u8>,
+}
+
+impl SpokenBytes {
+    /// What it says: no more will come.
+    #[must_use]
+    pub fn first_bytes(&self) -> FirstBytes<'_> {
+        FirstBytes::new(&self.first, true).behind(CheckedTlvs::of_checked(&self.tlvs))
+    }
 }
 
 impl Spoken {
+    /// What a client asks for by this name in TLS, and nothing else.
+    #[must_use]
+    pub fn of_name(server_name: &str) -> Self {
+        Self {
+            server_name: server_name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// All that such a client sends first. `None`: no client says all of that.
+    #[must_use]
+    pub fn bytes(&self) -> Option<SpokenBytes> {
+        Some(SpokenBytes {
+            tlvs: TlvName::written(&self.tlvs)?,
+            first: self.first_bytes()?,
+        })
+    }
+
     /// The bytes that such a client begins with; none where it says nothing. `None`: no client says
     /// all of that.
     #[must_use]
@@ -103,6 +139,7 @@ mod tests {
             protocol: None,
             host: host.to_owned(),
             path: path.to_owned(),
+            tlvs: Vec::new(),
         }
     }
 
@@ -136,6 +173,16 @@ mod tests {
             assert_eq!(first.protocol(), Ok(protocol));
         }
         assert_eq!(Spoken::default().first_bytes(), Some(Vec::new()));
+        let tlvs = ["authority", "ssl_cn", "0xE0", "ssl_version"];
+        let tlvs = tlvs.map(|name| (name.parse().unwrap(), name.as_bytes().to_vec()));
+        let behind = Spoken {
+            tlvs: tlvs.to_vec(),
+            ..Spoken::of_name("a.example")
+        };
+        let bytes = behind.bytes().unwrap();
+        for (name, value) in &tlvs {
+            assert_eq!(bytes.first_bytes().proxy_tlv(*name), Ok(&value[..]));
+        }
     }
 
     #[test]

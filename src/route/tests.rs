@@ -290,6 +290,41 @@ fn routes_that_stay_are_not_compiled_again() {
     assert!(!is_kept(&second, &other));
 }
 
+#[test]
+fn a_route_says_by_what_it_takes_a_client() {
+    let routes = routes(
+        "(sni: [\"a.example\", \"*.example.com\"], alpn: [\"h3\", \"h2\"], \
+          client: [\"10.0.0.0/8\", \"192.0.2.0/24\"], \
+          pools: [(name: \"p\", weight: 95), (name: \"q\", weight: 5)], key: \"http_cookie(id)\")",
+    );
+    let first = FirstBytes::new(HELLO, true);
+    let client = Some("::ffff:192.0.2.1".parse().unwrap());
+    let route = routes.decide(client, &first).unwrap();
+    let met = routes.met(route, client, &first);
+    let met: Vec<_> = met
+        .iter()
+        .map(|its| (its.setting, its.values.join(" ")))
+        .collect();
+    let expected = [
+        ("sni", "*.example.com"),
+        ("alpn", "h2"),
+        ("client", "192.0.2.0/24"),
+    ];
+    assert_eq!(
+        met,
+        expected.map(|(setting, values)| (setting, values.to_owned()))
+    );
+    let share = routes.share(route, &first).unwrap();
+    assert!(share.missed && share.key == "http_cookie(id)");
+    let to = &routes.to(route).unwrap().plan.pool().name;
+    assert_eq!(share.percent, if to == "p" { 95.0 } else { 5.0 });
+    // What is not known may be any of the values.
+    let met = routes.met(route, None, &FirstBytes::none());
+    assert_eq!(met[1].values, ["h3", "h2"]);
+    assert!(routes.met(RouteNumber::DEFAULT, client, &first).is_empty());
+    assert_eq!(routes.share(RouteNumber::DEFAULT, &first), None);
+}
+
 /// What the header of a proxy says is known before the first byte.
 #[test]
 fn tlvs_of_a_proxy_decide_without_first_bytes() {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use crate::fault::Fault;
 use crate::guard::Sample;
 use crate::kernel::Errno;
+use crate::peek::Name;
 use crate::route::RouteNumber;
 use crate::select::{Choice, Considered, Keys, Request, Selector, Why};
 use crate::session::{CloseReason, Summary};
@@ -20,7 +21,7 @@ use super::headers::ProxyPeer;
 use super::slot::Slot;
 use super::{Record, TRIES_KEPT};
 
-/// What a worker remembers of a session: 464 bytes.
+/// What a worker remembers of a session: 472 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct DecisionRecord {
     /// Its session: its worker is known by the ring.
@@ -37,6 +38,12 @@ pub struct DecisionRecord {
     pub pool: u32,
     /// Counts up with each record, and is never 0 in a record that was written.
     serial: u32,
+    /// Which of the listener's routes its client took, if they are of `routes`.
+    pub route: RouteNumber,
+    /// The version of the listener's routes.
+    pub routes: u32,
+    /// Its client asked for a name in TLS, which stands beside.
+    has_name: bool,
     /// The names of the keys for the strategy and for persistence.
     pub key_names: [Option<&'static str>; 2],
     /// The keys that the client had at its last selection.
@@ -51,6 +58,17 @@ pub struct DecisionRecord {
     pub connected: Option<u32>,
     /// How it ended; `None`: it goes on.
     pub end: Option<End>,
+}
+
+/// A record, and what stands beside it.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// Its session.
+    pub id: SessionId,
+    /// The record.
+    pub record: DecisionRecord,
+    /// The name that its client asked for in TLS, where a route or a key looked at it.
+    pub server_name: Option<String>,
 }
 
 /// A connect that failed.
@@ -88,6 +106,9 @@ pub struct End {
 #[derive(Debug)]
 pub(super) struct Decisions {
     sessions: Ring,
+    /// The names that the clients of `sessions` asked for in TLS, by the place of the record; none
+    /// before the first one.
+    names: Vec<String>,
     refused: Ring,
     /// Bounds how many refused clients are taken note of.
     refusals: Sample,
@@ -109,6 +130,9 @@ impl DecisionRecord {
         listener: 0,
         pool: 0,
         serial: 0,
+        route: RouteNumber::DEFAULT,
+        routes: 0,
+        has_name: false,
         key_names: [None; 2],
         keys: Keys {
             select: 0,
@@ -134,6 +158,8 @@ impl DecisionRecord {
             number,
             listener: listener.id,
             pool: plan.pool().number,
+            route,
+            routes: listener.routes.version(),
             key_names: plan.key_names(),
             ..Self::NONE
         }
@@ -172,6 +198,7 @@ impl Decisions {
     pub(super) fn new() -> Self {
         Self {
             sessions: Ring::new(DECISIONS),
+            names: Vec::new(),
             refused: Ring::new(REFUSED),
             refusals: Sample::default(),
         }
@@ -203,6 +230,24 @@ impl Decisions {
         self.refusals.takes(now, REFUSED_PER_SECOND)
     }
 
+    /// Takes note of the name that a session's client asks for in TLS.
+    pub(super) fn note_name(&mut self, slot: &mut Slot, name: &Name) {
+        if self.of(slot).is_none() {
+            return;
+        }
+        if self.names.is_empty() {
+            self.names.resize(DECISIONS, String::new());
+        }
+        let place = self.sessions.place(slot.decision);
+        // Its memory is that of the name before.
+        let its = &mut self.names[place];
+        its.clear();
+        its.push_str(str::from_utf8(name.as_bytes()).unwrap_or_default());
+        if let Some(record) = self.sessions.find(slot.decision) {
+            record.has_name = true;
+        }
+    }
+
     /// Takes note of a client that was refused before it had a session.
     pub(super) fn on_refused(&mut self, refused: &Record) {
         let record = self.refused.begin(DecisionRecord {
@@ -226,6 +271,8 @@ impl Decisions {
         let Some(record) = self.of(slot) else { return };
         let plan = slot.listener.plan_of(slot.route);
         record.pool = plan.pool().number;
+        record.route = slot.route;
+        record.routes = slot.listener.routes.version();
         record.key_names = plan.key_names();
         record.keys = slot.keys;
         let request = Request {
@@ -240,21 +287,27 @@ impl Decisions {
     }
 
     /// The records that match, of each kind the newest first: as many as the filter's limit allows.
-    pub(super) fn list(
-        &self,
-        worker: u32,
-        filter: &DecisionFilter,
-    ) -> Vec<(SessionId, DecisionRecord)> {
+    pub(super) fn list(&self, worker: u32, filter: &DecisionFilter) -> Vec<Decided> {
         let rings = [&self.sessions, &self.refused];
         let found = rings.into_iter().flat_map(|ring| {
             let all = ring.newest_first().map(move |record| {
                 let number = record.number;
-                (SessionId { worker, number }, *record)
+                (SessionId { worker, number }, record)
             });
             let found = all.filter(|(id, record)| filter.matches(*id, record.client));
             found.take(filter.last as usize)
         });
-        found.collect()
+        let decided = found.map(|(id, record)| Decided {
+            id,
+            record: *record,
+            server_name: self.name(record).map(str::to_owned),
+        });
+        decided.collect()
+    }
+
+    fn name(&self, record: &DecisionRecord) -> Option<&str> {
+        let name = self.names.get(self.sessions.place(record.serial));
+        name.filter(|_| record.has_name).map(String::as_str)
     }
 }
 
@@ -305,8 +358,8 @@ pub const DECISIONS: usize = 4_096;
 const REFUSED: usize = 256;
 /// Refused clients that are taken note of in a second: each costs a getpeername(2).
 const REFUSED_PER_SECOND: u32 = 100;
-/// 1.9 MiB for each worker.
-const _: () = assert!(size_of::<DecisionRecord>() <= 464);
+/// 2 MiB for each worker.
+const _: () = assert!(size_of::<DecisionRecord>() <= 472);
 
 #[cfg(test)]
 mod tests {
@@ -325,7 +378,7 @@ mod tests {
 
     fn numbers(decisions: &Decisions, of: DecisionSubject, last: u32) -> Vec<u64> {
         let found = decisions.list(3, &DecisionFilter { of, last });
-        found.iter().map(|(id, _)| id.number).collect()
+        found.iter().map(|one| one.id.number).collect()
     }
 
     #[test]

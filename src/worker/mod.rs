@@ -63,7 +63,7 @@ use arrivals::Arrivals;
 use backoff::Backoff;
 use banned::BanSweep;
 use decisions::Decisions;
-pub use decisions::{DECISIONS, DecisionRecord, End, FailedConnect};
+pub use decisions::{DECISIONS, Decided, DecisionRecord, End, FailedConnect};
 pub use filter::{
     DecisionFilter, DecisionSubject, SESSIONS, SESSIONS_MAX, SessionFilter, SessionId,
 };

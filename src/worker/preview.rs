@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::kernel::Kernel;
+use crate::peek::SpokenBytes;
 use crate::select::{Considered, Keys, Plan, Request};
 use crate::snapshot::LiveListener;
 
@@ -14,12 +15,25 @@ use super::Worker;
 pub struct PreviewQuestion {
     /// The name of the pool.
     pub pool: String,
+    /// The name of the listener; `None`: each that leads there.
+    pub listener: Option<String>,
     /// Its address.
     pub client: SocketAddr,
     /// The host that it would name, as a TLS server name or in HTTP.
     pub host: Option<String>,
     /// The target of its HTTP request.
     pub target: Option<String>,
+    /// What it would say, as routes see it.
+    pub spoken: SpokenBytes,
+}
+
+impl PreviewQuestion {
+    /// Whether a listener is asked about, if it leads to the pool.
+    #[must_use]
+    pub fn is_about(&self, listener: &LiveListener) -> bool {
+        let name = self.listener.as_ref();
+        name.is_none_or(|name| *name == listener.name)
+    }
 }
 
 /// Where it would go by one listener of one worker.
@@ -41,6 +55,7 @@ impl<K: Kernel> Worker<K> {
     /// Where a client would go by each listener of a pool, [`PREVIEWS_MAX`] of them at most.
     pub(super) fn preview(&self, question: &PreviewQuestion) -> Vec<Preview> {
         let ports = self.listening.values().map(|key| &self.ports[*key]);
+        let ports = ports.filter(|port| question.is_about(&port.listener));
         let of_pool = ports.filter_map(|port| {
             let mut leading = port.listener.plans().zip(&port.pools);
             let found = leading.find(|(plan, _)| plan.pool().name == question.pool)?;

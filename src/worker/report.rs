@@ -13,8 +13,8 @@ use crate::route::RouteNumber;
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{LiveListener, Snapshot};
 
-use super::decisions::DecisionRecord;
-use super::filter::{DecisionFilter, SessionFilter, SessionId};
+use super::decisions::Decided;
+use super::filter::{DecisionFilter, SessionFilter};
 use super::headers::ProxyPeer;
 use super::log_feed::LogFeed;
 use super::metrics::Histograms;
@@ -34,7 +34,7 @@ pub enum Command {
     /// List the sessions that match.
     Sessions(SessionFilter, Sender<Vec<SessionInfo>>),
     /// List the decisions that match.
-    Decisions(DecisionFilter, Sender<Vec<(SessionId, DecisionRecord)>>),
+    Decisions(DecisionFilter, Sender<Vec<Decided>>),
     /// Say where a client would go now, by each listener of a pool.
     Preview(PreviewQuestion, Sender<Vec<Preview>>),
     /// Close the sessions that match, evenly spread over this time; answered by how many there are.

@@ -10,6 +10,7 @@ use crate::select::Looked;
 use crate::session::{CloseReason, Event, Look, Preamble};
 use crate::snapshot::LiveListener;
 
+use super::decisions::Decisions;
 use super::headers::tlvs_of;
 use super::slot::Slot;
 use super::{Stats, Worker};
@@ -27,10 +28,10 @@ impl<K: Kernel> Worker<K> {
         }
         let slot = &mut self.slots[key];
         let look = match first {
-            None if !last => look_at_silence(slot, &self.stats),
+            None if !last => look_at_silence(slot, &mut self.decisions, &self.stats),
             first => {
                 let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
-                let look = look_for_keys(slot, first, last, &self.stats);
+                let look = look_for_keys(slot, (first, last), &mut self.decisions, &self.stats);
                 if look.is_last() {
                     self.log_lines.note_first_bytes(key, first);
                 }
@@ -52,7 +53,7 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         let first = self.kernel.bytes_ahead(first, &slot.client);
         let last = last || first.len() >= BUFFER_BYTES as usize;
-        let look = look_for_keys(slot, first, last, &self.stats);
+        let look = look_for_keys(slot, (first, last), &mut self.decisions, &self.stats);
         if look.is_last() {
             self.log_lines.note_first_bytes(key, first);
         }
@@ -103,7 +104,7 @@ pub(super) fn route_without_bytes(
 }
 
 /// Takes the route of a client that has sent nothing in its time, where it is one for such clients.
-fn look_at_silence(slot: &mut Slot, stats: &Stats) -> Look {
+fn look_at_silence(slot: &mut Slot, decisions: &mut Decisions, stats: &Stats) -> Look {
     if slot.session.preamble() == Preamble::Tls {
         // It is to speak next.
         return Look::Nothing;
@@ -111,14 +112,19 @@ fn look_at_silence(slot: &mut Slot, stats: &Stats) -> Look {
     let client = slot.peer.map(|peer| peer.ip());
     let tlvs = tlvs_of(slot.named.as_deref());
     match slot.listener.routes.decide_silent(client, tlvs) {
-        Some(_) => look_for_keys(slot, &[], true, stats),
+        Some(_) => look_for_keys(slot, (&[], true), decisions, stats),
         None => Look::Nothing,
     }
 }
 
 /// Takes the route and the keys of a client from its first bytes; with `last`, what can be taken of
-/// them. A refused client of TLS is to be told.
-fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Look {
+/// them. A refused client of TLS is to be told. What was parsed of its name is remembered.
+fn look_for_keys(
+    slot: &mut Slot,
+    (first, last): (&[u8], bool),
+    decisions: &mut Decisions,
+    stats: &Stats,
+) -> Look {
     let was_asked = slot.session.preamble() == Preamble::Tls;
     let bytes = FirstBytes::new(first, last)
         .behind(tlvs_of(slot.named.as_deref()))
@@ -129,14 +135,12 @@ fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Lo
         slot.route = decided.unwrap_or_default();
         decided.is_some()
     };
-    if routes.refuses(slot.route) {
-        return refusal_of(&bytes);
-    }
     let looked = match is_routed {
+        _ if routes.refuses(slot.route) => Looked::Nowhere,
         true => slot.plan().look(slot.peer, &bytes),
         false => Looked::Incomplete,
     };
-    match looked {
+    let look = match looked {
         Looked::Known(keys, missed) => {
             slot.keys = keys;
             if missed > 0 {
@@ -147,7 +151,12 @@ fn look_for_keys(slot: &mut Slot, first: &[u8], last: bool, stats: &Stats) -> Lo
         Looked::Nowhere => refusal_of(&bytes),
         Looked::Incomplete if first.is_empty() => Look::Nothing,
         Looked::Incomplete => Look::HalfSent,
+    };
+    let name = bytes.known_server_name().filter(|_| look.is_last());
+    if let Some(name) = name.copied() {
+        decisions.note_name(slot, &name);
     }
+    look
 }
 
 /// How a client with these first bytes is refused: one that speaks TLS is told.

@@ -375,7 +375,9 @@ fn a_route_is_asked_for() {
         listener: "a b".to_owned(),
         pool: Some("web".to_owned()),
         route: Some(2),
+        share: Some(5.0),
         says: "route 2 of listener `a b` takes it".to_owned(),
+        ..RouteChoice::default()
     };
     let fake = Fake::saying("client_route", &[&json(&choice)]);
     let client = [
@@ -388,12 +390,14 @@ fn a_route_is_asked_for() {
         "--alpn",
         "h3",
     ];
-    let output = fake.run(&[&client[..], &["--client", "::1"]].concat());
+    let more = ["--client", "::1", "--proxy-tlv", "0xE0=a,b"];
+    let output = fake.run(&[&client[..], &more].concat());
     assert_eq!(
         succeeded(&output),
-        "The client would go to pool web: route 2 of listener `a b` takes it.\n"
+        "The client would go to pool web (5 %): route 2 of listener `a b` takes it.\n"
     );
-    let path = "GET /v1/listeners/a%20b/route?client=%3A%3A1&sni=a.example&alpn=h2%2Ch3";
+    let path = "GET /v1/listeners/a%20b/route?client=%3A%3A1&sni=a.example&alpn=h2%2Ch3\
+                &proxy_tlv=0xE0%3Da%5Cx2Cb";
     assert_eq!(fake.asked(), [path]);
 }
 

@@ -146,6 +146,39 @@ fn foretold(balancer: &Balancer, client: &str) -> (Vec<String>, Value) {
     (lines, balancer.ask(&dry_run))
 }
 
+/// A dry run says what `mahoraga route` says: of a listener where the client goes, and of a pool
+/// whether it comes there.
+fn expect_routes(balancer: &Balancer) {
+    let client = ["--client", "192.0.2.7", "--sni", "a.example"];
+    let route = balancer.ask(&[&["route", "front"][..], &client].concat());
+    assert_eq!(route["pool"], Value::Null);
+    let says = "route 1 of listener `front` refuses it, by sni `a.example`";
+    assert_eq!(route["says"], says);
+    let by_listener = [&["explain", "--listener", "front"][..], &client].concat();
+    let told = balancer.ask(&by_listener);
+    assert_eq!(told["listeners"][0]["route"], route);
+    assert_eq!(
+        (&told["refused"], &told["decision"]["why"]),
+        (&json!(true), &json!("no_route"))
+    );
+    let text = balancer.words(&by_listener);
+    assert_eq!(
+        text,
+        format!("A client of 192.0.2.7 would be refused: {says}.\n")
+    );
+    // By the other listener it comes to the pool.
+    let told = balancer.ask(&[&["explain", "--dry-run", "p"][..], &client].concat());
+    let routes = ["front", "back"].map(|name| {
+        let mut listeners = told["listeners"].as_array().unwrap().iter();
+        &listeners.find(|its| its["listener"] == name).unwrap()["route"]
+    });
+    assert_eq!(routes, [&route, &Value::Null]);
+    assert_eq!(
+        (&told["refused"], &told["elsewhere"]),
+        (&json!(false), &json!(false))
+    );
+}
+
 #[test]
 fn a_dry_run_says_which_listeners_would_refuse_the_client_and_why() {
     watched(|| {
@@ -176,8 +209,9 @@ fn a_dry_run_says_which_listeners_would_refuse_the_client_and_why() {
         );
         assert_eq!(told["listeners"][1]["refused"], Value::Null);
         let says = told["says"].to_string();
-        let notes = ["`trial` would", "limits and rates", "routes are not"];
+        let notes = ["`trial` would", "limits and rates"];
         assert!(notes.iter().all(|its| says.contains(its)), "{says}");
+        expect_routes(&balancer);
         peers::expect_turned_away(balancer.address());
         ping(&mut peers::connect(balancer.address_of(1)), b"let in");
 
@@ -211,7 +245,7 @@ fn a_dry_run_says_which_listeners_would_refuse_the_client_and_why() {
         let path = "/v1/explain/dry_run?pool=p&client=::1&sni=shop.example&url=/cart";
         let says = look(&balancer, path)["says"].to_string();
         for (what, kinds) in [("sni", "sni or http_host"), ("url", "http_path")] {
-            let note = format!("`{what}` changes nothing: no key of the pool is {kinds}\"");
+            let note = format!("`{what}` counts for routes only: no key of the pool is {kinds}\"");
             assert!(says.contains(&note), "{says}");
         }
         balancer.finish();

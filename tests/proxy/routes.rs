@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 
+use serde_json::{Value, json};
+
 use crate::access_log::key_values;
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
@@ -115,7 +117,8 @@ fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
             );
         }
         let words = balancer.words(&["route", "127.0.0.1:0", "--http-path", "/secret"]);
-        let sentence = "The client would be refused: route 7 of listener `127.0.0.1:0` refuses it.";
+        let sentence = "The client would be refused: route 7 of listener `127.0.0.1:0` refuses \
+                        it, by http_path `/secret`.";
         assert_eq!(words.trim_end(), sentence);
         let from = Ipv4Addr::new(127, 0, 0, 9);
         let guest = Guest::welcome(send(&balancer, from, &request("b.example", "/")));
@@ -243,6 +246,26 @@ fn a_line_has_the_route_and_the_name() {
             "route=2 sni=wwww2.a.example",
         ];
         assert_eq!(balancer.output().lines(4), expected);
+        let explained = ["127.0.0.1", &source(1).to_string()].map(|client| {
+            let told = balancer.ask(&["explain", client, "--last", "9"]);
+            let told = told.as_array().unwrap().clone();
+            let one = |its: &Value| json!([its["route"], its["sni"], its["route_says"]]);
+            told.iter().map(one).collect::<Vec<_>>()
+        });
+        let none = "no route of listener `127.0.0.1:0` takes it, so it goes to the listener's pool";
+        let first = "route 1 of listener `127.0.0.1:0` takes it, by sni `wwww1.a.example`";
+        let last = "route 2 of listener `127.0.0.1:0` refuses it, by sni `*.a.example`";
+        assert_eq!(
+            explained,
+            [
+                vec![
+                    json!([null, "x.yyyyy.example", none]),
+                    json!([null, null, none]),
+                    json!([1, "wwww1.a.example", first]),
+                ],
+                vec![json!([2, "wwww2.a.example", last])],
+            ]
+        );
         balancer.finish();
     });
 }

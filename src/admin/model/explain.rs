@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::route::{RouteChoice, RouteQuestion};
 use crate::worker::SessionId;
 
 /// Selects decisions: those of a session, or those of a client.
@@ -36,6 +37,16 @@ pub struct SessionExplanation {
     /// The proxy that named the client by a header: its address and port, or `unix`.
     #[serde(default)]
     pub proxy: Option<String>,
+    /// Which of the listener's routes its client took, from 1 on; none: it took none, or the
+    /// routes have changed since.
+    #[serde(default)]
+    pub route: Option<u64>,
+    /// Which route its client took, and why, in a sentence; none: no route was decided.
+    #[serde(default)]
+    pub route_says: Option<String>,
+    /// The name that its client asked for in TLS, where a route or a key looked at it.
+    #[serde(default)]
+    pub sni: Option<String>,
     /// Its pool.
     pub pool: String,
     /// The strategy of the pool when the backend was selected.
@@ -139,11 +150,15 @@ pub struct AttemptStatus {
 }
 
 /// A client that would connect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DryRunQuery {
-    /// The pool. Routes, which say which clients go to it, are not looked at.
-    pub pool: String,
+    /// The pool. Either this or a listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The listener, whose routes say which pool it is. With neither: the one that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
     /// The client's address, or its address and port.
     pub client: String,
     /// The host that it names as a TLS server name or in HTTP.
@@ -152,6 +167,42 @@ pub struct DryRunQuery {
     /// What it requests over HTTP, such as `/path` or `http://host/path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// As in the question for a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<String>,
+    /// As in the question for a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// As in the question for a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_host: Option<String>,
+    /// As in the question for a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_path: Option<String>,
+    /// As in the question for a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_tlv: Option<String>,
+}
+
+impl DryRunQuery {
+    /// What the client says, as routes see it. What it requests is in HTTP, of the host that
+    /// `sni` names.
+    #[must_use]
+    pub fn question(&self) -> RouteQuestion {
+        let (sni, of_url) = match self.url {
+            Some(_) => (None, self.sni.clone()),
+            None => (self.sni.clone(), None),
+        };
+        RouteQuestion {
+            client: None,
+            sni,
+            alpn: self.alpn.clone(),
+            protocol: self.protocol.clone(),
+            http_host: self.http_host.clone().or(of_url),
+            http_path: self.http_path.clone().or_else(|| self.url.clone()),
+            proxy_tlv: self.proxy_tlv.clone(),
+        }
+    }
 }
 
 /// Where a client would go now, and why.
@@ -165,9 +216,13 @@ pub struct DryRunStatus {
     pub client: String,
     /// What it is selected and remembered by.
     pub keys: Vec<KeyStatus>,
-    /// Whether every listener of the pool would refuse it: then it goes to no backend.
+    /// Whether every listener of the pool, or a route, would refuse it: then it goes to no backend.
     #[serde(default)]
     pub refused: bool,
+    /// Whether the routes of the listeners that let it in lead it elsewhere: then it goes to
+    /// another pool, or to none.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// What the first worker would decide, by a listener that lets it in if there is one.
     pub decision: DecisionStatus,
     /// What each worker would decide, for each listener of the pool, if it lets the client in.
@@ -180,13 +235,38 @@ pub struct DryRunStatus {
     pub says: Vec<String>,
 }
 
-/// Whether a listener would let a client in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+impl DryRunStatus {
+    /// Of a client that a route refuses.
+    #[must_use]
+    pub fn no_route(client: String, route: RouteChoice) -> Self {
+        Self {
+            client,
+            refused: true,
+            decision: DecisionStatus {
+                why: "no_route".to_owned(),
+                says: format!("none was selected: {}", route.says),
+                ..DecisionStatus::default()
+            },
+            listeners: vec![ListenerChoice {
+                listener: route.listener.clone(),
+                refused: None,
+                route: Some(route),
+            }],
+            ..Self::default()
+        }
+    }
+}
+
+/// Whether a listener would let a client in, and where its routes lead.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerChoice {
     /// The listener.
     pub listener: String,
     /// Why it would refuse the client; none: it would let it in.
     pub refused: Option<RefusalStatus>,
+    /// Where its routes would lead the client; none: it has no routes.
+    #[serde(default)]
+    pub route: Option<RouteChoice>,
 }
 
 /// Why a listener would refuse a client.

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::peek::{Protocol, Spoken};
+use crate::config::values::{self, ValueError};
+use crate::config::{ProxyTlv, TlvValue};
+use crate::peek::proxy_protocol::TlvName;
+use crate::peek::{NamePattern, Protocol, Spoken, SpokenBytes};
 
 /// A client that would connect to a listener. It says nothing of what is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,10 +33,14 @@ pub struct RouteQuestion {
     /// The path of that request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_path: Option<String>,
+    /// What the header of its proxy says, as in `proxy_tlv` of a route and with commas between
+    /// them; a comma in a value is `\x2C`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_tlv: Option<String>,
 }
 
 /// Where a client of a listener would go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteChoice {
     /// The listener.
     pub listener: String,
@@ -41,8 +48,23 @@ pub struct RouteChoice {
     pub pool: Option<String>,
     /// Which of the listener's routes takes it, from 1 on; `null`: none.
     pub route: Option<u64>,
+    /// The conditions of that route, with those of their values that the client has.
+    #[serde(default)]
+    pub by: Vec<MetStatus>,
+    /// How many of the route's clients go to that pool, in percent, where several pools share them.
+    #[serde(default)]
+    pub share: Option<f64>,
     /// Why, in a sentence.
     pub says: String,
+}
+
+/// A condition of a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MetStatus {
+    /// Its setting, such as `sni`.
+    pub setting: String,
+    /// Those of its values that the client has; all of them where that is not known.
+    pub values: Vec<String>,
 }
 
 /// A pool that a route of a listener leads to.
@@ -70,21 +92,27 @@ impl RouteQuestion {
     ///
     /// # Errors
     /// No client says all of that: why, in a sentence.
-    pub fn first_bytes(&self) -> Result<Vec<u8>, String> {
+    pub fn spoken(&self) -> Result<SpokenBytes, String> {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let alpn = self
-            .alpn
-            .iter()
-            .flat_map(|names| names.split(',').map(str::trim));
+        let listed = |list: &Option<String>| {
+            let names = list
+                .iter()
+                .flat_map(|names| names.split(',').map(str::trim));
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let tlvs = listed(&self.proxy_tlv);
         let spoken = Spoken {
             server_name: text(&self.sni),
-            alpn: alpn.map(str::to_owned).collect(),
+            alpn: listed(&self.alpn),
             protocol: self.protocol.as_deref().map(protocol).transpose()?,
             host: text(&self.http_host),
             path: text(&self.http_path),
+            tlvs: tlvs
+                .iter()
+                .map(|text| tlv(text))
+                .collect::<Result<_, _>>()?,
         };
-        let bytes = spoken.first_bytes();
-        bytes.ok_or_else(|| {
+        spoken.bytes().ok_or_else(|| {
             "no client says all of that: `sni` and `alpn` are in TLS, `http_host` and `http_path` \
              in plain HTTP, and their values have no spaces"
                 .to_owned()
@@ -92,7 +120,21 @@ impl RouteQuestion {
     }
 }
 
+/// A TLV that a header has.
+fn tlv(text: &str) -> Result<(TlvName, Vec<u8>), String> {
+    let refused = |why: String| format!("invalid proxy_tlv: {why}");
+    let one: ProxyTlv = text
+        .parse()
+        .map_err(|error: ValueError| refused(error.to_string()))?;
+    match one.value {
+        TlvValue::Bytes(bytes) => Ok((one.name, bytes)),
+        TlvValue::Host(NamePattern::Exact(name)) => Ok((one.name, name.into_bytes())),
+        TlvValue::Host(NamePattern::Below(_) | NamePattern::Matching(_)) => {
+            Err(refused(format!("`{text}`: expected one host name")))
+        }
+    }
+}
+
 fn protocol(name: &str) -> Result<Protocol, String> {
-    crate::config::values::named("protocol", name, &Protocol::ALL)
-        .map_err(|error| error.to_string())
+    values::named("protocol", name, &Protocol::ALL).map_err(|error| error.to_string())
 }

@@ -285,8 +285,8 @@ async fn an_explanation_is_of_one_session_or_client() {
     let expected = "expected an IP address, or an address and a port such as 192.0.2.7:51234";
     let client = format!("invalid client \"web\": {expected}");
     let unknown = "there is no pool called `mian`, did you mean `main`?";
-    let listener = "there is no pool called `web`, but a listener: `mahoraga route web` says \
-                    which pool a client of it goes to";
+    let listener =
+        "there is no pool called `web`, but a listener: `--listener web` looks at its routes";
     for (query, status, error) in [
         ("explain", 400, one),
         ("explain?session=0-1&client=::1", 400, one),
@@ -300,6 +300,16 @@ async fn an_explanation_is_of_one_session_or_client() {
         ("explain/dry_run?pool=mian&client=::1", 404, unknown),
         ("explain/dry_run?pool=web&client=::1", 404, listener),
         ("explain/dry_run?pool=main&client=web", 400, &*client),
+        (
+            "explain/dry_run?pool=main&listener=web&client=::1",
+            400,
+            "expected either `pool` or `listener`",
+        ),
+        (
+            "explain/dry_run?pool=main&client=::1&proxy_tlv=authority=*.example",
+            400,
+            "invalid proxy_tlv: `authority=*.example`: expected one host name",
+        ),
         (
             "explain/dry_run?pool=main&client=::1&sni=a%0d%0ab",
             400,

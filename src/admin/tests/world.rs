@@ -358,8 +358,8 @@ impl Played {
                     _ => Ok(AccessListDetail::default()),
                 }));
             }
-            Call::Route(name, client, first, reply) => {
-                self.done.push(format!("{name} {client:?} {}", first.len()));
+            Call::Route(name, client, spoken, reply) => {
+                self.done.push(format!("{name} {client:?} {spoken:?}"));
                 sent(reply.send(match &*name {
                     "wbe" => Err(vec!["web".to_owned()]),
                     _ => Ok(RouteChoice::default()),

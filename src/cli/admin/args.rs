@@ -59,13 +59,13 @@ An id is WORKER-NUMBER, as in the access log.")]
     #[command(after_help = "Examples:
   mahoraga explain 0-17
   mahoraga explain 192.0.2.7 --last 5
-  mahoraga explain --dry-run --client 192.0.2.7 --sni shop.example web
+  mahoraga explain --client 192.0.2.7 --sni shop.example --listener edge
+  mahoraga explain --dry-run --client 192.0.2.7 --url http://shop.example/cart web
 
-Each worker remembers its last 4096 sessions. --dry-run changes nothing. It looks at bans and access
-lists, but not at limits and rates, which depend on the clients of the moment. Nor does it look at
-routes: mahoraga route says which pool a client of a listener goes to. Keys that it can try:
-source_ip, source_ip_port; sni, http_host (--sni or a whole --url); http_path (--url). The address
-stands in for the others.")]
+Each worker remembers its last 4096 sessions. --client, with or without --dry-run, changes nothing.
+It looks at routes as mahoraga route does, at bans and access lists, but not at limits and rates,
+which depend on the clients of the moment. Keys that it can try: source_ip, source_ip_port; sni,
+http_host (--sni or a whole --url); http_path (--url). The address stands in for the others.")]
     Explain(ExplainArgs),
     /// Say which route of a listener would take a client
     #[command(after_help = "Examples:
@@ -73,7 +73,8 @@ stands in for the others.")]
   mahoraga route edge --http-host a.example --http-path /api/
 
 It decides as for a real client that sends no more than that, and changes nothing. It does not look
-at bans, access lists and limits: mahoraga explain --dry-run looks at the first two, for a pool.")]
+at bans, access lists and limits: mahoraga explain --client looks at the first two, and says which
+backend the client would get.")]
     Route(RouteArgs),
     /// Add a backend to a pool
     #[command(after_help = "Examples:

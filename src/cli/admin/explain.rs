@@ -9,19 +9,26 @@ use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, micros, plain, span};
 use crate::admin::model::{
     AttemptStatus, CandidateStatus, DecisionStatus, DryRunQuery, DryRunStatus, ExplainQuery,
-    KeyStatus, SessionExplanation, client_address,
+    KeyStatus, RouteQuestion, SessionExplanation, client_address,
 };
 use crate::session::CloseReason;
 use crate::worker::DECISIONS;
 
 pub(super) async fn explain(args: &ExplainArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
-    if args.dry_run {
+    if let Some(ip) = args.asked.client {
+        let said = args.asked.question();
         let asked = DryRunQuery {
             pool: args.subject.clone(),
-            client: args.client.map(|ip| ip.to_string()).unwrap_or_default(),
-            sni: args.sni.clone(),
+            listener: args.listener.clone(),
+            client: ip.to_string(),
+            sni: said.sni,
             url: args.url.clone(),
+            alpn: said.alpn,
+            protocol: said.protocol,
+            http_host: said.http_host,
+            http_path: said.http_path,
+            proxy_tlv: said.proxy_tlv,
         };
         let told: DryRunStatus = client
             .get(&(path(&["explain", "dry_run"]) + &query(&asked)))
@@ -29,12 +36,17 @@ pub(super) async fn explain(args: &ExplainArgs) -> Result<(), ClientError> {
         show(&args.options, &told, dry_run_text);
         return Ok(());
     }
-    let asked = subject(&args.subject, args.last)?;
+    if args.asked.question() != RouteQuestion::default() {
+        let why = "what a client says is asked with --client, its address";
+        return Err(ClientError::Usage(why.to_owned()));
+    }
+    let about = args.subject.as_deref().unwrap_or_default();
+    let asked = subject(about, args.last)?;
     let told: Vec<SessionExplanation> = client.get(&(path(&["explain"]) + &query(&asked))).await?;
     if told.is_empty() && !args.options.json {
         let why = format!(
             "no session of {} is remembered: each worker remembers its last {DECISIONS}",
-            plain(&args.subject)
+            plain(about)
         );
         return Err(ClientError::Refused(why));
     }
@@ -85,6 +97,12 @@ fn session_text(its: &SessionExplanation, paint: Paint) -> String {
         plain(&its.listener),
         span(its.age_s),
     );
+    if let Some(says) = &its.route_says {
+        let _ = writeln!(text, "Its route: {}.", plain(says));
+    }
+    if let Some(sni) = &its.sni {
+        let _ = writeln!(text, "It asked for {} in TLS.", plain(sni));
+    }
     text += &outcome(its);
     text.push_str(&keys_text(&its.keys));
     match &its.decision {
@@ -248,23 +266,31 @@ fn has_stood(attempt: &AttemptStatus) -> bool {
 }
 
 fn dry_run_text(told: &DryRunStatus, paint: Paint) -> String {
+    let client = plain(&told.client);
+    if told.pool.is_empty() {
+        let why = told.listeners.iter().find_map(|one| one.route.as_ref());
+        let why = why.map_or_else(String::new, |route| format!(": {}", plain(&route.says)));
+        return format!("A client of {client} would be refused{why}.\n");
+    }
     let goes = match &told.decision.backend {
         _ if told.refused => "would be refused".to_owned(),
+        _ if told.elsewhere => "would go elsewhere".to_owned(),
         Some(backend) => format!("would go to {}", plain(backend)),
         None => "would get no backend".to_owned(),
     };
-    let client = plain(&told.client);
+    let joint = if told.elsewhere { "not to" } else { "in" };
     let mut text = format!(
-        "A client of {client} {goes}, in pool {} ({}).\n",
+        "A client of {client} {goes}, {joint} pool {} ({}).\n",
         plain(&told.pool),
         plain(&told.strategy)
     );
     text.push_str(&refusals_text(told));
+    text.push_str(&routes_text(told));
     text.push_str(&keys_text(&told.keys));
-    let what = if told.refused {
-        "If it were let in"
-    } else {
-        "Decision"
+    let what = match (told.refused, told.elsewhere) {
+        (true, _) => "If it were let in",
+        (false, true) => "If it came here",
+        (false, false) => "Decision",
     };
     text += &decision_text(what, &told.decision, paint);
     let differs = told
@@ -308,7 +334,28 @@ fn refusals_text(told: &DryRunStatus) -> String {
     text
 }
 
-/// Listeners that refuse a client, which the text has.
+/// Where the routes of listeners lead the client, a line each.
+fn routes_text(told: &DryRunStatus) -> String {
+    let routes = told.listeners.iter().filter_map(|one| one.route.as_ref());
+    let mut text = String::new();
+    for route in routes.clone().take(REFUSALS_MAX) {
+        let to = match &route.pool {
+            Some(pool) if *pool != told.pool => format!(", to pool {}", plain(pool)),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "Its route: {}{to}.", plain(&route.says));
+    }
+    let more = routes.count().saturating_sub(REFUSALS_MAX);
+    if more > 0 {
+        let _ = writeln!(
+            text,
+            "{more} more listeners have routes: --json lists them."
+        );
+    }
+    text
+}
+
+/// Listeners that refuse a client, or route it, which the text has.
 const REFUSALS_MAX: usize = 8;
 
 #[cfg(test)]

@@ -41,9 +41,11 @@ fn dry_run(
 ) -> Result<DryRunStatus, String> {
     let mut says = Vec::new();
     let verdicts = Verdicts::new(&known.snapshot, question, sys::monotonic());
-    let first = previews
+    let mut let_in = previews
         .iter()
-        .find(|its| !verdicts.refuses(its.listener.id));
+        .filter(|its| !verdicts.refuses(its.listener.id));
+    let led = |its: &&Preview| !verdicts.leads_elsewhere(its.listener.id);
+    let first = let_in.clone().find(led).or_else(|| let_in.next());
     let (plan, keys_of, first) = match first.or_else(|| previews.first()) {
         Some(its) => (&its.plan, its.keys, its.considered),
         None => {
@@ -79,7 +81,11 @@ fn dry_run(
             "the queue of the pool has {clients}: this one would wait too"
         ));
     }
-    says.extend(without_effect(plan, question));
+    let effect = match verdicts.have_routes() {
+        true => "counts for routes only",
+        false => "changes nothing",
+    };
+    says.extend(without_key(plan, question, effect));
     says.extend(verdicts.says());
     Ok(DryRunStatus {
         pool: pool.name.clone(),
@@ -87,6 +93,7 @@ fn dry_run(
         client: question.client.ip().to_string(),
         keys: keys(plan.key_names(), keys_of),
         refused: verdicts.all_refuse(),
+        elsewhere: verdicts.all_lead_elsewhere(),
         decision: decision(&first, &names),
         workers,
         listeners: verdicts.shown(),
@@ -94,8 +101,8 @@ fn dry_run(
     })
 }
 
-/// What of a question changes nothing, as no key of the pool looks at it.
-fn without_effect(plan: &Plan, question: &PreviewQuestion) -> Vec<String> {
+/// What of a question no key of the pool looks at, and so what effect it has.
+fn without_key(plan: &Plan, question: &PreviewQuestion, effect: &str) -> Vec<String> {
     let has = |kinds: &[&str]| {
         let mut known = plan.key_names().into_iter().flatten();
         known.any(|kind| {
@@ -117,7 +124,7 @@ fn without_effect(plan: &Plan, question: &PreviewQuestion) -> Vec<String> {
         .filter(|(_, given, kinds)| *given && !has(kinds));
     let each = idle.map(|(what, _, kinds)| {
         let kinds = kinds.join(" or ");
-        format!("`{what}` changes nothing: no key of the pool is {kinds}")
+        format!("`{what}` {effect}: no key of the pool is {kinds}")
     });
     each.collect()
 }

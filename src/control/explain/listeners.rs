@@ -1,4 +1,5 @@
-//! Which listeners of a pool would refuse a client, by a ban or by their access list.
+//! Which listeners of a pool would refuse a client, by a ban or by their access list, and whether
+//! their routes lead it to the pool.
 //!
 //! The control thread knows both. Limits and rates depend on the clients of the moment, and are
 //! left out: to ask them is to take a place.
@@ -6,12 +7,14 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::address::Address;
-use crate::admin::model::{ListenerChoice, RefusalStatus};
+use crate::admin::model::{ListenerChoice, RefusalStatus, RouteChoice};
 use crate::control::bans;
 use crate::guard::{AccessFilter, Ban, Barred, ClientStage};
 use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::worker::PreviewQuestion;
+
+use super::route::choose;
 
 /// What each listener of a pool says of a client.
 pub(super) struct Verdicts {
@@ -20,8 +23,8 @@ pub(super) struct Verdicts {
     refusing: HashSet<u64>,
     /// Access lists that would refuse it if they were not in a dry run.
     in_dry_run: BTreeSet<String>,
-    /// Whether one of them has routes.
-    have_routes: bool,
+    /// The ids of those whose routes lead it elsewhere.
+    elsewhere: HashSet<u64>,
 }
 
 impl Verdicts {
@@ -31,18 +34,26 @@ impl Verdicts {
             listeners: Vec::new(),
             refusing: HashSet::new(),
             in_dry_run: BTreeSet::new(),
-            have_routes: false,
+            elsewhere: HashSet::new(),
         };
         let listeners = snapshot.listeners.iter();
+        let listeners = listeners.filter(|its| question.is_about(its));
+        let (client, first) = (question.client.ip(), question.spoken.first_bytes());
         for listener in listeners.filter(|its| its.leads_to(&question.pool)) {
-            all.have_routes |= !listener.routes.is_empty();
             let refused = all.ask(snapshot, listener, question, now);
             if refused.is_some() {
                 all.refusing.insert(listener.id);
             }
+            let has_routes = !listener.routes.is_empty();
+            let route = has_routes.then(|| choose(listener, Some(client), &first));
+            let leads = |route: &RouteChoice| route.pool.as_ref() == Some(&question.pool);
+            if !route.as_ref().is_none_or(leads) {
+                all.elsewhere.insert(listener.id);
+            }
             all.listeners.push(ListenerChoice {
                 listener: listener.name.clone(),
                 refused,
+                route,
             });
         }
         all.listeners.sort_by_key(|one| one.refused.is_none());
@@ -95,6 +106,22 @@ impl Verdicts {
         self.refusing.contains(&listener)
     }
 
+    /// Whether the routes of a listener lead the client elsewhere.
+    pub(super) fn leads_elsewhere(&self, listener: u64) -> bool {
+        self.elsewhere.contains(&listener)
+    }
+
+    /// Whether no listener brings the client to the pool, and one of them would if its routes did.
+    pub(super) fn all_lead_elsewhere(&self) -> bool {
+        let away = self.refusing.union(&self.elsewhere).count();
+        !self.all_refuse() && !self.listeners.is_empty() && away == self.listeners.len()
+    }
+
+    /// Whether routes look at what the client says.
+    pub(super) fn have_routes(&self) -> bool {
+        self.listeners.iter().any(|one| one.route.is_some())
+    }
+
     /// Whether all do; not where there is none.
     pub(super) fn all_refuse(&self) -> bool {
         !self.listeners.is_empty() && self.refusing.len() == self.listeners.len()
@@ -114,11 +141,6 @@ impl Verdicts {
         if !self.listeners.is_empty() && !self.all_refuse() {
             let limits = "limits and rates of the moment are not looked at: they may refuse it";
             all.push(limits.to_owned());
-        }
-        if self.have_routes {
-            let routes = "routes are not looked at: `mahoraga route LISTENER` says which pool a \
-                          client goes to";
-            all.push(routes.to_owned());
         }
         all
     }

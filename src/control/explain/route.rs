@@ -1,49 +1,158 @@
-//! Which route of a listener would take a client.
+//! Which route of a listener takes a client, and why.
 
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::admin::model::RouteChoice;
-use crate::peek::FirstBytes;
+use crate::address::Address;
+use crate::admin::model::{MetStatus, RouteChoice};
+use crate::peek::{FirstBytes, SpokenBytes};
+use crate::route::{Met, RouteNumber, ShareOf};
 use crate::select::Looked;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{LiveListener, Snapshot};
 
-/// Where a client with this address and these first bytes would go; or the listeners that are
-/// known, if none has this name.
+/// Where a client with this address that says this would go; or the listeners that are known, if
+/// none has this name.
 pub(in crate::control) fn route(
     snapshot: &Snapshot,
     name: &str,
     client: Option<IpAddr>,
-    first: &[u8],
+    spoken: &SpokenBytes,
 ) -> Result<RouteChoice, Vec<String>> {
     let mut listeners = snapshot.listeners.iter();
-    let Some(listener) = listeners.find(|listener| listener.name == name) else {
-        let names = snapshot.listeners.iter();
-        return Err(names.map(|listener| listener.name.clone()).collect());
-    };
-    let first = FirstBytes::new(first, true);
-    let route = listener.routes.decide(client, &first).unwrap_or_default();
-    let number = listener.routes.place(route).map(|place| place + 1);
+    match listeners.find(|listener| listener.name == name) {
+        Some(listener) => Ok(choose(listener, client, &spoken.first_bytes())),
+        None => {
+            let names = snapshot.listeners.iter();
+            Err(names.map(|listener| listener.name.clone()).collect())
+        }
+    }
+}
+
+/// Where a client of a listener would go.
+pub(super) fn choose(
+    listener: &LiveListener,
+    client: Option<IpAddr>,
+    first: &FirstBytes<'_>,
+) -> RouteChoice {
+    // Clients of a Unix socket have no address, unless their proxy names one.
+    let has_address = matches!(listener.bind, Address::Tcp(_)) || listener.proxies.is_some();
+    let client = client.filter(|_| has_address);
+    let route = listener.routes.decide(client, first).unwrap_or_default();
+    let taken = TakenRoute::new(listener, route, (client, first));
     let plan = listener.plan_of(route);
     let address = client.map(|ip| SocketAddr::new(ip, 0));
-    let by_route = listener.routes.refuses(route);
-    let leads_nowhere = !by_route && matches!(plan.look(address, &first), Looked::Nowhere);
-    let is_refused = by_route || leads_nowhere;
-    let pool = &listener.plan_of(route).pool().name;
-    let says = match number {
-        _ if leads_nowhere => format!(
-            "it would go to pool `{pool}` of listener `{name}`, but its name is that of no member \
-             there (`sni_member`), so that it is refused"
+    let pool = &plan.pool().name;
+    let leads_nowhere =
+        !listener.routes.refuses(route) && matches!(plan.look(address, first), Looked::Nowhere);
+    let says = match leads_nowhere {
+        true => format!(
+            "it would go to pool `{pool}` of listener `{}`, but its name is that of no member \
+             there (`sni_member`), so that it is refused",
+            listener.name
         ),
-        None => {
-            format!("no route of listener `{name}` takes it, so it goes to the listener's pool")
-        }
-        Some(number) if is_refused => format!("route {number} of listener `{name}` refuses it"),
-        Some(number) => format!("route {number} of listener `{name}` takes it"),
+        false => taken.says(),
     };
-    Ok(RouteChoice {
-        listener: name.to_owned(),
+    let is_refused = leads_nowhere || listener.routes.refuses(route);
+    RouteChoice {
+        listener: listener.name.clone(),
         pool: (!is_refused).then(|| pool.clone()),
-        route: number.map(|number| number as u64),
+        route: taken.number(),
+        share: taken.share.as_ref().map(|share| tenths(share.percent)),
         says,
-    })
+        by: taken.met.into_iter().map(shown).collect(),
+    }
 }
+
+/// A route that took a client, and why.
+pub(super) struct TakenRoute<'a> {
+    listener: &'a LiveListener,
+    route: RouteNumber,
+    met: Vec<Met>,
+    share: Option<ShareOf>,
+}
+
+impl<'a> TakenRoute<'a> {
+    /// Of a client with this address and these first bytes, or with what is known of them.
+    pub(super) fn new(
+        listener: &'a LiveListener,
+        route: RouteNumber,
+        (client, first): (Option<IpAddr>, &FirstBytes<'_>),
+    ) -> Self {
+        Self {
+            listener,
+            route,
+            met: listener.routes.met(route, client, first),
+            share: listener.routes.share(route, first),
+        }
+    }
+
+    /// Its place among the routes of the listener, from 1 on; `None`: none took the client.
+    pub(super) fn number(&self) -> Option<u64> {
+        let place = self.listener.routes.place(self.route)?;
+        Some(place as u64 + 1)
+    }
+
+    /// All that in a sentence.
+    pub(super) fn says(&self) -> String {
+        let listener = &self.listener.name;
+        let Some(number) = self.number() else {
+            return match self.listener.routes.is_empty() {
+                true => format!("listener `{listener}` has no routes: its pool takes all"),
+                false => format!(
+                    "no route of listener `{listener}` takes it, so it goes to the listener's pool"
+                ),
+            };
+        };
+        let takes = match self.listener.routes.refuses(self.route) {
+            true => "refuses",
+            false => "takes",
+        };
+        let mut text = format!("route {number} of listener `{listener}` {takes} it");
+        if self.met.is_empty() {
+            text.push_str(", as every client");
+        }
+        for (place, met) in self.met.iter().enumerate() {
+            let joint = if place == 0 { ", by" } else { " and" };
+            // Writing to a string does not fail.
+            let _ = write!(text, "{joint} {} {}", met.setting, listed(&met.values));
+        }
+        if let Some(share) = &self.share {
+            let pool = &self.listener.plan_of(self.route).pool().name;
+            let key = match share.missed {
+                true => format!("address, as it has no {}", share.key),
+                false => share.key.clone(),
+            };
+            let percent = tenths(share.percent);
+            let _ = write!(
+                text,
+                ", and gives it to `{pool}`, which gets {percent} % of its clients, by its {key}"
+            );
+        }
+        text
+    }
+}
+
+fn shown(met: Met) -> MetStatus {
+    MetStatus {
+        setting: met.setting.to_owned(),
+        values: met.values,
+    }
+}
+
+/// A few values, and how many there are besides.
+fn listed(values: &[String]) -> String {
+    let few: Vec<_> = values.iter().take(VALUES_SAID).collect();
+    let few = few.iter().map(|value| format!("`{value}`"));
+    let mut text = few.collect::<Vec<_>>().join(" or ");
+    if values.len() > VALUES_SAID {
+        let _ = write!(text, " or {} more", values.len() - VALUES_SAID);
+    }
+    text
+}
+
+fn tenths(percent: f64) -> f64 {
+    (percent * 10.0).round() / 10.0
+}
+
+/// Values of a condition that a sentence has.
+const VALUES_SAID: usize = 3;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::{CheckedTlvs, kind};
+use super::{CheckedTlvs, Ssl, kind};
 
 /// A kind of TLV whose value says one thing about a client: those within the SSL TLV are found
 /// there.
@@ -44,6 +44,33 @@ impl TlvName {
             own => tlvs.value(own),
         }
     }
+
+    /// TLVs with these values, as a header has them: those of TLS within the SSL TLV, which says
+    /// that the client came over TLS. `None`: they are longer than a header.
+    #[must_use]
+    pub fn written(all: &[(Self, Vec<u8>)]) -> Option<Vec<u8>> {
+        let is_of_ssl =
+            |one: &&(Self, _)| (kind::SSL_VERSION..=kind::SSL_KEY_ALG).contains(&one.0.0);
+        let (of_ssl, own): (Vec<_>, Vec<_>) = all.iter().partition(is_of_ssl);
+        let joined = |all: &[&(Self, Vec<u8>)]| {
+            let each = all.iter().map(|(name, value)| tlv(name.0, value));
+            each.collect::<Option<Vec<_>>>().map(|all| all.concat())
+        };
+        let mut bytes = joined(&own)?;
+        if !of_ssl.is_empty() {
+            let verified = [Ssl::OVER_TLS, 0, 0, 0, 0];
+            bytes.extend(tlv(
+                kind::SSL,
+                &[&verified[..], &joined(&of_ssl)?].concat(),
+            )?);
+        }
+        Some(bytes)
+    }
+}
+
+fn tlv(kind: u8, value: &[u8]) -> Option<Vec<u8>> {
+    let length = u16::try_from(value.len()).ok()?;
+    Some([&[kind][..], &length.to_be_bytes(), value].concat())
 }
 
 impl FromStr for TlvName {

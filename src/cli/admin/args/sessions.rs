@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::ClientOptions;
-use crate::admin::model::{EXPLANATIONS_MAX, SESSIONS_MAX, SessionFilter};
+use crate::admin::model::{EXPLANATIONS_MAX, RouteQuestion, SESSIONS_MAX, SessionFilter};
 use crate::config::values::{self, ValueError};
 
 /// The arguments of `mahoraga sessions`.
@@ -25,25 +25,29 @@ pub struct SessionsArgs {
 /// The arguments of `mahoraga explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// A session's id, or a client's address; with --dry-run, a pool
-    #[arg(value_name = "SESSION|CLIENT|POOL")]
-    pub subject: String,
+    /// A session's id, or a client's address; with --client, a pool
+    #[arg(value_name = "SESSION|CLIENT|POOL", required_unless_present = "client")]
+    pub subject: Option<String>,
     /// Explain the last N that match, up to 100
     #[arg(long, value_name = "N", default_value = "1", value_parser = last)]
     pub last: u32,
-    /// Say where a client would go now
+    /// Say where a client would go now: --client alone says so too
     #[arg(long, requires = "client", conflicts_with = "last")]
     pub dry_run: bool,
-    /// With --dry-run: the client's address
-    #[arg(long, value_name = "IP", requires = "dry_run", value_parser = client)]
-    pub client: Option<IpAddr>,
-    /// With --dry-run: the host that it names, by TLS or HTTP (keys sni and http_host)
-    #[arg(long, value_name = "NAME", requires = "dry_run")]
-    pub sni: Option<String>,
-    /// With --dry-run: what it requests, such as /path or http://host/path (key http_path; with a
-    /// host also sni and http_host)
-    #[arg(long, value_name = "URL", requires = "dry_run")]
+    /// The listener that it would connect to, in place of a pool [default: the one that there is]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "client",
+        conflicts_with = "subject"
+    )]
+    pub listener: Option<String>,
+    /// What it requests in HTTP, such as /path or http://host/path: --sni is the host then
+    #[arg(long, value_name = "URL", requires = "client")]
     pub url: Option<String>,
+    /// The client that would connect.
+    #[command(flatten)]
+    pub asked: ClientFlags,
     /// How to reach the balancer.
     #[command(flatten)]
     pub options: ClientOptions,
@@ -54,6 +58,17 @@ pub struct ExplainArgs {
 pub struct RouteArgs {
     /// The listener
     pub listener: String,
+    /// The client that would connect.
+    #[command(flatten)]
+    pub asked: ClientFlags,
+    /// How to reach the balancer.
+    #[command(flatten)]
+    pub options: ClientOptions,
+}
+
+/// A client that would connect, and what it would say.
+#[derive(Args, Clone, Debug)]
+pub struct ClientFlags {
     /// The client's address
     #[arg(long, value_name = "IP", value_parser = client)]
     pub client: Option<IpAddr>,
@@ -63,7 +78,8 @@ pub struct RouteArgs {
     /// An application protocol that it offers in TLS; may be given again
     #[arg(long, value_name = "NAME")]
     pub alpn: Vec<String>,
-    /// The protocol that it speaks: tls, http, ssh, postgres, rdp or mqtt
+    /// The protocol that it speaks: tls, http, ssh, postgres, rdp, mqtt, other, or server_first,
+    /// which says nothing
     #[arg(long, value_name = "NAME")]
     pub protocol: Option<String>,
     /// The host of its HTTP request
@@ -72,9 +88,28 @@ pub struct RouteArgs {
     /// The path of its HTTP request
     #[arg(long, value_name = "PATH")]
     pub http_path: Option<String>,
-    /// How to reach the balancer.
-    #[command(flatten)]
-    pub options: ClientOptions,
+    /// What its proxy's header says, such as authority=a.example or 0xE0=blue; may be given again
+    #[arg(long, value_name = "TLV=VALUE")]
+    pub proxy_tlv: Vec<String>,
+}
+
+impl ClientFlags {
+    /// What is asked about such a client.
+    pub(in crate::cli::admin) fn question(&self) -> RouteQuestion {
+        let joined = |all: &[String]| (!all.is_empty()).then(|| all.join(","));
+        let tlvs = self.proxy_tlv.iter();
+        // Commas stand between them.
+        let tlvs: Vec<_> = tlvs.map(|tlv| tlv.replace(',', "\\x2C")).collect();
+        RouteQuestion {
+            client: self.client,
+            sni: self.sni.clone(),
+            alpn: joined(&self.alpn),
+            protocol: self.protocol.clone(),
+            http_host: self.http_host.clone(),
+            http_path: self.http_path.clone(),
+            proxy_tlv: joined(&tlvs),
+        }
+    }
 }
 
 fn last(text: &str) -> Result<u32, ValueError> {

@@ -1,0 +1,122 @@
+//! Why a route takes a client: which of its conditions hold, and which of its pools the client
+//! goes to.
+
+use std::net::IpAddr;
+
+use super::{RouteNumber, Routes, is_said};
+use crate::config::{self, Key};
+use crate::peek::{FirstBytes, Miss, Name, NamePattern, Peeked, Protocol};
+use crate::prefix::Prefix;
+
+/// A condition of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Its setting, such as `sni`.
+    pub setting: &'static str,
+    /// Those of its values that the client has; all of them where that is not known.
+    pub values: Vec<String>,
+}
+
+/// One of several pools that share the clients of a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShareOf {
+    /// How many of the route's clients go to it, in percent.
+    pub percent: f64,
+    /// What keeps a client with its pool, such as `source_ip`.
+    pub key: String,
+    /// The client's first bytes lack the key, and its address stands in.
+    pub missed: bool,
+}
+
+impl Routes {
+    /// The conditions of a route that took a client, in the order of a file; none: it takes all.
+    #[must_use]
+    pub fn met(
+        &self,
+        route: RouteNumber,
+        client: Option<IpAddr>,
+        first: &FirstBytes<'_>,
+    ) -> Vec<Met> {
+        let place = self.place(route);
+        let Some(its) = place.and_then(|place| self.written.get(place)) else {
+            return Vec::new();
+        };
+        let named = |name: Result<&Name, Miss>, patterns: &[NamePattern]| {
+            let fits = |one: &NamePattern| name.is_ok_and(|name| one.fits(name.as_bytes()));
+            of(patterns, fits, NamePattern::to_string)
+        };
+        let ip = client.map(|ip| ip.to_canonical());
+        let is_from = |prefix: &Prefix| ip.is_some_and(|ip| prefix.contains(ip));
+        let speaks = |one: &Protocol| {
+            first.protocol() == Ok(*one) || *one == Protocol::Postgres && first.follow_postgres()
+        };
+        let mut offers = Vec::new();
+        // Without a hello there are none.
+        let _ = first.each_offer(|name| offers.push(name.to_vec()));
+        let says = |one: &config::ProxyTlv| {
+            let value = first.proxy_tlv(one.name);
+            value.is_ok_and(|value| is_said(&one.value, value))
+        };
+        let path = first.http_path();
+        let starts = |one: &String| path.is_ok_and(|path| path.starts_with(one.as_bytes()));
+        let all = [
+            ("sni", named(first.server_name(), &its.sni)),
+            (
+                "alpn",
+                of(
+                    &its.alpn,
+                    |one| offers.iter().any(|offer| offer == one.as_bytes()),
+                    String::clone,
+                ),
+            ),
+            (
+                "protocol",
+                of(&its.protocol, speaks, |one| {
+                    Protocol::ALL[*one as usize].0.to_owned()
+                }),
+            ),
+            ("client", of(&its.client, is_from, ToString::to_string)),
+            ("proxy_tlv", of(&its.proxy_tlv, says, ToString::to_string)),
+            ("http_host", named(first.http_host(), &its.http_host)),
+            ("http_path", of(&its.http_path, starts, String::clone)),
+        ];
+        let given = all.into_iter().filter(|(_, values)| !values.is_empty());
+        given
+            .map(|(setting, values)| Met { setting, values })
+            .collect()
+    }
+
+    /// The share that the pool of a route has of its clients; `None`: it has them all.
+    #[must_use]
+    pub fn share(&self, route: RouteNumber, first: &FirstBytes<'_>) -> Option<ShareOf> {
+        let exit = route.exit()?;
+        let place = self.place(route)?;
+        let compiled = self.all.get(place)?;
+        let shares = compiled.shares.as_ref()?;
+        let weights: Vec<_> = self
+            .written
+            .get(place)?
+            .shares()
+            .map(|its| its.weight)
+            .collect();
+        let own = weights.get(exit.checked_sub(compiled.exit)?)?;
+        let all: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();
+        Some(ShareOf {
+            percent: 100.0 * f64::from(*own) / f64::from(all.max(1)),
+            key: shares.key.to_string(),
+            missed: match &shares.key {
+                Key::Peeked(field) => first.key(field) == Peeked::Absent,
+                Key::SourceIp { .. } | Key::SourceIpPort => false,
+            },
+        })
+    }
+}
+
+/// The values that fit, as they are written; all of them where none is known to.
+fn of<T>(all: &[T], fits: impl Fn(&T) -> bool, written: impl Fn(&T) -> String) -> Vec<String> {
+    let fitting: Vec<_> = all.iter().filter(|one| fits(one)).map(&written).collect();
+    match fitting.is_empty() {
+        true => all.iter().map(written).collect(),
+        false => fitting,
+    }
+}
