@@ -31,6 +31,8 @@ pub struct Routes {
     /// Where they lead, by route; of those that share a pool's clients each pool.
     exits: Vec<Exit>,
     offers: Arc<Offers>,
+    /// Sessions that have ended and that none of them took.
+    unrouted: Arc<AtomicU64>,
     needs_bytes: bool,
     /// One of them asks for silence.
     take_silent: bool,
@@ -159,10 +161,14 @@ impl Routes {
                 shares: (to.len() > 1).then(|| Arc::new(Shares::new(route, &to))),
             });
             let is_refusal = to.is_empty();
+            let stood = before.and_then(|before| match same {
+                Some(_) => Some((before, place)),
+                None => Some((before, place_before(before, route)?)),
+            });
             let to = to.into_iter().map(Some);
             exits.extend(to.chain(is_refusal.then_some(None)).map(|to| Exit {
                 place,
-                sessions: counted_before(before, (place, route), to.as_ref()),
+                sessions: counted_before(stood, to.as_ref()),
                 to,
             }));
         }
@@ -173,6 +179,7 @@ impl Routes {
                 || Arc::new(Offers::new(routes)),
                 |same| Arc::clone(&same.offers),
             ),
+            unrouted: before.map_or_else(Arc::default, |before| Arc::clone(&before.unrouted)),
             needs_bytes: routes.iter().any(config::Route::needs_bytes),
             take_silent: routes.iter().any(config::Route::asks_for_silence),
             written: same.map_or_else(|| routes.into(), |same| Arc::clone(&same.written)),
@@ -234,11 +241,33 @@ impl Routes {
         Some(self.exits.get(route.exit()?)?.place)
     }
 
-    /// A session that took a route has ended.
+    /// The name of a route that a client took, where it has one.
+    #[must_use]
+    pub fn name(&self, route: RouteNumber) -> Option<&str> {
+        self.written.get(self.place(route)?)?.name.as_deref()
+    }
+
+    /// What they were compiled from.
+    #[must_use]
+    pub fn written(&self) -> &[config::Route] {
+        &self.written
+    }
+
+    /// A session that took a route, or none, has ended.
     pub fn count(&self, route: RouteNumber) {
-        if let Some(exit) = route.exit().and_then(|exit| self.exits.get(exit)) {
-            exit.sessions.fetch_add(1, Ordering::Relaxed);
+        let sessions = match route.exit() {
+            Some(exit) => self.exits.get(exit).map(|exit| &exit.sessions),
+            None => (!self.is_empty()).then_some(&self.unrouted),
+        };
+        if let Some(sessions) = sessions {
+            sessions.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Sessions that have ended and that none of them took, since the listener has some.
+    #[must_use]
+    pub fn unrouted(&self) -> u64 {
+        self.unrouted.load(Ordering::Relaxed)
     }
 
     /// The pools of all routes, each with the place of its route, and how many of the sessions that
@@ -310,19 +339,25 @@ impl Routes {
     }
 }
 
-/// The count of a route's pool, which goes on where the same clients go to the same pool.
-fn counted_before(
-    before: Option<&Routes>,
-    (place, route): (usize, &config::Route),
-    to: Option<&Routed>,
-) -> Arc<AtomicU64> {
+/// Where a route stood before: the one of its name, or else the one for the same clients, if the
+/// two have no other names.
+fn place_before(before: &Routes, route: &config::Route) -> Option<usize> {
+    let mut written = before.written.iter();
+    let namesake = |its: &config::Route| its.name.is_some() && its.name == route.name;
+    let is_same = |its: &config::Route| {
+        (its.name.is_none() || route.name.is_none()) && its.asks_the_same(route)
+    };
+    let found = written.clone().position(namesake);
+    found.or_else(|| written.position(is_same))
+}
+
+/// The count of a route's pool, which goes on where the route stays and leads to the same pool.
+fn counted_before(before: Option<(&Routes, usize)>, to: Option<&Routed>) -> Arc<AtomicU64> {
     let number = |to: Option<&Routed>| to.map(|to| to.plan.pool().number);
-    let same = before.filter(|its| {
-        let written = its.written.get(place);
-        written.is_some_and(|written| written.asks_the_same(route))
+    let exit = before.and_then(|(before, place)| {
+        let mut exits = before.exits.iter();
+        exits.find(|exit| exit.place == place && number(exit.to.as_ref()) == number(to))
     });
-    let mut exits = same.into_iter().flat_map(|its| &its.exits);
-    let exit = exits.find(|exit| exit.place == place && number(exit.to.as_ref()) == number(to));
     exit.map_or_else(Arc::default, |exit| Arc::clone(&exit.sessions))
 }
 

@@ -236,6 +236,10 @@ pub struct ListenerStatus {
     /// Its routes in their order, each with every pool that it leads to.
     #[serde(default)]
     pub routes: Vec<RouteStatus>,
+    /// Sessions ended that none of its routes took: they went to its pool, or ended before a route
+    /// was known; `null`: it has no routes.
+    #[serde(default)]
+    pub unrouted: Option<u64>,
     /// Bytes of its sessions.
     #[serde(flatten)]
     pub traffic: TrafficStatus,

@@ -306,8 +306,8 @@ words! {
         Sample = "sample",
         /// The status of the backend's first answer, where that is HTTP/1.
         Status = "status",
-        /// Which of the listener's routes its client took, from 1 on; none of one that goes to the
-        /// listener's own pool.
+        /// Which of the listener's routes its client took: its name, or its place from 1 on; none
+        /// of one that goes to the listener's own pool.
         Route = "route",
         /// The server name in the hello of TLS, where first bytes are looked at.
         Sni = "sni",

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::json;
 
 use super::access_list::prefix;
-use super::codec::{Codec, Leaf, groups, list, named, number, parsed, required, spelled};
+use super::codec::{Codec, Leaf, groups, list, name, named, number, parsed, required, spelled};
 use super::foreign;
 use super::listener::{pool_index, pool_name};
 use super::proxy_tlv::{ProxyTlv, proxy_tlv};
@@ -23,6 +23,8 @@ settings! {
     /// value of each list that is not empty.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Route: Shape {
+        /// Its name in logs, metrics and commands, in which it stands for its place otherwise.
+        pub name: Option<String> = None => name().given();
         /// Server names that the client asks for in TLS: "a.example", "*.example" for all names
         /// below it, or "~api-[0-9]+\\.example" for those that match a regular expression.
         pub sni: Vec<NamePattern> = Vec::new() => list(pattern());
@@ -73,6 +75,15 @@ settings! {
 
 impl Shape for Route {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
+        let is_taken =
+            |name: &str| name == UNROUTED || name.bytes().all(|byte| byte.is_ascii_digit());
+        if self.name.as_deref().is_some_and(is_taken) {
+            let sentence = format!(
+                "expected another name: numbers are the places of routes, and `{UNROUTED}` are \
+                 clients that no route takes"
+            );
+            reader.wrong(at, "name", sentence);
+        }
         // An empty list looks as if no client had a value of it, and yet all would be taken.
         for list in LISTS {
             let value = at.value.field(list);
@@ -171,6 +182,7 @@ impl Route {
     #[must_use]
     pub fn asks_the_same(&self, other: &Self) -> bool {
         let of_other = Self {
+            name: self.name.clone(),
             pool: self.pool,
             pools: self.pools.clone(),
             key: self.key.clone(),
@@ -339,6 +351,8 @@ const LISTS: [&str; 7] = [
 ];
 /// In place of a pool's name.
 pub(super) const REFUSE: &str = "refuse";
+/// In place of a route's name, where no route takes a client.
+pub const UNROUTED: &str = "default";
 /// In place of the index of a pool, where `pools` says which.
 const NOT_GIVEN: usize = usize::MAX;
 /// Weights of pools.

@@ -79,12 +79,13 @@ fn session(
     let its = &decided.record;
     let end = its.end.as_ref();
     let made = its.considered.why.is_some();
-    let (route, route_says) = taken(decided, snapshot).unzip();
+    let taken = taken(decided, snapshot).unwrap_or_default();
     SessionExplanation {
         session: decided.id.to_string(),
         listener: names.listener(its.listener),
-        route: route.flatten(),
-        route_says,
+        route: taken.number,
+        route_name: taken.name,
+        route_says: taken.says,
         sni: decided.server_name.clone(),
         client: its.client.map(|client| client.to_string()),
         proxy: its.proxy.map(|proxy| proxy.to_string()),
@@ -108,8 +109,16 @@ fn session(
     }
 }
 
+/// The route that a session took.
+#[derive(Default)]
+struct TakenStatus {
+    number: Option<u64>,
+    name: Option<String>,
+    says: Option<String>,
+}
+
 /// The route that a session took, and why; `None`: none was decided, or the listener has none.
-fn taken(decided: &Decided, snapshot: &Snapshot) -> Option<(Option<u64>, String)> {
+fn taken(decided: &Decided, snapshot: &Snapshot) -> Option<TakenStatus> {
     let its = &decided.record;
     let is_refused = its
         .end
@@ -123,13 +132,20 @@ fn taken(decided: &Decided, snapshot: &Snapshot) -> Option<(Option<u64>, String)
     }
     if !same {
         let says = "the routes of its listener have changed since".to_owned();
-        return Some((None, says));
+        return Some(TakenStatus {
+            says: Some(says),
+            ..TakenStatus::default()
+        });
     }
     let name = decided.server_name.as_deref().unwrap_or_default();
     let spoken = Spoken::of_name(name).bytes().unwrap_or_default();
     let client = its.client.map(|client| client.ip());
     let taken = TakenRoute::new(listener, its.route, (client, &spoken.first_bytes()));
-    Some((taken.number(), taken.says()))
+    Some(TakenStatus {
+        number: taken.number(),
+        name: taken.name(),
+        says: Some(taken.says()),
+    })
 }
 
 fn keys(names: [Option<&'static str>; 2], keys: Keys) -> Vec<KeyStatus> {

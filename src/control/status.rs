@@ -59,6 +59,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         idle_regrets: listener.gate.idle_regrets(),
         paced: paced_by(listener),
         routes: routes(listener),
+        unrouted: (!listener.routes.is_empty()).then(|| listener.routes.unrouted()),
         sessions: listener.gate.sessions(),
         closed: ended_by(listener),
         traffic: traffic([&*listener.traffic]),
@@ -70,8 +71,10 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
 
 fn routes(listener: &LiveListener) -> Vec<RouteStatus> {
     let counts = listener.routes.counts();
+    let name = |place: usize| listener.routes.written().get(place)?.name.clone();
     let counts = counts.map(|(place, to, sessions)| RouteStatus {
         route: place as u64 + 1,
+        name: name(place),
         pool: to.map(|to| to.plan.pool().name.clone()),
         sessions,
     });

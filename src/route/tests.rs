@@ -291,6 +291,36 @@ fn routes_that_stay_are_not_compiled_again() {
 }
 
 #[test]
+fn a_count_stays_with_the_name_of_a_route_or_with_its_clients() {
+    let config = |routes: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", routes: [{routes}])], \
+             pools: [(name: \"p\", backends: [\"127.0.0.1:1\"])])"
+        );
+        config::parse("f".to_owned(), text.into()).unwrap().0
+    };
+    let own = "(name: \"a\", sni: [\"a.b\"], pool: \"refuse\"), (sni: [\"c.b\"], pool: \"refuse\")";
+    let first = compile(&config(own), None);
+    let counted = [0, 1, 1, 2, 2, 2].map(|number| RouteNumber(number));
+    counted.into_iter().for_each(|route| first.count(route));
+    let counts = |its: &Routes| its.counts().map(|(.., count)| count).collect::<Vec<_>>();
+    // Another one before them, and the first asks for others.
+    let moved = own.replace("a.b", "d.b");
+    let next = compile(
+        &config(&format!("(alpn: [\"h3\"], pool: \"refuse\"), {moved}")),
+        Some(&first),
+    );
+    assert_eq!((next.unrouted(), counts(&next)), (1, vec![0, 2, 3]));
+    assert_eq!(next.name(RouteNumber::of(1)), Some("a"));
+    // With another name it is another route, and with its first one the same as without.
+    let renamed = own
+        .replace("\"a\"", "\"z\"")
+        .replace("(sni", "(name: \"c\", sni");
+    let last = compile(&config(&renamed), Some(&first));
+    assert_eq!(counts(&last), [0, 3]);
+}
+
+#[test]
 fn a_route_says_by_what_it_takes_a_client() {
     let routes = routes(
         "(sni: [\"a.example\", \"*.example.com\"], alpn: [\"h3\", \"h2\"], \

@@ -133,7 +133,9 @@ fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
         let counts: Vec<_> = counts.iter().map(|one| one["sessions"].as_u64()).collect();
         assert_eq!(counts, [1, 1, 1, 2, 1, 0, 1].map(Some));
         let text = scrape(&balancer, "*/*");
-        assert_eq!(sum(&text, "mahoraga_listener_routed_total"), 7, "{text}");
+        assert_eq!(sum(&text, "mahoraga_listener_routed_total"), 11, "{text}");
+        let unrouted = "route=\"default/own\"} 4";
+        assert!(text.contains(unrouted), "{text}");
         let table = balancer.words(&["listeners"]);
         assert!(table.contains("refuse"), "{table}");
         let lines = balancer.output().lines(11);
@@ -225,7 +227,7 @@ fn a_line_has_the_route_and_the_name() {
     watched(|| {
         let fleet = Fleet::of(3);
         let routes = "(sni: [\"wwww1.a.example\"], pool: \"one\"), \
-                      (sni: [\"*.a.example\"], pool: \"refuse\")";
+                      (name: \"rest\", sni: [\"*.a.example\"], pool: \"refuse\")";
         let fields = "access_log: (to: \"-\", fields: [\"route\", \"sni\"]), workers: 1";
         let config = config(&fleet, routes, [""; 3]).replace("workers: 2", fields);
         let balancer = Launch::with_config(&config, 1).start();
@@ -243,7 +245,7 @@ fn a_line_has_the_route_and_the_name() {
             "route=1 sni=wwww1.a.example",
             "route=- sni=-",
             "route=- sni=x.yyyyy.example",
-            "route=2 sni=wwww2.a.example",
+            "route=rest sni=wwww2.a.example",
         ];
         assert_eq!(balancer.output().lines(4), expected);
         let explained = ["127.0.0.1", &source(1).to_string()].map(|client| {
@@ -254,7 +256,7 @@ fn a_line_has_the_route_and_the_name() {
         });
         let none = "no route of listener `127.0.0.1:0` takes it, so it goes to the listener's pool";
         let first = "route 1 of listener `127.0.0.1:0` takes it, by sni `wwww1.a.example`";
-        let last = "route 2 of listener `127.0.0.1:0` refuses it, by sni `*.a.example`";
+        let last = "route 2 (`rest`) of listener `127.0.0.1:0` refuses it, by sni `*.a.example`";
         assert_eq!(
             explained,
             [

@@ -567,6 +567,7 @@ fn refuses_one() -> Arc<AccessFilter> {
 fn routes(rules: &mut Random) -> Vec<Route> {
     let client = |number| Prefix::new(orders::client_ip(number), 32).expect("an address");
     let route = |client, protocol, pool| Route {
+        name: None,
         sni: Vec::new(),
         alpn: Vec::new(),
         protocol,

@@ -11,6 +11,7 @@ use crate::admin::model::{
     AccessListStatus, BackendStatus, HealthStatus, ListenerStatus, PacedStatus, PoolStatus, Stage,
     Status, WorkerStatus,
 };
+use crate::config::UNROUTED;
 use crate::metric::{BucketBounds, Kind, Metric, Unit};
 use crate::worker::{LATENCIES, LatencyCounts, NUMBERS};
 
@@ -242,13 +243,17 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
         ),
         each(
             "routed",
-            "Sessions ended that a route took, by the route's place and its pool.",
+            "Sessions ended that a route took, by the route's name or place and its pool; \
+             `default` are those that none took.",
             "route",
             |its: &ListenerStatus| {
                 let routes = its.routes.iter();
-                routes
-                    .map(|one| (one.name(), Value::Whole(one.sessions)))
-                    .collect()
+                let routes = routes.map(|one| (one.label(), Value::Whole(one.sessions)));
+                let unrouted = its.unrouted.map(|sessions| {
+                    let label = format!("{UNROUTED}/{}", its.pool);
+                    (label, Value::Whole(sessions))
+                });
+                routes.chain(unrouted).collect()
             },
         ),
         each("rests", RESTS, "limit", |its: &ListenerStatus| {

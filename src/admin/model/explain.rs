@@ -41,6 +41,9 @@ pub struct SessionExplanation {
     /// routes have changed since.
     #[serde(default)]
     pub route: Option<u64>,
+    /// The name of that route, where it has one.
+    #[serde(default)]
+    pub route_name: Option<String>,
     /// Which route its client took, and why, in a sentence; none: no route was decided.
     #[serde(default)]
     pub route_says: Option<String>,

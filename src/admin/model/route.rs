@@ -48,6 +48,9 @@ pub struct RouteChoice {
     pub pool: Option<String>,
     /// Which of the listener's routes takes it, from 1 on; `null`: none.
     pub route: Option<u64>,
+    /// The name of that route, where it has one.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The conditions of that route, with those of their values that the client has.
     #[serde(default)]
     pub by: Vec<MetStatus>,
@@ -72,18 +75,28 @@ pub struct MetStatus {
 pub struct RouteStatus {
     /// Which of the listener's routes, from 1 on.
     pub route: u64,
+    /// Its name, where it has one.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The pool; `null`: clients are refused.
     pub pool: Option<String>,
-    /// Sessions ended that it took, while it asks for the same clients.
+    /// Sessions ended that it took, while it has that name, or asks for the same clients.
     pub sessions: u64,
 }
 
 impl RouteStatus {
+    /// Its name, or else its place.
+    #[must_use]
+    pub fn called(&self) -> String {
+        let place = || self.route.to_string();
+        self.name.clone().unwrap_or_else(place)
+    }
+
     /// The route and its pool, as metrics name them.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn label(&self) -> String {
         let pool = self.pool.as_deref().unwrap_or("refuse");
-        format!("{}/{pool}", self.route)
+        format!("{}/{pool}", self.called())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::admin::model::{
     ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
     SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
+use crate::config::UNROUTED;
 use crate::config::values::written;
 use crate::session::CloseReason;
 use crate::wording::{counted, plural};
@@ -404,7 +405,7 @@ fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
     }
     let mut table = Table::new(&[
         ("listener", Align::Left),
-        ("route", Align::Right),
+        ("route", Align::Left),
         ("pool", Align::Left),
         ("sessions", Align::Right),
     ]);
@@ -412,9 +413,17 @@ fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
         for route in &listener.routes {
             table.row([
                 listener.name.as_str().into(),
-                count(route.route).into(),
+                route.called().into(),
                 route.pool.as_deref().unwrap_or("refuse").into(),
                 count(route.sessions).into(),
+            ]);
+        }
+        if let Some(sessions) = listener.unrouted {
+            table.row([
+                listener.name.as_str().into(),
+                UNROUTED.into(),
+                listener.pool.as_str().into(),
+                count(sessions).into(),
             ]);
         }
     }

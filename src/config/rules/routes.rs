@@ -45,6 +45,13 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
             let finding = Finding::at(format!("{path}.protocol"), sentence);
             found.push(finding.needing(format!("{at}.postgres_tls")));
         }
+        let is_namesake = |earlier: &Route| route.name.is_some() && earlier.name == route.name;
+        if let Some(name) = &route.name
+            && routes[..place].iter().any(is_namesake)
+        {
+            let sentence = format!("two routes of the listener are called `{name}`: rename one");
+            found.push(Finding::at(format!("{path}.name"), sentence));
+        }
         let earlier = routes[..place].iter();
         let covering = earlier
             .enumerate()

@@ -129,6 +129,16 @@ fn what_a_route_can_not_say_is_refused() {
             "invalid item of `protocol` `https`, did you mean `tls`?".to_owned(),
         ),
         (
+            "(name: \"2\", sni: [\"a.b\"], pool: \"api\")",
+            "name: expected another name: numbers are the places of routes, and `default` are \
+             clients that no route takes"
+                .to_owned(),
+        ),
+        (
+            "(name: \"a\", sni: [\"a.b\"], pool: \"api\"), (name: \"a\", pool: \"api\")",
+            "two routes of the listener are called `a`: rename one".to_owned(),
+        ),
+        (
             "(sni: [\"a.b\"])",
             "missing field `pool`, or `pools` for several with weights".to_owned(),
         ),
@@ -194,7 +204,7 @@ fn routes_beyond_their_limits_are_refused() {
 fn a_list_of_a_route_has_a_value() {
     let one = "expected at least one value: leave it out where any will do";
     let names = Route::table().iter().map(|setting| setting.name);
-    for list in names.filter(|name| !["pool", "pools", "key"].contains(name)) {
+    for list in names.filter(|name| !["name", "pool", "pools", "key"].contains(name)) {
         let routes = format!("({list}: [], pool: \"api\")");
         let found = mistakes("127.0.0.1:80", &routes);
         assert_eq!(found, [format!("{list}: {one}")]);

@@ -188,8 +188,12 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         }
         LogField::Status => line.number(key, record.status.map(|code| code.get().into())),
         LogField::Route => {
-            let place = record.listener.routes.place(record.route);
-            line.number(key, place.map(|place| place as u64 + 1));
+            let routes = &record.listener.routes;
+            let place = routes.place(record.route);
+            match routes.name(record.route) {
+                Some(name) => line.text(key, name),
+                None => line.number(key, place.map(|place| place as u64 + 1)),
+            }
         }
         LogField::Sni => line.optional_text(key, record.server_name.as_ref()),
         LogField::ClientRttUs => line.number(key, tcp(record, 0, |tcp| tcp.rtt_us)),

@@ -57,6 +57,7 @@ pub(super) fn choose(
         listener: listener.name.clone(),
         pool: (!is_refused).then(|| pool.clone()),
         route: taken.number(),
+        name: taken.name(),
         share: taken.share.as_ref().map(|share| tenths(share.percent)),
         says,
         by: taken.met.into_iter().map(shown).collect(),
@@ -92,6 +93,11 @@ impl<'a> TakenRoute<'a> {
         Some(place as u64 + 1)
     }
 
+    /// Its name, where it has one.
+    pub(super) fn name(&self) -> Option<String> {
+        self.listener.routes.name(self.route).map(str::to_owned)
+    }
+
     /// All that in a sentence.
     pub(super) fn says(&self) -> String {
         let listener = &self.listener.name;
@@ -107,7 +113,9 @@ impl<'a> TakenRoute<'a> {
             true => "refuses",
             false => "takes",
         };
-        let mut text = format!("route {number} of listener `{listener}` {takes} it");
+        let name = self.name().map(|name| format!(" (`{name}`)"));
+        let name = name.unwrap_or_default();
+        let mut text = format!("route {number}{name} of listener `{listener}` {takes} it");
         if self.met.is_empty() {
             text.push_str(", as every client");
         }

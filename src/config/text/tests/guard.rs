@@ -44,6 +44,7 @@ impl Chance<'_> {
                 (vec![], names)
             };
             Route {
+                name: self.half().then(|| format!("r{i}")),
                 sni,
                 alpn: if is_tls { alpn } else { vec![] },
                 protocol,
