@@ -337,6 +337,9 @@ pub struct BackendStatus {
     pub send_proxy: Option<String>,
     /// Its group.
     pub group: Option<String>,
+    /// Its number among the members of its pool, where that has `sni_member`.
+    #[serde(default)]
+    pub member: Option<u32>,
     /// What the operator wants of it.
     pub state: AdminState,
     /// The result of its probes.

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use super::admin::ClientCommand;
 use super::proxy::ProxyFlags;
 use crate::address::Address;
+use crate::config::REFUSE;
 use crate::config::values::{self, ValueError};
 use crate::config::{Backend, ProxySource, Strategy};
 use crate::prefix::Prefix;
@@ -161,8 +162,9 @@ pub struct ProxyArgs {
         value_name = "KIND:NAME=ADDR",
         value_parser = route,
         help = "Send clients elsewhere: sni:NAME=ADDR, alpn:NAME=ADDR or protocol:NAME=ADDR, with \
-                an address as for --to; the first route that a client fits counts; may be given \
-                again"
+                an address as for --to, or refuse in its place; a protocol is tls, http, ssh, \
+                postgres, rdp, mqtt, other or server_first; the first route that a client fits \
+                counts; may be given again"
     )]
     pub route: Vec<RouteFlag>,
     /// Let clients of this address or prefix connect; with --allow alone, refuse all others.
@@ -244,8 +246,8 @@ pub struct RouteFlag {
     pub kind: &'static str,
     /// What clients are compared with.
     pub name: String,
-    /// Where they go.
-    pub backend: Backend,
+    /// Where they go; `None`: they are refused.
+    pub backend: Option<Backend>,
 }
 
 /// The flags of `mahoraga simulate`.
@@ -347,18 +349,34 @@ fn seed(text: &str) -> Result<u64, ValueError> {
 fn route(text: &str) -> Result<RouteFlag, String> {
     let expected = || {
         "expected sni:NAME=ADDR, alpn:NAME=ADDR or protocol:NAME=ADDR, such as \
-         sni:a.example=10.0.0.1:443"
+         sni:a.example=10.0.0.1:443 or protocol:ssh=refuse"
             .to_owned()
     };
     let (kind, rest) = text.split_once(':').ok_or_else(expected)?;
-    let (name, address) = rest.split_once('=').ok_or_else(expected)?;
     let kinds = ["sni", "alpn", "protocol"];
     let kind = kinds.into_iter().find(|known| *known == kind);
-    Ok(RouteFlag {
-        kind: kind.ok_or_else(expected)?,
-        name: name.to_owned(),
-        backend: values::backend(address).map_err(|error| error.to_string())?,
-    })
+    let kind = kind.ok_or_else(expected)?;
+    // A regular expression may have a `=`, and so may the options of an address.
+    let mut error = expected();
+    for (place, _) in rest.rmatch_indices('=') {
+        let (name, address) = (&rest[..place], &rest[place + 1..]);
+        let backend = match address {
+            REFUSE => Ok(None),
+            address => values::backend(address).map(Some),
+        };
+        match backend {
+            Ok(backend) => {
+                let name = name.to_owned();
+                return Ok(RouteFlag {
+                    kind,
+                    name,
+                    backend,
+                });
+            }
+            Err(why) => error = why.to_string(),
+        }
+    }
+    Err(error)
 }
 
 /// A number and a time, such as `10/10s`.

@@ -41,7 +41,7 @@ const FLAGS: [Flag; 26] = [
     ("persist", "pools.persist.key", "KEY"),
     ("persist-ttl", "pools.persist.ttl", "DUR"),
     ("check", "pools.check", "CHECK|off"),
-    ("send-proxy", "pools.send_proxy", "v1|v2|off"),
+    ("send-proxy", "pools.send_proxy", "v1|v2|GROUP|off"),
     ("source", SOURCE, "client|ADDRESS"),
     ("workers", "workers", "N|auto"),
     ("max-connections", "max_connections", "N|auto"),
@@ -100,7 +100,9 @@ fn help(flag: &str) -> Option<String> {
                     off [default: off]"
             .to_owned(),
         "send-proxy" => "Begin connections to backends with a PROXY header, which tells them the \
-                         client's address: v1 (text), v2 (binary), or off [default: off]"
+                         client's address: v1 (text), v2 (binary), off, or a group as in a \
+                         configuration file, such as (version: \"v2\", tlvs: [\"authority\"]) \
+                         [default: off]"
             .to_owned(),
         "source-rate" => "New connections of a client in a second, and at once, or off; an IPv6 \
                           client is a /64 [default: off]"
@@ -284,7 +286,7 @@ fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
         }
     }
     let own = ("to", NAME, args.to.iter().collect());
-    let routed = routes.iter();
+    let routed = routes.iter().filter(|route| !route.backends.is_empty());
     let routed = routed.map(|route| ("route", &*route.pool, route.backends.clone()));
     for (place, (flag, name, backends)) in std::iter::once(own).chain(routed).enumerate() {
         all.pool(flag, place, (name, backends), &flags);
@@ -395,7 +397,7 @@ impl Given {
     }
 }
 
-/// Clients of all listeners that go to a pool of their own.
+/// Clients of all listeners that go to a pool of their own; without backends: that are refused.
 struct RouteGroup<'a> {
     kind: &'static str,
     name: &'a str,
@@ -412,9 +414,12 @@ fn routes(args: &ProxyArgs) -> Vec<RouteGroup<'_>> {
         backend,
     } in &args.route
     {
-        let same = |its: &&mut RouteGroup<'_>| its.kind == *kind && its.name == name;
-        if let Some(same) = all.iter_mut().find(same) {
-            same.backends.push(backend);
+        let is_same = |its: &&mut RouteGroup<'_>| {
+            let refused = its.backends.is_empty();
+            its.kind == *kind && its.name == name && refused == backend.is_none()
+        };
+        if let Some(same) = all.iter_mut().find(is_same) {
+            same.backends.extend(backend);
             continue;
         }
         let pool = format!("{kind}:{name}");
@@ -422,12 +427,12 @@ fn routes(args: &ProxyArgs) -> Vec<RouteGroup<'_>> {
         all.push(RouteGroup {
             kind,
             name,
-            pool: if fits {
-                pool
-            } else {
-                format!("route {}", all.len() + 1)
+            pool: match backend {
+                None => config::REFUSE.to_owned(),
+                Some(_) if fits => pool,
+                Some(_) => format!("route {}", all.len() + 1),
             },
-            backends: vec![backend],
+            backends: backend.iter().collect(),
         });
     }
     all

@@ -90,7 +90,8 @@ pub use pool::{Pool, SNI_MEMBER};
 pub use proxy_tlv::{ProxyTlv, TlvValue};
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
 pub use route::{
-    ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route, Share, UNROUTED,
+    REFUSE, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route, Share,
+    UNROUTED,
 };
 pub(crate) use rules::{Machine, found_loops, leads_back};
 pub use send_proxy::{BackendHeader, HeaderPart, SendProxy};

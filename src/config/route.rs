@@ -200,9 +200,14 @@ impl Route {
     /// Whether it looks at the client's first bytes.
     #[must_use]
     pub fn needs_bytes(&self) -> bool {
+        self.needs_key_of_bytes() || self.values() > self.client.len() + self.proxy_tlv.len()
+    }
+
+    /// Whether a key in the client's first bytes says which of its pools it is.
+    #[must_use]
+    pub fn needs_key_of_bytes(&self) -> bool {
         let by_bytes = matches!(&self.key, Key::Peeked(field) if field.is_in_bytes());
         by_bytes && !self.pools.is_empty()
-            || self.values() > self.client.len() + self.proxy_tlv.len()
     }
 
     /// Whether it takes TLS behind PostgreSQL's request for it, by its hello, and no other.
@@ -350,7 +355,7 @@ const LISTS: [&str; 7] = [
     "http_path",
 ];
 /// In place of a pool's name.
-pub(super) const REFUSE: &str = "refuse";
+pub const REFUSE: &str = "refuse";
 /// In place of a route's name, where no route takes a client.
 pub const UNROUTED: &str = "default";
 /// In place of the index of a pool, where `pools` says which.

@@ -180,7 +180,18 @@ fn backends(pool: &Pool, known: &[MemberStatus]) -> Vec<BackendStatus> {
     let present = pool.backends.iter().zip(known.iter().map(Some));
     let all = present.chain(leaving.map(|backend| (backend, None)));
     let all = all.map(|(backend, known)| backend_status(pool, backend, known));
-    all.collect()
+    let has_members = pool.config.sni_member.is_some();
+    let members = pool
+        .config
+        .numbers()
+        .map(|number| Some(number).filter(|_| has_members));
+    // Those that are leaving have none.
+    let members = members
+        .take(pool.backends.len())
+        .chain(std::iter::repeat(None));
+    let all = all.zip(members);
+    all.map(|(backend, member)| BackendStatus { member, ..backend })
+        .collect()
 }
 
 fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
@@ -241,6 +252,7 @@ fn backend_status(pool: &Pool, backend: &Backend, known: Option<&MemberStatus>) 
         backup: backend.backup,
         send_proxy: header(backend).map(str::to_owned),
         group: backend.group.clone(),
+        member: None,
         state: backend.admin,
         health: health(backend, &known),
         check: known.check,

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use serde_json::json;
+
 use crate::balancer::{Balancer, Launch};
 use crate::fleet::Fleet;
 use crate::peers::{self, expect_reset};
@@ -108,6 +110,11 @@ fn members_that_leave_or_drain_change_no_other() {
         }
         expect_refused(&balancer, "no_route", &["broker-1.k.test"]);
         expect_refused(&balancer, "no_backend", &["broker-2.k.test"]);
+        let shown = balancer.ask(&["backends"]);
+        let shown = shown.as_array().unwrap().iter();
+        let shown: Vec<_> = shown.map(|one| (&one["name"], &one["member"])).collect();
+        let numbers = json!([["a", 0], ["c", 2], ["d", 3]]);
+        assert_eq!(json!(shown), numbers, "the second one has left");
         let would = |name| {
             let client = ["--client", "127.0.0.1", "--sni", name];
             balancer.ask(&[&["explain", "--dry-run", "kafka"][..], &client].concat())

@@ -279,13 +279,14 @@ fn routes_have_pools_of_their_own() {
     let flags = config(
         "--from 127.0.0.1:8080 --from 127.0.0.1:8081 --to 127.0.0.1:9001 --strategy random \
          --route sni:*.a.example=127.0.0.1:9002 --route protocol:ssh=127.0.0.1:9003,weight=2 \
-         --route sni:*.a.example=unix:/b",
+         --route sni:*.a.example=unix:/b --route sni:~a{1}=?[.]b=refuse",
     );
     let listener = |port| {
         format!(
             "(bind: \"127.0.0.1:{port}\", pool: \"default\", routes: [\
              (sni: [\"*.a.example\"], pool: \"sni:*.a.example\"), \
-             (protocol: [\"ssh\"], pool: \"protocol:ssh\")])"
+             (protocol: [\"ssh\"], pool: \"protocol:ssh\"), \
+             (sni: [\"~a{{1}}=?[.]b\"], pool: \"refuse\")])"
         )
     };
     let pool = |name: &str, backends: &str| {

@@ -14,6 +14,7 @@ pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String
         ("pool", Align::Left),
         ("backend", Align::Left),
         ("address", Align::Left),
+        ("member", Align::Right),
         ("weight", Align::Right),
         ("conns", Align::Right),
         ("limit", Align::Right),
@@ -32,6 +33,10 @@ pub(super) fn backends_text(backends: &[&BackendStatus], paint: Paint) -> String
             one.pool.as_str().into(),
             one.name.as_str().into(),
             address.into(),
+            one.member
+                .map(|number| number.to_string())
+                .unwrap_or_default()
+                .into(),
             one.weight.to_string().into(),
             count(one.connections).into(),
             limit(one.max_connections),
