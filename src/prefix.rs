@@ -88,6 +88,30 @@ impl Prefix {
         self.length <= other.length && self.contains(other.ip)
     }
 
+    /// Whether prefixes of one family have all of its addresses together.
+    pub fn are_all_addresses<'a>(all: impl Iterator<Item = &'a Self>) -> bool {
+        let mut all: Vec<_> = all.collect();
+        all.sort();
+        let mut next = Some(0);
+        for prefix in all {
+            let (bits, first) = match prefix.ip {
+                IpAddr::V4(ip) => (32, u32::from(ip).into()),
+                IpAddr::V6(ip) => (128, u128::from(ip)),
+            };
+            let Some(missing) = next else { break };
+            if first > missing {
+                return false;
+            }
+            let spare = u32::from(bits - prefix.length);
+            let size = 1_u128.checked_shl(spare);
+            let end = size.and_then(|size| first.checked_add(size));
+            // Behind the last address there is none.
+            let end = end.filter(|end| bits == 128 || *end >> 32 == 0);
+            next = end.map(|end| end.max(missing));
+        }
+        next.is_none()
+    }
+
     /// The first and the last 64 bits of its first address.
     #[must_use]
     pub fn halves(&self) -> [u64; 2] {

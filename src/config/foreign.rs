@@ -177,6 +177,24 @@ weight: addr ip host server
     the setting is called `address`
 weight: check fall rise inter interval
     the group `check` of the pool says how its backends are probed
+http_path: host hostname server_name domain domains
+    `sni` compares the name that a client asks for in TLS, `http_host` that of plain HTTP
+http_path: path paths prefix path_prefix path_beg url uri location
+    the setting is called `http_path`
+http_path: to backend backends use_backend cluster upstream target server
+    the setting `pool` names the pool that its clients go to
+http_path: source src source_ip src_ip ip cidr from remote_ip source_address
+    the setting is called `client`
+http_path: action deny reject refuse block
+    write pool: \"refuse\"
+http_path: weights weight split canary weighted_clusters
+    the list `pools` has pools with weights, as in pools: [(name: \"a\", weight: 95)]
+http_path: method methods header headers query
+    routes look at the host and the path of a request only
+http_path: proto protocols
+    the setting is called `protocol`
+http_path: tlv tlvs pp2_tlv
+    the setting is called `proxy_tlv`
 all: up down
     a limit is that of each session, of a source or of all, as in all: (down: \"10MB/s\")
 pools: source_limits
@@ -448,6 +466,15 @@ mod tests {
                 listener("access_list: [\"10.0.0.0/8\"]"),
                 "invalid `access_list` `[\"10.0.0.0/8\"]`: expected the name of an entry of \
                  `access_lists`, which has the prefixes, or \"off\", in double quotes",
+            ),
+            (
+                listener("routes: [(host: [\"a.example\"], pool: \"web\")]"),
+                "unknown field `host`: `sni` compares the name that a client asks for in TLS, \
+                 `http_host` that of plain HTTP",
+            ),
+            (
+                listener("routes: [(sni: [\"a.example\"], pool: \"a\", to: \"b\")]"),
+                "unknown field `to`: the setting `pool` names the pool that its clients go to",
             ),
             (
                 listener("timeouts: \"5s\""),

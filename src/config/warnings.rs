@@ -19,9 +19,11 @@ use super::{
 };
 use crate::address::Address;
 use crate::peek::Field;
+use crate::prefix::Prefix;
 use crate::sys;
 
 mod live;
+mod routes;
 
 /// Resources that the machine gives to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         }
     }
     proxies(config, &mut found);
+    routes::find(config, &mut found);
     access_lists(config, &mut found);
     bans(config, &mut found);
     for (i, pool) in config.pools.iter().enumerate() {
@@ -98,18 +101,29 @@ fn access_lists(config: &Config, found: &mut Vec<Finding>) {
 /// Networks of proxies that have all addresses.
 fn proxies(config: &Config, found: &mut Vec<Finding>) {
     for (i, listener) in config.listeners.iter().enumerate() {
-        for (j, one) in listener.accept_proxy.iter().enumerate() {
-            if matches!(one, ProxySource::Network(all) if all.length() == 0) {
-                let sentence = format!(
-                    "accept_proxy: {one} trusts every machine that reaches the listener: each may \
-                     claim any address, and so pass limits, bans and access lists; write the \
-                     addresses of the proxies"
-                );
-                let at = format!("listeners[{i}].accept_proxy[{j}]");
-                found.push(Finding::at(at, sentence));
-            }
+        let why = "trusts every machine that reaches the listener: each may claim any address, \
+                   and so pass limits, bans and access lists; write the addresses of the proxies";
+        let all = &listener.accept_proxy;
+        let wide = all.iter().enumerate().filter(|(_, one)| is_whole(one));
+        for (j, one) in wide {
+            let at = format!("listeners[{i}].accept_proxy[{j}]");
+            found.push(Finding::at(at, format!("accept_proxy: {one} {why}")));
+        }
+        // Several together may be the same.
+        let networks = ProxySource::networks(&listener.accept_proxy);
+        let is_all = [true, false].map(|is_v4| {
+            let of_family = networks.iter().filter(|one| one.ip().is_ipv4() == is_v4);
+            Prefix::are_all_addresses(of_family)
+        });
+        if !all.iter().any(is_whole) && is_all.contains(&true) {
+            let at = format!("listeners[{i}].accept_proxy");
+            found.push(Finding::at(at, format!("accept_proxy: together it {why}")));
         }
     }
+}
+
+fn is_whole(one: &ProxySource) -> bool {
+    matches!(one, ProxySource::Network(all) if all.length() == 0)
 }
 
 /// Rules that ban no source, as nothing that the listener refuses is an offence.

@@ -290,6 +290,14 @@ fn proxies_are_networks_or_peers_of_a_unix_socket() {
     assert_eq!(trusts(&config), 0);
     let config = listener("[::1]:1", r#"accept_proxy: ["0.0.0.0/0", "::/0"]"#).unwrap();
     assert_eq!(trusts(&config), 2);
+    for (halves, warns) in [
+        (r#"["128.0.0.0/2", "0.0.0.0/1", "192.0.0.0/2"]"#, 1),
+        (r#"["::/1", "8000::/1", "10.0.0.0/8"]"#, 1),
+        (r#"["0.0.0.0/1", "128.0.0.0/2", "8000::/1"]"#, 0),
+    ] {
+        let config = listener("[::1]:1", &format!("accept_proxy: {halves}")).unwrap();
+        assert_eq!(trusts(&config), warns, "{halves}");
+    }
     // Named clients have addresses.
     let config = listener(
         "unix:/l",
@@ -302,4 +310,39 @@ fn proxies_are_networks_or_peers_of_a_unix_socket() {
     let error = listener("[::1]:1", r#"accept_proxy: ["proxies"]"#).unwrap_err();
     let words = "expected an address or a prefix of proxies, such as \"10.0.0.0/8\", or \"unix\"";
     assert!(error.contains(words), "{error}");
+}
+
+#[test]
+fn settings_that_need_a_route_warn_without_one() {
+    let warned = |rest: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"[::1]:1\", pool: \"p\", {rest}), \
+             (bind: \"[::1]:2\", pool: \"p\")],
+            pools: [(name: \"p\", backends: [\"unix:/a\"])])"
+        );
+        let (config, source) = read(&text).unwrap();
+        let all = warnings(&config, HOST, Some(&source)).into_iter();
+        all.map(|one| one.sentence).collect::<Vec<_>>()
+    };
+    let silent = "timeouts: (server_first: \"1s\")";
+    assert_eq!(
+        warned(silent),
+        [
+            "timeouts.server_first: 1s does nothing: no route of the listener has protocol: \
+          [\"server_first\"]"
+        ]
+    );
+    let route = "routes: [(protocol: [\"server_first\"], pool: \"p\")]";
+    assert!(warned(&format!("{silent}, {route}")).is_empty());
+    let answer = "postgres_tls: \"answer\"";
+    let told = warned(&format!(
+        "{answer}, routes: [(protocol: [\"postgres\"], pool: \"p\")]"
+    ));
+    assert!(told[0].starts_with("postgres_tls: no route and no pool of the listener asks"));
+    assert!(
+        warned(&format!(
+            "{answer}, routes: [(sni: [\"a.b\"], pool: \"p\")]"
+        ))
+        .is_empty()
+    );
 }
