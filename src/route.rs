@@ -22,7 +22,7 @@ use crate::prefix::Prefix;
 use crate::select::{Plan, Rendezvous, hash_of};
 use crate::session::SessionLimits;
 
-pub use why::{Met, ShareOf};
+pub use why::{Met, ShareOf, VALUES_SHOWN};
 
 /// The routes of a listener, compiled.
 #[derive(Clone, Debug, Default)]

@@ -195,7 +195,7 @@ pub struct WorkerStatus {
 }
 
 /// A listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerStatus {
     /// Its name.
     pub name: String,

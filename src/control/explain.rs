@@ -28,7 +28,7 @@ use super::names::{BackendLabel, Names, PastNames};
 use super::replies::Replies;
 pub(super) use dry_run::preview;
 use route::TakenRoute;
-pub(super) use route::route;
+pub(super) use route::{met, route, tenths};
 
 /// The state that numbers are resolved by.
 pub(super) struct NameSource {

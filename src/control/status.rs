@@ -9,6 +9,7 @@ use crate::admin::model::{
     RouteStatus, SourcesStatus, TrafficStatus, WorkerStatus,
 };
 use crate::guard::{DeniedBy, Limit, Meters, PeerDenied, Refusal, Sources};
+use crate::peek::FirstBytes;
 use crate::pool::{self, Backend, Condition, HistorySummary, Missed, Pool, Tally, Traffic};
 use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
@@ -16,6 +17,7 @@ use crate::sys;
 use crate::time::{US, seconds};
 use crate::worker::{Counts, LatencyCounts, NUMBERS, Numbers, Stats, Times};
 
+use super::explain;
 use super::health::ProbeOutcome;
 use super::workers::Workers;
 
@@ -70,11 +72,25 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
 }
 
 fn routes(listener: &LiveListener) -> Vec<RouteStatus> {
-    let counts = listener.routes.counts();
-    let name = |place: usize| listener.routes.written().get(place)?.name.clone();
-    let counts = counts.map(|(place, to, sessions)| RouteStatus {
+    let all = &listener.routes;
+    let name = |place: usize| all.written().get(place)?.name.clone();
+    let any = FirstBytes::none();
+    let mut conditions = Vec::new();
+    let counts = all.numbers().skip(1).zip(all.counts());
+    let counts = counts.map(|(number, (place, to, sessions))| RouteStatus {
         route: place as u64 + 1,
         name: name(place),
+        conditions: {
+            // They are the same for all pools of a route.
+            if all.is_first_of_route(number) {
+                conditions = explain::met(all, number, (None, &any));
+            }
+            conditions.clone()
+        },
+        weight: all.share(number, &any).map(|share| share.weight),
+        share: all
+            .share(number, &any)
+            .map(|share| explain::tenths(share.percent)),
         pool: to.map(|to| to.plan.pool().name.clone()),
         sessions,
     });

@@ -13,13 +13,18 @@ use crate::prefix::Prefix;
 pub struct Met {
     /// Its setting, such as `sni`.
     pub setting: &'static str,
-    /// Those of its values that the client has; all of them where that is not known.
+    /// Those of its values that the client has, or all where that is not known: the first
+    /// [`VALUES_SHOWN`].
     pub values: Vec<String>,
+    /// How many there are beside.
+    pub more: usize,
 }
 
 /// One of several pools that share the clients of a route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShareOf {
+    /// The weight of the pool.
+    pub weight: u16,
     /// How many of the route's clients go to it, in percent.
     pub percent: f64,
     /// What keeps a client with its pool, such as `source_ip`.
@@ -80,10 +85,24 @@ impl Routes {
             ("http_host", named(first.http_host(), &its.http_host)),
             ("http_path", of(&its.http_path, starts, String::clone)),
         ];
-        let given = all.into_iter().filter(|(_, values)| !values.is_empty());
+        let given = all
+            .into_iter()
+            .filter(|(_, (values, _))| !values.is_empty());
         given
-            .map(|(setting, values)| Met { setting, values })
+            .map(|(setting, (values, more))| Met {
+                setting,
+                values,
+                more,
+            })
             .collect()
+    }
+
+    /// Whether it is the first pool of its route.
+    #[must_use]
+    pub fn is_first_of_route(&self, route: RouteNumber) -> bool {
+        let place = self.place(route);
+        let its = place.and_then(|place| self.all.get(place));
+        its.is_some_and(|its| Some(its.exit) == route.exit())
     }
 
     /// The share that the pool of a route has of its clients; `None`: it has them all.
@@ -102,6 +121,7 @@ impl Routes {
         let own = weights.get(exit.checked_sub(compiled.exit)?)?;
         let all: u32 = weights.iter().map(|weight| u32::from(*weight)).sum();
         Some(ShareOf {
+            weight: *own,
             percent: 100.0 * f64::from(*own) / f64::from(all.max(1)),
             key: shares.key.to_string(),
             missed: match &shares.key {
@@ -112,11 +132,21 @@ impl Routes {
     }
 }
 
-/// The values that fit, as they are written; all of them where none is known to.
-fn of<T>(all: &[T], fits: impl Fn(&T) -> bool, written: impl Fn(&T) -> String) -> Vec<String> {
-    let fitting: Vec<_> = all.iter().filter(|one| fits(one)).map(&written).collect();
-    match fitting.is_empty() {
-        true => all.iter().map(written).collect(),
+/// The values that fit, as they are written, and how many there are beside; all values where none
+/// is known to fit.
+fn of<T>(
+    all: &[T],
+    fits: impl Fn(&T) -> bool,
+    written: impl Fn(&T) -> String,
+) -> (Vec<String>, usize) {
+    let fitting: Vec<_> = all.iter().filter(|one| fits(one)).collect();
+    let shown = match fitting.is_empty() {
+        true => all.iter().collect(),
         false => fitting,
-    }
+    };
+    let few = shown.iter().take(VALUES_SHOWN).map(|one| written(one));
+    (few.collect(), shown.len().saturating_sub(VALUES_SHOWN))
 }
+
+/// Values of a condition that are shown at most: there may be thousands.
+pub const VALUES_SHOWN: usize = 8;

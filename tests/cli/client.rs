@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 use mahoraga::admin::model::{
     AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, BalancerEvent, ConfigText,
     EventKind, HealthStatus, HistogramStatus, Killed, LastChange, LatencyStatus, LatencyWindow,
-    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, RouteChoice, SessionState,
-    SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
+    ListenerStatus, MetStatus, PoolStatus, PrivilegesStatus, Reloads, RouteChoice, RouteStatus,
+    SessionState, SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
 };
 use mahoraga::config::{AdminState, EffectiveSetting, SettingSource};
 use serde::Serialize;
@@ -269,6 +269,26 @@ fn listeners_and_pools_and_backends_are_tables() {
             name: "db".to_owned(),
             bind: "[::1]:5432".to_owned(),
             pool: "db".to_owned(),
+            routes: vec![
+                RouteStatus {
+                    route: 1,
+                    name: Some("trial".to_owned()),
+                    conditions: vec![MetStatus {
+                        setting: "sni".to_owned(),
+                        values: ["a.b", "*.c", "d", "e"].map(str::to_owned).to_vec(),
+                        more: 3,
+                    }],
+                    pool: Some("web".to_owned()),
+                    weight: Some(1),
+                    share: Some(12.5),
+                    sessions: 9,
+                },
+                RouteStatus {
+                    route: 2,
+                    ..RouteStatus::default()
+                },
+            ],
+            unrouted: Some(1_234),
             ..ListenerStatus::default()
         },
     ];
@@ -789,6 +809,11 @@ front     0.0.0.0:8080  web          1.2k  10000  office             7  3.4 GB  
 db        [::1]:5432    db              0         -                  0     0 B
 clients of `front` refused: access_denied 4, source_rate 3
 clients of `front` would have been refused (dry run): global_rate 12
+
+listener  route    pool     share  sessions  takes
+db        trial    web     12.5 %         9  sni a.b or *.c or d or 4 more
+db        2        refuse                 0  all
+db        default  db                  1.2k  all others
 ";
 
 const ACCESS_LISTS: &str = "\

@@ -131,7 +131,12 @@ class Stage:
                 read_token: "read.token", write_token: "write.token")),
             access_lists: [(name: "guests", deny: ["192.0.2.0/24"], others: "allow")],
             listeners: [
-                (name: "front", bind: "127.0.0.1:{self.front}", pool: "web", access_list: "guests"),
+                (name: "front", bind: "127.0.0.1:{self.front}", pool: "web", access_list: "guests",
+                    routes: [
+                        (name: "{HOSTILE}", client: ["192.0.2.0/24"],
+                            pools: [(name: "web", weight: 0), (name: "fleet", weight: 5)]),
+                        (client: ["198.51.100.7"], pool: "refuse"),
+                    ]),
                 (name: "bulk", bind: "127.0.0.1:{self.other}", pool: "fleet"),
             ],
             pools: [

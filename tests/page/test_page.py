@@ -147,7 +147,7 @@ def every_view(page):
         "overview": ["Throughput", "First byte, p99", "Last minutes"],
         "backends": ["204 of 205 take new sessions", HOSTILE, "127.0.1.200"],
         "pools": ["web", "fleet", "random"],
-        "listeners": ["front", "bulk", "guests"],
+        "listeners": ["front", "bulk", "guests", HOSTILE, "192.0.2.0/24", "100%", "refuse"],
         "distribution": ["worker 0", "worker 1", "app-1"],
         "sessions": ["sessions at", "127.0.0.1:"],
         "bans": ["198.51.100.0/24", HOSTILE],
@@ -391,9 +391,12 @@ def sessions_are_explained(page):
     page.see("No worker remembers it")
     browser.click("summary")
     browser.write("details input[placeholder='192.0.2.7']", "192.0.2.99")
-    choose(browser, "Pool", "fleet")
+    choose(browser, "Pool or listener", "pool fleet")
     browser.click("main button", "Where would it go?")
     page.see("192.0.2.99 would go to 127.0.1.")
+    choose(browser, "Pool or listener", "listener front")
+    browser.click("main button", "Where would it go?")
+    page.see("takes it, by client `192.0.2.0/24`", "gets 100 % of its clients")
 
 
 def keyboard_alone(page):

@@ -66,25 +66,67 @@ pub struct RouteChoice {
 pub struct MetStatus {
     /// Its setting, such as `sni`.
     pub setting: String,
-    /// Those of its values that the client has; all of them where that is not known.
+    /// Those of its values that the client has, or all where that is not known: the first 8.
     pub values: Vec<String>,
+    /// How many there are beside.
+    #[serde(default)]
+    pub more: u64,
 }
 
+impl MetStatus {
+    /// A few of the values in words, each between these marks.
+    #[must_use]
+    pub fn listed(&self, mark: &str) -> String {
+        let few = self.values.iter().take(VALUES_SAID);
+        let few: Vec<_> = few.map(|value| format!("{mark}{value}{mark}")).collect();
+        let said = few.len() as u64;
+        let more = self.values.len() as u64 + self.more - said;
+        let text = few.join(" or ");
+        match more {
+            0 => text,
+            more => format!("{text} or {more} more"),
+        }
+    }
+}
+
+/// Values of a condition that a sentence has.
+const VALUES_SAID: usize = 3;
+
 /// A pool that a route of a listener leads to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteStatus {
     /// Which of the listener's routes, from 1 on.
     pub route: u64,
     /// Its name, where it has one.
     #[serde(default)]
     pub name: Option<String>,
+    /// Whom it takes: a value of each of these. With none of them it takes all.
+    #[serde(default)]
+    pub conditions: Vec<MetStatus>,
     /// The pool; `null`: clients are refused.
     pub pool: Option<String>,
+    /// The weight of that pool, where several pools share the route's clients.
+    #[serde(default)]
+    pub weight: Option<u16>,
+    /// The same as a share of the route's clients, in percent.
+    #[serde(default)]
+    pub share: Option<f64>,
     /// Sessions ended that it took, while it has that name, or asks for the same clients.
     pub sessions: u64,
 }
 
 impl RouteStatus {
+    /// Whom it takes, in words.
+    #[must_use]
+    pub fn takes(&self) -> String {
+        let one = |its: &MetStatus| format!("{} {}", its.setting, its.listed(""));
+        let all: Vec<_> = self.conditions.iter().map(one).collect();
+        match all.is_empty() {
+            true => "all".to_owned(),
+            false => all.join(", "),
+        }
+    }
+
     /// Its name, or else its place.
     #[must_use]
     pub fn called(&self) -> String {

@@ -14,8 +14,8 @@ use crate::admin::model::{
     ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
     SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
-use crate::config::UNROUTED;
 use crate::config::values::written;
+use crate::config::{REFUSE, UNROUTED};
 use crate::session::CloseReason;
 use crate::wording::{counted, plural};
 
@@ -407,15 +407,20 @@ fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
         ("listener", Align::Left),
         ("route", Align::Left),
         ("pool", Align::Left),
+        ("share", Align::Right),
         ("sessions", Align::Right),
+        ("takes", Align::Left),
     ]);
     for listener in listeners {
         for route in &listener.routes {
+            let share = route.share.map(|share| format!("{share} %"));
             table.row([
                 listener.name.as_str().into(),
                 route.called().into(),
-                route.pool.as_deref().unwrap_or("refuse").into(),
+                route.pool.as_deref().unwrap_or(REFUSE).into(),
+                share.unwrap_or_default().into(),
                 count(route.sessions).into(),
+                route.takes().into(),
             ]);
         }
         if let Some(sessions) = listener.unrouted {
@@ -423,7 +428,9 @@ fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
                 listener.name.as_str().into(),
                 UNROUTED.into(),
                 listener.pool.as_str().into(),
+                Cell::default(),
                 count(sessions).into(),
+                "all others".into(),
             ]);
         }
     }

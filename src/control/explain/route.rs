@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::address::Address;
 use crate::admin::model::{MetStatus, RouteChoice};
 use crate::peek::{FirstBytes, SpokenBytes};
-use crate::route::{Met, RouteNumber, ShareOf};
+use crate::route::{RouteNumber, Routes, ShareOf};
 use crate::select::Looked;
 use crate::snapshot::{LiveListener, Snapshot};
 
@@ -60,7 +60,7 @@ pub(super) fn choose(
         name: taken.name(),
         share: taken.share.as_ref().map(|share| tenths(share.percent)),
         says,
-        by: taken.met.into_iter().map(shown).collect(),
+        by: taken.met,
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn choose(
 pub(super) struct TakenRoute<'a> {
     listener: &'a LiveListener,
     route: RouteNumber,
-    met: Vec<Met>,
+    met: Vec<MetStatus>,
     share: Option<ShareOf>,
 }
 
@@ -82,7 +82,7 @@ impl<'a> TakenRoute<'a> {
         Self {
             listener,
             route,
-            met: listener.routes.met(route, client, first),
+            met: met(&listener.routes, route, (client, first)),
             share: listener.routes.share(route, first),
         }
     }
@@ -122,7 +122,7 @@ impl<'a> TakenRoute<'a> {
         for (place, met) in self.met.iter().enumerate() {
             let joint = if place == 0 { ", by" } else { " and" };
             // Writing to a string does not fail.
-            let _ = write!(text, "{joint} {} {}", met.setting, listed(&met.values));
+            let _ = write!(text, "{joint} {} {}", met.setting, met.listed("`"));
         }
         if let Some(share) = &self.share {
             let pool = &self.listener.plan_of(self.route).pool().name;
@@ -140,27 +140,22 @@ impl<'a> TakenRoute<'a> {
     }
 }
 
-fn shown(met: Met) -> MetStatus {
-    MetStatus {
+/// The conditions of a route, and the values of them that a client has.
+pub(in crate::control) fn met(
+    routes: &Routes,
+    route: RouteNumber,
+    (client, first): (Option<IpAddr>, &FirstBytes<'_>),
+) -> Vec<MetStatus> {
+    let all = routes.met(route, client, first).into_iter();
+    let shown = all.map(|met| MetStatus {
         setting: met.setting.to_owned(),
         values: met.values,
-    }
+        more: met.more as u64,
+    });
+    shown.collect()
 }
 
-/// A few values, and how many there are besides.
-fn listed(values: &[String]) -> String {
-    let few: Vec<_> = values.iter().take(VALUES_SAID).collect();
-    let few = few.iter().map(|value| format!("`{value}`"));
-    let mut text = few.collect::<Vec<_>>().join(" or ");
-    if values.len() > VALUES_SAID {
-        let _ = write!(text, " or {} more", values.len() - VALUES_SAID);
-    }
-    text
-}
-
-fn tenths(percent: f64) -> f64 {
+/// In percent, with a digit behind the point.
+pub(in crate::control) fn tenths(percent: f64) -> f64 {
     (percent * 10.0).round() / 10.0
 }
-
-/// Values of a condition that a sentence has.
-const VALUES_SAID: usize = 3;

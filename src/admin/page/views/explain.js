@@ -10,7 +10,7 @@ export const title = 'Explain';
 const TONES = {
   chosen: 'good', failing: 'bad', down: 'bad', ejected: 'bad', unresolved: 'bad', tried: 'warn', full: 'warn', backlog_full: 'warn',
 };
-/** Listeners that refuse a client, which the page has. */
+/** Listeners that refuse a client, or route it, which the page has. */
 const REFUSALS_MAX = 8;
 const number = (value) => (value == null ? '–' : Number(value.toPrecision(4)).toLocaleString('en'));
 
@@ -79,7 +79,10 @@ function card(its) {
     h('h3', null, 'Facts'),
     facts({
       'Client': its.client ?? 'on a Unix socket',
+      'Proxy': its.proxy,
       'Listener': its.listener,
+      'Name in TLS': its.sni,
+      'Route': its.route_says,
       'Pool': `${its.pool}, ${its.strategy}`,
       'Keys': keys(its.keys),
       'Waited for a place': its.queued_us == null ? null : micros(its.queued_us),
@@ -91,24 +94,33 @@ function card(its) {
 }
 
 function forecast(its) {
+  const routes = its.listeners.filter((one) => one.route).slice(0, REFUSALS_MAX);
   const places = its.workers.map((one) => `worker ${one.worker} (${one.listener}): ${one.backend ?? 'none'}`);
-  const goes = its.refused ? 'would be refused' : `would go to ${its.decision?.backend ?? 'no backend'}`;
+  const to = its.elsewhere ? `another pool than ${its.pool}` : its.decision?.backend ?? 'no backend';
+  const goes = its.refused ? 'would be refused' : `would go to ${to}`;
   const refusals = its.listeners.filter((one) => one.refused).slice(0, REFUSALS_MAX);
   return h('article', { class: 'card' },
     h('div', { class: 'heading' }, h('h2', null, `${its.client} ${goes}`)),
     refusals.map((one) => h('p', { class: 'what' }, h('span', { class: 'badge', 'data-tone': 'bad' }, words(one.refused.reason)), ` ${one.refused.says}`)),
-    its.refused ? h('p', null, 'If it were let in:') : null,
-    decision(its.decision, 'Candidates for this client'),
-    its.says.map((sentence) => h('p', { class: 'hint' }, sentence)),
-    facts({ 'Pool': `${its.pool}, ${its.strategy}`, 'Keys': keys(its.keys), 'Workers': places.join('; ') }));
+    routes.map(({ route }) => h('p', { class: 'what' }, `${route.says}${route.pool == null ? '' : `: to pool ${route.pool}`}`)),
+    its.pool === '' ? null : [
+      its.refused ? h('p', null, 'If it were let in:') : null,
+      its.elsewhere ? h('p', null, 'If it came here:') : null,
+      decision(its.decision, 'Candidates for this client'),
+      its.says.map((sentence) => h('p', { class: 'hint' }, sentence)),
+      facts({ 'Pool': `${its.pool}, ${its.strategy}`, 'Keys': keys(its.keys), 'Workers': places.join('; ') }),
+    ]);
 }
+
+/** What a client may be asked about: all of a kind. */
+const options = (kind, all) => all.map(({ name }) => [JSON.stringify([kind, name]), `${kind} ${name}`]);
 
 export function show(box, query) {
   const about = h('input', {
     type: 'search', required: true, placeholder: '0-17 or 192.0.2.7', value: query.get('session') ?? query.get('client') ?? '',
   });
   const last = choice([['1', '1'], ['10', '10'], ['100', '100']], '10');
-  const pool = choice([], '');
+  const to = choice([], '');
   const client = h('input', { required: true, placeholder: '192.0.2.7' });
   const name = h('input', { placeholder: 'www.example.com' });
   const error = h('p', { class: 'error', role: 'alert' });
@@ -120,7 +132,7 @@ export function show(box, query) {
   const past = h('form', { class: 'filters', onsubmit: on(explain) },
     field('Session or client', about), field('At most', last), h('button', { type: 'submit', class: 'primary' }, 'Explain'));
   const future = h('form', { class: 'filters', onsubmit: on(predict) },
-    field('Client', client), field('Pool', pool), field('SNI', name), h('button', { type: 'submit' }, 'Where would it go?'));
+    field('Client', client), field('Pool or listener', to), field('SNI', name), h('button', { type: 'submit' }, 'Where would it go?'));
   box.append(past, h('details', null, h('summary', null, 'Where would a client go now?'), future), error, answer);
 
   async function answered(act) {
@@ -143,12 +155,13 @@ export function show(box, query) {
   }
 
   async function predict() {
-    const of = { pool: pool.value, client: client.value.trim(), sni: name.value.trim() };
+    const [what, which] = JSON.parse(to.value);
+    const of = { [what]: which, client: client.value.trim(), sni: name.value.trim() };
     return forecast(await get('/v1/explain/dry_run', of));
   }
 
   if (about.value) answered(explain);
   return {
-    update: (what) => (what === 'poll' || what === 'show') && setOptions(pool, store.pools.map((its) => its.name)),
+    update: (what) => (what === 'poll' || what === 'show') && setOptions(to, [...options('pool', store.pools), ...options('listener', store.listeners)]),
   };
 }

@@ -1,4 +1,4 @@
-// Listeners: who comes in, and who is refused by which rule.
+// Listeners: who comes in, where routes lead, and who is refused by which rule.
 
 import { h } from '../dom.js';
 import { bytesRate, count, rate, words } from '../format.js';
@@ -16,6 +16,28 @@ const list = (counts) =>
 
 const cut = ({ client_closed: _, backend_closed: __, ...others }) => others;
 
+/** How many values of a condition a line has. */
+const VALUES = 3;
+
+/** The values of a condition, and how many there are besides. */
+function values({ values: all, more }) {
+  const others = all.length - VALUES + more;
+  return all.slice(0, VALUES).join(' or ') + (all.length > VALUES || more ? ` or ${others} more` : '');
+}
+
+/** Whom a route takes. */
+const takes = (conditions) =>
+  conditions.map((its) => `${its.setting} ${values(its)}`).join(', ') || 'all';
+
+/** A line for each pool of each route, and one for the clients that no route takes. */
+const routesOf = (listener) => {
+  const routes = (listener.routes ?? []).map((its) => ({ ...its, listener: listener.name, takes: takes(its.conditions ?? []) }));
+  const { unrouted, pool, name } = listener;
+  return unrouted == null ? routes : [...routes, { listener: name, name: 'default', pool, sessions: unrouted, takes: 'all others' }];
+};
+
+const poolLink = (pool) => h('a', { href: `#/backends?${new URLSearchParams({ pool })}` }, pool);
+
 export function show(box) {
   const listeners = table({
     caption: 'Listeners',
@@ -25,7 +47,7 @@ export function show(box) {
       { id: 'bind', title: 'Address', text: (its) => its.bind, sort: (its) => its.bind, less: 1, class: 'code' },
       {
         id: 'pool', title: 'Pool', sort: (its) => its.pool,
-        node: (its) => h('a', { href: `#/backends?${new URLSearchParams({ pool: its.pool })}` }, its.pool),
+        node: (its) => poolLink(its.pool),
       },
       { id: 'connections', title: 'Connections', numeric: true, sort: (its) => its.connections, text: (its) => (its.max_connections ? `${count(its.connections)} of ${count(its.max_connections)}` : count(its.connections)), tone: (its) => (its.max_connections && its.connections >= its.max_connections ? 'warn' : '') },
       { id: 'down', title: 'To clients', numeric: true, sort: (its) => its.bytes_down_per_s, text: (its) => bytesRate(its.bytes_down_per_s), less: 1, class: 'nowrap' },
@@ -37,6 +59,22 @@ export function show(box) {
       { id: 'dry', title: 'Dry run', text: (its) => list(its.dry_run), less: 2, about: 'Clients that a rule in a dry run would have refused' },
     ],
     empty: 'There is no listener.',
+  });
+  const routes = table({
+    caption: 'Routes',
+    key: (its) => JSON.stringify([its.listener, its.route, its.name, its.pool]),
+    columns: [
+      { id: 'listener', title: 'Listener', text: (its) => its.listener, sort: (its) => its.listener },
+      { id: 'route', title: 'Route', header: true, text: (its) => its.name ?? its.route },
+      { id: 'takes', title: 'Takes', text: (its) => its.takes, class: 'code' },
+      {
+        id: 'pool', title: 'Pool', sort: (its) => its.pool ?? '',
+        node: (its) => (its.pool == null ? 'refuse' : poolLink(its.pool)),
+      },
+      { id: 'share', title: 'Share', numeric: true, text: (its) => (its.share == null ? '–' : `${its.share}%`), hint: (its) => (its.weight == null ? null : `weight ${its.weight}`) },
+      { id: 'sessions', title: 'Sessions', numeric: true, text: (its) => count(its.sessions), sort: (its) => its.sessions, about: 'Sessions that it took and that have ended' },
+    ],
+    empty: 'No listener has routes: the clients of each go to its pool.',
   });
   const lists = table({
     caption: 'Access lists',
@@ -53,12 +91,14 @@ export function show(box) {
   });
   box.append(
     listeners.element,
+    h('section', { class: 'below' }, h('h2', null, 'Routes'), routes.element),
     h('section', { class: 'below' }, h('h2', null, 'Access lists'), lists.element),
   );
   return {
     update(what) {
       if (what !== 'poll' && what !== 'show') return;
       listeners.update(store.listeners);
+      routes.update(store.listeners.flatMap(routesOf));
       lists.update(store.status?.access_lists ?? []);
     },
   };

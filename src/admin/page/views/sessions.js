@@ -30,6 +30,7 @@ export function show(box, query) {
     columns: [
       { id: 'id', title: 'Session', header: true, text: (its) => its.id, sort: (its) => its.id, class: 'code', less: 1 },
       { id: 'client', title: 'Client', node: () => h('span'), update: (node, its) => sayPlace(node, its.client ?? 'Unix socket'), sort: (its) => its.client ?? '', class: 'code' },
+      { id: 'proxy', title: 'Proxy', node: () => h('span'), update: (node, its) => sayPlace(node, its.proxy ?? '–'), sort: (its) => its.proxy ?? '', class: 'code', less: 2, about: 'The proxy that named the client in a PROXY header' },
       { id: 'state', title: 'State', node: badge, update: (node, its) => setBadge(node, { tone: its.state === 'open' ? 'good' : 'note', text: its.state }), sort: (its) => its.state, less: 1 },
       { id: 'listener', title: 'Listener', text: (its) => its.listener, sort: (its) => its.listener, less: 2 },
       { id: 'pool', title: 'Pool', text: (its) => its.pool, sort: (its) => its.pool, less: 1 },
