@@ -35,6 +35,9 @@ settings! {
             |text| Ok(text.parse()?),
             Address::to_string,
         ));
+        /// Whether the address may be missing on this machine at the start, as one that moves from
+        /// machine to machine does.
+        pub freebind: bool = false => truth();
         /// Proxies that connect for clients: their addresses and prefixes, or "unix" on a Unix
         /// socket. Each of their connections must begin with a header of the PROXY protocol, which
         /// names the client; all other peers are refused. Empty: clients connect themselves, and no

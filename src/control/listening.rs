@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::config::{self, Config};
 use crate::snapshot::Snapshot;
-use crate::sys::{self, Bound};
+use crate::sys::{self, Binding, Bound};
 use crate::time::{MS, SECOND};
 
 use super::StartError;
@@ -41,7 +41,7 @@ pub(super) async fn bind_all(
         let bound = match inherited.remove(&index) {
             Some(socket) => sys::inherit(socket, &listener.bind),
             None => {
-                let bind = || sys::listen_all(&listener.bind, workers);
+                let bind = || sys::listen_all(&listener.bind, workers, listener.freebind);
                 patience.bind(bind).await
             }
         };
@@ -126,8 +126,11 @@ pub(super) fn bind_new(
             }
             bind @ Address::Unix(_) => can_take(opened, bind, &gone).map(|()| None),
             Address::Tcp(to) => {
-                let may_join = workers.may_block(&listener.bind, &gone);
-                let bound = sys::listen_port(*to, workers.len(), may_join).map_err(explained);
+                let how = Binding {
+                    may_join: workers.may_block(&listener.bind, &gone),
+                    freebind: listener.freebind,
+                };
+                let bound = sys::listen_port(*to, workers.len(), how).map_err(explained);
                 bound.map(|bound| Some(SocketSource::New(bound)))
             }
         };

@@ -12,7 +12,8 @@ pub(super) fn of_bind(error: &io::Error, at: &Address) -> String {
     let remedy = match error.raw_os_error() {
         Some(libc::EADDRINUSE) => "; stop the process that listens there (`ss -ltnp` shows it)",
         Some(libc::EADDRNOTAVAIL) => {
-            "; expected an address of this machine (`ip address` shows them)"
+            "; expected an address of this machine (`ip address` shows them); for one that moves \
+             from machine to machine add freebind: true"
         }
         Some(libc::EACCES) => match at {
             Address::Unix(_) => return format!("; {}", of_denial("its directory")),

@@ -57,11 +57,11 @@ pub use process::{
 };
 pub use seccomp::{can_filter_calls, confine_process, confine_worker, misbehave, settle_allocator};
 pub use socket::{
-    BACKLOG, Bound, Presence, accept, acknowledge, connect_now, drop_new_clients, dropped_clients,
-    has_ended, has_unread, hold, inherit, is_connected_to_itself, is_hung_up, keep_alive,
-    let_in_new_clients, listen_all, listen_alone, listen_path, listen_port, open_socket,
-    peer_address, presence, reset_client, reset_on_close, send_room, set_backlog, shutdown,
-    socket_address, socket_memory, unsent,
+    BACKLOG, Binding, Bound, Presence, accept, acknowledge, connect_now, drop_new_clients,
+    dropped_clients, has_ended, has_unread, hold, inherit, is_connected_to_itself, is_hung_up,
+    keep_alive, let_in_new_clients, listen_all, listen_alone, listen_path, listen_port,
+    open_socket, peer_address, presence, reset_client, reset_on_close, send_room, set_backlog,
+    shutdown, socket_address, socket_memory, unsent,
 };
 pub use syn_filter::{SynMaps, attach_classic, detach_filter};
 pub use tcp_info::tcp_info;

@@ -56,14 +56,27 @@ impl Bound {
     }
 }
 
+/// How a TCP port is bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Binding {
+    /// A socket that already listens there is this process's own, and about to close.
+    pub may_join: bool,
+    /// This machine need not have the address (ip(7), IP_FREEBIND).
+    pub freebind: bool,
+}
+
 /// Listens on an address with `count` sockets, one per worker; on a Unix socket with one, which all
 /// workers accept from, and the file system may block.
 ///
 /// # Errors
 /// As [`listen_port`] and [`listen_path`].
-pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
+pub fn listen_all(to: &Address, count: usize, freebind: bool) -> io::Result<Bound> {
+    let how = Binding {
+        freebind,
+        ..Binding::default()
+    };
     match to {
-        Address::Tcp(to) => listen_port(*to, count, false),
+        Address::Tcp(to) => listen_port(*to, count, how),
         Address::Unix(path) => listen_path(path),
     }
 }
@@ -71,15 +84,14 @@ pub fn listen_all(to: &Address, count: usize) -> io::Result<Bound> {
 /// Listens on a TCP port with `count` sockets: a group among which the kernel spreads connections
 /// (SO_REUSEPORT, socket(7)). The first is made alone, and the others join it.
 ///
-/// `may_join`: a socket that already listens there is this process's own, and about to close.
-///
 /// # Errors
 /// What the kernel says. An address in use is an error, although another process of the same user
 /// could join the group.
-pub fn listen_port(wanted: SocketAddr, count: usize, may_join: bool) -> io::Result<Bound> {
-    let first = match listen_tcp(wanted, Group::None) {
-        Err(error) if may_join && error.kind() == io::ErrorKind::AddrInUse => {
-            listen_tcp(wanted, Group::Member)?
+pub fn listen_port(wanted: SocketAddr, count: usize, how: Binding) -> io::Result<Bound> {
+    let listen = |to, group| listen_tcp(to, group, how.freebind);
+    let first = match listen(wanted, Group::None) {
+        Err(error) if how.may_join && error.kind() == io::ErrorKind::AddrInUse => {
+            listen(wanted, Group::Member)?
         }
         first => first?,
     };
@@ -88,7 +100,7 @@ pub fn listen_port(wanted: SocketAddr, count: usize, may_join: bool) -> io::Resu
     first.set_reuse_port(true)?;
     let mut sockets = vec![first.into()];
     for _ in 1..count {
-        sockets.push(listen_tcp(bound, Group::Member)?.into());
+        sockets.push(listen(bound, Group::Member)?.into());
     }
     Ok(Bound {
         address: Address::Tcp(bound),
@@ -103,7 +115,7 @@ pub fn listen_port(wanted: SocketAddr, count: usize, may_join: bool) -> io::Resu
 /// # Errors
 /// What the kernel says.
 pub fn listen_alone(to: SocketAddr) -> io::Result<TcpListener> {
-    listen_tcp(to, Group::None).map(Into::into)
+    listen_tcp(to, Group::None, false).map(Into::into)
 }
 
 /// Listens on a Unix socket. Asks the file system, which may block.
@@ -191,7 +203,7 @@ enum Group {
     Member,
 }
 
-fn listen_tcp(to: SocketAddr, group: Group) -> io::Result<socket2::Socket> {
+fn listen_tcp(to: SocketAddr, group: Group, freebind: bool) -> io::Result<socket2::Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = socket2::Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -199,6 +211,11 @@ fn listen_tcp(to: SocketAddr, group: Group) -> io::Result<socket2::Socket> {
     // Accepted sockets inherit these.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
+    match to {
+        _ if !freebind => {}
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+    }
     helper::bind(&socket, to)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
@@ -498,103 +515,4 @@ const DROPS: usize = 8;
 pub const BACKLOG: i32 = 4_096;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_many_starts_at_the_same_moment_one_listens() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let to = free.local_addr().unwrap();
-        drop(free);
-        for _ in 0..100 {
-            let starts: Vec<_> = (0..4)
-                .map(|_| std::thread::spawn(move || listen_port(to, 2, false).ok()))
-                .collect();
-            let all: Vec<_> = starts.into_iter().map(|one| one.join().unwrap()).collect();
-            // Of two that are bound before either listens the kernel may refuse both.
-            assert!(all.iter().flatten().count() <= 1);
-        }
-        let alone = listen_port(to, 2, false).unwrap();
-        assert!(listen_port(to, 2, false).is_err());
-        assert_eq!(listen_port(to, 2, true).unwrap().sockets.len(), 2);
-        drop(alone);
-    }
-
-    /// All sockets of an address get clients, whichever was there first.
-    #[test]
-    fn clients_are_spread_over_the_sockets_of_an_address() {
-        for address in ["127.0.0.1:0", "[::]:0"] {
-            let bound = listen_all(&address.parse().unwrap(), 3).unwrap();
-            let Address::Tcp(at) = bound.address else {
-                unreachable!("it is one of TCP");
-            };
-            let clients: Vec<_> = (0..200)
-                .map(|_| TcpStream::connect(("127.0.0.1", at.port())).unwrap())
-                .collect();
-            let count = |socket: &OwnedFd| {
-                let socket = Socket::from_raw(socket.as_raw_fd());
-                std::iter::from_fn(|| accept(&socket)).count()
-            };
-            let counts: Vec<_> = bound.sockets.iter().map(count).collect();
-            assert_eq!(counts.iter().sum::<usize>(), clients.len());
-            assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
-        }
-    }
-
-    /// Clients that do not wait for their connection.
-    fn clients(to: SocketAddr, count: usize) -> Vec<socket2::Socket> {
-        let connect = |_| {
-            let kind = Type::STREAM.nonblocking();
-            let client = socket2::Socket::new(Domain::IPV4, kind, None).unwrap();
-            let _ = client.connect(&to.into());
-            client
-        };
-        (0..count).map(connect).collect()
-    }
-
-    #[test]
-    fn a_short_backlog_drops_clients_and_counts_them() {
-        let bound = listen_all(&"127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let Address::Tcp(to) = bound.address else {
-            unreachable!("it is one of TCP");
-        };
-        let listener = Socket::from_raw(bound.of_worker(0).as_raw_fd());
-        set_backlog(&listener, 4);
-        let _clients = clients(to, 20);
-        assert!(dropped_clients(&listener) > 0);
-        // The kernel lets one more in.
-        assert!(std::iter::from_fn(|| accept(&listener)).count() <= 5);
-    }
-
-    #[test]
-    fn a_socket_that_was_handed_in_keeps_its_backlog() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let to = listener.local_addr().unwrap();
-        let bound = inherit(listener.into(), &to.to_string().parse().unwrap()).unwrap();
-        let listener = Socket::from_raw(bound.of_worker(0).as_raw_fd());
-        set_backlog(&listener, 4);
-        let _clients = clients(to, 20);
-        assert_eq!(dropped_clients(&listener), 0);
-    }
-
-    #[test]
-    fn an_inherited_socket_is_one_that_listens_there() {
-        let to: Address = "127.0.0.1:80".parse().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let there = listener.local_addr().unwrap();
-        let bound = inherit(listener.into(), &to).unwrap();
-        assert_eq!(bound.address, Address::Tcp(there));
-        // All workers share it, and none waits in it.
-        assert_eq!(
-            bound.of_worker(0).as_raw_fd(),
-            bound.of_worker(7).as_raw_fd()
-        );
-        assert!(accept(&Socket::from_raw(bound.of_worker(0).as_raw_fd())).is_none());
-        let deaf = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let another = TcpListener::bind("127.0.0.1:0").unwrap();
-        let path: Address = "unix:/nowhere".parse().unwrap();
-        for refused in [inherit(deaf.into(), &to), inherit(another.into(), &path)] {
-            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        }
-    }
-}
+mod tests;

@@ -89,6 +89,12 @@ fn of_proxies() -> Vec<Case> {
 fn of_access_lists() -> Vec<Case> {
     vec![
         Case {
+            sentence: "freebind: a Unix socket is bound to a path: leave it out",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p", freebind: true)],
+                pools: [(name: "p", backends: ["unix:/a"])]"#,
+            ..Case::default()
+        },
+        Case {
             sentence: "source: clients of a Unix socket have no address: leave it out",
             file: r#"listeners: [(bind: "unix:/l", pool: "p",
                     bandwidth: (source: (up: "1MB/s")))],

@@ -197,9 +197,8 @@ impl Chance<'_> {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
         let default = Timeouts::default();
         let timeouts = self.timeouts();
-        let attempts = self.pick(&[ATTEMPTS, 2]);
         let shared = Defaults {
-            attempts,
+            attempts: self.pick(&[ATTEMPTS, 2]),
             timeouts: self.pick(&[default, timeouts]),
         };
         let access_lists = self.access_lists();
@@ -217,6 +216,7 @@ impl Chance<'_> {
                     false => bind.to_string(),
                 },
                 bind,
+                freebind: is_tcp && self.half(),
                 pool: self.0.usize(..pools.len()),
                 accept_proxy,
                 unfinished_headers: self.limit().unwrap_or(NonZeroU32::MIN),
