@@ -77,6 +77,8 @@ mod health;
 mod hindered;
 #[path = "proxy/history.rs"]
 mod history;
+#[path = "proxy/leaving.rs"]
+mod leaving;
 #[path = "proxy/loops.rs"]
 mod loops;
 #[path = "proxy/machines.rs"]

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::access::Caller;
 use super::exchange::{Gives, Input, Needs, Output, read_body};
 use super::handlers as h;
+use super::membership;
 use super::refusal::Refusal;
 use super::slots::{Busy, ConnectionSlot};
 use super::{Author, Call, Handle, Reply, Role};
@@ -152,6 +153,12 @@ fn of_operation() -> Vec<Endpoint> {
         Endpoint::write(Method::POST, "/v1/reload", "reload", h::reload)
             .says("Reads the configuration's file again.")
             .refuses(&[INVALID]),
+        Endpoint::write(Method::POST, "/v1/leave", "leave", membership::leave)
+            .says("Leaves: refuses readiness, and new clients once they go to another balancer.")
+            .refuses(&[StatusCode::CONFLICT]),
+        Endpoint::write(Method::POST, "/v1/join", "join", membership::join)
+            .says("Takes part again after a leave.")
+            .refuses(&[StatusCode::CONFLICT]),
         Endpoint::write(Method::POST, "/v1/reopen", "reopen", h::reopen)
             .says("Opens the files of the logs again, after they were moved away.")
             .refuses(&[StatusCode::INTERNAL_SERVER_ERROR]),

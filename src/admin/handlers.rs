@@ -49,6 +49,8 @@ pub(super) async fn readyz(request: ApiRequest, (): ()) -> Answer<Readiness> {
     match stage {
         Stage::Starting => not("starting: not every backend was probed yet"),
         Stage::Ready => Ok(Json(Readiness { stage })),
+        Stage::Leaving => not("leaving"),
+        Stage::Left => not("left"),
         Stage::Stopping => not("stopping"),
     }
 }

@@ -14,6 +14,7 @@ mod exchange;
 pub(crate) mod exposition;
 mod handlers;
 mod lobby;
+mod membership;
 pub mod model;
 mod openapi;
 mod pace;
@@ -25,6 +26,7 @@ mod token_file;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,7 +46,7 @@ use crate::worker::{DecisionFilter, LatencyCounts, PreviewQuestion};
 use model::{
     AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, ConfigText,
     DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded,
-    RouteChoice, SessionExplanation, SessionFilter, SessionStatus, Status, UnbanFilter,
+    RouteChoice, SessionExplanation, SessionFilter, SessionStatus, Stage, Status, UnbanFilter,
 };
 
 /// Why the ban of a network is not lifted.
@@ -119,6 +121,10 @@ pub enum Call {
     },
     /// Reads the file again. Answers with what changed, or with the mistakes in the file.
     Reload(Author, Reply<Result<Reloaded, String>>),
+    /// Leaves: refuses readiness, and after this time new clients; or why not.
+    Leave(Duration, Author, Reply<Result<Stage, String>>),
+    /// Takes part again after that.
+    Join(Author, Reply<Result<Stage, String>>),
     /// Opens the log files again. Answers with their names, or why one can't be opened.
     Reopen(Reply<Result<Vec<String>, String>>),
 }
@@ -252,6 +258,8 @@ impl Handle {
             | Call::Config(_)
             | Call::Change { .. }
             | Call::Reload(..)
+            | Call::Leave(..)
+            | Call::Join(..)
             | Call::Reopen(_) => &self.calls,
         };
         to.send(call).await.map_err(|_| Gone)?;

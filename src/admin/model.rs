@@ -21,6 +21,7 @@ mod bans;
 mod events;
 mod explain;
 mod figures;
+mod membership;
 mod route;
 
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
@@ -38,6 +39,7 @@ pub use figures::{
     ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,
     ProbeStatus, SegmentsStatus, TrafficStatus,
 };
+pub use membership::{LEAVE_WAIT, LeaveQuery, Readiness};
 pub use route::{MetStatus, RouteChoice, RouteQuestion, RouteStatus};
 
 /// Overall status of the balancer.
@@ -154,6 +156,10 @@ pub enum Stage {
     Starting,
     /// It takes connections.
     Ready,
+    /// It is leaving: clients are to go to another balancer, and it takes those that still come.
+    Leaving,
+    /// It has left: it takes no new clients, and lets open sessions finish.
+    Left,
     /// It is stopping, and lets open sessions finish.
     Stopping,
 }
@@ -451,13 +457,6 @@ pub struct Removal {
 pub struct Watching {
     /// How many past events; the balancer remembers the last 256.
     pub recent: u32,
-}
-
-/// Whether the balancer takes connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Readiness {
-    /// `ready` while it does.
-    pub stage: Stage,
 }
 
 /// What a caller may do.

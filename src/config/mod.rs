@@ -161,6 +161,9 @@ settings! {
                 values::resolver,
                 ToString::to_string,
             ));
+        /// A file that follows `/readyz` for keepalived (`track_file`): 0 while it holds, else 1.
+        /// Off: none.
+        pub track_file: Option<PathBuf> = None => path().or("off");
         /// The user that `mahoraga run` becomes where root starts it. Auto: mahoraga, if there is
         /// one, else it stays root.
         pub user: Option<String> = None => waits(

@@ -24,12 +24,14 @@ use super::health_cycle::HealthCycle;
 use super::histograms::Measurements;
 use super::history::Recorder;
 use super::in_force::InForce;
+use super::leaving::Leaving;
 use super::metrics::Metrics;
 use super::publisher::Publisher;
 use super::reload::Reloading;
 use super::roster::Roster;
 use super::scaling::Scaling;
 use super::syn_filter::SynFilter;
+use super::track_file::TrackFile;
 use super::unix_sockets::Opened;
 use super::watchdog::Watchdog;
 use super::webhook::Webhooks;
@@ -55,6 +57,8 @@ pub(super) struct Balancer {
     pub(super) events: Events,
     pub(super) audit: Rc<Audit>,
     pub(super) stage: Stage,
+    pub(super) leaving: Leaving,
+    pub(super) track_file: TrackFile,
     pub(super) reloading: Reloading,
     pub(super) webhooks: Webhooks,
     pub(super) watchdog: Option<Watchdog>,
@@ -99,6 +103,8 @@ impl Balancer {
             events: events.clone(),
             audit: Rc::new(audit),
             stage: Stage::Starting,
+            leaving: Leaving::default(),
+            track_file: TrackFile::begin(),
             reloading: Reloading::new(reread, tokens, socket),
             webhooks: Webhooks::new(),
             watchdog: Watchdog::new(),

@@ -107,6 +107,8 @@ impl Balancer {
                 let reply = Some(reply);
                 self.reload(ReloadRequest { author, reply });
             }
+            Call::Leave(wait, author, reply) => drop(reply.send(self.leave(wait, author))),
+            Call::Join(author, reply) => drop(reply.send(self.join(author))),
             Call::Reopen(reply) => {
                 let reopening = self.reopen_logs();
                 tokio_uring::spawn(async move { drop(reply.send(reopening.outcome().await)) });
@@ -159,7 +161,7 @@ impl Balancer {
             pid: std::process::id(),
             started_at: humantime::format_rfc3339_millis(metrics.started_at).to_string(),
             uptime_s: metrics.uptime().as_secs_f64(),
-            stage: self.stage,
+            stage: self.shown_stage(),
             snapshot: snapshot.version,
             publish_us: self.publisher.latency().map(|time| time / US),
             connections: u64::from(snapshot.connections.used()),
@@ -320,6 +322,7 @@ impl Balancer {
         }
         sentences.extend(self.bans.problems());
         sentences.extend(self.history.problem());
+        sentences.extend(self.track_file.problem());
         let (problems, more) = self.access.problems(ALERTS_MAX);
         sentences.extend(problems);
         if more > 0 {

@@ -232,6 +232,7 @@ fn before_threads(
         listening: RefCell::default(),
         removed: RefCell::default(),
         syn_filter: RefCell::new(Attachment::None),
+        refuses_new: Cell::new(false),
         records,
         log_bell: doorbell()?,
         bell: doorbell()?,

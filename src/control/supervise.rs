@@ -25,6 +25,7 @@ use crate::worker::Command;
 use super::balancer::Balancer;
 use super::events::{Severity, Subject};
 use super::health::HealthNews;
+use super::leaving::Departure;
 use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
 use super::watchdog::Watchdog;
 use super::{access_lists, admin_listeners, bans, pools, systemd};
@@ -60,6 +61,8 @@ enum Wake {
     Reread(ReloadOutcome),
     /// The configuration file has changed.
     FileChanged,
+    /// The balancer leaves, and new clients are to be refused.
+    Departure(Departure),
     /// Every worker has ended.
     WorkersEnded(io::Result<()>),
 }
@@ -76,6 +79,7 @@ impl Balancer {
         self.metrics.measurements.begin();
         loop {
             self.advance();
+            self.follow_readiness();
             // One wake-up in each turn of the runtime: however many calls wait, probes and servers
             // have their turn between two of them.
             self.take_turn().await;
@@ -101,6 +105,7 @@ impl Balancer {
                 () = until(close_due) => Wake::CloseRemoved,
                 outcome = self.reloading.read() => Wake::Reread(outcome),
                 () = ConfigWatch::changed(watch) => Wake::FileChanged,
+                departure = self.leaving.departure() => Wake::Departure(departure),
                 Some(call) = calls.next() => Wake::Call(call),
                 due = second.tick() => Wake::Second(due.elapsed()),
             };
@@ -142,6 +147,7 @@ impl Balancer {
             }
             Wake::Ejections => self.on_ejections(),
             Wake::Call(call) => self.on_call(call),
+            Wake::Departure(departure) => self.on_departure(&departure),
             Wake::HealthNews(HealthNews::Turned(turned)) => {
                 self.health_cycle().on_turned(&turned);
                 self.publisher.request();
@@ -195,6 +201,13 @@ impl Balancer {
             self.events
                 .tell(severity, EventKind::Ready, Subject::default(), message);
         }
+    }
+
+    /// Has the track file say what `/readyz` says.
+    fn follow_readiness(&self) {
+        let is_ready = self.shown_stage() == Stage::Ready;
+        let path = self.in_force.config.track_file.as_deref();
+        self.track_file.follow(path, is_ready);
     }
 
     /// The file of an access list has other prefixes, or a mistake.

@@ -304,11 +304,34 @@ impl Workers {
     /// Attaches a filter to all listening sockets, in place of the one before, and to those of
     /// later listeners.
     fn filter_syns(&self, attachment: Attachment) -> io::Result<()> {
+        *self.syn_filter.borrow_mut() = attachment;
+        self.filter_all()
+    }
+
+    /// Attaches the filter in force to the sockets of a listener: one that drops all new clients,
+    /// or banned ones.
+    pub(super) fn filter(&self, bound: &Bound) -> io::Result<()> {
+        match (self.refuses_new.get(), &bound.address) {
+            (true, Address::Tcp(_)) => bound.sockets.iter().try_for_each(sys::drop_new_clients),
+            (true, Address::Unix(_)) => Ok(()),
+            (false, _) => self.syn_filter.borrow().attach_to(bound),
+        }
+    }
+
+    fn filter_all(&self) -> io::Result<()> {
         let listening = self.listening.borrow();
         let mut all = listening.values();
-        let outcome = all.try_for_each(|its| attachment.attach_to(&its.bound));
-        *self.syn_filter.borrow_mut() = attachment;
-        outcome
+        all.try_for_each(|its| self.filter(&its.bound))
+    }
+
+    /// Has all TCP listeners drop new clients, or let them in again. Those whose handshake is under
+    /// way come in.
+    pub(super) fn refuse_new_clients(&self, refuses: bool) {
+        self.refuses_new.set(refuses);
+        if let Err(error) = self.filter_all() {
+            let what = if refuses { "refuse" } else { "let in" };
+            log::error!("cannot {what} new clients at every listener: {error}");
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Workers {
     pub(super) removed: RefCell<Removed>,
     /// What drops banned clients at the listening sockets.
     pub(super) syn_filter: RefCell<Attachment>,
+    /// The balancer has left: listening sockets drop all new clients.
+    pub(super) refuses_new: Cell<bool>,
     pub(super) stats: Vec<Arc<Stats>>,
     pub(super) records: Receiver<Record>,
     /// Wakes the writer of the access log.
@@ -205,8 +207,7 @@ impl Workers {
     /// its order. Copies of them stay here while the listeners exist, and a little longer.
     pub(super) fn publish(&self, snapshot: &Arc<Snapshot>, new: Vec<Bound>) {
         let first_new = snapshot.listeners_made - new.len() as u64;
-        let filter = self.syn_filter.borrow();
-        if let Some(error) = new.iter().find_map(|bound| filter.attach_to(bound).err()) {
+        if let Some(error) = new.iter().find_map(|bound| self.filter(bound).err()) {
             log::warn!("a new listener accepts banned clients, to reset them: {error}");
         }
         for (number, worker) in self.handles.iter().enumerate() {

@@ -8,6 +8,7 @@ mod descriptor;
 mod doorbell;
 mod files;
 mod helper;
+mod interfaces;
 mod memory;
 mod origin;
 mod own_addresses;
@@ -35,6 +36,7 @@ pub use files::{
     can_append_to, can_listen_at, can_make, can_replace, open_private, open_regular, open_to_append,
 };
 pub use helper::{dismiss_helper, start_helper};
+pub use interfaces::interface_addresses;
 pub use memory::{
     TcpMemory, TcpSegments, available_memory, tcp_memory, tcp_segments, vec_in_huge_pages,
 };

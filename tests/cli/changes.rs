@@ -1,6 +1,6 @@
 //! Commands that change something: what they send, and what they print.
 
-use mahoraga::admin::model::{Changed, Reloaded, Reopened};
+use mahoraga::admin::model::{Changed, Readiness, Reloaded, Reopened, Stage};
 
 use super::super::fake::Fake;
 use super::super::stderr;
@@ -222,6 +222,24 @@ fn a_reload_says_what_it_did_not_do() {
     assert_eq!(fake.asked(), ["POST /v1/reload"]);
     let want = format!("nothing has changed: snapshot 19 is in force\n{holding}\n");
     assert_eq!(succeeded(&fake.run(&["reload"])), want);
+}
+
+#[test]
+fn leave_waits_until_the_balancer_has_left() {
+    let [leaving, left, ready] =
+        [Stage::Leaving, Stage::Left, Stage::Ready].map(|stage| json(&Readiness { stage }));
+    let fake = Fake::saying("client_leave", &[&leaving, &leaving, &left, &ready]);
+    assert_eq!(
+        succeeded(&fake.run(&["leave", "--wait", "1500ms"])),
+        "left: no new clients are taken, and sessions may go on\n"
+    );
+    let asked = ["POST /v1/leave?wait_s=1.5", "GET /healthz", "GET /healthz"];
+    assert_eq!(fake.asked(), asked);
+    assert_eq!(
+        succeeded(&fake.run(&["join"])),
+        "joined: new clients are taken\n"
+    );
+    assert_eq!(fake.asked(), ["POST /v1/join"]);
 }
 
 #[test]

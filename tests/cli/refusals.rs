@@ -241,6 +241,8 @@ Commands to a running balancer:
   ban         Ban clients: refuse them at every listener, and close their sessions
   unban       Lift bans
   reload      Read the configuration file again
+  leave       Send clients to another balancer: refuse readiness, and then new clients
+  join        Take new clients again after a leave
   reopen      Open the log files again, after they were moved away
   config      Show the configuration in force, or all settings
   histograms  Show histograms: times and bytes of sessions

@@ -11,6 +11,12 @@ pub enum EventKind {
     Ready,
     /// The balancer is stopping.
     Stopping,
+    /// The balancer is leaving: it is not ready, and takes the clients that still come.
+    Leaving,
+    /// The balancer has left: it takes no new clients.
+    Left,
+    /// The balancer takes part again after it was leaving.
+    Joined,
     /// The API or the command line changed something.
     Changed,
     /// The file was read again and is in force.

@@ -80,9 +80,8 @@ function go({ focus } = {}) {
 
 function drawHeader() {
   const { status } = store;
-  const stages = { starting: 'starting', ready: 'ready', stopping: 'stopping' };
   const vitals = status
-    ? `${status.version} · ${stages[status.stage]} · up ${span(status.uptime_s)} · ` +
+    ? `${status.version} · ${status.stage} · up ${span(status.uptime_s)} · ` +
       `${count(status.connections)} of ${count(status.max_connections)} connections`
     : '';
   say($('vitals'), vitals);

@@ -39,6 +39,13 @@ function ofStage(status) {
   if (status.stage === 'starting') {
     return [{ tone: 'warn', text: 'The balancer is starting: not every backend was probed yet.' }];
   }
+  if (status.stage === 'leaving') {
+    return [{ tone: 'warn', text: 'The balancer is leaving: it takes clients that still come.' }];
+  }
+  if (status.stage === 'left') {
+    const todo = [{ text: 'Sessions that are left', href: '#/sessions' }];
+    return [{ tone: 'warn', text: 'The balancer has left: it takes no new clients.', todo }];
+  }
   if (status.stage === 'stopping') {
     const todo = [{ text: 'Sessions that are left', href: '#/sessions' }];
     return [{ tone: 'bad', text: 'The balancer is stopping: it takes no new clients.', todo }];

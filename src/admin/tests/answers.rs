@@ -268,6 +268,23 @@ async fn the_logs_are_opened_again() {
 }
 
 #[tokio::test]
+async fn a_balancer_leaves_and_joins() {
+    let world = World::new().await;
+    let asks = async |path: &str| world.ask(By::Socket, Method::POST, path).await;
+    let answer = asks("/v1/leave?wait_s=0.5").await;
+    assert_eq!(answer.json(), json!({ "stage": "leaving" }));
+    assert_eq!(asks("/v1/join").await.json(), json!({ "stage": "ready" }));
+    let done = [
+        "leave 500ms over the admin socket",
+        "join over the admin socket",
+    ];
+    assert_eq!(world.played.lock().done, done);
+    let answer = asks("/v1/leave?wait_s=-1").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.error(), "wait_s: expected 0 to 86400");
+}
+
+#[tokio::test]
 async fn a_reload_answers_with_its_notes() {
     let world = World::new().await;
     let answer = world.ask(By::Socket, Method::POST, "/v1/reload").await;

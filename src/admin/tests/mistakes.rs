@@ -444,6 +444,8 @@ async fn readiness_follows_the_stage() {
     for (stage, status) in [
         (Stage::Starting, StatusCode::SERVICE_UNAVAILABLE),
         (Stage::Ready, StatusCode::OK),
+        (Stage::Leaving, StatusCode::SERVICE_UNAVAILABLE),
+        (Stage::Left, StatusCode::SERVICE_UNAVAILABLE),
         (Stage::Stopping, StatusCode::SERVICE_UNAVAILABLE),
     ] {
         world.played.lock().stage = stage;

@@ -435,6 +435,14 @@ impl Played {
                 let answer = self.record(format!("reload {author}"), reloaded);
                 sent(reply.send(answer));
             }
+            Call::Leave(wait, author, reply) => {
+                let left = self.record(format!("leave {wait:?} {author}"), Stage::Leaving);
+                sent(reply.send(left.map_err(|error| error.to_string())));
+            }
+            Call::Join(author, reply) => {
+                let joined = self.record(format!("join {author}"), Stage::Ready);
+                sent(reply.send(joined.map_err(|error| error.to_string())));
+            }
             Call::Reopen(reply) => {
                 let refusal = self.refusal.clone().map(|error| error.to_string());
                 sent(reply.send(refusal.map_or_else(|| Ok(vec!["access.log".to_owned()]), Err)));

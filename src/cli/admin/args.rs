@@ -1,6 +1,7 @@
 //! The arguments of the commands to a running balancer.
 
 mod bans;
+mod leave;
 mod order;
 mod sessions;
 
@@ -20,6 +21,8 @@ use crate::history::EVENTS_MAX;
 use crate::prefix::Prefix;
 
 pub use bans::{BanArgs, BansArgs, UnbanArgs};
+use leave::LEAVE_HELP;
+pub use leave::LeaveArgs;
 pub(in crate::cli) use order::{with_joined_wait, with_options_behind};
 use sessions::client;
 pub use sessions::{ExplainArgs, RouteArgs, SessionsArgs};
@@ -172,6 +175,13 @@ The networks must be those of the bans.")]
 The balancer reads the file that it was started with. A mistake leaves the old
 configuration in force, and the exit code is 1.")]
     Reload(ClientOptions),
+    /// Send clients to another balancer: refuse readiness, and then new clients
+    #[command(after_help = LEAVE_HELP)]
+    Leave(LeaveArgs),
+    /// Take new clients again after a leave
+    #[command(after_help = "Example:
+  mahoraga join")]
+    Join(ClientOptions),
     /// Open the log files again, after they were moved away
     #[command(after_help = "Example:
   mv access.log access.log.1 && mahoraga reopen")]

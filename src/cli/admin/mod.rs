@@ -14,6 +14,7 @@ mod events;
 mod explain;
 mod find;
 mod history;
+mod leave;
 mod route;
 mod sessions;
 mod settings;
@@ -25,9 +26,9 @@ mod units;
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
     AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, ChangeArgs, ClientCommand, ClientOptions,
-    ConfigCommand, EditArgs, EventsArgs, ExplainArgs, HistogramsArgs, HistoryArgs, PoolsArgs,
-    ReadyArgs, RouteArgs, SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs, Wait,
-    WeightArgs,
+    ConfigCommand, EditArgs, EventsArgs, ExplainArgs, HistogramsArgs, HistoryArgs, LeaveArgs,
+    PoolsArgs, ReadyArgs, RouteArgs, SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs,
+    Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -85,6 +86,8 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Ban(args) => bans::ban(args).await,
         ClientCommand::Unban(args) => bans::unban(args).await,
         ClientCommand::Reload(options) => change::reload(options).await,
+        ClientCommand::Leave(args) => leave::leave(args).await,
+        ClientCommand::Join(options) => leave::join(options).await,
         ClientCommand::Reopen(options) => change::reopen(options).await,
         ClientCommand::Config(ConfigCommand::Show { sources, options }) => {
             configuration::in_force(options, *sources).await

@@ -251,6 +251,8 @@ pub(super) fn stage(stage: Stage) -> (&'static str, Tone) {
     match stage {
         Stage::Starting => ("starting", Tone::Warning),
         Stage::Ready => ("ready", Tone::Good),
+        Stage::Leaving => ("leaving", Tone::Warning),
+        Stage::Left => ("left", Tone::Warning),
         Stage::Stopping => ("stopping", Tone::Warning),
     }
 }

@@ -254,6 +254,7 @@ impl Chance<'_> {
             histogram_log: self
                 .maybe(Self::path)
                 .unwrap_or_else(|| HISTOGRAM_LOG.into()),
+            track_file: self.maybe(Self::path),
             user: self.maybe(|it| it.pick(&["root", "balancer"]).to_owned()),
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),

@@ -1,0 +1,124 @@
+//! The track file, which follows `/readyz` for keepalived: `0` while it holds, else `1`. Other
+//! threads write it, as a disk may not answer. A write that fails is tried again each second.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::aside;
+
+/// The file, and what it is to say.
+pub(super) struct TrackFile {
+    wanted: watch::Sender<Wanted>,
+    state: Rc<RefCell<State>>,
+}
+
+/// What the file is to say; `None`: there is no file.
+type Wanted = Option<(PathBuf, bool)>;
+
+#[derive(Default)]
+struct State {
+    written: Wanted,
+    /// Why the last write failed, in a sentence.
+    problem: Option<String>,
+}
+
+impl TrackFile {
+    /// Nothing is written yet. To be called inside the control thread's runtime.
+    pub(super) fn begin() -> Self {
+        let (wanted, changed) = watch::channel(None);
+        let state = Rc::default();
+        tokio_uring::spawn(follow(changed, Rc::clone(&state)));
+        Self { wanted, state }
+    }
+
+    /// Has the file say whether the balancer is ready.
+    pub(super) fn follow(&self, path: Option<&Path>, is_ready: bool) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_same = match (&*wanted, path) {
+                (Some((old, said)), Some(path)) => old == path && *said == is_ready,
+                (None, None) => true,
+                _ => false,
+            };
+            if !is_same {
+                *wanted = path.map(|path| (path.to_owned(), is_ready));
+            }
+            !is_same
+        });
+    }
+
+    /// What is wrong with the file, in a sentence.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.state.borrow().problem.clone()
+    }
+
+    /// Waits until the file says what it is to say, for a second at most: the process ends.
+    pub(super) async fn finish(&self) {
+        let written = async {
+            while self.state.borrow().written != *self.wanted.borrow() {
+                tokio::time::sleep(END_PAUSE).await;
+            }
+        };
+        // After that the health script of keepalived finds out.
+        let _ = tokio::time::timeout(RETRY, written).await;
+    }
+}
+
+async fn follow(mut changed: watch::Receiver<Wanted>, state: Rc<RefCell<State>>) {
+    while changed.changed().await.is_ok() {
+        loop {
+            let wanted = changed.borrow_and_update().clone();
+            let outcome = match wanted.clone() {
+                Some((path, is_ready)) => {
+                    let file = path.clone();
+                    aside::look(&path, move || write(&file, is_ready)).await
+                }
+                None => Ok(Ok(())),
+            };
+            let outcome = outcome.flatten();
+            let problem = outcome.err().map(|error| {
+                let path = wanted.as_ref().map(|(path, _)| path.display().to_string());
+                format!(
+                    "cannot write the track file {}: {error}; keepalived does not learn whether \
+                     this balancer is ready",
+                    path.unwrap_or_default()
+                )
+            });
+            let has_failed = problem.is_some();
+            note(&mut state.borrow_mut(), wanted, problem);
+            if !has_failed {
+                break;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+/// Logs a problem once, and its end.
+fn note(state: &mut State, wanted: Wanted, problem: Option<String>) {
+    match (&state.problem, &problem) {
+        (old, Some(new)) if old.as_ref() != Some(new) => log::error!("{new}"),
+        (Some(_), None) => log::info!("the track file is written again"),
+        _ => {}
+    }
+    if problem.is_none() {
+        state.written = wanted;
+    }
+    state.problem = problem;
+}
+
+/// Writes in one call: a reader between it and the one that empties the file reads nothing, which
+/// keepalived takes as 0.
+fn write(path: &Path, is_ready: bool) -> io::Result<()> {
+    fs::write(path, if is_ready { "0\n" } else { "1\n" })
+}
+
+/// From a failed write to the next: 1 s.
+const RETRY: Duration = Duration::from_secs(1);
+/// From one look at the last write to the next, at the end.
+const END_PAUSE: Duration = Duration::from_millis(2);
