@@ -60,6 +60,7 @@ package_of() {
     varnishd) echo varnish ;;
     dovecot) echo dovecot-imapd ;;
     sysctl) echo procps ;;
+    ping) echo iputils-ping ;;
     *) echo "$1" ;;
     esac
 }
