@@ -61,6 +61,7 @@ package_of() {
     dovecot) echo dovecot-imapd ;;
     sysctl) echo procps ;;
     ping) echo iputils-ping ;;
+    bird | birdc) echo bird2 ;;
     *) echo "$1" ;;
     esac
 }
