@@ -120,12 +120,23 @@ impl Channel {
         self.answer(number)
     }
 
+    /// Waits for a message. Work of the control thread's ring interrupts a read that has a timeout
+    /// (signal(7)).
+    fn receive(&self, text: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&self.socket).read(text) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => return received,
+            }
+        }
+    }
+
     /// Waits for the answer to the request of this number.
     fn answer(&self, number: u64) -> io::Result<()> {
         // Those before it are late answers to requests that were given up.
         for _ in 0..=number {
             let mut text = [0; MESSAGE_BYTES];
-            let bytes = (&self.socket).read(&mut text)?;
+            let bytes = self.receive(&mut text)?;
             let text = str::from_utf8(&text[..bytes]).unwrap_or_default();
             let (to, errno) = text.split_once(' ').unwrap_or_default();
             if to.parse() != Ok(number) {
