@@ -162,10 +162,8 @@ kill_machine() {
 # Its machine starts again: nothing is left of what its kernel knew.
 boot() {
     stop "${SPACE_OF[$1]}"
-    # With its network the cable goes, some moments later.
-    while ip link show dev "$1" >/dev/null 2>&1; do
-        sleep 0.02
-    done
+    # It would go with the network, but the kernel may take a minute for that.
+    ip link del dev "$1" 2>/dev/null || true
     rm -f "$WORK/$1/left"
     space "$1" "${N[$1]}"
     SPACE_OF[$1]=$SPACE
