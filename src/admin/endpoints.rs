@@ -79,6 +79,14 @@ fn of_listeners() -> Vec<Endpoint> {
         Endpoint::write(Method::PATCH, LISTENER, "set_listener", h::set_listener)
             .says("Changes the limit or the access list of a listener.")
             .refuses(&[INVALID]),
+        Endpoint::read(ROUTES, "routes", h::routes::routes)
+            .says("The routes of a listener, and their version."),
+        Endpoint::write(Method::PUT, ROUTES, "set_routes", h::routes::set_routes)
+            .says("Gives a listener other routes; its sessions go on.")
+            .refuses(&[StatusCode::CONFLICT, INVALID]),
+        Endpoint::write(Method::PATCH, A_ROUTE, "set_route", h::routes::set_route)
+            .says("Changes weights of the pools of a route; others stay.")
+            .refuses(&[StatusCode::CONFLICT, INVALID]),
         Endpoint::read(ROUTE, "route", h::route)
             .says("Which route of a listener would take a client, and where it would go."),
         Endpoint::read("/v1/access_lists", "access_lists", h::access_lists)
@@ -179,6 +187,8 @@ fn of_operation() -> Vec<Endpoint> {
 
 const LISTENER: &str = "/v1/listeners/{listener}";
 const ROUTE: &str = "/v1/listeners/{listener}/route";
+const ROUTES: &str = "/v1/listeners/{listener}/routes";
+const A_ROUTE: &str = "/v1/listeners/{listener}/routes/{route}";
 const ACCESS_LIST: &str = "/v1/access_lists/{list}";
 const BANS: &str = "/v1/bans";
 const BAN: &str = "/v1/bans/{prefix}";

@@ -16,7 +16,9 @@ use serde_json::Value;
 use super::exposition::Scrape;
 use super::pace::Pace;
 use super::refusal::Refusal;
-use crate::config::{Backend, Changeable, Patch, backend_schema, patch_schema};
+use crate::config::{
+    Backend, Changeable, Patch, RouteList, backend_schema, patch_schema, routes_schema,
+};
 use crate::control::aside;
 
 /// What an endpoint takes beside its path.
@@ -148,6 +150,23 @@ impl Input for NewBackend {
 
     fn describe(schemas: &mut SchemaGenerator) -> Needs {
         Needs::Body(defined("NewBackend", backend_schema(), schemas))
+    }
+}
+
+/// Routes of a listener and the version that they replace, as a request's body.
+pub(super) struct NewRoutes(pub(super) RouteList, pub(super) Option<String>);
+
+impl Input for NewRoutes {
+    const TAKES_BODY: bool = true;
+
+    fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
+        no_query(uri)?;
+        let (routes, version) = RouteList::read(body)?;
+        Ok(Self(routes, version))
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Needs {
+        Needs::Body(defined("NewRoutes", routes_schema(), schemas))
     }
 }
 

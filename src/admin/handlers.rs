@@ -34,6 +34,8 @@ use crate::control::events::{EventWatch, Since};
 use crate::history::AskError;
 pub(super) use explain::{explain, explain_dry_run, route};
 
+pub(super) mod routes;
+
 type Answer<T> = Result<Json<T>, Refusal>;
 /// Of any length.
 type LongAnswer<T> = Result<LongJson<T>, Refusal>;

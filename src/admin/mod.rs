@@ -45,8 +45,9 @@ use crate::prefix::Prefix;
 use crate::worker::{DecisionFilter, LatencyCounts, PreviewQuestion};
 use model::{
     AccessListDetail, AccessListStatus, BanFilter, BanStatus, Banned, Changed, ConfigText,
-    DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus, Reloaded,
-    RouteChoice, SessionExplanation, SessionFilter, SessionStatus, Stage, Status, UnbanFilter,
+    DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerRoutes, ListenerStatus, PoolStatus,
+    Reloaded, RouteChoice, SessionExplanation, SessionFilter, SessionStatus, Stage, Status,
+    UnbanFilter,
 };
 
 /// Why the ban of a network is not lifted.
@@ -102,6 +103,8 @@ pub enum Call {
         SpokenBytes,
         Reply<Result<RouteChoice, Vec<String>>>,
     ),
+    /// The routes of the listener of this name; or the names that are known.
+    Routes(String, Reply<Result<ListenerRoutes, Vec<String>>>),
     /// Closes sessions. Answers with their number, or why none is closed.
     Kill(SessionFilter, Author, Reply<Result<u64, String>>),
     /// How long clients waited and turns took since the start: of each worker.
@@ -252,6 +255,7 @@ impl Handle {
             | Call::Explain(..)
             | Call::DryRun(..)
             | Call::Route(..)
+            | Call::Routes(..)
             | Call::Kill(..)
             | Call::Latencies(_)
             | Call::Histograms(_)

@@ -40,7 +40,7 @@ pub use figures::{
     ProbeStatus, SegmentsStatus, TrafficStatus,
 };
 pub use membership::{LEAVE_WAIT, LeaveQuery, Readiness};
-pub use route::{MetStatus, RouteChoice, RouteQuestion, RouteStatus};
+pub use route::{ListenerRoutes, MetStatus, RouteChoice, RouteQuestion, RouteStatus};
 
 /// Overall status of the balancer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -147,8 +147,12 @@ fn security(role: Option<Role>) -> Value {
 }
 
 /// The parameters of paths.
-const PARAMETERS: [(&str, &str); 6] = [
+const PARAMETERS: [(&str, &str); 7] = [
     ("listener", "The listener's name."),
+    (
+        "route",
+        "The route's number among those of its listener, from 1 on.",
+    ),
     ("list", "The access list's name."),
     (
         "prefix",
@@ -174,7 +178,10 @@ const REFUSALS: [(StatusCode, &str); 12] = [
     ),
     (StatusCode::NOT_FOUND, "There is nothing of this name."),
     (StatusCode::REQUEST_TIMEOUT, "The body took too long."),
-    (StatusCode::CONFLICT, "There is one of this name already."),
+    (
+        StatusCode::CONFLICT,
+        "There is one of this name already, or the version is another one by now.",
+    ),
     (StatusCode::PAYLOAD_TOO_LARGE, "A body has 1 MiB at most."),
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is not JSON."),
     (
@@ -290,6 +297,8 @@ mod tests {
             "PoolChange",
             "ListenerChange",
             "AccessListChange",
+            "RouteChange",
+            "NewRoutes",
             "GlobalChange",
         ] {
             for (field, setting) in schemas[name]["properties"].as_object().unwrap() {

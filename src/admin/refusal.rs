@@ -82,8 +82,8 @@ impl From<Gone> for Refusal {
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         let status = match error {
-            ChangeError::Unknown { .. } => StatusCode::NOT_FOUND,
-            ChangeError::Exists { .. } => StatusCode::CONFLICT,
+            ChangeError::Unknown { .. } | ChangeError::NoRoute { .. } => StatusCode::NOT_FOUND,
+            ChangeError::Exists { .. } | ChangeError::Stale { .. } => StatusCode::CONFLICT,
             ChangeError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, bounded(error.to_string()))

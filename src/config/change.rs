@@ -2,6 +2,7 @@
 
 mod access_edits;
 mod batch;
+mod routes;
 mod topic;
 
 use std::collections::HashMap;
@@ -9,10 +10,12 @@ use std::collections::HashMap;
 use thiserror::Error;
 
 pub use access_edits::AccessEdits;
+pub(crate) use routes::route_values;
+pub use routes::{NewWeights, PoolWeight, RouteRef, RouteWeights};
 pub use topic::Topic;
 
 use super::rules::{self, Finding};
-use super::{Backend, Config, Listener, Patch, Pool, Strategy, values};
+use super::{Backend, Config, Listener, Patch, Pool, RouteList, Strategy, values};
 
 /// One change. Names are those of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,26 @@ pub enum Change {
         /// Its new settings.
         patch: Patch<Listener>,
     },
+    /// A listener gets other routes.
+    SetRoutes {
+        /// The listener.
+        listener: String,
+        /// All its new routes.
+        routes: RouteList,
+        /// The [`RouteList::version`] of its routes before; `None`: any.
+        version: Option<String>,
+    },
+    /// Pools of a route get other weights. The others stay.
+    WeighRoute {
+        /// The listener.
+        listener: String,
+        /// The route.
+        route: RouteRef,
+        /// The new weights.
+        weights: RouteWeights,
+        /// As of `SetRoutes`.
+        version: Option<String>,
+    },
     /// Prefixes join or leave an access list.
     EditAccessList {
         /// The list.
@@ -88,6 +111,22 @@ pub enum ChangeError {
         pool: String,
         /// The backend.
         name: String,
+    },
+    /// The listener has no such route.
+    #[error("listener `{listener}` has no {route}: it has {count}")]
+    NoRoute {
+        /// The listener.
+        listener: String,
+        /// The route, in words.
+        route: String,
+        /// How many routes it has.
+        count: usize,
+    },
+    /// The routes are not those that the change was made for.
+    #[error("the routes of listener `{listener}` have changed: read them again, and try again")]
+    Stale {
+        /// The listener.
+        listener: String,
     },
     /// The result would not be a valid configuration.
     #[error("{0}")]
@@ -141,16 +180,16 @@ impl Change {
     /// Makes a change that is not about a pool, unless the result is invalid.
     fn make_outside_pools(&self, config: &mut Config) -> Result<(), ChangeError> {
         match self {
-            Self::SetListener { listener, patch } => {
+            Self::SetListener { listener, .. }
+            | Self::SetRoutes { listener, .. }
+            | Self::WeighRoute { listener, .. } => {
                 let mut listeners = config.listeners.iter();
                 let at = listeners.position(|one| one.name == *listener);
                 let at = at.ok_or_else(|| unknown("listener", listener))?;
                 let before = config.listeners[at].clone();
-                patch.apply(&mut config.listeners[at]);
-                if let Some(why) = rules::broken_by_listener(config, at) {
+                if let Err(error) = self.make_of_listener(config, at) {
                     config.listeners[at] = before;
-                    let why = format!("listener `{listener}`: {why}");
-                    return Err(ChangeError::Invalid(why));
+                    return Err(error);
                 }
             }
             Self::EditAccessList { list, edits } => {
@@ -174,13 +213,56 @@ impl Change {
         Ok(())
     }
 
+    /// Makes a change of the listener at this index. It stays as the change left it if that fails.
+    fn make_of_listener(&self, config: &mut Config, at: usize) -> Result<(), ChangeError> {
+        let broken = match self {
+            Self::SetListener { patch, .. } => {
+                patch.apply(&mut config.listeners[at]);
+                rules::broken_by_listener(config, at)
+            }
+            Self::SetRoutes {
+                routes, version, ..
+            } => {
+                routes::check_version(config, at, version.as_deref())?;
+                routes::set(config, at, routes)
+            }
+            Self::WeighRoute {
+                route,
+                weights,
+                version,
+                ..
+            } => {
+                routes::check_version(config, at, version.as_deref())?;
+                let listener = &mut config.listeners[at];
+                let place = route.find(&listener.routes);
+                let place = place.ok_or_else(|| route.missing(listener))?;
+                weights.apply(config, at, place)
+            }
+            Self::AddBackend { .. }
+            | Self::RemoveBackend { .. }
+            | Self::SetBackend { .. }
+            | Self::SetPool { .. }
+            | Self::EditAccessList { .. }
+            | Self::SetGlobal { .. } => None,
+        };
+        match broken {
+            None => Ok(()),
+            Some(why) => {
+                let name = &config.listeners[at].name;
+                Err(ChangeError::Invalid(format!("listener `{name}`: {why}")))
+            }
+        }
+    }
+
     /// The part of it about the settings of these bits, if it has any.
     pub(crate) fn only(&self, settings: u32) -> Option<Self> {
         let mut part = self.clone();
         let given = match &mut part {
-            Self::AddBackend { .. } | Self::RemoveBackend { .. } | Self::EditAccessList { .. } => {
-                return Some(part);
-            }
+            Self::AddBackend { .. }
+            | Self::RemoveBackend { .. }
+            | Self::EditAccessList { .. }
+            | Self::SetRoutes { .. }
+            | Self::WeighRoute { .. } => return Some(part),
             Self::SetBackend { patch, .. } => &mut patch.given,
             Self::SetPool { patch, .. } => &mut patch.given,
             Self::SetListener { patch, .. } => &mut patch.given,

@@ -242,18 +242,28 @@ pub(super) fn pool_index(
     let Some(name) = at.text() else {
         return reader.unexpected(at, POOL_NAME);
     };
+    let around = &mut reader.around;
+    let found = around.pools.iter().position(|pool| pool == name);
+    if found.is_none() && around.adds_pools {
+        around.pools.push(name.to_owned());
+        return Some(around.pools.len() - 1);
+    }
     let pools = &reader.around.pools;
-    let found = pools.iter().position(|pool| pool == name);
     // A pool without a name may be the one that is meant: only that mistake is reported.
     let is_complete = !pools.is_empty() && pools.iter().all(|pool| !pool.is_empty());
     if found.is_none() && is_complete {
         let names = pools.iter().map(String::as_str);
         let known = words.iter().copied().chain(names);
-        let hint = values::known(name, known.filter(|_| reader.gives_hints()));
-        let sentence = format!("pool: there is no pool called `{name}`{hint}");
+        let sentence = no_pool(name, known.filter(|_| reader.gives_hints()));
         reader.mistake(&at.value.span, sentence);
     }
     found
+}
+
+/// The sentence that there is no pool of this name among those that are known.
+pub(super) fn no_pool<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let hint = values::known(name, known);
+    format!("pool: there is no pool called `{name}`{hint}")
 }
 
 /// An access list, by its name: rules say whether it is there.

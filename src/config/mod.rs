@@ -46,6 +46,7 @@ mod proxy_tlv;
 mod reader;
 mod reference;
 mod route;
+mod route_list;
 mod rules;
 mod send_proxy;
 mod source;
@@ -67,7 +68,10 @@ pub(crate) use backend::is_resolved;
 pub use backend::{Backend, Target};
 pub use bandwidth::{Bandwidth, Rates};
 pub use bans::{BanAfter, BanTable, NewBan, shortest_ban};
-pub use change::{AccessEdits, Change, ChangeError, Topic};
+pub(crate) use change::route_values;
+pub use change::{
+    AccessEdits, Change, ChangeError, NewWeights, PoolWeight, RouteRef, RouteWeights, Topic,
+};
 pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
 pub(crate) use difference::differences;
 pub use discovery::Discovery;
@@ -93,6 +97,8 @@ pub use route::{
     REFUSE, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route, Share,
     UNROUTED,
 };
+pub use route_list::RouteList;
+pub(crate) use route_list::routes_schema;
 pub(crate) use rules::{Machine, found_loops, leads_back};
 pub use send_proxy::{BackendHeader, HeaderPart, SendProxy};
 pub use source::{Place, Source};
@@ -256,6 +262,7 @@ impl Config {
         Around {
             defaults: self.defaults,
             pools: self.pools.iter().map(|pool| pool.name.clone()).collect(),
+            ..Around::default()
         }
     }
 }

@@ -16,7 +16,7 @@ use super::strategy_file::StrategyFile;
 use super::table::{self, Setting, Settings, TableBuilder, setting};
 use super::text::Text;
 use super::values::{self, ValueError};
-use super::{AccessEdits, Backend, Config, Listener, NewBan, Pool, QueueLimits};
+use super::{AccessEdits, Backend, Config, Listener, NewBan, NewWeights, Pool, QueueLimits};
 
 /// A group of which some settings can change while the balancer runs.
 pub trait Changeable: Sized + Clone + Send + Sync + 'static {
@@ -393,6 +393,7 @@ changeable!(
     "AccessListChange",
     ["allow", "deny", "remove"].map(setting)
 );
+changeable!(NewWeights, "RouteChange", ["pools", "version"].map(setting));
 changeable!(
     NewBan,
     "NewBan",

@@ -58,6 +58,8 @@ pub(super) struct Around {
     pub(super) defaults: Defaults,
     /// The names of the pools, in order.
     pub(super) pools: Vec<String>,
+    /// A pool that is not there gets a place behind them: others know which there are.
+    pub(super) adds_pools: bool,
 }
 
 /// The mistakes found so far.
@@ -108,6 +110,20 @@ impl<'a> Reader<'a> {
 
     pub(super) fn is_misshapen(&self) -> bool {
         self.is_misshapen
+    }
+
+    /// Begins the mistakes within items of a list with what the item is, and its number from 1 on.
+    pub(super) fn number_items(&mut self, list: &Value, what: &str) {
+        let items = list.items();
+        for (span, sentence) in &mut self.mistakes {
+            let at = items.partition_point(|item| item.span.end <= span.start);
+            if items
+                .get(at)
+                .is_some_and(|item| item.span.start <= span.start)
+            {
+                *sentence = format!("{what} {}: {sentence}", at + 1);
+            }
+        }
     }
 
     /// Whether hints for further mistakes are worth the search for them.

@@ -10,7 +10,7 @@ use super::foreign;
 use super::listener::{pool_index, pool_name};
 use super::proxy_tlv::{ProxyTlv, proxy_tlv};
 use super::reader::{At, Reader};
-use super::table::{Shape, settings};
+use super::table::{Settings, Shape, settings};
 use super::text::Text;
 use super::tree::Kind;
 use super::values::{self, ValueError};
@@ -141,12 +141,12 @@ impl Route {
                 "pools",
                 "`pool` says where its clients go: leave one out",
             );
-        } else if !is_given("pool") && !is_given("pools") {
+        } else if !is_given("pool") && !is_given("pools") && !reader.is_misshapen() {
             let sentence = "missing field `pool`, or `pools` for several with weights";
             reader.mistake(&at.value.start(), sentence.to_owned());
         }
-        if is_given("pools") && self.pools.iter().all(|share| share.weight == 0) {
-            reader.wrong(at, "pools", "expected at least one with a weight above 0");
+        if is_given("pools") && self.is_weightless() {
+            reader.wrong(at, "pools", WEIGHTLESS);
         }
         // One that could not be read is wrong already.
         let is_read = |share: &Share| share.name != usize::MAX;
@@ -165,6 +165,33 @@ impl Route {
                 "key",
                 "it keeps clients with one of `pools`: leave it out",
             );
+        }
+    }
+
+    /// Whether it has `pools`, or an empty list of them, and none with a weight above 0.
+    pub(super) fn is_weightless(&self) -> bool {
+        self.pools.iter().all(|share| share.weight == 0)
+    }
+
+    /// Gives its pools these places in place of those that they have.
+    pub(super) fn map_pools(&mut self, mut to: impl FnMut(usize) -> usize) {
+        let only = self.pool.as_mut().filter(|pool| **pool != NOT_GIVEN);
+        let shares = self.pools.iter_mut().map(|share| &mut share.name);
+        for pool in only.into_iter().chain(shares) {
+            *pool = to(*pool);
+        }
+    }
+
+    /// What it asks of clients, without the pools that they go to.
+    pub(super) fn conditions(&self) -> Self {
+        let Self {
+            pool, pools, key, ..
+        } = Self::base();
+        Self {
+            pool,
+            pools,
+            key,
+            ..self.clone()
         }
     }
 
@@ -345,7 +372,7 @@ fn pool_or_refuse() -> Codec<Option<usize>> {
 }
 
 /// What a client must have a value of, where it is given.
-const LISTS: [&str; 7] = [
+pub(super) const LISTS: [&str; 7] = [
     "sni",
     "alpn",
     "protocol",
@@ -361,7 +388,9 @@ pub const UNROUTED: &str = "default";
 /// In place of the index of a pool, where `pools` says which.
 const NOT_GIVEN: usize = usize::MAX;
 /// Weights of pools.
-const SHARE: RangeInclusive<u32> = 0..=1_000;
+pub(super) const SHARE: RangeInclusive<u32> = 0..=1_000;
+/// What is wrong with `pools` that all have the weight 0.
+pub(super) const WEIGHTLESS: &str = "expected at least one with a weight above 0";
 /// The most bytes of the beginning of a path.
 const PATH_MAX: usize = 1_024;
 /// Routes that a listener may have.

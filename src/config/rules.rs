@@ -24,9 +24,10 @@ mod numbers;
 mod routes;
 
 pub(super) use access::too_many_prefixes;
-pub(super) use listener::broken_by_listener;
+pub(super) use listener::{broken_by_listener, broken_by_routes};
 pub(crate) use loops::{Machine, found_loops, leads_back};
 pub(super) use loops::{by_machine as loops_by_machine, of_pool as loop_of};
+pub(super) use routes::beyond_limits;
 
 /// A broken rule, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,22 @@ impl Finding {
     fn needing(self, path: impl Into<String>) -> Self {
         let needs = Some(path.into());
         Self { needs, ..self }
+    }
+
+    /// The sentence, behind the number of an item if it is about one of such a list: for readers
+    /// who see no file.
+    fn of_item(self, list: &str, what: &str) -> String {
+        let (_, at) = self
+            .path
+            .split_once(&format!(".{list}["))
+            .unwrap_or_default();
+        let item = at
+            .split_once(']')
+            .and_then(|(item, _)| item.parse::<usize>().ok());
+        match item {
+            Some(item) => format!("{what} {}: {}", item + 1, self.sentence),
+            None => self.sentence,
+        }
     }
 
     /// Where it is shown in a file: a group or a list by its beginning.

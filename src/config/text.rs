@@ -28,10 +28,7 @@ impl Fields {
 
     /// The whole text of a file, a line for each field.
     pub(super) fn file(self) -> String {
-        let mut text = String::new();
-        Text::Fields(self).tall(&mut text, 0);
-        text.push('\n');
-        text
+        Text::Fields(self).lines()
     }
 }
 
@@ -64,6 +61,14 @@ impl Text {
         let mut text = String::new();
         self.flat(&mut text);
         Some(text).filter(|text| text != "None" && text != "()" && text != "\"\"")
+    }
+
+    /// A line for each field or item, as a text of its own.
+    pub(super) fn lines(&self) -> String {
+        let mut text = String::new();
+        self.tall(&mut text, 0);
+        text.push('\n');
+        text
     }
 
     /// As JSON; fields stand in a string, as in a file.

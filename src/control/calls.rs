@@ -5,17 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::admin::model::{
-    Changed, ConfigText, EventKind, SESSIONS, SESSIONS_MAX, SegmentsStatus, SessionFilter,
-    SessionStatus, Stage, Status,
+    Changed, ConfigText, EventKind, ListenerRoutes, SESSIONS, SESSIONS_MAX, SegmentsStatus,
+    SessionFilter, SessionStatus, Stage, Status,
 };
 use crate::admin::{self, Author, Call, Reply, Which};
-use crate::config::{
-    AdminState, Backend, Change, ChangeError, Config, Topic, backend_values, changeable_values,
-};
-use crate::guard::Access;
+use crate::config::{AdminState, Backend, Change, ChangeError, RouteList};
 use crate::operational_log;
 use crate::pool::{Health, Service};
 use crate::session::CloseReason;
@@ -28,7 +25,7 @@ use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
 use super::declared::EndedOrder;
-use super::events::{Severity, Subject};
+use super::events::Severity;
 use super::explain::{self, NameSource};
 use super::regrets;
 use super::reload::ReloadRequest;
@@ -38,6 +35,10 @@ use super::sandbox;
 use super::status::{self, MemberStatus};
 use super::unix_sockets::Opened;
 use super::workers::Workers;
+
+mod changed;
+
+use changed::{action, differences, subject, target, values};
 
 impl Balancer {
     /// Answers a call. Where workers must be asked first, a task of its own answers; what is
@@ -84,6 +85,7 @@ impl Balancer {
                     explain::route(&snapshot, &name, client, &spoken)
                 });
             }
+            Call::Routes(name, reply) => self.show_routes(&name, reply),
             Call::Kill(filter, author, reply) => self.kill(filter, author, reply),
             Call::Latencies(reply) => {
                 drop(reply.send(status::latencies(&self.workers.stats)));
@@ -121,6 +123,22 @@ impl Balancer {
         let declared = Arc::clone(&self.in_force.declared);
         let in_force = self.in_force.config.clone();
         answer_aside(reply, move || at_start.text(&declared, &in_force));
+    }
+
+    fn show_routes(&self, name: &str, reply: Reply<Result<ListenerRoutes, Vec<String>>>) {
+        let config = &self.in_force.config;
+        let found = config.listeners.iter().find(|its| its.name == name);
+        let Some(listener) = found else {
+            let known = config.listeners.iter().map(|its| its.name.clone());
+            return drop(reply.send(Err(known.collect())));
+        };
+        let routes = RouteList::of(config, listener);
+        answer_aside(reply, move || {
+            Ok(ListenerRoutes {
+                version: routes.version(),
+                routes: routes.json(),
+            })
+        });
     }
 
     fn known_names(&self) -> NameSource {
@@ -395,98 +413,8 @@ fn answer_aside<T: Send + 'static>(reply: Reply<T>, answer: impl FnOnce() -> T +
     }));
 }
 
-/// Differences that an event names.
-const DIFFERENCES_MAX: usize = 10;
 /// Pools that the alerts of the status name, and problems with discovery.
 const ALERTS_MAX: usize = 10;
-
-/// The differences between two states of the same thing, in words.
-fn differences(old: &Value, new: &Value) -> String {
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
-        return "changed".to_owned();
-    };
-    let differ = new
-        .iter()
-        .filter(|(field, value)| old.get(*field) != Some(value));
-    let differ = differ.map(|(field, value)| {
-        let before = old.get(field).unwrap_or(&Value::Null);
-        format!("{field} {} to {}", word(before), word(value))
-    });
-    let mut differ: Vec<_> = differ.collect();
-    if differ.is_empty() {
-        return "unchanged".to_owned();
-    }
-    let more = differ.len().saturating_sub(DIFFERENCES_MAX);
-    differ.truncate(DIFFERENCES_MAX);
-    let differ = differ.join(", ");
-    match more {
-        0 => differ,
-        more => format!("{differ} and {more} more"),
-    }
-}
-
-fn word(value: &Value) -> String {
-    match value {
-        Value::Null => "off".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
-    }
-}
-
-/// The name of a change in the audit log.
-fn action(change: &Change) -> &'static str {
-    match change {
-        Change::AddBackend { .. } => "add_backend",
-        Change::RemoveBackend { .. } => "remove_backend",
-        Change::SetBackend { .. } => "set_backend",
-        Change::SetPool { .. } => "set_pool",
-        Change::SetListener { .. } => "set_listener",
-        Change::EditAccessList { .. } => "edit_access_list",
-        Change::SetGlobal { .. } => "set_global",
-    }
-}
-
-/// The name of what a change is about, in events and in the audit log.
-fn target(topic: Topic<'_>) -> String {
-    match topic {
-        Topic::Backend(..) => topic.to_string(),
-        Topic::Pool(name) | Topic::Listener(name) | Topic::AccessList(name) => name.to_owned(),
-        Topic::Global => topic.to_string(),
-    }
-}
-
-fn subject(topic: Topic<'_>) -> Subject<'_> {
-    match topic {
-        Topic::Backend(pool, backend) => Subject::backend(pool, backend),
-        Topic::Pool(pool) => Subject::pool(pool),
-        Topic::Listener(_) | Topic::AccessList(_) | Topic::Global => Subject::default(),
-    }
-}
-
-/// The values of a change's subject in a configuration, for the audit log.
-fn values(change: &Change, config: &Config) -> Option<Value> {
-    match change.topic() {
-        Topic::Backend(pool, backend) => config.pool(pool)?.backend(backend).map(backend_values),
-        Topic::Pool(pool) => config.pool(pool).map(changeable_values),
-        Topic::Listener(name) => {
-            let listener = config.listeners.iter().find(|its| its.name == name)?;
-            Some(changeable_values(listener))
-        }
-        Topic::AccessList(name) => {
-            let list = config.access_lists.iter().find(|its| its.name == name)?;
-            let Change::EditAccessList { edits, .. } = change else {
-                return None;
-            };
-            // Of the list there may be much more.
-            let now = edits.now(list);
-            let now = now
-                .iter()
-                .map(|(prefix, access)| (prefix.to_string(), access.map(Access::as_str).into()));
-            Some(Value::Object(now.collect()))
-        }
-        Topic::Global => Some(changeable_values(config)),
-    }
-}
 
 async fn list(workers: &Workers, mut filter: SessionFilter) -> Result<Vec<SessionStatus>, String> {
     let limit = filter.limit.unwrap_or(SESSIONS).min(SESSIONS_MAX);

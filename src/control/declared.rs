@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::by_name::ByName;
 use crate::config::{
     AccessList, AdminState, Backend, Change, ChangeError, Changeable, Config, Listener, Patch,
-    Pool, Topic,
+    Pool, RouteList, RouteWeights, Topic,
 };
 use crate::shared::Shared;
 
@@ -173,7 +173,10 @@ impl Declared {
         // Only a patch has several settings.
         let is_whole = matches!(
             order,
-            Change::AddBackend { .. } | Change::EditAccessList { .. }
+            Change::AddBackend { .. }
+                | Change::EditAccessList { .. }
+                | Change::SetRoutes { .. }
+                | Change::WeighRoute { .. }
         );
         let settings = 0..if is_whole { 1 } else { u32::BITS };
         for single in settings.filter_map(|setting| order.only(1 << setting)) {
@@ -209,7 +212,7 @@ impl Declared {
                 if let Change::RemoveBackend { pool, backend } = order {
                     next.remove(order, (pool, backend));
                 } else {
-                    record(&mut next.orders, order);
+                    record(&mut next.orders, &order.clone().lasting(&self.config));
                 }
                 next.settle(Some(order));
                 Ok((next, Vec::new()))
@@ -343,6 +346,29 @@ impl<'a> Differences<'a> {
             Change::SetListener { listener, .. } => {
                 parts(order, self.listeners.get(&**listener).copied())
             }
+            Change::SetRoutes { listener, .. } => {
+                let both = self.both.map(|config| routes_of(config, listener));
+                match both[0] == both[1] {
+                    true => [None, Some(order.clone())],
+                    false => [Some(order.clone()), None],
+                }
+            }
+            Change::WeighRoute {
+                listener,
+                route,
+                weights,
+                version,
+            } => {
+                let now = |config| RouteWeights::now(config, listener, route);
+                let [one, other] = self.both.map(now);
+                let part = |weights| Change::WeighRoute {
+                    listener: listener.clone(),
+                    route: route.clone(),
+                    weights,
+                    version: version.clone(),
+                };
+                weights.split(&one, &other).map(|its| its.map(part))
+            }
             Change::EditAccessList { list, edits } => match self.access_lists.get(&**list) {
                 None => [None, Some(order.clone())],
                 Some([Some(one), Some(other)]) => edits.split(one, other).map(|edits| {
@@ -387,6 +413,8 @@ impl<'a> Differences<'a> {
             Change::SetPool { patch, .. } => names(patch),
             Change::SetListener { patch, .. } => names(patch),
             Change::EditAccessList { .. } => vec!["prefixes"],
+            Change::SetRoutes { .. } => vec!["routes"],
+            Change::WeighRoute { .. } => vec!["routes or their weights"],
             Change::SetGlobal { patch } => names(patch),
         };
         let in_files = match part.topic() {
@@ -435,6 +463,14 @@ fn parts<G: Changeable>(order: &Change, both: Option<Both<'_, G>>) -> [Option<Ch
 fn names<G: Changeable>(patch: &Patch<G>) -> Vec<&'static str> {
     patch.words().map(|(name, _)| name).collect()
 }
+
+/// The routes of a listener, if it is there.
+fn routes_of(config: &Config, listener: &str) -> Option<RouteList> {
+    let mut listeners = config.listeners.iter();
+    let listener = listeners.find(|its| its.name == listener)?;
+    Some(RouteList::of(config, listener))
+}
+
 /// What only one of two lists has, or what differs in them: each by name, from both.
 fn differing<T>(
     [one, other]: [&[T]; 2],
@@ -456,6 +492,11 @@ fn differing<T>(
 
 /// Records an order, merged with an earlier one about the same subject.
 fn record(orders: &mut Vec<Change>, order: &Change) {
+    if let Change::SetRoutes { .. } = order {
+        // They have weights of their own.
+        let is_weight = |before: &Change| matches!(before, Change::WeighRoute { .. });
+        orders.retain(|before| before.topic() != order.topic() || !is_weight(before));
+    }
     for before in orders.iter_mut() {
         if let Some(both) = merged(before, order) {
             *before = both;
@@ -494,6 +535,27 @@ fn merged(first: &Change, second: &Change) -> Option<Change> {
         (Change::SetListener { patch: before, .. }, Change::SetListener { patch, .. }) => {
             *patch = patch.after(before);
         }
+        (Change::SetRoutes { .. }, Change::SetRoutes { .. }) => {}
+        (
+            Change::SetRoutes {
+                listener, routes, ..
+            },
+            Change::WeighRoute { route, weights, .. },
+        ) => {
+            both = Change::SetRoutes {
+                listener: listener.clone(),
+                routes: routes.weighed(route, weights)?,
+                version: None,
+            };
+        }
+        (
+            Change::WeighRoute {
+                route: one,
+                weights: before,
+                ..
+            },
+            Change::WeighRoute { route, weights, .. },
+        ) if one == route => *weights = weights.after(before),
         (Change::EditAccessList { edits: before, .. }, Change::EditAccessList { edits, .. }) => {
             *edits = edits.after(before)
         }

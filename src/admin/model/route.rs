@@ -1,9 +1,11 @@
 //! Where a client of a listener would go, as it goes over the wire.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::values::{self, ValueError};
 use crate::config::{ProxyTlv, TlvValue};
@@ -113,6 +115,17 @@ pub struct RouteStatus {
     pub share: Option<f64>,
     /// Sessions ended that it took, while it has that name, or asks for the same clients.
     pub sessions: u64,
+}
+
+/// The routes of a listener, as a file has them. A request may send them back with other routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ListenerRoutes {
+    /// What tells these routes from others. A change that names it is refused if another one came
+    /// before.
+    pub version: String,
+    /// An object for each route, in their order.
+    #[schemars(with = "Vec<BTreeMap<String, Value>>")]
+    pub routes: Value,
 }
 
 impl RouteStatus {

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::world::{By, READ, World, file, listener, temporary};
 use crate::admin::{AdminListener, Author, Handle, Tokens, serve};
-use crate::config::{AccessEdits, AdminHttp, AdminState, Backend, Change, ChangeError, Patch};
+use crate::config::{
+    AccessEdits, AdminHttp, AdminState, Backend, Change, ChangeError, Patch, RouteList, RouteRef,
+};
 
 #[tokio::test]
 async fn names_may_hold_any_character() {
@@ -201,6 +203,92 @@ async fn a_route_is_asked_for() {
             "{query}"
         );
     }
+}
+
+#[tokio::test]
+async fn routes_are_shown_and_changed() {
+    let world = World::new().await;
+    let all = "/v1/listeners/web/routes";
+    let shown = world.get(all).await.json();
+    assert_eq!(shown, json!({ "version": "", "routes": null }));
+    let unknown = world.get("/v1/listeners/wbe/routes").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let changed = async |method, path: &str, body: &str| {
+        let answer = world.tell(method, path, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+        world.played.lock().changes.pop().unwrap().0
+    };
+    let body = r#"{"routes": [{"sni": ["a.example"], "pool": "x"}], "version": "01"}"#;
+    let (routes, version) = RouteList::read(body.as_bytes()).unwrap();
+    assert_eq!(version.as_deref(), Some("01"));
+    let listener = "web".to_owned();
+    let change = Change::SetRoutes {
+        listener,
+        routes,
+        version,
+    };
+    assert_eq!(changed(Method::PUT, all, body).await, change);
+    let one = "/v1/listeners/web/routes/2";
+    let body = r#"{"pools": [{"name": "x", "weight": 5}], "version": null}"#;
+    let Change::WeighRoute {
+        route,
+        weights,
+        version,
+        ..
+    } = changed(Method::PATCH, one, body).await
+    else {
+        panic!("another change");
+    };
+    assert_eq!((route, version), (RouteRef::Number(2), None));
+    assert_eq!(weights.to_string(), "x 5");
+}
+
+#[tokio::test]
+async fn changes_of_routes_that_are_malformed_or_too_late_are_refused() {
+    let world = World::new().await;
+    let all = "/v1/listeners/web/routes";
+    let one = "/v1/listeners/web/routes/2";
+    for (method, path, body, status) in [
+        (Method::PUT, all, "{}", StatusCode::UNPROCESSABLE_ENTITY),
+        (
+            Method::PUT,
+            all,
+            r#"{"routes": {}}"#,
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            Method::PUT,
+            all,
+            r#"{"routes": [{}]}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (Method::PATCH, one, "{}", StatusCode::BAD_REQUEST),
+        (
+            Method::PATCH,
+            one,
+            r#"{"pools": []}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            Method::PATCH,
+            one,
+            r#"{"pools": [{"name": "x", "weight": 1001}]}"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            Method::PATCH,
+            "/v1/listeners/web/routes/x",
+            r#"{"pools": [{"name": "x", "weight": 1}]}"#,
+            StatusCode::BAD_REQUEST,
+        ),
+    ] {
+        let answer = world.tell(method, path, body).await;
+        assert_eq!(answer.status, status, "{body}: {:?}", answer.body);
+    }
+    let listener = "web".to_owned();
+    world.played.lock().refusal = Some(ChangeError::Stale { listener });
+    let stale = world.tell(Method::PUT, all, r#"{"routes": []}"#).await;
+    assert_eq!(stale.status, StatusCode::CONFLICT);
 }
 
 #[tokio::test]

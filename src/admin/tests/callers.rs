@@ -12,6 +12,7 @@ fn filled(endpoint: &Endpoint) -> String {
     endpoint
         .path
         .replace("{listener}", "a")
+        .replace("{route}", "1")
         .replace("{id}", "0-1")
         .replace("{pool}", "main")
         .replace("{backend}", "alpha")
@@ -22,6 +23,8 @@ fn filled(endpoint: &Endpoint) -> String {
 fn sample(endpoint: &Endpoint) -> (&'static str, &'static str) {
     match endpoint.id {
         "set_listener" | "set_global" => ("", r#"{"max_connections": 9}"#),
+        "set_routes" => ("", r#"{"routes": []}"#),
+        "set_route" => ("", r#"{"pools": [{"name": "main", "weight": 9}]}"#),
         "set_pool" => ("", r#"{"strategy": "random"}"#),
         "add_backend" => ("", r#"{"address": "127.0.0.1:80"}"#),
         "set_backend" => ("", r#"{"weight": 9}"#),

@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 use crate::admin::endpoints::{Deadlines, Endpoint, ServerContext, endpoints};
 use crate::admin::model::{
     AccessListDetail, AccessListStatus, BackendStatus, BanStatus, Banned, BannedBy, Changed,
-    ConfigText, DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerStatus, PoolStatus,
-    Reloaded, RouteChoice, SessionExplanation, SessionStatus, Stage, Status,
+    ConfigText, DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerRoutes, ListenerStatus,
+    PoolStatus, Reloaded, RouteChoice, SessionExplanation, SessionStatus, Stage, Status,
 };
 use crate::admin::server::{self, EXPLANATIONS_AT_ONCE, SCRAPES_MAX, WATCHERS_MAX};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
@@ -365,6 +365,10 @@ impl Played {
                     _ => Ok(RouteChoice::default()),
                 }));
             }
+            Call::Routes(name, reply) => sent(reply.send(match &*name {
+                "wbe" => Err(vec!["web".to_owned()]),
+                _ => Ok(ListenerRoutes::default()),
+            })),
             Call::Bans(filter, reply) => {
                 self.done.push(format!("{filter:?}"));
                 sent(reply.send(vec![ban()]));

@@ -42,6 +42,8 @@ fn change_backends(pool: &mut Pool, changes: &[(usize, &Change)]) -> Refused {
             }
             Change::SetPool { .. }
             | Change::SetListener { .. }
+            | Change::SetRoutes { .. }
+            | Change::WeighRoute { .. }
             | Change::EditAccessList { .. }
             | Change::SetGlobal { .. } => Ok(()),
         };

@@ -8,6 +8,7 @@ use crate::config::{AccessEdits, AccessList, AdminState, BanAfter, Persist, Sour
 use crate::prefix::Prefix;
 
 mod numbers;
+mod routes;
 
 const TEXT: &str = r#"(
     listeners: [(name: "front", bind: "127.0.0.1:8080", pool: "web")],

@@ -29,7 +29,9 @@ impl Change {
                 Topic::Backend(pool, backend)
             }
             Self::SetPool { pool, .. } => Topic::Pool(pool),
-            Self::SetListener { listener, .. } => Topic::Listener(listener),
+            Self::SetListener { listener, .. }
+            | Self::SetRoutes { listener, .. }
+            | Self::WeighRoute { listener, .. } => Topic::Listener(listener),
             Self::EditAccessList { list, .. } => Topic::AccessList(list),
             Self::SetGlobal { .. } => Topic::Global,
         }

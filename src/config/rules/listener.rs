@@ -24,6 +24,17 @@ pub(in crate::config) fn broken_by_listener(config: &Config, i: usize) -> Option
     found.into_iter().next().map(|finding| finding.sentence)
 }
 
+/// The first rule that the routes of a listener break, by its index, with the route's number.
+pub(in crate::config) fn broken_by_routes(config: &Config, i: usize) -> Option<String> {
+    let listener = &config.listeners[i];
+    let mut found = Vec::new();
+    super::routes::find(config, &format!("listeners[{i}]"), listener, &mut found);
+    if let Some(first) = found.into_iter().next() {
+        return Some(first.of_item("routes", "route"));
+    }
+    super::loops::of_listener(config, i)
+}
+
 fn lists(config: &Config) -> impl Iterator<Item = &str> {
     config.access_lists.iter().map(|list| &*list.name)
 }

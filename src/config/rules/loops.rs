@@ -60,6 +60,20 @@ pub(in crate::config) fn of_pool(config: &Config, pool: usize) -> Option<String>
     backends.find_map(|backend| loops.sentence(backend, pool))
 }
 
+/// What is wrong with the first backend of the pools of a listener that leads back to its own pool
+/// by this listener, by the configuration alone.
+pub(super) fn of_listener(config: &Config, listener: usize) -> Option<String> {
+    let mut pools: Vec<_> = config.listeners[listener].pools().collect();
+    pools.sort_unstable();
+    pools.dedup();
+    let loops = Loops::from(config, TEXT, pools.iter().copied());
+    pools.iter().find_map(|pool| {
+        let mut backends = config.pools[*pool].backends.iter();
+        let sentence = backends.find_map(|backend| loops.sentence(backend, *pool))?;
+        Some(format!("pool `{}`: {sentence}", config.pools[*pool].name))
+    })
+}
+
 /// What is wrong with a backend that would lead back to its pool, by what this machine tells.
 pub(crate) fn leads_back(
     config: &Config,
@@ -131,7 +145,7 @@ impl<'a> Loops<'a> {
         Self::from(config, machine, pool..pool + 1)
     }
 
-    fn from(config: &'a Config, machine: Machine<'a>, pools: std::ops::Range<usize>) -> Self {
+    fn from(config: &'a Config, machine: Machine<'a>, pools: impl Iterator<Item = usize>) -> Self {
         let points = Points::of(config, machine);
         let first = config.pools.len();
         let components = Components::reached_from(pools, |node| match node.checked_sub(first) {

@@ -14,7 +14,13 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
     if routes.is_empty() {
         return;
     }
-    if let Some(sentence) = beyond_limits(routes) {
+    let sentence = beyond_limits([
+        routes.len(),
+        routes.iter().map(Route::values).sum(),
+        routes.iter().map(|route| route.shares().count()).sum(),
+        routes.iter().map(Route::regexes).sum(),
+    ]);
+    if let Some(sentence) = sentence {
         return found.push(Finding::at(format!("{at}.routes"), sentence));
     }
     for (place, route) in routes.iter().enumerate() {
@@ -82,23 +88,21 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
     }
 }
 
-/// The limit of a listener's routes that these are beyond, in words.
-fn beyond_limits(routes: &[Route]) -> Option<String> {
-    let values: usize = routes.iter().map(Route::values).sum();
-    if routes.len() > ROUTES_MAX || values > ROUTE_VALUES_MAX {
+/// The limit of a listener's routes that so many routes, values, pools and regular expressions are
+/// beyond, in words.
+pub(in crate::config) fn beyond_limits(counts: [usize; 4]) -> Option<String> {
+    let [routes, values, pools, regexes] = counts;
+    if routes > ROUTES_MAX || values > ROUTE_VALUES_MAX {
         return Some(format!(
-            "routes: {} routes with {values} values: expected at most {ROUTES_MAX} routes with \
-             {ROUTE_VALUES_MAX} values in all",
-            routes.len()
+            "routes: {routes} routes with {values} values: expected at most {ROUTES_MAX} routes \
+             with {ROUTE_VALUES_MAX} values in all"
         ));
     }
-    let pools: usize = routes.iter().map(|route| route.shares().count()).sum();
     if pools > ROUTE_POOLS_MAX {
         return Some(format!(
             "routes: they lead to {pools} pools: expected at most {ROUTE_POOLS_MAX} in all"
         ));
     }
-    let regexes: usize = routes.iter().map(Route::regexes).sum();
     (regexes > ROUTE_REGEXES_MAX).then(|| {
         format!(
             "routes: {regexes} regular expressions: expected at most {ROUTE_REGEXES_MAX} in all"

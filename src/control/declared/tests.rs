@@ -9,6 +9,7 @@ use super::*;
 use crate::config::{AdminState, Backend, Discovery, Patch, Strategy, parse};
 
 mod access_lists;
+mod routes;
 
 fn file(backends: &[&str]) -> Config {
     let backends: Vec<_> = backends

@@ -3,6 +3,7 @@
 use super::EndedOrder;
 use crate::config::{AccessEdits, AdminState, Backend, Change, Changeable, Patch, Topic};
 use crate::guard::Access;
+use crate::wording::plural;
 
 /// An order that ended, with the reason and the command that gives it again.
 pub(super) fn ended(order: Change, why: &str, may_return: bool) -> EndedOrder {
@@ -24,6 +25,11 @@ pub(super) fn words(order: &Change) -> String {
         },
         Change::SetPool { patch, .. } => patch.to_string(),
         Change::SetListener { patch, .. } => patch.to_string(),
+        Change::SetRoutes { routes, .. } => match routes.len() {
+            0 => "no routes".to_owned(),
+            count => plural(count as u64, "route"),
+        },
+        Change::WeighRoute { route, weights, .. } => format!("{route}: {weights}"),
         Change::EditAccessList { edits, .. } => edits.to_string(),
         Change::SetGlobal { patch } => patch.to_string(),
     };
@@ -57,6 +63,10 @@ fn no_longer(order: &Change) -> String {
         },
         Change::SetPool { patch, .. } => format!("no longer has {patch}"),
         Change::SetListener { patch, .. } => format!("no longer has {patch}"),
+        Change::SetRoutes { .. } => "no longer has the routes of a command".to_owned(),
+        Change::WeighRoute { route, weights, .. } => {
+            format!("no longer has the weights {weights} in {route}")
+        }
         Change::EditAccessList { edits, .. } => format!("no longer has the change {edits}"),
         Change::SetGlobal { patch } => format!("no longer has {patch}"),
     }
@@ -66,7 +76,9 @@ fn no_longer(order: &Change) -> String {
 fn again(order: &Change) -> Option<(String, &'static str)> {
     let subject = subject(order.topic());
     Some(match order {
-        Change::AddBackend { .. } => return None,
+        Change::AddBackend { .. } | Change::SetRoutes { .. } | Change::WeighRoute { .. } => {
+            return None;
+        }
         Change::RemoveBackend { .. } => (format!("remove {subject}"), "remove it"),
         Change::SetBackend { patch, .. } => match only_state(patch) {
             Some(state) => {
