@@ -181,3 +181,5 @@ mod urgent;
 mod waits;
 #[path = "proxy/watchdog.rs"]
 mod watchdog;
+#[path = "proxy/weights.rs"]
+mod weights;

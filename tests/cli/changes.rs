@@ -1,5 +1,7 @@
 //! Commands that change something: what they send, and what they print.
 
+use std::fs;
+
 use mahoraga::admin::model::{Changed, Readiness, Reloaded, Reopened, Stage};
 
 use super::super::fake::Fake;
@@ -130,7 +132,7 @@ fn one_wrong_name_changes_none() {
 }
 
 /// The same for those that name none.
-const CHANGES: [(&str, &str, &str); 12] = [
+const CHANGES: [(&str, &str, &str); 14] = [
     (
         "add web 127.0.0.1:9005",
         r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005"}"#,
@@ -178,6 +180,22 @@ const CHANGES: [(&str, &str, &str); 12] = [
         "set listener front --bandwidth (all:(down:\"5MB/s\"))",
         r#"PATCH /v1/listeners/front {"bandwidth":{"all":{"down":"5MB/s"}}}"#,
         "snapshot 19: front has bandwidth (all: (down: \"5MB/s\"))\n",
+    ),
+    (
+        "set route edge 1 stable=50 canary=0",
+        concat!(
+            r#"PATCH /v1/listeners/edge/routes/1 {"pools":[{"name":"stable","weight":50},"#,
+            r#"{"name":"canary","weight":0}],"version":null}"#
+        ),
+        "snapshot 19: route 1 of edge has stable 50, canary 0\n",
+    ),
+    (
+        "set route a/b 2 x=1 --if-version 01",
+        concat!(
+            r#"PATCH /v1/listeners/a%2Fb/routes/2 {"pools":[{"name":"x","weight":1}],"#,
+            r#""version":"01"}"#
+        ),
+        "snapshot 19: route 2 of a/b has x 1\n",
     ),
     (
         "set global --rate-limit (rate:1000)",
@@ -269,6 +287,42 @@ fn the_rest_is_changed() {
             "{asked:?}"
         );
     }
+}
+
+#[test]
+fn routes_are_shown_as_a_file_has_them_and_put_back() {
+    let routes = concat!(
+        r#""routes":[{"pools":[{"name":"x","weight":5},{"name":"y"}],"sni":["a.example"]},"#,
+        r#"{"pool":"refuse"}],"version":"#
+    );
+    let answer = format!("{{{routes}\"01\"}}");
+    let changed = json(&changed(19));
+    let fake = Fake::saying("client_routes", &[&*answer, &changed]);
+    let shown = succeeded(&fake.run(&["routes", "edge"])).to_owned();
+    let want = "// routes of edge, version 01\n[\n    (sni: [\"a.example\"], \
+                pools: [(name: \"x\", weight: 5), (name: \"y\")]),\n    (pool: \"refuse\"),\n]\n";
+    assert_eq!(shown, want);
+    let file = fake.directory.join("r.ron");
+    fs::write(&file, shown).unwrap();
+    let set = ["set", "routes", "edge", "--from", "r.ron"];
+    let words = succeeded(&fake.run(&set)).to_owned();
+    assert_eq!(words, "snapshot 19: edge has 2 routes\n");
+    let path = "/v1/listeners/edge/routes";
+    let want = [
+        format!("GET {path}"),
+        format!("PUT {path} {{{routes}null}}"),
+    ];
+    assert_eq!(fake.asked(), want);
+    // The balancer is not asked.
+    fs::write(&file, "[\n(pol: \"x\"),\n]").unwrap();
+    let wrong = failed(&fake.run(&set), 2).to_owned();
+    assert!(
+        wrong.starts_with("r.ron:2:2: route 1: unknown field `pol`, did you mean `pool`?"),
+        "{wrong}"
+    );
+    let absent = ["set", "routes", "edge", "--from", "absent.ron"];
+    let absent = failed(&fake.run(&absent), 2).to_owned();
+    assert!(absent.starts_with("cannot read absent.ron: "), "{absent}");
 }
 
 #[test]

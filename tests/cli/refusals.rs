@@ -226,13 +226,14 @@ Commands to a running balancer:
   sessions    List sessions, or close them
   explain     Explain where sessions went and why, or where a client would go
   route       Say which route of a listener would take a client
+  routes      Show the routes of a listener, as a file has them
   add         Add a backend to a pool
   remove      Remove a backend, and let its sessions end by themselves
   weight      Set the weight of a backend
   drain       Send a backend no new sessions, and keep those it has
   ready       Return a backend to service after drain or maint [also: enable, undrain]
   maint       Take a backend out of service: no new sessions, no probes [also: disable]
-  set         Set strategy, queue, weight or limits of a pool, a backend, a listener
+  set         Set strategy, queue, weight, limits or routes of a pool, a backend, a listener
   access      Show the access lists, one with its prefixes, or what it says of a client
   allow       Let clients of addresses or prefixes connect, by an access list
   deny        Refuse clients of addresses or prefixes, by an access list

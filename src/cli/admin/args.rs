@@ -3,6 +3,7 @@
 mod bans;
 mod leave;
 mod order;
+mod routes;
 mod sessions;
 
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ pub use bans::{BanArgs, BansArgs, UnbanArgs};
 use leave::LEAVE_HELP;
 pub use leave::LeaveArgs;
 pub(in crate::cli) use order::{with_joined_wait, with_options_behind};
+pub use routes::{ExpectedVersion, RoutesArgs, SetRouteArgs, SetRoutesArgs};
 use sessions::client;
 pub use sessions::{ExplainArgs, RouteArgs, SessionsArgs};
 
@@ -79,6 +81,10 @@ It decides as for a real client that sends no more than that, and changes nothin
 at bans, access lists and limits: mahoraga explain --client looks at the first two, and says which
 backend the client would get.")]
     Route(RouteArgs),
+    /// Show the routes of a listener, as a file has them
+    #[command(after_help = "Example:
+  mahoraga routes edge")]
+    Routes(RoutesArgs),
     /// Add a backend to a pool
     #[command(after_help = "Examples:
   mahoraga add web 127.0.0.1:9003
@@ -117,7 +123,7 @@ Sessions end by themselves; `mahoraga sessions --kill --backend app-1` ends them
   mahoraga maint app-1 app-2"
     )]
     Maint(TakeOutArgs),
-    /// Set strategy, queue, weight or limits of a pool, a backend, a listener
+    /// Set strategy, queue, weight, limits or routes of a pool, a backend, a listener
     #[command(subcommand)]
     Set(SetCommand),
     /// Show the access lists, one with its prefixes, or what it says of a client
@@ -434,6 +440,16 @@ pub enum SetCommand {
         #[command(flatten)]
         how: ChangeArgs,
     },
+    /// Set weights of the pools of a route
+    #[command(after_help = "Examples:
+  mahoraga set route edge 1 stable=50 canary=50
+  mahoraga set route edge 1 canary=0")]
+    Route(SetRouteArgs),
+    /// Replace all routes of a listener
+    #[command(after_help = "Example:
+  mahoraga routes edge > routes.ron && vi routes.ron
+  mahoraga set routes edge --from routes.ron")]
+    Routes(SetRoutesArgs),
     /// Set the limits of all listeners together
     #[command(after_help = "Example:
   mahoraga set global --max-connections 10000")]

@@ -12,7 +12,7 @@ use super::client::{Client, ClientError, path};
 use super::find::{BackendName, find_all};
 use super::settings::SettingFlags;
 use super::units::plain;
-use super::{print, show};
+use super::{print, routes, show};
 use crate::admin::model::{Changed, PoolStatus, Reloaded, Reopened};
 use crate::cli::args::Maybe;
 use crate::config::values::written;
@@ -146,6 +146,8 @@ pub(super) async fn set(command: &SetCommand) -> Result<(), ClientError> {
             settings,
             how,
         } => set_one(&["listeners", listener], listener, settings, how).await,
+        SetCommand::Route(args) => routes::weigh(args).await,
+        SetCommand::Routes(args) => routes::replace(args).await,
         SetCommand::Global { settings, how } => set_one(&["limits"], "global", settings, how).await,
     }
 }

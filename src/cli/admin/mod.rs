@@ -16,6 +16,7 @@ mod find;
 mod history;
 mod leave;
 mod route;
+mod routes;
 mod sessions;
 mod settings;
 mod show;
@@ -26,9 +27,9 @@ mod units;
 pub use address::{AdminAddress, AdminAddressError};
 pub use args::{
     AccessArgs, AddArgs, BackendsArgs, BanArgs, BansArgs, ChangeArgs, ClientCommand, ClientOptions,
-    ConfigCommand, EditArgs, EventsArgs, ExplainArgs, HistogramsArgs, HistoryArgs, LeaveArgs,
-    PoolsArgs, ReadyArgs, RouteArgs, SessionsArgs, SetCommand, TakeOutArgs, TopArgs, UnbanArgs,
-    Wait, WeightArgs,
+    ConfigCommand, EditArgs, EventsArgs, ExpectedVersion, ExplainArgs, HistogramsArgs, HistoryArgs,
+    LeaveArgs, PoolsArgs, ReadyArgs, RouteArgs, RoutesArgs, SessionsArgs, SetCommand, SetRouteArgs,
+    SetRoutesArgs, TakeOutArgs, TopArgs, UnbanArgs, Wait, WeightArgs,
 };
 
 use std::io::{self, Write};
@@ -71,6 +72,7 @@ async fn run(command: &ClientCommand) -> Result<(), ClientError> {
         ClientCommand::Sessions(args) => sessions::sessions(args).await,
         ClientCommand::Explain(args) => explain::explain(args).await,
         ClientCommand::Route(args) => route::route(args).await,
+        ClientCommand::Routes(args) => routes::routes(args).await,
         ClientCommand::Add(args) => change::add(args).await,
         ClientCommand::Remove(args) => change::remove(args).await,
         ClientCommand::Weight(args) => change::weight(args).await,
