@@ -151,7 +151,7 @@ const PARAMETERS: [(&str, &str); 7] = [
     ("listener", "The listener's name."),
     (
         "route",
-        "The route's number among those of its listener, from 1 on.",
+        "The route's name, or its number among those of its listener, from 1 on.",
     ),
     ("list", "The access list's name."),
     (

@@ -113,14 +113,14 @@ pub enum ChangeError {
         name: String,
     },
     /// The listener has no such route.
-    #[error("listener `{listener}` has no {route}: it has {count}")]
+    #[error("listener `{listener}` has no {route}{rest}")]
     NoRoute {
         /// The listener.
         listener: String,
         /// The route, in words.
         route: String,
-        /// How many routes it has.
-        count: usize,
+        /// Which routes it has, as the end of the sentence.
+        rest: String,
     },
     /// The routes are not those that the change was made for.
     #[error("the routes of listener `{listener}` have changed: read them again, and try again")]

@@ -182,12 +182,17 @@ impl Route {
         }
     }
 
-    /// What it asks of clients, without the pools that they go to.
+    /// What it asks of clients, without its name and the pools that they go to.
     pub(super) fn conditions(&self) -> Self {
         let Self {
-            pool, pools, key, ..
+            name,
+            pool,
+            pools,
+            key,
+            ..
         } = Self::base();
         Self {
+            name,
             pool,
             pools,
             key,

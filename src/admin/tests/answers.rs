@@ -277,7 +277,7 @@ async fn changes_of_routes_that_are_malformed_or_too_late_are_refused() {
         ),
         (
             Method::PATCH,
-            "/v1/listeners/web/routes/x",
+            "/v1/listeners/web/routes/%0A",
             r#"{"pools": [{"name": "x", "weight": 1}]}"#,
             StatusCode::BAD_REQUEST,
         ),

@@ -443,7 +443,7 @@ pub enum SetCommand {
     /// Set weights of the pools of a route
     #[command(after_help = "Examples:
   mahoraga set route edge 1 stable=50 canary=50
-  mahoraga set route edge 1 canary=0")]
+  mahoraga set route edge shop canary=0")]
     Route(SetRouteArgs),
     /// Replace all routes of a listener
     #[command(after_help = "Example:

@@ -181,6 +181,8 @@ impl fmt::Display for RouteWeights {
 pub enum RouteRef {
     /// By its number, from 1 on.
     Number(usize),
+    /// By its name.
+    Named(String),
     /// The one that asks for the same clients as this one, wherever it stands.
     Asking(Box<Route>),
 }
@@ -193,16 +195,27 @@ impl RouteRef {
                 let place = number.checked_sub(1)?;
                 (place < routes.len()).then_some(place)
             }
+            Self::Named(name) => {
+                let is_it = |route: &Route| route.name.as_ref() == Some(name);
+                routes.iter().position(is_it)
+            }
             Self::Asking(one) => routes.iter().position(|route| route.asks_the_same(one)),
         }
     }
 
     /// The error for a listener that lacks it.
     pub(super) fn missing(&self, listener: &Listener) -> ChangeError {
+        let rest = match self {
+            Self::Named(name) => {
+                let names = listener.routes.iter();
+                values::known(name, names.filter_map(|route| route.name.as_deref()))
+            }
+            Self::Number(_) | Self::Asking(_) => format!(": it has {}", listener.routes.len()),
+        };
         ChangeError::NoRoute {
             listener: listener.name.clone(),
             route: self.to_string(),
-            count: listener.routes.len(),
+            rest,
         }
     }
 }
@@ -211,18 +224,23 @@ impl FromStr for RouteRef {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.parse().map(Self::Number);
-        number.map_err(|_| {
-            format!("invalid route `{text}`: expected its number in its listener, from 1 on")
-        })
+        match text.parse() {
+            Ok(number) => Ok(Self::Number(number)),
+            Err(_) if values::is_name(text) => Ok(Self::Named(text.to_owned())),
+            Err(_) => Err(format!(
+                "invalid route `{}`: expected its name, or its number in its listener, from 1 on",
+                bounded(text.to_owned())
+            )),
+        }
     }
 }
 
-/// Such as `route 2`, or `route (sni: ["a.example"])`.
+/// Such as `route 2`, `route shop`, or `route (sni: ["a.example"])`.
 impl fmt::Display for RouteRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => write!(f, "route {number}"),
+            Self::Named(name) => write!(f, "route {name}"),
             Self::Asking(route) => {
                 let conditions = table::text(&**route, &Route::base(), &Around::default());
                 let conditions = conditions.shown().unwrap_or_else(|| "for all".to_owned());
@@ -233,8 +251,8 @@ impl fmt::Display for RouteRef {
 }
 
 impl Change {
-    /// The change as it holds over reloads, which may move routes: it names a route by what that
-    /// asks for, and no version. `config` is that before the change.
+    /// The change as it holds over reloads, which may move routes: it names a route by its name, or
+    /// else by what it asks for, and no version. `config` is that before the change.
     #[must_use]
     pub(crate) fn lasting(mut self, config: &Config) -> Self {
         match &mut self {
@@ -249,7 +267,11 @@ impl Change {
                 let listener = config.listeners.iter().find(|its| its.name == *listener);
                 let routes = listener.map_or(&[][..], |its| &its.routes);
                 if let Some(place) = route.find(routes) {
-                    *route = RouteRef::Asking(Box::new(routes[place].conditions()));
+                    let found = &routes[place];
+                    *route = match &found.name {
+                        Some(name) => RouteRef::Named(name.clone()),
+                        None => RouteRef::Asking(Box::new(found.conditions())),
+                    };
                 }
             }
             Self::AddBackend { .. }
@@ -303,14 +325,15 @@ pub(super) fn set(config: &mut Config, at: usize, routes: &RouteList) -> Option<
 }
 
 /// What a configuration has of what a change of routes changes, by paths such as
-/// `routes[1].pools[canary].weight`; routes are numbered from 1 on.
+/// `routes[1].pools[canary].weight`. A route has its name there, or else its number from 1 on.
 pub(crate) fn route_values(change: &Change, config: &Config) -> Option<Json> {
     let listener = |name: &str| config.listeners.iter().find(|its| its.name == *name);
     let values: Map<String, Json> = match change {
         Change::SetRoutes { listener: name, .. } => {
             let routes = RouteList::of(config, listener(name)?);
-            let words = routes.words().enumerate();
-            let words = words.map(|(place, route)| (format!("routes[{}]", place + 1), route));
+            let words = routes.routes.iter().zip(routes.words()).enumerate();
+            let words = words
+                .map(|(place, (route, text))| (format!("routes[{}]", called(route, place)), text));
             // Of long routes the words may be the same.
             let version = [("version".to_owned(), routes.version())];
             let all = words.chain(version);
@@ -322,10 +345,12 @@ pub(crate) fn route_values(change: &Change, config: &Config) -> Option<Json> {
             weights,
             ..
         } => {
-            let number = route.find(&listener(name)?.routes)? + 1;
+            let routes = &listener(name)?.routes;
+            let place = route.find(routes)?;
+            let called = called(&routes[place], place);
             let now = RouteWeights::now(config, name, route);
             let paths = weights.0.keys().map(|pool| {
-                let path = format!("routes[{number}].pools[{pool}].weight");
+                let path = format!("routes[{called}].pools[{pool}].weight");
                 (path, now.0.get(pool).copied().into())
             });
             paths.collect()
@@ -339,6 +364,12 @@ pub(crate) fn route_values(change: &Change, config: &Config) -> Option<Json> {
         | Change::SetGlobal { .. } => return None,
     };
     Some(values.into())
+}
+
+/// The name of the route at this place, or else its number.
+fn called(route: &Route, place: usize) -> String {
+    let number = || (place + 1).to_string();
+    route.name.clone().unwrap_or_else(number)
 }
 
 /// Pools that a sentence names.

@@ -1,7 +1,7 @@
 //! Orders in sentences.
 
 use super::EndedOrder;
-use crate::config::{AccessEdits, AdminState, Backend, Change, Changeable, Patch, Topic};
+use crate::config::{AccessEdits, AdminState, Backend, Change, Changeable, Patch, RouteRef, Topic};
 use crate::guard::Access;
 use crate::wording::plural;
 
@@ -76,9 +76,21 @@ fn no_longer(order: &Change) -> String {
 fn again(order: &Change) -> Option<(String, &'static str)> {
     let subject = subject(order.topic());
     Some(match order {
-        Change::AddBackend { .. } | Change::SetRoutes { .. } | Change::WeighRoute { .. } => {
-            return None;
+        Change::AddBackend { .. } | Change::SetRoutes { .. } => return None,
+        Change::WeighRoute {
+            listener,
+            route: RouteRef::Named(route),
+            weights,
+            ..
+        } => {
+            let mut command = format!("set route {} {}", quoted(listener), quoted(route));
+            for (pool, weight) in weights.iter() {
+                command += &format!(" {}={weight}", quoted(pool));
+            }
+            (command, "set them")
         }
+        // Another route may have its number by now.
+        Change::WeighRoute { .. } => return None,
         Change::RemoveBackend { .. } => (format!("remove {subject}"), "remove it"),
         Change::SetBackend { patch, .. } => match only_state(patch) {
             Some(state) => {

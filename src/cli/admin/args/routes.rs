@@ -38,7 +38,7 @@ pub struct SetRoutesArgs {
 pub struct SetRouteArgs {
     /// The listener
     pub listener: String,
-    /// The route: its number in the listener, from 1 on
+    /// The route: its name, or its number in the listener, from 1 on
     pub route: String,
     /// Pools of the route with their new weights, 0 to 1000; the others keep theirs
     #[arg(value_name = "POOL=N", required = true)]

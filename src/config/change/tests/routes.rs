@@ -180,6 +180,23 @@ fn pools_of_a_route_get_other_weights() {
         let want = format!("listener `edge` has no route {none}: it has 2");
         assert_eq!(error(&weigh(none, &[("new", 1)])), want);
     }
+    let mut named = routed();
+    named.listeners[0].routes[0].name = Some("shop".to_owned());
+    for (name, outcome) in [
+        ("shop", None),
+        (
+            "shops",
+            Some("listener `edge` has no route shops, did you mean `shop`?"),
+        ),
+    ] {
+        let mut change = weigh(1, &[("new", 1)]);
+        if let Change::WeighRoute { route, .. } = &mut change {
+            *route = name.parse().unwrap();
+        }
+        let made = change.apply(&named).map_err(|error| error.to_string());
+        assert_eq!(made.err().as_deref(), outcome);
+    }
+    assert!("".parse::<RouteRef>().is_err());
     let wrong = |pools: &str| {
         let body = format!("{{\"pools\": [{pools}]}}");
         match Patch::<NewWeights>::read(body.as_bytes()) {

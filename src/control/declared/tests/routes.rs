@@ -86,6 +86,24 @@ fn a_weight_holds_while_the_file_changes_other_routes_and_pools() {
 }
 
 #[test]
+fn a_weight_of_a_named_route_holds_while_the_file_changes_what_that_asks_for() {
+    let named = CANARY.replacen('(', "(name: \"shop\", ", 1);
+    let declared = Declared::new(routed(&named, ABC));
+    let declared = changed(&declared, &weigh(1, &[("c", 50)]));
+    let other = named.replace("[\"x\"]", "[\"x\", \"y\"]");
+    let (declared, ended) = declared.reload(routed(&other, ABC), false);
+    assert_eq!(ended, []);
+    assert_eq!(weights_of(&declared), are(&[("b", 95), ("c", 50)]));
+    let (_, ended) = declared.reload(
+        routed(&other.replace("weight: 5)", "weight: 6)"), ABC),
+        false,
+    );
+    let why = "listener l no longer has the weights c 50 in route shop: the file has changed its \
+               routes or their weights; run `mahoraga set route l shop c=50` to set them again";
+    assert_eq!(sentences(&ended), [why]);
+}
+
+#[test]
 fn other_routes_hold_until_the_file_changes_routes_or_drops_their_pool() {
     let first = Declared::new(routed(CANARY, ABC));
     let weighed = changed(&first, &weigh(1, &[("c", 9)]));
@@ -127,4 +145,67 @@ fn other_routes_hold_until_the_file_changes_routes_or_drops_their_pool() {
             .unwrap()
             .ends_with("listener l: 1 route")
     );
+}
+
+/// After any reloads and changes of routes, a fresh start with what `config show` prints is the
+/// same, and every weight is that of the last command or of the last file.
+#[test]
+fn routes_after_any_reloads_and_changes_are_those_of_a_fresh_start() {
+    let mut made = 0;
+    for seed in 0..60 {
+        let mut rng = Rng::with_seed(seed);
+        let mut declared = Declared::new(routed(CANARY, ABC));
+        for _ in 0..20 {
+            let mut some = Vec::new();
+            for name in ["x", "y", "z"] {
+                if rng.bool() {
+                    some.push(random_route(&mut rng, name));
+                }
+            }
+            match rng.u8(..4) {
+                0 => {
+                    let mut pools = ABC;
+                    rng.shuffle(&mut pools);
+                    let file = routed(&some.join(", "), pools);
+                    declared = declared.reload(file, false).0;
+                }
+                1 => {
+                    let change = replace(&some.join(", "));
+                    declared = changed(&declared, &change);
+                    let list = routes_of(declared.config(), "l").unwrap();
+                    let Change::SetRoutes { routes, .. } = change else {
+                        panic!("another change");
+                    };
+                    assert_eq!(list, routes, "seed {seed}");
+                }
+                _ => {
+                    let (number, weight) = (rng.usize(1..4), rng.u16(..=1_000));
+                    let change = weigh(number, &[("c", weight)]);
+                    // It may be a route without weights, or none.
+                    if let Ok((next, _)) = declared.change(&change, Config::clone) {
+                        declared = next;
+                        made += 1;
+                        let route = RouteRef::Number(number);
+                        let now = RouteWeights::now(declared.config(), "l", &route);
+                        assert!(now.iter().any(|one| one == ("c", weight)), "seed {seed}");
+                    }
+                }
+            }
+            let shown = declared.config().to_ron();
+            let (fresh, _) = parse("shown".to_owned(), shown.into()).unwrap();
+            assert_eq!(fresh, *declared.config(), "seed {seed}");
+            assert!(declared.orders.len() <= 4, "{:?}", declared.orders);
+        }
+    }
+    assert!(made > 60, "{made} weights");
+}
+
+fn random_route(rng: &mut Rng, name: &str) -> String {
+    let weight = rng.u16(..=1_000);
+    let to = match rng.u8(..4) {
+        0 => "pool: \"refuse\"".to_owned(),
+        1 => "pool: \"b\"".to_owned(),
+        _ => format!("pools: [(name: \"b\"), (name: \"c\", weight: {weight})]"),
+    };
+    format!("(sni: [\"{name}\"], {to})")
 }
