@@ -56,6 +56,8 @@ package_of() {
     chromedriver) echo chromium-driver ;;
     xz) echo xz-utils ;;
     ip | ss | nstat) echo iproute2 ;;
+    etcd) echo etcd-server ;;
+    etcdctl) echo etcd-client ;;
     nft) echo nftables ;;
     varnishd) echo varnish ;;
     dovecot) echo dovecot-imapd ;;

@@ -59,6 +59,8 @@ mod ejection;
 mod ends_together;
 #[path = "proxy/equal_parts.rs"]
 mod equal_parts;
+#[path = "proxy/etcd.rs"]
+mod etcd;
 #[path = "proxy/exhaustion.rs"]
 mod exhaustion;
 #[path = "proxy/explain.rs"]

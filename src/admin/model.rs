@@ -18,6 +18,7 @@ pub use crate::worker::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 
 mod access_lists;
 mod bans;
+mod etcd;
 mod events;
 mod explain;
 mod figures;
@@ -29,6 +30,7 @@ pub use bans::{
     BANS, BANS_MAX, BanFilter, BanImportStatus, BanOrder, BanStatus, Banned, BannedBy, BansStatus,
     Lifted, LiftedBans, SynFilterMeans, SynFilterStatus, UnbanFilter,
 };
+pub use etcd::EtcdStatus;
 pub use events::{BalancerEvent, EventKind};
 pub use explain::{
     AttemptStatus, CandidateStatus, DecisionStatus, DryRunQuery, DryRunStatus, EXPLANATIONS_MAX,
@@ -114,6 +116,9 @@ pub struct Status {
     /// Scaling decisions that could not be sent to the webhook.
     #[serde(default)]
     pub webhook_failures: u64,
+    /// What is known of etcd, over all prefixes that are followed.
+    #[serde(default)]
+    pub etcd: EtcdStatus,
     /// Lines of the operational log that were dropped: standard error did not take them.
     #[serde(default)]
     pub log_lines_dropped: u64,

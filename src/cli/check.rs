@@ -15,6 +15,7 @@ use super::run;
 use crate::config::{self, Config, ConfigError, Discovery, Host, LogSink, Place, Pool, Warning};
 use crate::control::sandbox::{self, RunAs};
 use crate::control::{self, StartError};
+use crate::shared::Shared;
 use crate::sys;
 
 /// Says what is wrong, or that the file is valid and what was not checked: a log of a script has to
@@ -151,16 +152,24 @@ fn not_checked(config: &Config) -> String {
     };
     let asks_dns = |pool: &Pool| match pool.discovery {
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) => true,
-        Some(Discovery::File(_)) | None => pool.backends.iter().any(|its| its.host.is_some()),
+        Some(Discovery::File(_) | Discovery::Etcd(_)) | None => {
+            pool.backends.iter().any(|its| its.host.is_some())
+        }
     };
     let names = if config.pools.iter().any(|pool| asks_dns(pool)) {
         "names resolve, "
     } else {
         ""
     };
+    let asks_etcd = |pool: &Shared<Pool>| matches!(pool.discovery, Some(Discovery::Etcd(_)));
+    let etcd = if config.pools.iter().any(asks_etcd) {
+        "etcd answers, "
+    } else {
+        ""
+    };
     format!(
-        "not checked: whether {}{more} can be listened on, {fifos}{names}backends answer, and \
-         io_uring is allowed",
+        "not checked: whether {}{more} can be listened on, {fifos}{names}{etcd}backends answer, \
+         and io_uring is allowed",
         addresses[..shown].join(", ")
     )
 }

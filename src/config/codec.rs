@@ -143,6 +143,21 @@ pub(super) fn group<T: Settings>() -> Codec<T> {
     .of::<T>()
 }
 
+/// A group of settings that may be left out.
+pub(super) fn group_if_given<T: Settings>() -> Codec<Option<T>> {
+    let group = group::<T>();
+    Codec::new(
+        group.facts.expected,
+        group.facts.schema,
+        |at, reader, _| reader.group(at, &T::base()).map(Some),
+        |value, _, around| match value {
+            None => Text::Leaf("None".to_owned()),
+            Some(value) => table::text(value, &T::base(), around),
+        },
+    )
+    .of::<T>()
+}
+
 /// A group of settings, or a string that stands for it.
 pub(super) fn group_or_short<T: Settings>(expected: &'static str) -> Codec<T> {
     Codec::new(

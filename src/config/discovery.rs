@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::codec::{Leaf, number, path, spelled};
+use super::codec::{Leaf, group_if_given, number, path, spelled};
+use super::etcd::Etcd;
 use super::reader::{At, Reader};
 use super::table::{Settings, Shape, settings};
 use super::values;
@@ -23,6 +24,9 @@ pub enum Discovery {
     /// The lines of a file, which is read again when it changes. Each line is an address with the
     /// options of `--to` after commas. `#` begins a comment.
     File(PathBuf),
+    /// The keys under a prefix of an etcd cluster. The rest of a key is the name of a backend, and
+    /// its value the backend as a JSON object with the settings of a file. A change counts at once.
+    Etcd(Etcd),
 }
 
 settings! {
@@ -37,6 +41,8 @@ settings! {
         srv: Option<String> = None => dns_name().given();
         /// A file with a line for each backend.
         file: Option<PathBuf> = None => path().given();
+        /// Keys of an etcd cluster, each with a backend as its value.
+        etcd: Option<Etcd> = None => group_if_given();
     }
 }
 
@@ -51,13 +57,13 @@ fn dns_name() -> Leaf<String> {
 impl Shape for DiscoveryFile {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
         let is_given = |name: &&str| at.value.field(name).is_some();
-        if ["dns", "srv", "file"]
+        if ["dns", "srv", "file", "etcd"]
             .iter()
             .filter(|name| is_given(name))
             .count()
             != 1
         {
-            let sentence = "discover: expected one of `dns`, `srv` and `file`";
+            let sentence = "discover: expected one of `dns`, `srv`, `file` and `etcd`";
             reader.mistake(&at.value.start(), sentence.to_owned());
         }
         if !is_given(&"dns") {
@@ -76,6 +82,8 @@ impl From<DiscoveryFile> for Discovery {
             Self::Dns { name, port }
         } else if let Some(file) = file.file {
             Self::File(file)
+        } else if let Some(etcd) = file.etcd {
+            Self::Etcd(etcd)
         } else {
             // A refused source stays in place, so that the pool does not seem to lack backends.
             Self::Srv(file.srv.unwrap_or_default())
@@ -98,6 +106,10 @@ impl From<Discovery> for DiscoveryFile {
             },
             Discovery::File(path) => Self {
                 file: Some(path),
+                ..base
+            },
+            Discovery::Etcd(etcd) => Self {
+                etcd: Some(etcd),
                 ..base
             },
         }

@@ -274,7 +274,12 @@ impl<G> Setting<G> {
             (Json::Null, first) => first.to_string(),
             (least, _) => least.to_string(),
         };
+        let fits = |text: &str| schema["type"] != "array" || text.starts_with('[');
         let named = such_as(&facts.expected, is_text);
+        let named = named.map(|text| match fits(&text) {
+            true => text,
+            false => format!("[{text}]"),
+        });
         named.or_else(default).unwrap_or_else(allowed)
     }
 

@@ -200,6 +200,7 @@ impl Balancer {
             latencies: metrics.recent.status(stats),
             reloads: self.reloading.status.clone(),
             webhook_failures: self.webhooks.failures(),
+            etcd: self.in_force.discoveries.etcd_status(),
             log_lines_dropped: operational_log::dropped(),
             scrapers_refused: admin::refused_scrapers(),
             segments: metrics.segments.map(|its| SegmentsStatus {

@@ -11,7 +11,7 @@ use crate::sys;
 
 use super::access_log::socket as log_socket;
 use super::{
-    StartError, access_lists, admin_listeners, bans, capacity, discovery, health, history,
+    StartError, access_lists, admin_listeners, bans, capacity, discovery, etcd, health, history,
     listening, sandbox, systemd,
 };
 
@@ -86,6 +86,10 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
             let sentence = discovery::mistake_in(path)?;
             Some((format!("pools[{i}].discover.file"), sentence))
         }
+        Some(Discovery::Etcd(source)) => {
+            let (setting, sentence) = etcd::mistake_in(source)?;
+            Some((format!("pools[{i}].discover.etcd.{setting}"), sentence))
+        }
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => None,
     });
     let is_refused = forbidden_socket(config, file).is_some();
@@ -133,13 +137,11 @@ fn default_socket(config: &Config) -> Option<PathBuf> {
 /// [`preflight`] looks at the others. `file` is that of the configuration.
 #[must_use]
 pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
-    let lists = config
-        .pools
-        .iter()
-        .filter_map(|pool| match &pool.discovery {
-            Some(Discovery::File(path)) => Some(&**path),
-            _ => None,
-        });
+    let lists = config.pools.iter().flat_map(|pool| match &pool.discovery {
+        Some(Discovery::File(path)) => vec![&**path],
+        Some(Discovery::Etcd(source)) => source.files().map(|(_, path)| &**path).collect(),
+        Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => Vec::new(),
+    });
     let read = file.into_iter().chain(lists);
     let read = read.map(|path| (path, sys::open_regular(path).map(drop)));
     // A file that is not there may come.

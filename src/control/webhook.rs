@@ -5,7 +5,6 @@
 //! starts machines should have a fixed address.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -20,16 +19,13 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
-use crate::select::Decision;
-use crate::sys;
-
 use super::aside;
-use super::discovery::system_resolver;
+use super::dial::{DialError, dial};
+use crate::select::Decision;
 
 /// Posts decisions, one after the other.
 #[derive(Debug)]
@@ -173,8 +169,8 @@ enum PostError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    #[error("cannot resolve `{host}`: {why}; check the name and the resolver's configuration")]
-    Name { host: String, why: String },
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("the answer is {0}")]
     Refused(StatusCode),
 }
@@ -226,43 +222,13 @@ async fn once(url: &str, body: Bytes, trust: &mut Trust) -> Result<(), PostError
         .body(Full::new(body))
         .map_err(|_| no_url())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = connect(host, port).await?;
+    let stream = dial(host, port).await?;
     if !is_tls {
         return ask(stream, request).await;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|_| no_url())?;
     let connector = TlsConnector::from(trust.config().await?);
     ask(connector.connect(name, stream).await?, request).await
-}
-
-/// Connects to the first address that answers. Names are not resolved by getaddrinfo(3), which
-/// would block a thread and delay the end of the process.
-async fn connect(host: &str, port: u16) -> Result<TcpStream, PostError> {
-    let name = |error: &dyn std::fmt::Display| PostError::Name {
-        host: host.to_owned(),
-        why: error.to_string(),
-    };
-    let found = match host.parse() {
-        Ok(ip) => vec![ip],
-        Err(_) => {
-            let resolver = system_resolver().await;
-            let (resolver, _) = resolver.map_err(|error| name(&error))?;
-            let found = resolver.lookup_ip(host).await;
-            found.map_err(|error| name(&error))?.iter().collect()
-        }
-    };
-    let mut failed = name(&"it has no address");
-    for ip in found {
-        match TcpStream::connect(SocketAddr::new(ip, port)).await {
-            // The socket connected to itself: nothing listens, and its local port is this port.
-            Ok(stream) if sys::is_one_end(stream.local_addr().ok(), stream.peer_addr().ok()) => {
-                failed = io::Error::from_raw_os_error(libc::ECONNREFUSED).into();
-            }
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = error.into(),
-        }
-    }
-    Err(failed)
 }
 
 /// Sends a request, and looks only at the status of the answer.

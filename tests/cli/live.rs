@@ -22,6 +22,7 @@ golden!(
     checks,
     availability,
     discovery_and_scaling,
+    etcd,
     metrics,
     send_proxy,
     sources,

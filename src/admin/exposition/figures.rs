@@ -140,6 +140,34 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
             "Scaling decisions that could not be sent.",
             |its: &Status| its.webhook_failures,
         ),
+        gauge(
+            "etcd_prefixes",
+            "Prefixes of etcd that are followed.",
+            |its: &Status| its.etcd.prefixes,
+        ),
+        gauge(
+            "etcd_watched",
+            "Those of them whose changes arrive now.",
+            |its: &Status| its.etcd.watched,
+        ),
+        counter("etcd_requests", "Requests to etcd.", |its: &Status| {
+            its.etcd.requests
+        }),
+        counter(
+            "etcd_failures",
+            "Endpoints of etcd that failed, each time that one was left for another.",
+            |its: &Status| its.etcd.failures,
+        ),
+        counter(
+            "etcd_lists",
+            "How often all keys of a prefix of etcd were listed.",
+            |its: &Status| its.etcd.lists,
+        ),
+        counter(
+            "etcd_changes",
+            "Changes of keys of etcd that arrived.",
+            |its: &Status| its.etcd.changes,
+        ),
         counter(
             "log_lines_dropped",
             "Lines that the operational log did not take.",

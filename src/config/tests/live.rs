@@ -36,9 +36,17 @@ fn documented(setting: &str, from: &str) -> Vec<String> {
         .map(|line| line.trim_start().trim_start_matches("//"));
     let comment: String = lines.flat_map(|line| [line, "\n"]).collect();
     let groups = comment.split("\n   (").skip(1);
-    groups
-        .map(|text| format!("({})", text.split_once(')').unwrap().0))
-        .collect()
+    groups.map(|text| format!("({}", group_of(text))).collect()
+}
+
+/// What of this text belongs to the group that has begun before it.
+fn group_of(text: &str) -> &str {
+    let mut depth = 1;
+    let end = text.find(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0
+    });
+    &text[..=end.unwrap()]
 }
 
 #[test]
@@ -82,7 +90,17 @@ fn the_example_lists_the_sources_of_discovery() {
         port: 80,
     };
     let srv = Discovery::Srv("_web._tcp.example".to_owned());
-    assert_eq!(found, [dns, srv, Discovery::File("web.backends".into())]);
+    let etcd = Discovery::Etcd(Etcd {
+        endpoints: vec!["https://etcd-1:2379".to_owned()],
+        prefix: "/mahoraga/pools/web/".to_owned(),
+        ca: Some("ca.pem".into()),
+        certificate: Some("me.pem".into()),
+        key: Some("me.key".into()),
+        user: Some("balancer".to_owned()),
+        password_file: Some("etcd.password".into()),
+    });
+    let file = Discovery::File("web.backends".into());
+    assert_eq!(found, [dns, srv, file, etcd]);
 }
 
 #[test]

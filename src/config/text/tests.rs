@@ -19,7 +19,7 @@ use crate::config::{
     PostgresTls, Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat,
     Route, ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
-use crate::config::{HistoryPlace, HistorySettings};
+use crate::config::{Etcd, HistoryPlace, HistorySettings};
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
 use crate::peek::proxy_protocol::HeaderVersion;

@@ -129,6 +129,20 @@ pub(in crate::config) fn webhook(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
+/// Reads an endpoint of etcd: a URL of a host, with or without a port, and nothing more.
+pub(in crate::config) fn endpoint(text: &str) -> Option<String> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let (_, authority) = text.split_once("://")?;
+    webhook(text).filter(|_| !authority.contains(['/', '?']))
+}
+
+/// Reads the prefix of keys of etcd.
+pub(in crate::config) fn etcd_prefix(text: &str) -> Option<String> {
+    let fits = (1..=512).contains(&text.len()) && text.ends_with('/');
+    let is_plain = !text.chars().any(char::is_control);
+    (fits && is_plain).then(|| text.to_owned())
+}
+
 /// Whether it is a host with or without a port.
 fn is_authority(text: &str) -> bool {
     let bracketed = text.strip_prefix('[').and_then(|text| text.split_once(']'));

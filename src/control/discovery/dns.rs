@@ -73,7 +73,7 @@ impl Dns {
             let at_a_time = match self.question {
                 // IPv4 and IPv6.
                 Question::Addresses(_) => 2,
-                Question::Services(_) | Question::File(_) => AT_A_TIME,
+                Question::Services(_) | Question::File(_) | Question::Etcd(_) => AT_A_TIME,
             };
             // It is never closed. The timeout begins once the round may ask.
             let permits = u32::try_from(at_a_time).unwrap_or(u32::MAX);
@@ -144,7 +144,7 @@ impl Dns {
                 found.map(|ip| backend(ip, 0)).collect()
             }
             // Not for the DNS.
-            Question::File(_) => Vec::new(),
+            Question::File(_) | Question::Etcd(_) => Vec::new(),
             Question::Services(name) => {
                 let lookup = match records(&resolver, name, RecordType::SRV).await {
                     Answer::Records(lookup) => lookup,
@@ -213,6 +213,7 @@ impl Question {
         match self {
             Self::Addresses(name) | Self::Services(name) => name,
             Self::File(_) => "a file",
+            Self::Etcd(source) => &source.prefix,
         }
     }
 }

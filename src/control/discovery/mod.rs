@@ -1,4 +1,5 @@
-//! Discovery: resolves the host names of backends, and finds backends in the DNS or in a file.
+//! Discovery: resolves the host names of backends, and finds backends in the DNS, in a file or in
+//! etcd.
 //!
 //! Each question has a task of its own, which looks again and again and reports what it found, for
 //! all pools that ask it. [`Discoveries`] keeps the last good answer to each question when later
@@ -6,6 +7,7 @@
 //! the declared backends.
 
 mod dns;
+mod etcd;
 mod file;
 mod known;
 mod loops;
@@ -24,11 +26,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::admin::model::EtcdStatus;
 use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
 use crate::sys::{OwnAddresses, SocketTarget};
 use crate::wording::plural;
 
+use super::etcd::EtcdCounts;
 use super::events::Events;
 
 pub(super) use dns::system_resolver;
@@ -64,6 +68,7 @@ pub(super) struct Discoveries {
     socket_answers: mpsc::UnboundedReceiver<Answer>,
     staying: Staying,
     events: Events,
+    etcd: Arc<EtcdCounts>,
     /// The pools that are followed, and the servers that are asked.
     asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
 }
@@ -77,7 +82,8 @@ pub(super) struct QuestionState {
     pub(super) error: Option<String>,
     /// That look found nothing, so what was found before stays.
     pub(super) is_kept: bool,
-    /// When the DNS is asked next; `None` for files, which are looked at each second.
+    /// When the DNS is asked next, or an etcd that failed; `None` for files, which are looked at
+    /// each second.
     pub(super) next_at: Option<SystemTime>,
 }
 
@@ -131,6 +137,7 @@ impl Discoveries {
             socket_answers,
             staying: Staying::default(),
             events: Events::new(),
+            etcd: Arc::default(),
             asking: Default::default(),
         }
     }
@@ -250,6 +257,12 @@ impl Discoveries {
         names.all(|name| self.host_state(name).is_some_and(QuestionState::is_known))
     }
 
+    /// What is known of etcd, as the API shows it.
+    #[must_use]
+    pub(super) fn etcd_status(&self) -> EtcdStatus {
+        self.etcd.status()
+    }
+
     /// What went wrong when a host name was last looked up.
     #[must_use]
     pub(super) fn host_error(&self, name: &str) -> Option<String> {
@@ -352,14 +365,20 @@ impl Discoveries {
                     memory: memory.clone(),
                     questions: Arc::clone(&self.questions),
                 };
-                tokio::spawn(dns.follow(teller, self.pace, notified))
+                tokio::spawn(dns.follow(teller, self.pace, notified)).abort_handle()
             }
             Question::File(path) => {
-                tokio::spawn(file::follow(path.clone(), teller, self.pace, notified))
+                let task = file::follow(path.clone(), teller, self.pace, notified);
+                tokio::spawn(task).abort_handle()
+            }
+            Question::Etcd(source) => {
+                let (source, counts) = (source.clone(), Arc::clone(&self.etcd));
+                let task = etcd::follow(source, teller, self.pace.etcd, notified, counts);
+                super::etcd::spawn(task)
             }
         };
         Followed {
-            task: task.abort_handle(),
+            task,
             number: self.tasks,
             state: QuestionState::default(),
             found: old.as_mut().and_then(|old| old.found.take()),
@@ -380,7 +399,7 @@ impl Discoveries {
         }
         let host = match &news.question {
             Question::Addresses(name) => self.hosts.get_mut(name),
-            Question::Services(_) | Question::File(_) => None,
+            Question::Services(_) | Question::File(_) | Question::Etcd(_) => None,
         };
         let subject = problems::subject(host.is_some(), &news.question, &followed.asked_by);
         let state = &mut followed.state;

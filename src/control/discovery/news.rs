@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::question::Question;
 use crate::config::{Backend, bounded};
+use crate::control::etcd::WatchPace;
 
 /// The outcome of a look.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ pub(super) struct Pace {
     pub(super) retry_max: Duration,
     /// From one look at a file to the next.
     pub(super) look: Duration,
+    pub(super) etcd: WatchPace,
 }
 
 impl Default for Pace {
@@ -72,6 +74,7 @@ impl Default for Pace {
             retry_min: Duration::from_secs(1),
             retry_max: Duration::from_secs(30),
             look: Duration::from_secs(1),
+            etcd: WatchPace::default(),
         }
     }
 }

@@ -69,7 +69,7 @@ impl Discoveries {
     fn is_host(&self, question: &Question) -> bool {
         match question {
             Question::Addresses(name) => self.hosts.contains_key(name),
-            Question::Services(_) | Question::File(_) => false,
+            Question::Services(_) | Question::File(_) | Question::Etcd(_) => false,
         }
     }
 }
@@ -81,6 +81,7 @@ pub(super) fn subject(is_host: bool, question: &Question, asked_by: &[String]) -
         Question::Addresses(name) => format!("host name `{name}`"),
         Question::Services(name) => format!("service records of `{name}`"),
         Question::File(path) => format!("file `{}`", path.display()),
+        Question::Etcd(source) => format!("etcd, `{}`", source.prefix),
     };
     match asked_by {
         [pool] if !is_host => format!("discovery of pool `{pool}`"),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::address::Address;
-use crate::config::{Backend, Config, Discovery};
+use crate::config::{Backend, Config, Discovery, Etcd};
 
 /// A question. Answers are kept by question, not by the pools that ask it or their other settings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,8 @@ pub(super) enum Question {
     Services(String),
     /// The backends that a file lists.
     File(PathBuf),
+    /// The backends under a prefix of etcd.
+    Etcd(Etcd),
 }
 
 /// A pool that discovers.
@@ -55,6 +57,7 @@ impl Question {
             Discovery::Dns { name, .. } => Self::Addresses(name.to_ascii_lowercase()),
             Discovery::Srv(name) => Self::Services(name.to_ascii_lowercase()),
             Discovery::File(path) => Self::File(path.clone()),
+            Discovery::Etcd(source) => Self::Etcd(source.clone()),
         }
     }
 
@@ -62,7 +65,7 @@ impl Question {
     pub(super) fn resolvers(&self, config: &Config) -> Vec<SocketAddr> {
         match self {
             Self::Addresses(_) | Self::Services(_) => config.resolvers.clone(),
-            Self::File(_) => Vec::new(),
+            Self::File(_) | Self::Etcd(_) => Vec::new(),
         }
     }
 }
@@ -87,7 +90,7 @@ impl Asking {
     pub(super) fn new(discovery: &Discovery) -> Self {
         let port = match discovery {
             Discovery::Dns { port, .. } => *port,
-            Discovery::Srv(_) | Discovery::File(_) => 0,
+            Discovery::Srv(_) | Discovery::File(_) | Discovery::Etcd(_) => 0,
         };
         Self {
             question: Question::of(discovery),

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::address::Address;
 use crate::config::{Discovery, Listener};
+use crate::control::etcd::WatchPace;
 use server::{Reply, Server};
 
 /// Everything runs a hundred times as fast.
@@ -22,6 +23,13 @@ const FAST: Pace = Pace {
     retry_min: Duration::from_millis(10),
     retry_max: Duration::from_millis(300),
     look: Duration::from_millis(10),
+    etcd: WatchPace {
+        open: Duration::from_secs(20),
+        answer: Duration::from_secs(20),
+        look: Duration::from_millis(50),
+        retry_min: Duration::from_millis(10),
+        retry_max: Duration::from_millis(100),
+    },
 };
 
 /// One pool that discovers.

@@ -274,13 +274,28 @@ impl Chance<'_> {
     }
 
     fn discovery(&mut self) -> Discovery {
-        match self.0.u8(..3) {
+        match self.0.u8(..4) {
             0 => Discovery::Dns {
                 name: "web.example".to_owned(),
                 port: self.0.u16(1..),
             },
             1 => Discovery::Srv("_web._tcp.example.".to_owned()),
-            _ => Discovery::File(self.path()),
+            2 => Discovery::File(self.path()),
+            _ => Discovery::Etcd(self.etcd()),
+        }
+    }
+
+    fn etcd(&mut self) -> Etcd {
+        let key = self.maybe(Self::path);
+        let user = self.maybe(|_| "balancer".to_owned());
+        Etcd {
+            endpoints: vec!["https://etcd-1:2379".to_owned(); self.0.usize(1..=16)],
+            prefix: self.pick(&["/", "/mahoraga/\"web\"/"]).to_owned(),
+            ca: self.maybe(Self::path),
+            certificate: key.as_ref().map(|_| self.path()),
+            key,
+            password_file: user.as_ref().map(|_| self.path()),
+            user,
         }
     }
 

@@ -1,0 +1,98 @@
+//! The files that etcd is reached by: certificates, a private key, a password. Reading them may
+//! take long, so another thread does.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use crate::config::Etcd;
+use crate::sys;
+
+/// What connects to endpoints by TLS.
+pub(super) fn connector(source: &Etcd) -> Result<TlsConnector, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    let roots = match &source.ca {
+        Some(path) => authorities(path)?,
+        None => system()?,
+    };
+    let builder = builder.with_root_certificates(roots);
+    let config = match source.certificate.as_deref().zip(source.key.as_deref()) {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let made = builder.with_client_auth_cert(chain(certificate)?, private_key(key)?);
+            made.map_err(|error| unfit(key, &error))?
+        }
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The password in a file, without the end of its line.
+pub(super) fn password(path: &Path) -> Result<String, String> {
+    let text = String::from_utf8(text(path)?).map_err(|_| unfit(path, &"it is not UTF-8"))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(unfit(path, &"it is empty"));
+    }
+    Ok(password.to_owned())
+}
+
+/// What is in a file.
+pub(super) fn text(path: &Path) -> Result<Vec<u8>, String> {
+    let mut text = Vec::new();
+    let file = sys::open_regular(path).map_err(|error| unfit(path, &error))?;
+    let read = file.take(FILE_MAX).read_to_end(&mut text);
+    read.map_err(|error| unfit(path, &error))?;
+    Ok(text)
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| unfit(path, &error))?;
+    }
+    Ok(roots)
+}
+
+fn system() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    // Some of a machine's certificates may be unusable.
+    let found = rustls_native_certs::load_native_certs();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    // One without any is refused only where it is needed.
+    if added == 0 {
+        log::debug!("this machine trusts no authority");
+    }
+    Ok(roots)
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = text(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let all = all.map_err(|error| unfit(path, &error))?;
+    if all.is_empty() {
+        return Err(unfit(path, &"it holds no certificate"));
+    }
+    Ok(all)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let key = PrivateKeyDer::from_pem_slice(&text(path)?);
+    key.map_err(|_| unfit(path, &"it holds no private key in PEM"))
+}
+
+fn unfit(path: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("cannot use {}: {why}", path.display())
+}
+
+/// Bytes of a file: more than all authorities of a machine.
+const FILE_MAX: u64 = 4 << 20;

@@ -1,0 +1,155 @@
+//! What etcd's JSON gateway takes and answers. 64-bit numbers are strings there, bytes are base64,
+//! and what is zero is left out.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use super::EtcdError;
+
+/// The answer of `/v3/kv/range`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ranged {
+    pub(super) header: Header,
+    pub(super) kvs: Vec<KeyValue>,
+    pub(super) more: bool,
+}
+
+/// Of every answer.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Header {
+    #[serde(deserialize_with = "whole")]
+    pub(super) revision: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct KeyValue {
+    /// In base64, as is `value`.
+    pub(super) key: String,
+    pub(super) value: String,
+    #[serde(deserialize_with = "whole")]
+    pub(super) mod_revision: i64,
+}
+
+/// A line of `/v3/watch`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WatchLine {
+    pub(super) result: Option<Watched>,
+    pub(super) error: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Watched {
+    pub(super) header: Header,
+    pub(super) created: bool,
+    pub(super) canceled: bool,
+    #[serde(deserialize_with = "whole")]
+    pub(super) compact_revision: i64,
+    pub(super) cancel_reason: String,
+    pub(super) events: Vec<WatchEvent>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WatchEvent {
+    /// "DELETE", or nothing for a key that was put.
+    pub(super) r#type: String,
+    pub(super) kv: KeyValue,
+}
+
+/// The answer of `/v3/auth/authenticate`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Authenticated {
+    pub(super) token: String,
+}
+
+/// What comes with a status that is not 200.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct GatewayError {
+    error: Value,
+    message: String,
+}
+
+/// Reads an answer.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, EtcdError> {
+    serde_json::from_slice(text).map_err(|error| EtcdError::Garbage(error.to_string()))
+}
+
+/// The words of an answer that is an error.
+pub(super) fn error_words(text: &[u8]) -> Option<String> {
+    let error: GatewayError = serde_json::from_slice(text).ok()?;
+    let words = match (&*error.message, &error.error) {
+        ("", Value::String(words)) => words.clone(),
+        ("", other) => stream_error_words(other),
+        (message, _) => message.to_owned(),
+    };
+    Some(words).filter(|words| !words.is_empty())
+}
+
+/// The words of an error in a line.
+pub(super) fn stream_error_words(error: &Value) -> String {
+    let words = error.get("message").and_then(Value::as_str);
+    words.map_or_else(|| error.to_string(), str::to_owned)
+}
+
+/// Bytes as the gateway takes them.
+pub(super) fn encoded(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Bytes of an answer.
+pub(super) fn decoded(text: &str) -> Result<Vec<u8>, EtcdError> {
+    let bytes = STANDARD.decode(text);
+    bytes.map_err(|_| EtcdError::Garbage("expected base64".to_owned()))
+}
+
+/// The request for a page of keys from `from` on, before `to`, at this revision; 0: the present.
+pub(super) fn range(from: &[u8], to: &[u8], limit: usize, revision: i64) -> Value {
+    json!({
+        "key": encoded(from),
+        "range_end": encoded(to),
+        "limit": limit,
+        "revision": revision,
+    })
+}
+
+/// The request for all changes of keys from `from` on, before `to`, since this revision.
+pub(super) fn watch(from: &[u8], to: &[u8], revision: i64) -> Value {
+    json!({ "create_request": {
+        "key": encoded(from),
+        "range_end": encoded(to),
+        "start_revision": revision,
+        "fragment": true,
+    } })
+}
+
+/// What follows all keys with this prefix, which is not empty and ends with a slash.
+pub(super) fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    end
+}
+
+/// A whole number, or a string of one.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Whole {
+        Number(i64),
+        Text(String),
+    }
+    match Whole::deserialize(deserializer)? {
+        Whole::Number(number) => Ok(number),
+        Whole::Text(text) => text.parse().map_err(serde::de::Error::custom),
+    }
+}
