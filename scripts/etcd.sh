@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Backends in a real etcd (docs/shared-state.md), which is stopped, wiped, full and slow while a
+# Backends and bans in a real etcd (docs/shared-state.md), which is stopped, wiped, full and slow while a
 # client asks the balancer again and again.
 #
 #   scripts/etcd.sh [--long]
@@ -153,6 +153,9 @@ cat >"$WORK/config.ron" <<CONF
     workers: 1,
     listeners: [(bind: "127.0.0.1:$front", pool: "web")],
     access_log: "off",
+    trusted: ["198.51.100.0/24"],
+    fleet: (etcd: (endpoints: ["http://127.0.0.1:$MAIN"], prefix: "/fleet/",
+        user: "balancer", password_file: "$WORK/password")),
     pools: [
         (name: "web", discover: (etcd: (
             endpoints: ["http://127.0.0.1:$nowhere", "http://127.0.0.1:$MAIN"],
@@ -219,6 +222,23 @@ ctl del /pools/web/three
 until_true 5 'no alert' alerts ''
 has web 'all["two"]["weight"] == 2' || die 'the weight is not that of the last write'
 
+# bans TEXT: the list of bans has the text.
+bans() { (cd "$WORK" && "$MAHORAGA" bans --json) | grep -F "$1"; }
+
+no_bans() { ! bans prefix; }
+
+step 'states and bans of the fleet count, and a ban ends with its lease'
+ctl put /fleet/states/web/two '{"state": "maint"}'
+until_true 5 'a backend in maint' has web 'all["two"]["state"] == "maint"'
+ctl del /fleet/states/web/two
+until_true 5 'the backend is ready' has web 'all["two"]["state"] == "ready"'
+lease=$(etcdctl --endpoints "http://127.0.0.1:$PORT_NOW" lease grant 2 | cut -d ' ' -f 2)
+ctl put --lease "$lease" /fleet/bans/203.0.113.0/24 '{"reason": "floods"}'
+ctl put --lease "$lease" /fleet/bans/198.51.100.7 '{"reason": "trusted"}'
+until_true 5 'a ban' bans '203.0.113.0/24'
+! bans 198.51.100.7 || die 'a trusted client is banned'
+until_true 10 'the end of the ban' no_bans
+
 # ---- etcd goes -------------------------------------------------------------------------------
 
 # What is written while the balancer can't see it, at another port.
@@ -253,6 +273,7 @@ ctl user add root:rootpw
 ctl user add balancer:secret
 ctl role add reader
 ctl role grant-permission reader read --prefix=true /pools/
+ctl role grant-permission reader read --prefix=true /fleet/
 ctl user grant-role balancer reader
 ctl user grant-role root root
 ctl auth enable

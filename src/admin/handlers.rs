@@ -169,6 +169,7 @@ pub(super) async fn unban_those(
     let has_others = filter.within.is_some() || filter.by.is_some();
     let why = match (filter.all, has_others) {
         _ if filter.by == Some(BannedBy::File) => Some("by: bans of the file end with its lines"),
+        _ if filter.by == Some(BannedBy::Fleet) => Some("by: bans of the fleet end with its keys"),
         (true, false) | (false, true) => None,
         (false, false) => Some("expected `within` or `by`, or `all=true` for every ban"),
         (true, true) => Some("`all=true` goes with no other filter"),

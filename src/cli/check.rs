@@ -162,7 +162,7 @@ fn not_checked(config: &Config) -> String {
         ""
     };
     let asks_etcd = |pool: &Shared<Pool>| matches!(pool.discovery, Some(Discovery::Etcd(_)));
-    let etcd = if config.pools.iter().any(asks_etcd) {
+    let etcd = if config.fleet.is_some() || config.pools.iter().any(asks_etcd) {
         "etcd answers, "
     } else {
         ""

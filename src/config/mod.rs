@@ -32,6 +32,7 @@ mod effective;
 mod error;
 mod etcd;
 mod flags;
+mod fleet;
 mod foreign;
 mod history;
 mod json;
@@ -82,6 +83,7 @@ pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning, outline};
 pub use etcd::Etcd;
 pub use flags::{FlagSetting, from_flags};
+pub use fleet::Fleet;
 pub use history::{HistoryPlace, HistorySettings};
 pub use json::BodyError;
 pub use key::Key;
@@ -188,6 +190,10 @@ settings! {
         pub metrics: Option<MetricsHttp> = None => waits(group_or_off(
             "\"off\", an address or a group such as (bind: \"0.0.0.0:9100\", allow: [...])",
         ));
+        /// What several balancers share: bans, and administrative states of backends. Off: nothing.
+        pub fleet: Option<Fleet> = None => group_or_off(
+            "\"off\" or a group such as (etcd: (endpoints: [...], prefix: \"/mahoraga/fleet/\"))",
+        );
         /// Defaults for settings that listeners leave out.
         pub defaults: Defaults = Defaults::default() => listener::shared();
         /// Lists of the clients that may connect, which listeners name.

@@ -19,6 +19,7 @@ use super::bans::BanReports;
 use super::declared::Declared;
 use super::discovery::Discoveries;
 use super::events::Events;
+use super::fleet::Fleet;
 use super::health::Checks;
 use super::health_cycle::HealthCycle;
 use super::histograms::Measurements;
@@ -50,6 +51,7 @@ pub(super) struct Balancer {
     pub(super) checks: Checks,
     pub(super) access: AccessLists,
     pub(super) bans: BanReports,
+    pub(super) fleet: Fleet,
     pub(super) syn_filter: SynFilter,
     pub(super) metrics: Metrics,
     pub(super) history: Recorder,
@@ -87,6 +89,7 @@ impl Balancer {
                 at: audit_log.map_or_else(String::new, |path| path.display().to_string()),
                 error,
             })?;
+        let fleet = Fleet::new(events, discoveries.etcd_counts());
         let mut balancer = Self {
             workers: Rc::clone(workers),
             in_force: InForce::new(config, discoveries),
@@ -96,6 +99,7 @@ impl Balancer {
             checks: Checks::new(workers.seed),
             access,
             bans: BanReports::default(),
+            fleet,
             syn_filter: SynFilter::new(),
             metrics: Metrics::new(measurements),
             history,
@@ -112,6 +116,7 @@ impl Balancer {
         announce::unresolved(&balancer.events, &mut balancer.in_force);
         let config = balancer.in_force.renewed();
         balancer.follow(config, Vec::new());
+        balancer.follow_fleet();
         balancer.watch_file(true);
         Ok(balancer)
     }
@@ -138,7 +143,8 @@ impl Balancer {
         } else {
             self.follow(config, new);
         }
-        self.bans.import.run(self.publisher.snapshot());
+        self.follow_fleet();
+        self.bans.run(self.publisher.snapshot());
         Ok(())
     }
 

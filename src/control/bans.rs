@@ -1,6 +1,7 @@
 //! Bans by operators, and reports about the ban table.
 
 mod file;
+mod following;
 mod import;
 mod reports;
 mod saver;
@@ -158,7 +159,7 @@ impl Balancer {
         let notes: Vec<_> = notes.into_iter().collect();
         let new = json!(filter);
         let (done, is_done) = oneshot::channel();
-        self.bans.import.expect_lifted(is_done);
+        self.bans.expect_lifted(is_done);
         let lifted = aside::compute(move || {
             let lifted = lift_those(&bans, &filter);
             drop(done);
@@ -195,14 +196,27 @@ impl Balancer {
                  `trusted`"
             )));
         }
+        let of_fleet = self.fleet_key(prefix);
+        let is_of_fleet = |ban: Arc<Ban>| ban.by == BannedBy::Fleet;
+        if let Some(key) = &of_fleet
+            && bans
+                .exact(prefix, sys::monotonic())
+                .is_some_and(is_of_fleet)
+        {
+            return Err(UnbanError::Refused(format!(
+                "cannot unban {prefix}: the key `{key}` of etcd bans it; delete that, or add it to \
+                 `trusted`"
+            )));
+        }
         let notes = of_file.map(|path| format!("{path} bans it again"));
-        let notes = notes.into_iter().collect();
+        let of_fleet = of_fleet.map(|key| format!("the key `{key}` of etcd bans it again"));
+        let notes = notes.into_iter().chain(of_fleet).collect();
         self.syn_filter.lift(prefix, bans, &self.workers);
         let ban = bans.lift(prefix);
         let ban = ban.ok_or_else(|| UnbanError::NotBanned(not_banned(bans, prefix)))?;
         let lifted = Clocks::now().status(&ban);
-        self.bans.import.on_ended(&[ban]);
-        self.bans.import.run(self.publisher.snapshot());
+        self.bans.on_ended(&[ban]);
+        self.bans.run(self.publisher.snapshot());
         Ok(Lifted { ban: lifted, notes })
     }
 
@@ -210,7 +224,7 @@ impl Balancer {
     pub(super) fn begin_bans(&mut self, mut kept: KeptBans) {
         let bans = &self.publisher.snapshot().bans;
         let restored = bans.all(sys::monotonic()).into_iter();
-        let restored = restored.filter(|ban| ban.by != BannedBy::File).count();
+        let restored = restored.filter(|ban| !ban.by.is_listed()).count();
         self.bans.import.offer(std::mem::take(&mut kept.imported));
         self.bans.import.follow(&self.in_force.config);
         let file = self.in_force.config.bans.file.as_deref();
@@ -269,11 +283,11 @@ fn not_banned(bans: &Bans, prefix: Prefix) -> String {
     }
 }
 
-/// Lifts the bans that match, and says how many. Those of the file stay.
+/// Lifts the bans that match, and says how many. Those of the file and of the fleet stay.
 fn lift_those(bans: &Bans, filter: &UnbanFilter) -> u64 {
     let mut all = bans.all(sys::monotonic());
     all.retain(|ban| {
-        ban.by != BannedBy::File
+        !ban.by.is_listed()
             && filter.within.is_none_or(|wide| wide.covers(ban.prefix))
             && filter.by.is_none_or(|by| by == ban.by)
     });

@@ -1,4 +1,5 @@
-//! The configuration in force: what is declared, with what is discovered.
+//! The configuration in force: what is declared, with what is discovered, in the states of the
+//! fleet.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use crate::shared::Shared;
 
 use super::declared::Declared;
 use super::discovery::{self, Discoveries};
+use super::fleet::{self, FleetStates};
 
 /// What is declared, what is discovered, and the configuration that both make.
 pub(super) struct InForce {
@@ -14,8 +16,11 @@ pub(super) struct InForce {
     pub(super) discoveries: Discoveries,
     /// What is declared, with what is discovered.
     pub(super) config: Config,
-    /// Discovery found something that the configuration in force does not have yet.
+    /// Discovery found something that the configuration in force does not have yet, or the fleet
+    /// has other states.
     has_news: bool,
+    /// In which the fleet has backends.
+    states: Arc<FleetStates>,
 }
 
 impl InForce {
@@ -26,7 +31,14 @@ impl InForce {
             discoveries,
             config: config.clone(),
             has_news: true,
+            states: Arc::default(),
         }
+    }
+
+    /// The fleet has backends in these states.
+    pub(super) fn set_states(&mut self, states: Arc<FleetStates>) {
+        self.states = states;
+        self.has_news = true;
     }
 
     /// Whether discovery found something that the configuration does not have yet.
@@ -61,6 +73,7 @@ impl InForce {
             now.map(|(_, in_force)| in_force)
         });
         let in_force: Vec<_> = in_force.collect();
+        let states = Arc::clone(&self.states);
         let combine = |discoveries: &Discoveries| {
             let kept = |place: usize, pool: &str| {
                 in_force[place].filter(|_| !discoveries.leaves_out_of(pool))
@@ -70,6 +83,7 @@ impl InForce {
                 None => discoveries.found(pool),
             };
             let mut config = declared.complete(discovery::merge(declared.config(), found));
+            fleet::apply(&states, &mut config);
             for (place, pool) in config.pools.iter_mut().enumerate() {
                 match kept(place, &pool.name) {
                     Some(in_force) => *pool = in_force.clone(),

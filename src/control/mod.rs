@@ -21,6 +21,7 @@ mod etcd;
 pub mod events;
 mod explain;
 mod file_watch;
+mod fleet;
 pub mod health;
 mod health_cycle;
 mod histograms;

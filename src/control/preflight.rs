@@ -92,6 +92,10 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
         }
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => None,
     });
+    let fleet = config.fleet.as_ref().and_then(|fleet| {
+        let (setting, sentence) = etcd::mistake_in(&fleet.etcd)?;
+        Some((format!("fleet.etcd.{setting}"), sentence))
+    });
     let is_refused = forbidden_socket(config, file).is_some();
     let socket = default_socket(config).filter(|_| !is_refused);
     let socket = socket.and_then(|path| {
@@ -115,7 +119,7 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
         let sentence = format!("keepalived will not follow {path}: it can't be written: {error}");
         Some(("track_file".to_owned(), sentence))
     });
-    let all = files.chain(kept).chain(socket).chain(log);
+    let all = files.chain(fleet).chain(kept).chain(socket).chain(log);
     all.chain(history).chain(track).collect()
 }
 
@@ -142,6 +146,8 @@ pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
         Some(Discovery::Etcd(source)) => source.files().map(|(_, path)| &**path).collect(),
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => Vec::new(),
     });
+    let fleet = config.fleet.iter().flat_map(|fleet| fleet.etcd.files());
+    let lists = lists.chain(fleet.map(|(_, path)| &**path));
     let read = file.into_iter().chain(lists);
     let read = read.map(|path| (path, sys::open_regular(path).map(drop)));
     // A file that is not there may come.

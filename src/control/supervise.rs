@@ -24,6 +24,7 @@ use crate::worker::Command;
 
 use super::balancer::Balancer;
 use super::events::{Severity, Subject};
+use super::fleet::FleetNews;
 use super::health::HealthNews;
 use super::leaving::Departure;
 use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
@@ -50,6 +51,8 @@ enum Wake {
     AccessFile(access_lists::PrefixNews),
     /// The file of imported bans has changed.
     BanFile(bans::BanFileNews),
+    /// The fleet shares something else.
+    Fleet(FleetNews),
     /// Discovery found other backends or addresses.
     Discovered,
     Watchdog,
@@ -100,6 +103,7 @@ impl Balancer {
                 () = self.in_force.discoveries.changed() => Wake::Discovered,
                 news = self.access.changed() => Wake::AccessFile(news),
                 news = self.bans.import.changed() => Wake::BanFile(news),
+                news = self.fleet.changed() => Wake::Fleet(news),
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
                 () = until(close_due) => Wake::CloseRemoved,
@@ -154,6 +158,7 @@ impl Balancer {
             }
             Wake::AccessFile(news) => self.on_access_file(news),
             Wake::BanFile(news) => self.on_ban_file(news),
+            Wake::Fleet(news) => self.on_fleet(news),
             Wake::Discovered => self.on_discovered(),
             Wake::Watchdog => {
                 let stopping = self.stage == Stage::Stopping;

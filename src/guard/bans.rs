@@ -25,7 +25,7 @@ use super::Trusted;
 use crate::prefix::Prefix;
 use crate::time::NEVER;
 
-pub use imported::{ImportOutcome, ImportedBans};
+pub use imported::{ImportOutcome, ImportedBan, ImportedBans};
 use knocks::{Knocking, Knocks};
 use lengths::Lengths;
 use offences::Offences;
@@ -66,14 +66,17 @@ pub enum BannedBy {
     Rule,
     /// A line of the watched file.
     File,
+    /// The fleet: a key of etcd.
+    Fleet,
 }
 
 impl BannedBy {
     /// Each with its name.
-    pub const ALL: [(&'static str, Self); 3] = [
+    pub const ALL: [(&'static str, Self); 4] = [
         (Self::Hand.as_str(), Self::Hand),
         (Self::Rule.as_str(), Self::Rule),
         (Self::File.as_str(), Self::File),
+        (Self::Fleet.as_str(), Self::Fleet),
     ];
 
     /// Its name.
@@ -83,6 +86,7 @@ impl BannedBy {
             Self::Hand => "hand",
             Self::Rule => "rule",
             Self::File => "file",
+            Self::Fleet => "fleet",
         }
     }
 
@@ -90,17 +94,26 @@ impl BannedBy {
     fn replaces(self, before: Self) -> bool {
         match self {
             Self::Hand => true,
-            Self::Rule | Self::File => self == before,
+            Self::Rule | Self::File | Self::Fleet => self == before,
         }
     }
 
     /// The most bans that there may be after one of its: what clients do fills no place of
-    /// operators, and a file leaves some to rules too.
+    /// operators, and lists leave some to rules too.
     fn most(self, max: u32) -> u32 {
         match self {
             Self::Hand => max,
             Self::Rule => max - max / FOR_OPERATORS,
-            Self::File => max - max / FOR_OTHERS,
+            Self::File | Self::Fleet => max - max / FOR_OTHERS,
+        }
+    }
+
+    /// Whether its bans come and go with a list, so that an operator can't lift them here.
+    #[must_use]
+    pub fn is_listed(self) -> bool {
+        match self {
+            Self::Hand | Self::Rule => false,
+            Self::File | Self::Fleet => true,
         }
     }
 }
@@ -316,7 +329,7 @@ impl Bans {
     }
 
     /// Bans a network from now on. A ban of the same network is replaced, and what it has refused
-    /// goes on being counted; but neither a rule nor a file replaces a ban of another origin.
+    /// goes on being counted; but neither a rule nor a list replaces a ban of another origin.
     /// Answers with the ban in force, and the one before.
     ///
     /// # Errors
@@ -450,7 +463,7 @@ const REMOVED_AT_ONCE: usize = 100;
 const AT_ONCE: usize = 1_000;
 /// A part of the table is for operators: one in so many places.
 const FOR_OPERATORS: u32 = 16;
-/// A part of the table is for others than the file: one in so many places.
+/// A part of the table is for others than lists: one in so many places.
 const FOR_OTHERS: u32 = 8;
 
 #[cfg(test)]

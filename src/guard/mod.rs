@@ -27,7 +27,8 @@ pub use access::{Access, AccessFilter, AccessFilters, AccessVerdict, Refused};
 pub use action::{Action, Pit};
 pub use bandwidth::{ByteRate, ListenerBandwidth, Meter, Meters};
 pub use bans::{
-    Ban, BanNews, BanRule, BannedBy, Bans, BansFull, ImportOutcome, ImportedBans, RuleBan,
+    Ban, BanNews, BanRule, BannedBy, Bans, BansFull, ImportOutcome, ImportedBan, ImportedBans,
+    RuleBan,
 };
 pub use client_stage::{Barred, ClientPass, ClientStage, Denied, DeniedBy};
 pub use example::Example;

@@ -24,7 +24,7 @@ impl Balancer {
     }
 
     /// Runs a command to its end.
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 

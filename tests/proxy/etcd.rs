@@ -1,5 +1,5 @@
-//! Backends in etcd. Its JSON gateway is played by a server of a few lines: `scripts/etcd.sh` has
-//! the real one.
+//! Backends, bans and states in etcd. Its JSON gateway is played by a server of a few lines:
+//! `scripts/etcd.sh` has the real one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,10 +13,8 @@ use serde_json::{Value, json};
 
 use crate::balancer::Launch;
 use crate::fleet::Fleet;
-use crate::stage::{Stage, tally};
+use crate::stage::{Guest, Stage, tally};
 use crate::watchdog::{eventually, watched};
-
-const PREFIX: &str = "/pools/web/";
 
 /// One that has keys, and tells each watch of their changes. It closes its first connection without
 /// a word.
@@ -29,8 +27,10 @@ struct Gateway {
 #[derive(Default)]
 struct State {
     revision: u64,
+    /// By their names in base64.
     keys: Vec<Value>,
-    watches: Vec<TcpStream>,
+    /// Each with its prefix.
+    watches: Vec<(String, TcpStream)>,
     connections: Vec<TcpStream>,
     has_ended: bool,
 }
@@ -57,19 +57,31 @@ impl Gateway {
         gateway
     }
 
-    fn put(&self, name: &str, value: &str) {
+    fn put(&self, key: &str, value: &str) {
+        self.change(key, Some(value));
+    }
+
+    fn change(&self, key: &str, value: Option<&str>) {
         let mut state = self.state.lock();
         state.revision += 1;
         let kv = json!({
-            "key": STANDARD.encode(format!("{PREFIX}{name}")),
-            "value": STANDARD.encode(value),
+            "key": STANDARD.encode(key),
+            "value": value.map(|value| STANDARD.encode(value)).unwrap_or_default(),
             "mod_revision": state.revision.to_string(),
         });
         state.keys.retain(|its| its["key"] != kv["key"]);
-        state.keys.push(kv.clone());
-        let result = json!({ "header": state.header(), "events": [{ "kv": kv }] });
-        for watch in &mut state.watches {
-            send_line(watch, &result);
+        let event = match value {
+            Some(_) => {
+                state.keys.push(kv.clone());
+                json!({ "kv": kv })
+            }
+            None => json!({ "type": "DELETE", "kv": kv }),
+        };
+        let result = json!({ "header": state.header(), "events": [event] });
+        for (prefix, watch) in &mut state.watches {
+            if key.starts_with(&**prefix) {
+                send_line(watch, &result);
+            }
         }
     }
 
@@ -88,6 +100,17 @@ impl State {
     fn header(&self) -> Value {
         json!({ "revision": self.revision.to_string() })
     }
+
+    fn keys_under(&self, prefix: &str) -> Vec<&Value> {
+        let keys = self.keys.iter();
+        keys.filter(|kv| decoded(&kv["key"]).starts_with(prefix))
+            .collect()
+    }
+}
+
+fn decoded(base64: &Value) -> String {
+    let bytes = STANDARD.decode(base64.as_str().unwrap()).unwrap();
+    String::from_utf8(bytes).unwrap()
 }
 
 fn serve(stream: TcpStream, state: &Mutex<State>) {
@@ -108,15 +131,18 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
         let mut state = state.lock();
         if path == "/v3/watch" {
             let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
             writer.write_all(head).unwrap();
             let created = json!({ "header": state.header(), "created": true });
             send_line(&mut writer, &created);
-            state.watches.push(writer.try_clone().unwrap());
+            let prefix = decoded(&body["create_request"]["key"]);
+            state.watches.push((prefix, writer.try_clone().unwrap()));
         } else {
-            let answer = json!({ "header": state.header(), "kvs": state.keys }).to_string();
+            let keys = state.keys_under(&decoded(&body["key"]));
+            let answer = json!({ "header": state.header(), "kvs": keys }).to_string();
             let length = answer.len();
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
             let _ = writer.write_all((head + &answer).as_bytes());
@@ -137,10 +163,11 @@ fn a_pool_has_the_backends_weights_and_states_of_etcd_and_keeps_them_without_it(
         let at = fleet.addresses();
         let etcd = Gateway::start();
         let with = |at: &str, more: &str| format!(r#"{{"address": "{at}"{more}}}"#);
-        etcd.put("one", &with(&at[0], ""));
+        etcd.put("/pools/web/one", &with(&at[0], ""));
         // Twice the same, so that the next endpoint is asked at once.
         let source = format!(
-            "discover: (etcd: (endpoints: [\"{0}\", \"{0}\"], prefix: \"{PREFIX}\")), backends: []",
+            "discover: (etcd: (endpoints: [\"{0}\", \"{0}\"], prefix: \"/pools/web/\")), \
+             backends: []",
             etcd.endpoint
         );
         let launch = Launch::with_pool(&source).workers(1);
@@ -148,16 +175,16 @@ fn a_pool_has_the_backends_weights_and_states_of_etcd_and_keeps_them_without_it(
         let balancer = &stage.balancer;
         eventually("it is found", || balancer.find_backend("one").is_some());
         assert_eq!(stage.visits(2), [0, 0]);
-        etcd.put("two", &with(&at[1], ", \"weight\": 2"));
+        etcd.put("/pools/web/two", &with(&at[1], ", \"weight\": 2"));
         eventually("it joins", || balancer.find_backend("two").is_some());
         balancer.until_adopted();
         assert_eq!(tally(2, stage.visits(6)), [2, 4]);
-        etcd.put("one", &with(&at[0], ", \"state\": \"drain\""));
+        etcd.put("/pools/web/one", &with(&at[0], ", \"state\": \"drain\""));
         balancer.until("one", "state", "drain");
         balancer.until_adopted();
         assert_eq!(stage.visits(3), [1, 1, 1]);
         // A bad value changes nothing, and is told with its key.
-        etcd.put("two", "oops");
+        etcd.put("/pools/web/two", "oops");
         balancer.until_logged("key `/pools/web/two`: invalid value: expected JSON");
         assert_eq!(stage.visits(2), [1, 1]);
         let status = &balancer.ask(&["status"])["etcd"];
@@ -172,5 +199,59 @@ fn a_pool_has_the_backends_weights_and_states_of_etcd_and_keeps_them_without_it(
         assert_eq!(balancer.backend("one")["state"], "drain");
         // Its lines name backends by their keys.
         stage.balancer.finish();
+    });
+}
+
+#[test]
+fn a_fleet_bans_clients_and_drains_backends_by_etcd() {
+    watched(|| {
+        let fleet = Fleet::of(2);
+        let at = fleet.addresses();
+        let etcd = Gateway::start();
+        let state = format!("/fleet/states/default/{}", at[0]);
+        etcd.put(&state, r#"{"state": "maint"}"#);
+        let source = format!(
+            "fleet: (etcd: (endpoints: [\"{0}\", \"{0}\"], prefix: \"/fleet/\"))",
+            etcd.endpoint
+        );
+        let backends = format!("backends: [\"{}\", \"{}\"]", at[0], at[1]);
+        let launch = Launch::with_pool(&backends).settings(&source).workers(1);
+        let stage = Stage::start(launch, "round_robin", fleet);
+        let balancer = &stage.balancer;
+        balancer.until(&at[0], "state", "maint");
+        balancer.until_adopted();
+        assert_eq!(stage.visits(3), [1, 1, 1]);
+        // An operator of this balancer can't bring it back.
+        balancer.ask(&["ready", &at[0]]);
+        assert_eq!(balancer.backend(&at[0])["state"], "maint");
+        etcd.change(&state, None);
+        balancer.until(&at[0], "state", "ready");
+        // A ban closes open sessions, and ends with its key.
+        let mut guest = stage.hold();
+        etcd.put("/fleet/bans/127.0.0.0/8", r#"{"reason": "floods"}"#);
+        assert!(guest.stream.read(&mut [0]).is_err(), "it is reset");
+        assert!(Guest::try_come(balancer.address()).is_none());
+        let ban = &balancer.ask(&["bans"])[0];
+        let told = [&ban["prefix"], &ban["by"], &ban["reason"]];
+        assert_eq!(told, ["127.0.0.0/8", "fleet", "floods"]);
+        let refused = balancer.run(&["unban", "127.0.0.0/8"]);
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            why.contains("the key `/fleet/bans/127.0.0.0/8` of etcd bans it"),
+            "{why}"
+        );
+        etcd.put("/fleet/bans/all", "{}");
+        balancer.until_logged("key `/fleet/bans/all`: invalid prefix `all`");
+        etcd.change("/fleet/bans/127.0.0.0/8", None);
+        eventually("it is over", || {
+            Guest::try_come(balancer.address()).is_some()
+        });
+        // What is shared stays while etcd is away.
+        etcd.put(&state, r#"{"state": "drain"}"#);
+        balancer.until(&at[0], "state", "drain");
+        etcd.end();
+        balancer.until_logged("the fleet's state in etcd: ");
+        assert_eq!(balancer.backend(&at[0])["state"], "drain");
+        stage.finish();
     });
 }

@@ -45,6 +45,12 @@ pub enum EventKind {
     DiscoveryFailed,
     /// Discovery works again.
     DiscoveryRestored,
+    /// What the fleet shares is not known, or some of it can't be used.
+    FleetFailed,
+    /// What the fleet shares is known again.
+    FleetRestored,
+    /// The fleet has a backend in another administrative state.
+    FleetChanged,
     /// A listener is added.
     ListenerAdded,
     /// A listener is removed.

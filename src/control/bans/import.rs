@@ -1,26 +1,23 @@
 //! The watched file of bans: a network on each line, and why as its comment.
 //!
 //! It is read before the first client, and followed as the files of access lists are. What it has
-//! is put into the ban table on another thread: after a change of the file or of what is trusted,
-//! and where a ban of another origin has ended. A bad file leaves the last good one in force.
+//! the ban table follows it. A bad file leaves the last good one in force.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::oneshot::{self, error::TryRecvError};
-
 use crate::admin::model::{BanImportStatus, EventKind};
 use crate::config::{Config, shortest_ban, values};
+use crate::control::StartError;
 use crate::control::events::{Events, Severity};
 use crate::control::list_files::{self, Followed, ListFile, ListFiles};
-use crate::control::{StartError, aside};
-use crate::guard::{Ban, ImportOutcome, ImportedBans, Trusted};
+use crate::guard::{Ban, ImportOutcome, ImportedBans};
 use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
-use crate::sys;
 use crate::wording::plural;
 
+use super::following::FollowedList;
 use super::tell;
 
 /// A file that was read, and what was seen of it before.
@@ -99,24 +96,8 @@ pub(in crate::control) struct BanImport {
     files: ListFiles<BanFile>,
     /// A file that was read for a configuration that is about to take effect.
     offered: Vec<BansRead>,
-    list: Arc<ImportedBans>,
-    /// Lists that were replaced: to free them may take long.
-    replaced: Vec<Arc<ImportedBans>>,
-    trusted: Arc<Trusted>,
-    running: Option<Running>,
-    /// Other threads that lift bans, until they are done.
-    lifting: Vec<oneshot::Receiver<()>>,
-    /// The table is to follow.
-    is_due: bool,
-    /// But not before this time, in ns of the workers' clock.
-    resume_at: u64,
-    last: ImportOutcome,
-    /// How often the table had changed when it last had no room.
-    full_at: Option<u64>,
+    table: FollowedList,
 }
-
-/// The outcome of another thread, and how many ns it took.
-type Running = oneshot::Receiver<(ImportOutcome, u64)>;
 
 impl Default for BanImport {
     fn default() -> Self {
@@ -124,15 +105,7 @@ impl Default for BanImport {
             path: None,
             files: ListFiles::new(),
             offered: Vec::new(),
-            list: Arc::default(),
-            replaced: Vec::new(),
-            trusted: Arc::default(),
-            running: None,
-            lifting: Vec::new(),
-            is_due: false,
-            resume_at: 0,
-            last: ImportOutcome::default(),
-            full_at: None,
+            table: FollowedList::default(),
         }
     }
 }
@@ -146,7 +119,7 @@ impl BanImport {
     /// Takes a file that was read for the next configuration, and lets go of that of another.
     pub(in crate::control) fn offer(&mut self, read: Vec<BansRead>) {
         let old = std::mem::replace(&mut self.offered, read);
-        self.replaced.extend(old.into_iter().map(|its| its.list));
+        self.table.retire(old.into_iter().map(|its| its.list));
     }
 
     /// Follows the file of a configuration. To be called inside the control thread's runtime.
@@ -157,12 +130,10 @@ impl BanImport {
             return;
         }
         self.path.clone_from(path);
-        self.replaced
-            .extend(self.files.follow(offered, path.clone()));
+        self.table.retire(self.files.follow(offered, path.clone()));
         let file = path.as_ref().and_then(|path| self.files.get(path));
         let list = file.map_or_else(Arc::default, |file| Arc::clone(&file.list));
-        self.replaced.push(std::mem::replace(&mut self.list, list));
-        self.is_due = true;
+        self.table.set(list);
     }
 
     /// Waits until the file has changed. The future can be dropped without loss.
@@ -182,11 +153,9 @@ impl BanImport {
         };
         match taken.replaced {
             Some(old) => {
-                let list = Arc::clone(&taken.file.list);
-                self.replaced.push(std::mem::replace(&mut self.list, list));
-                self.replaced.push(old);
-                self.is_due = true;
-                self.run(snapshot);
+                self.table.set(Arc::clone(&taken.file.list));
+                self.table.retire([old]);
+                self.table.run(snapshot);
             }
             None => {
                 if let Some(why) = problem(taken.file) {
@@ -199,17 +168,17 @@ impl BanImport {
     /// Whether the file bans exactly this network.
     pub(super) fn has(&self, prefix: Prefix) -> Option<&PathBuf> {
         let path = self.path.as_ref();
-        path.filter(|_| self.list.contains(prefix))
-    }
-
-    /// Another thread lifts bans, until this channel closes: the file may have them too.
-    pub(super) fn expect_lifted(&mut self, is_done: oneshot::Receiver<()>) {
-        self.lifting.push(is_done);
+        path.filter(|_| self.table.has(prefix))
     }
 
     /// These bans have ended, or were lifted: the file may have them too.
     pub(super) fn on_ended(&mut self, ended: &[Arc<Ban>]) {
-        self.is_due |= ended.iter().any(|ban| self.list.contains(ban.prefix));
+        self.table.on_ended(ended);
+    }
+
+    /// Others have lifted bans: the file may have them too.
+    pub(super) fn set_due(&mut self) {
+        self.table.set_due();
     }
 
     /// What is wrong with the file, and what of it is not in force: a sentence each.
@@ -223,64 +192,26 @@ impl BanImport {
         let file = self.files.get(path);
         Some(BanImportStatus {
             file: path.display().to_string(),
-            networks: self.list.len() as u64,
-            trusted: self.last.trusted,
-            no_room: self.last.no_room,
+            networks: self.table.list().len() as u64,
+            trusted: self.table.last().trusted,
+            no_room: self.table.last().no_room,
             error: file.and_then(|file| file.error.clone()),
         })
     }
 
     /// To be called each second.
     pub(super) fn tick(&mut self, snapshot: &Snapshot, events: &Events) {
-        if let Some(running) = &mut self.running {
-            let done = running.try_recv();
-            if done == Err(TryRecvError::Empty) {
-                return;
-            }
-            self.running = None;
-            match done {
-                Ok((outcome, took)) => {
-                    let now = sys::monotonic();
-                    self.resume_at = now.saturating_add(PAUSE_FACTOR * took);
-                    self.on_imported(outcome, snapshot, events);
-                }
-                // No thread could be made: it is tried again.
-                Err(_) => self.is_due = true,
-            }
+        if let Some([before, now]) = self.table.tick(snapshot) {
+            self.on_imported(before, now, events);
         }
-        let lifting = self.lifting.len();
-        self.lifting
-            .retain_mut(|done| done.try_recv() == Err(TryRecvError::Empty));
-        let has_lifted = self.lifting.len() < lifting;
-        let has_room = self.full_at.is_some_and(|at| at != snapshot.bans.changes());
-        let is_trusted_new = !Arc::ptr_eq(&self.trusted, &snapshot.trusted);
-        self.is_due |= self.path.is_some() && (has_lifted || has_room || is_trusted_new);
-        self.run(snapshot);
     }
 
     /// Has another thread change the table if that is due, one at a time.
     pub(in crate::control) fn run(&mut self, snapshot: &Snapshot) {
-        if !self.is_due || self.running.is_some() || sys::monotonic() < self.resume_at {
-            return;
-        }
-        self.is_due = false;
-        self.trusted = Arc::clone(&snapshot.trusted);
-        let (list, trusted) = (Arc::clone(&self.list), Arc::clone(&self.trusted));
-        let (bans, replaced) = (
-            Arc::clone(&snapshot.bans),
-            std::mem::take(&mut self.replaced),
-        );
-        self.running = Some(aside::compute(move || {
-            drop(replaced);
-            let began = sys::monotonic();
-            let outcome = bans.import(&list, &trusted, began);
-            (outcome, sys::monotonic() - began)
-        }));
+        self.table.run(snapshot);
     }
 
-    fn on_imported(&mut self, outcome: ImportOutcome, snapshot: &Snapshot, events: &Events) {
-        let before = std::mem::replace(&mut self.last, outcome);
-        self.full_at = (outcome.no_room > 0).then(|| snapshot.bans.changes());
+    fn on_imported(&self, before: ImportOutcome, outcome: ImportOutcome, events: &Events) {
         if outcome.new + outcome.lifted > 0 {
             let message = self.sentence(outcome);
             tell(events, Severity::Info, EventKind::BansImported, message);
@@ -302,14 +233,14 @@ impl BanImport {
             Some(path) => format!(
                 "bans of {}: {}, {new} new, {lifted} lifted{trusted}",
                 path.display(),
-                plural(self.list.len() as u64, "network")
+                plural(self.table.list().len() as u64, "network")
             ),
             None => format!("bans are no longer imported: {lifted} lifted"),
         }
     }
 
     fn no_room(&self) -> Option<String> {
-        let (path, count) = (self.path.as_ref()?, self.last.no_room);
+        let (path, count) = (self.path.as_ref()?, self.table.last().no_room);
         (count > 0).then(|| {
             format!(
                 "the ban table is full: {} of {} not banned; raise `bans: (max: ...)`",
@@ -333,19 +264,16 @@ fn problem(file: &Followed<ImportedBans>) -> Option<String> {
 
 /// Networks of a file: as many as the ban table may have.
 const NETWORKS_MAX: usize = 1_000_000;
-/// After the table has followed, that takes a pause so many times as long: a file that changes all
-/// the time costs a twentieth of a CPU.
-const PAUSE_FACTOR: u64 = 19;
 
 #[cfg(test)]
 mod tests {
     use super::read_imported_bans as parse;
     use super::*;
+    use crate::guard::ImportedBan;
 
     fn read(text: &[u8]) -> Vec<(String, String)> {
         let all = parse(text).unwrap();
-        let shown =
-            |(prefix, reason): &(Prefix, Arc<str>)| (prefix.to_string(), reason.to_string());
+        let shown = |its: &ImportedBan| (its.prefix.to_string(), its.reason.to_string());
         all.iter().map(shown).collect()
     }
 

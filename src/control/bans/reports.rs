@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
 use crate::admin::model::EventKind;
-use crate::control::events::{Events, Severity};
-use crate::guard::{Ban, BanNews, Bans, RuleBan};
+use crate::control::events::{Events, Severity, Subject};
+use crate::guard::{Ban, BanNews, Bans, ImportOutcome, ImportedBans, RuleBan};
+use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::time::between;
 use crate::wording::plural;
 
 use super::file::KeptBans;
+use super::following::FollowedList;
 use super::import::BanImport;
 use super::saver::Saver;
 use super::{refused, tell};
@@ -32,6 +36,10 @@ pub(in crate::control) struct BanReports {
     pub(super) woken_for: u64,
     saver: Saver,
     pub(in crate::control) import: BanImport,
+    /// What the fleet bans.
+    fleet: FollowedList,
+    /// Other threads that lift bans, until they are done.
+    lifting: Vec<oneshot::Receiver<()>>,
 }
 
 impl BanReports {
@@ -66,11 +74,69 @@ impl BanReports {
     ) {
         self.saver.tick(file, &snapshot.bans, events);
         let ended = snapshot.bans.expire(sys::monotonic(), EXPIRED_AT_ONCE);
-        self.import.on_ended(&ended);
+        self.on_ended(&ended);
+        let lifting = self.lifting.len();
+        self.lifting
+            .retain_mut(|done| done.try_recv() == Err(TryRecvError::Empty));
+        if self.lifting.len() < lifting {
+            self.import.set_due();
+            self.fleet.set_due();
+        }
         self.import.tick(snapshot, events);
+        if let Some([_, outcome]) = self.fleet.tick(snapshot) {
+            self.report_fleet(outcome, events);
+        }
         self.report_ended(&ended, events);
         self.report_rules(&snapshot.bans, events);
         self.report_refused(snapshot, events);
+    }
+
+    /// The fleet bans these networks, and no others.
+    pub(in crate::control) fn set_fleet(&mut self, list: Arc<ImportedBans>, snapshot: &Snapshot) {
+        self.fleet.set(list);
+        self.fleet.run(snapshot);
+    }
+
+    /// Whether the fleet bans exactly this network.
+    pub(in crate::control) fn is_of_fleet(&self, prefix: Prefix) -> bool {
+        self.fleet.has(prefix)
+    }
+
+    /// These bans have ended, or were lifted: a list may have them too.
+    pub(super) fn on_ended(&mut self, ended: &[Arc<Ban>]) {
+        self.import.on_ended(ended);
+        self.fleet.on_ended(ended);
+    }
+
+    /// Another thread lifts bans, until this channel closes: a list may have them too.
+    pub(super) fn expect_lifted(&mut self, is_done: oneshot::Receiver<()>) {
+        self.lifting.push(is_done);
+    }
+
+    /// Has other threads change the table where that is due.
+    pub(in crate::control) fn run(&mut self, snapshot: &Snapshot) {
+        self.import.run(snapshot);
+        self.fleet.run(snapshot);
+    }
+
+    fn report_fleet(&self, outcome: ImportOutcome, events: &Events) {
+        let ImportOutcome { new, lifted, .. } = outcome;
+        if new + lifted == 0 {
+            return;
+        }
+        let networks = plural(self.fleet.list().len() as u64, "network");
+        let trusted = match outcome.trusted {
+            0 => String::new(),
+            some => format!("; {some} of them are `trusted` and not banned"),
+        };
+        let no_room = match outcome.no_room {
+            0 => String::new(),
+            some => format!("; the ban table has no room for {some}"),
+        };
+        let message =
+            format!("bans of the fleet: {networks}, {new} new, {lifted} lifted{trusted}{no_room}");
+        let kind = EventKind::BansImported;
+        events.tell_one_of_many(Severity::Info, kind, Subject::default(), message);
     }
 
     fn report_ended(&mut self, ended: &[Arc<Ban>], events: &Events) {

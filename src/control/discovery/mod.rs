@@ -257,6 +257,11 @@ impl Discoveries {
         names.all(|name| self.host_state(name).is_some_and(QuestionState::is_known))
     }
 
+    /// What is counted of etcd, for others that ask it too.
+    pub(super) fn etcd_counts(&self) -> Arc<EtcdCounts> {
+        Arc::clone(&self.etcd)
+    }
+
     /// What is known of etcd, as the API shows it.
     #[must_use]
     pub(super) fn etcd_status(&self) -> EtcdStatus {

@@ -8,6 +8,7 @@
 mod client;
 mod connection;
 mod files;
+mod keys;
 mod thread;
 mod watch;
 mod wire;
@@ -22,6 +23,7 @@ use super::dial::DialError;
 use crate::admin::model::EtcdStatus;
 use crate::config::{Etcd, bounded};
 
+pub(super) use keys::{Gathered, Keys, STEPS};
 pub(super) use thread::spawn;
 pub(super) use watch::{KeyNews, Step, Watch, WatchPace};
 

@@ -59,7 +59,7 @@ impl Running {
 
     async fn next(&mut self) -> String {
         match self.steps.recv().await.unwrap() {
-            Step::Listed { keys, has_more } => {
+            Step::Listed { keys, has_more, .. } => {
                 let more = if has_more { " and more" } else { "" };
                 format!("all: {}{more}", shown(keys))
             }

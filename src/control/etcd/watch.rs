@@ -31,6 +31,8 @@ pub(in crate::control) enum Step<T> {
         keys: Vec<KeyNews<T>>,
         /// There are more keys than may be.
         has_more: bool,
+        /// The revision is lower than one before: the cluster was wiped, or restored.
+        went_back: bool,
     },
     /// Some keys have changed.
     Changed(Vec<KeyNews<T>>),
@@ -157,8 +159,9 @@ impl<T: Send> Watch<T> {
         (steps, again): (&mpsc::Sender<Step<T>>, &Notify),
         failures: &mut usize,
     ) -> Result<(), EtcdError> {
-        let (listed, revision) = self.list().await?;
-        if revision < self.revision {
+        let (keys, has_more, revision) = self.list().await?;
+        let went_back = revision < self.revision;
+        if went_back {
             log::warn!(
                 "etcd: {}: the revision went back from {} to {revision}: the cluster was wiped, \
                  or restored from a backup",
@@ -167,6 +170,11 @@ impl<T: Send> Watch<T> {
             );
         }
         self.revision = revision;
+        let listed = Step::Listed {
+            keys,
+            has_more,
+            went_back,
+        };
         let _ = steps.send(listed).await;
         let (from, to) = self.range();
         let request = wire::watch(&from, &to, revision + 1);
@@ -207,8 +215,8 @@ impl<T: Send> Watch<T> {
         }
     }
 
-    /// All keys at one revision, page by page.
-    async fn list(&mut self) -> Result<(Step<T>, i64), EtcdError> {
+    /// All keys at one revision, page by page; whether there are more than may be; the revision.
+    async fn list(&mut self) -> Result<(Vec<KeyNews<T>>, bool, i64), EtcdError> {
         let (mut from, to) = self.range();
         let mut keys = Vec::new();
         let (mut page, mut revision) = (PAGE, 0);
@@ -269,7 +277,7 @@ impl<T: Send> Watch<T> {
         };
         keys.truncate(self.keys_max);
         EtcdCounts::add(&self.counts.lists, 1);
-        Ok((Step::Listed { keys, has_more }, revision))
+        Ok((keys, has_more, revision))
     }
 
     /// Waits until the watch has begun; `false`: its revision was compacted.

@@ -1,94 +1,131 @@
-//! Bans of a file: they come and go with its lines.
+//! Bans of a list, the lines of a file or the keys of a fleet: they come and go with it.
 
 use std::sync::Arc;
 
 use super::{Ban, BannedBy, Bans};
 use crate::guard::Trusted;
 use crate::prefix::Prefix;
-use crate::time::NEVER;
+use crate::time::{NEVER, SECOND};
 
-/// The networks that a file bans, each with the reason, in the order of the networks.
-#[derive(Debug, Default)]
-pub struct ImportedBans(Box<[(Prefix, Arc<str>)]>);
+/// The networks that a list bans, in their order.
+#[derive(Debug)]
+pub struct ImportedBans {
+    by: BannedBy,
+    all: Box<[ImportedBan]>,
+}
 
-/// What is in force of a file, and what changed.
+/// A network that a list bans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportedBan {
+    /// The network.
+    pub prefix: Prefix,
+    /// Why, in a sentence; empty: no reason was given.
+    pub reason: Arc<str>,
+    /// Until when, in ns of the workers' clock; [`NEVER`]: as long as the list has it.
+    pub until: u64,
+}
+
+/// What is in force of a list, and what changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImportOutcome {
     /// Networks that were not banned before.
     pub new: u64,
-    /// Bans that were lifted, as the file no longer has them.
+    /// Bans that were lifted, as the list no longer has them.
     pub lifted: u64,
-    /// Networks of the file that are not banned, as they are trusted.
+    /// Networks of the list that are not banned, as they are trusted.
     pub trusted: u64,
-    /// Networks of the file that are not banned, as the table is full.
+    /// Networks of the list that are not banned, as the table is full.
     pub no_room: u64,
 }
 
+impl Default for ImportedBans {
+    fn default() -> Self {
+        Self::of(BannedBy::File, Vec::new())
+    }
+}
+
 impl ImportedBans {
-    /// Of equal networks the first counts.
+    /// Those of a file, each with the reason. Of equal networks the first counts.
     #[must_use]
-    pub fn new(mut all: Vec<(Prefix, Arc<str>)>) -> Self {
-        all.sort_by_key(|(prefix, _)| *prefix);
-        all.dedup_by_key(|(prefix, _)| *prefix);
-        Self(all.into())
+    pub fn new(all: Vec<(Prefix, Arc<str>)>) -> Self {
+        let all = all.into_iter().map(|(prefix, reason)| ImportedBan {
+            prefix,
+            reason,
+            until: NEVER,
+        });
+        Self::of(BannedBy::File, all.collect())
+    }
+
+    /// Those of a list. Of equal networks the first counts.
+    #[must_use]
+    pub fn of(by: BannedBy, mut all: Vec<ImportedBan>) -> Self {
+        all.sort_by_key(|its| its.prefix);
+        all.dedup_by_key(|its| its.prefix);
+        Self {
+            by,
+            all: all.into(),
+        }
     }
 
     /// How many networks it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
-    /// Its networks with their reasons.
-    pub fn iter(&self) -> impl Iterator<Item = &(Prefix, Arc<str>)> {
-        self.0.iter()
+    /// Its networks.
+    pub fn iter(&self) -> impl Iterator<Item = &ImportedBan> {
+        self.all.iter()
     }
 
     /// Whether it has exactly this network.
     #[must_use]
     pub fn contains(&self, prefix: Prefix) -> bool {
-        let found = self.0.binary_search_by_key(&prefix, |(its, _)| *its);
+        let found = self.all.binary_search_by_key(&prefix, |its| its.prefix);
         found.is_ok()
     }
 }
 
 impl Bans {
-    /// Bans what a file has, and lifts the bans of it that it no longer has. A ban by hand or by a
-    /// rule stays as it is; what the file bans too is banned by it once such a ban has ended and
-    /// this is called again. Takes long where the file does: it is not for the control thread.
-    pub fn import(&self, file: &ImportedBans, trusted: &Trusted, now: u64) -> ImportOutcome {
+    /// Bans what a list has, and lifts the bans of it that it no longer has. A ban of another
+    /// origin stays as it is; what the list bans too is banned by it once such a ban has ended and
+    /// this is called again. Takes long where the list does: it is not for the control thread.
+    pub fn import(&self, list: &ImportedBans, trusted: &Trusted, now: u64) -> ImportOutcome {
         let is_trusted = |prefix: Prefix| {
             // Fast path: to look for one that has all of the network takes as long as the list.
             trusted.contains(prefix.ip()) && trusted.around(prefix).is_some()
         };
         let mut outcome = ImportOutcome::default();
         for ban in self.all(now) {
-            let is_of_file = ban.by == BannedBy::File;
-            let stays = file.contains(ban.prefix) && !is_trusted(ban.prefix);
-            if is_of_file && !stays && self.lift_by(ban.prefix, BannedBy::File) {
+            let is_of_list = ban.by == list.by;
+            let stays = list.contains(ban.prefix) && !is_trusted(ban.prefix);
+            if is_of_list && !stays && self.lift_by(ban.prefix, list.by) {
                 outcome.lifted += 1;
             }
         }
         let since = i64::try_from(now).unwrap_or(i64::MAX);
-        for (prefix, reason) in file.iter() {
-            if is_trusted(*prefix) {
+        for listed in list.iter().filter(|its| its.until > now) {
+            if is_trusted(listed.prefix) {
                 outcome.trusted += 1;
                 continue;
             }
+            let is_same = |ban: &Ban| {
+                ban.reason == listed.reason && ban.until.abs_diff(listed.until) < SECOND
+            };
             let is_known = self
-                .exact(*prefix, now)
-                .is_some_and(|ban| ban.by != BannedBy::File || ban.reason == *reason);
+                .exact(listed.prefix, now)
+                .is_some_and(|ban| ban.by != list.by || is_same(&ban));
             if is_known {
                 continue;
             }
-            let reason = Arc::clone(reason);
-            let ban = Ban::new(*prefix, BannedBy::File, reason, (since, NEVER));
+            let reason = Arc::clone(&listed.reason);
+            let ban = Ban::new(listed.prefix, list.by, reason, (since, listed.until));
             match self.add(ban, now) {
                 Ok((_, before)) => outcome.new += u64::from(before.is_none()),
                 Err(_) => outcome.no_room += 1,
@@ -108,7 +145,6 @@ impl Bans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::SECOND;
 
     const NOW: u64 = 100 * SECOND;
 
@@ -184,6 +220,38 @@ mod tests {
         let outcome = bans.import(&lines, &trusted, NOW);
         assert_eq!((outcome.trusted, outcome.lifted, outcome.new), (1, 1, 0));
         assert_eq!(banned(&bans, NOW), "10.0.0.0/8 file, 10.0.0.0/15 file");
+    }
+
+    #[test]
+    fn bans_of_a_fleet_have_their_ends_and_leave_those_of_a_file() {
+        let (bans, trusted) = (Bans::new(100), Trusted::new(&[prefix("10.9.0.0/16")]));
+        bans.import(&file(&["10.0.0.1"]), &trusted, NOW);
+        let fleet = |all: &[(&str, u64)]| {
+            let all = all.iter().map(|(text, until)| ImportedBan {
+                prefix: prefix(text),
+                reason: "".into(),
+                until: *until,
+            });
+            ImportedBans::of(BannedBy::Fleet, all.collect())
+        };
+        let (soon, late) = (NOW + SECOND, NOW + 9 * SECOND);
+        let list = fleet(&[
+            ("10.0.0.1", late),
+            ("10.0.0.2", soon),
+            ("10.9.0.1", late),
+            ("::1", 9),
+        ]);
+        let outcome = bans.import(&list, &trusted, NOW);
+        assert_eq!((outcome.new, outcome.trusted), (1, 1));
+        assert_eq!(banned(&bans, NOW), "10.0.0.1 file, 10.0.0.2 fleet");
+        // A little later it is the same ban: sessions are not looked at again.
+        let added = bans.added();
+        bans.import(&fleet(&[("10.0.0.2", soon + 1)]), &trusted, NOW);
+        assert_eq!(bans.added(), added);
+        bans.import(&fleet(&[("10.0.0.2", late)]), &trusted, NOW);
+        assert_eq!(banned(&bans, soon + 1), "10.0.0.1 file, 10.0.0.2 fleet");
+        assert_eq!(banned(&bans, late), "10.0.0.1 file");
+        assert_eq!(bans.import(&fleet(&[]), &trusted, NOW).lifted, 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use mahoraga::control::{read_access_list, read_imported_bans};
-use mahoraga::guard::{Access, AccessFilter, Clash, Prefixes};
+use mahoraga::guard::{Access, AccessFilter, Clash, ImportedBan, Prefixes};
 use mahoraga::prefix::Prefix;
 
 use super::input::Input;
@@ -12,7 +12,7 @@ use super::input::Input;
 /// The text of the file of an access list, or of bans.
 pub fn prefix_lists(bytes: &[u8]) {
     if let Ok(bans) = read_imported_bans(bytes) {
-        for (prefix, reason) in bans.iter() {
+        for ImportedBan { prefix, reason, .. } in bans.iter() {
             let is_shown = !reason.chars().any(char::is_control) && reason.trim() == &**reason;
             assert!(is_shown && reason.chars().count() <= 200, "{reason:?}");
             assert!(bans.contains(*prefix), "{prefix}");

@@ -48,11 +48,12 @@ fn lifted_by(text: &str) -> Result<BannedBy, ValueError> {
         let why = "bans of the watched file end when its lines are taken out";
         return Err(ValueError::Refused(why.to_owned()));
     }
+    if text == BannedBy::Fleet.as_str() {
+        let why = "bans of the fleet end when their keys are deleted in etcd";
+        return Err(ValueError::Refused(why.to_owned()));
+    }
     let all = BannedBy::ALL;
-    let all: Vec<_> = all
-        .into_iter()
-        .filter(|(_, by)| *by != BannedBy::File)
-        .collect();
+    let all: Vec<_> = all.into_iter().filter(|(_, by)| !by.is_listed()).collect();
     values::named("origin of bans", text, &all)
 }
 

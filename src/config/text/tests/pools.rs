@@ -285,7 +285,7 @@ impl Chance<'_> {
         }
     }
 
-    fn etcd(&mut self) -> Etcd {
+    pub(super) fn etcd(&mut self) -> Etcd {
         let key = self.maybe(Self::path);
         let user = self.maybe(|_| "balancer".to_owned());
         Etcd {

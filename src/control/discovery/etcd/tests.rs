@@ -1,6 +1,9 @@
 //! What keys and values make of a pool.
 
+use std::time::Duration;
+
 use super::*;
+use crate::control::etcd::{KeyNews, Step};
 
 fn entry(key: &str, revision: i64, value: Option<&str>) -> KeyNews<Backend> {
     KeyNews {
@@ -10,11 +13,8 @@ fn entry(key: &str, revision: i64, value: Option<&str>) -> KeyNews<Backend> {
     }
 }
 
-fn members(keys: &[(&str, i64, &str)]) -> Members {
-    let mut members = Members {
-        prefix: "/p/".to_owned(),
-        ..Members::default()
-    };
+fn members(keys: &[(&str, i64, &str)]) -> Keys<Backend> {
+    let mut members = Keys::new("/p/", BACKENDS_MAX);
     assert!(members.take(all(keys), &Notify::new()));
     members
 }
@@ -25,11 +25,12 @@ fn all(keys: &[(&str, i64, &str)]) -> Step<Backend> {
     Step::Listed {
         keys: keys.collect(),
         has_more: false,
+        went_back: false,
     }
 }
 
-fn shown(members: &Members) -> (Vec<String>, Option<String>) {
-    let (found, error) = members.answer();
+fn shown(members: &Keys<Backend>) -> (Vec<String>, Option<String>) {
+    let (found, error) = answer(members);
     let found = found.map_or_else(Vec::new, |found| found.backends);
     let shown = found.iter().map(|its| {
         format!(
@@ -156,14 +157,14 @@ fn the_later_write_counts() {
 fn neither_a_failure_nor_an_empty_prefix_empties_a_pool() {
     let mut members = members(&[("a", 1, r#"{"address": "10.0.0.1:80"}"#)]);
     members.take(
-        Step::Failed("it is away".to_owned(), GATHER),
+        Step::Failed("it is away".to_owned(), Duration::ZERO),
         &Notify::new(),
     );
     // Nothing is found, so what was found before stays.
-    let (found, error) = members.answer();
+    let (found, error) = answer(&members);
     assert_eq!((found, error), (None, Some("it is away".to_owned())));
     members.take(all(&[]), &Notify::new());
-    let (found, error) = members.answer();
+    let (found, error) = answer(&members);
     assert_eq!(
         (found, error),
         (None, Some("no key under `/p/`".to_owned()))
@@ -178,13 +179,13 @@ fn keys_beyond_the_limit_are_left_out_until_there_is_room() {
     let keys = values.iter().map(|(key, value)| (&**key, 1, &**value));
     let keys: Vec<_> = keys.collect();
     let mut members = members(&keys[..BACKENDS_MAX]);
-    assert!(members.answer().1.is_none());
+    assert!(answer(&members).1.is_none());
     let (key, _, value) = keys[BACKENDS_MAX];
     assert!(members.take(
         Step::Changed(vec![entry(key, 2, Some(value))]),
         &Notify::new()
     ));
-    let (found, error) = members.answer();
+    let (found, error) = answer(&members);
     assert_eq!(found.unwrap().backends.len(), BACKENDS_MAX);
     let want = "more than 1000 keys under `/p/`: others are left out";
     assert_eq!(error.as_deref(), Some(want));

@@ -1,0 +1,18 @@
+//! What several balancers share.
+
+use super::codec::{group, required};
+use super::etcd::Etcd;
+use super::table::{Shape, defaults, settings};
+
+settings! {
+    /// What several balancers share: bans, and administrative states of backends.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Fleet: Shape {
+        /// The keys of an etcd cluster that have it: `bans/PREFIX` and `states/POOL/BACKEND`.
+        pub etcd: Etcd = Etcd::default() => required(group());
+    }
+}
+
+defaults!(Fleet);
+
+impl Shape for Fleet {}
