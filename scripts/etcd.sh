@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Backends and bans in a real etcd (docs/shared-state.md), which is stopped, wiped, full and slow while a
-# client asks the balancer again and again.
+# Backends and bans in a real etcd (docs/shared-state.md), which is stopped, wiped, full and slow
+# while a client asks the balancer again and again.
 #
 #   scripts/etcd.sh [--long]
 #
@@ -238,6 +238,12 @@ ctl put --lease "$lease" /fleet/bans/198.51.100.7 '{"reason": "trusted"}'
 until_true 5 'a ban' bans '203.0.113.0/24'
 ! bans 198.51.100.7 || die 'a trusted client is banned'
 until_true 10 'the end of the ban' no_bans
+(cd "$WORK" && "$MAHORAGA" ban 192.0.2.9 --for 1h --reason own) >/dev/null
+has_key() { etcdctl --endpoints "http://127.0.0.1:$PORT_NOW" get /fleet/bans/192.0.2.9 | grep own; }
+until_true 5 'the own ban in etcd' has_key
+(cd "$WORK" && "$MAHORAGA" unban 192.0.2.9) >/dev/null
+has_no_key() { ! has_key; }
+until_true 5 'no own ban in etcd' has_no_key
 
 # ---- etcd goes -------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 //! What several balancers share.
 
-use super::codec::{group, required};
+use super::codec::{group, required, truth};
 use super::etcd::Etcd;
 use super::table::{Shape, defaults, settings};
 
@@ -10,6 +10,8 @@ settings! {
     pub struct Fleet: Shape {
         /// The keys of an etcd cluster that have it: `bans/PREFIX` and `states/POOL/BACKEND`.
         pub etcd: Etcd = Etcd::default() => required(group());
+        /// Whether this balancer writes its own bans there, by hand and by rules, for the others.
+        pub share_bans: bool = true => truth();
     }
 }
 

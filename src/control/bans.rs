@@ -110,6 +110,7 @@ impl Balancer {
         let ban = Ban::new(prefix, BannedBy::Hand, reason.into(), time);
         let added = snapshot.bans.add(ban, now);
         let (ban, before) = added.map_err(|full| format!("cannot ban {prefix}: {full}"))?;
+        self.fleet.share_ban(&ban);
         // They look for sessions to close.
         self.workers.wake_all();
         Ok(Banned {
@@ -156,7 +157,12 @@ impl Balancer {
         let version = self.publisher.version();
         let in_file = self.bans.import.status().filter(|its| its.networks > 0);
         let notes = in_file.map(|its| format!("bans of {} stay as long as it has them", its.file));
-        let notes: Vec<_> = notes.into_iter().collect();
+        let of_fleet = self.bans.bans_of_fleet();
+        let of_fleet = (of_fleet > 0).then(|| {
+            let bans = plural(of_fleet as u64, "ban");
+            format!("{bans} of the fleet stay as long as etcd has their keys")
+        });
+        let notes: Vec<_> = notes.into_iter().chain(of_fleet).collect();
         let new = json!(filter);
         let (done, is_done) = oneshot::channel();
         self.bans.expect_lifted(is_done);
@@ -198,7 +204,8 @@ impl Balancer {
         }
         let of_fleet = self.fleet_key(prefix);
         let is_of_fleet = |ban: Arc<Ban>| ban.by == BannedBy::Fleet;
-        if let Some(key) = &of_fleet
+        let is_sharing = self.fleet.is_sharing();
+        if let Some(key) = of_fleet.as_ref().filter(|_| !is_sharing)
             && bans
                 .exact(prefix, sys::monotonic())
                 .is_some_and(is_of_fleet)
@@ -209,13 +216,20 @@ impl Balancer {
             )));
         }
         let notes = of_file.map(|path| format!("{path} bans it again"));
+        let of_fleet = of_fleet.filter(|_| !is_sharing);
         let of_fleet = of_fleet.map(|key| format!("the key `{key}` of etcd bans it again"));
         let notes = notes.into_iter().chain(of_fleet).collect();
         self.syn_filter.lift(prefix, bans, &self.workers);
         let ban = bans.lift(prefix);
         let ban = ban.ok_or_else(|| UnbanError::NotBanned(not_banned(bans, prefix)))?;
         let lifted = Clocks::now().status(&ban);
-        self.bans.on_ended(&[ban]);
+        if is_sharing {
+            // Its key goes, so the fleet does not ban it again.
+            self.fleet.share_lifted(prefix);
+            self.bans.import.on_ended(&[ban]);
+        } else {
+            self.bans.on_ended(&[ban]);
+        }
         self.bans.run(self.publisher.snapshot());
         Ok(Lifted { ban: lifted, notes })
     }

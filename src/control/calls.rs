@@ -340,7 +340,7 @@ impl Balancer {
             sentences.push(format!("{more} more problems with discovery"));
         }
         sentences.extend(self.bans.problems());
-        sentences.extend(self.fleet.problem());
+        sentences.extend(self.fleet.problems());
         sentences.extend(self.history.problem());
         sentences.extend(self.track_file.problem());
         let (problems, more) = self.access.problems(ALERTS_MAX);

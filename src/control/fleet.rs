@@ -2,25 +2,30 @@
 //!
 //! Two kinds of keys stand under the prefix: `bans/PREFIX`, with an end and a reason, and
 //! `states/POOL/BACKEND`. The thread of etcd reads and checks them, and sends whole sets. The last
-//! good one stays, whatever fails.
+//! good one stays, whatever fails. It also writes this balancer's own bans.
 
 mod keys;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::AbortHandle;
 
 use crate::admin::model::EventKind;
-use crate::config::{AdminState, Backend, Config, Etcd};
-use crate::guard::ImportedBans;
+use crate::config::{self, AdminState, Backend, Config};
+use crate::guard::{Ban, BannedBy, Bans, ImportedBans};
 use crate::prefix::Prefix;
+use crate::sys;
 use crate::wording::plural;
 
+use super::aside;
 use super::balancer::Balancer;
 use super::etcd::{self, EtcdCounts, WatchPace};
 use super::events::{Events, Severity, Subject};
+use writer::Write;
 
 /// Follows what the fleet shares, and keeps the last good state of it.
 pub(super) struct Fleet {
@@ -32,19 +37,28 @@ pub(super) struct Fleet {
     states: Arc<FleetStates>,
     /// Why nothing is known of the present, or what is wrong with some keys.
     error: Option<String>,
+    /// Why bans of this balancer are not written.
+    unwritten: Option<String>,
+    /// Looks for bans of rules, on another thread.
+    scan: Option<oneshot::Receiver<Vec<Arc<Ban>>>>,
+    /// How often the table had changed at the last look, and when that was, in ns of the workers'
+    /// clock.
+    scanned: (u64, u64),
     events: Events,
     counts: Arc<EtcdCounts>,
 }
 
 struct Followed {
-    source: Etcd,
+    settings: config::Fleet,
     number: u64,
-    task: AbortHandle,
+    /// For this balancer's own bans, where they are shared.
+    writes: Option<mpsc::Sender<Write>>,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -58,12 +72,17 @@ pub(super) struct Shares {
     bans: ImportedBans,
 }
 
-/// What has changed.
-pub(super) struct FleetNews {
-    number: u64,
-    /// `None`: what was known before stays.
-    shares: Option<Shares>,
-    error: Option<String>,
+/// What has changed, or went wrong.
+pub(super) enum FleetNews {
+    /// What is known of the keys.
+    Known {
+        number: u64,
+        /// `None`: what was known before stays.
+        shares: Option<Shares>,
+        error: Option<String>,
+    },
+    /// Bans of this balancer are written again, or not.
+    Written { number: u64, error: Option<String> },
 }
 
 impl Fleet {
@@ -77,6 +96,9 @@ impl Fleet {
             news,
             states: Arc::default(),
             error: None,
+            unwritten: None,
+            scan: None,
+            scanned: (0, 0),
             events: events.clone(),
             counts,
         }
@@ -84,23 +106,94 @@ impl Fleet {
 
     /// Follows what a configuration says. `true`: it shares nothing now, and did before.
     pub(super) fn follow(&mut self, config: &Config) -> bool {
-        let source = config.fleet.as_ref().map(|fleet| &fleet.etcd);
-        if self.followed.as_ref().map(|its| &its.source) == source {
+        let settings = config.fleet.as_ref();
+        if self.followed.as_ref().map(|its| &its.settings) == settings {
             return false;
         }
-        self.error = None;
-        self.followed = source.map(|source| {
+        (self.error, self.unwritten) = (None, None);
+        self.followed = settings.map(|settings| {
             self.tasks += 1;
             let to = (self.tasks, self.sender.clone());
-            let counts = Arc::clone(&self.counts);
-            let task = keys::follow(source.clone(), to, WatchPace::default(), counts);
+            let (source, pace) = (settings.etcd.clone(), WatchPace::default());
+            let counts = || Arc::clone(&self.counts);
+            let task = keys::follow(source.clone(), to.clone(), pace, counts());
+            let mut tasks = vec![etcd::spawn(task)];
+            let writes = settings.share_bans.then(|| {
+                let (writes, queue) = mpsc::channel(WRITES);
+                tasks.push(etcd::spawn(writer::write(
+                    source,
+                    queue,
+                    to,
+                    pace,
+                    counts(),
+                )));
+                writes
+            });
             Followed {
-                source: source.clone(),
+                settings: settings.clone(),
                 number: self.tasks,
-                task: etcd::spawn(task),
+                writes,
+                tasks,
             }
         });
         self.followed.is_none()
+    }
+
+    /// Whether this balancer's own bans are written to etcd.
+    pub(super) fn is_sharing(&self) -> bool {
+        let followed = self.followed.as_ref();
+        followed.is_some_and(|its| its.writes.is_some())
+    }
+
+    /// This balancer has banned a network.
+    pub(super) fn share_ban(&self, ban: &Arc<Ban>) {
+        self.write(Write::ban(ban));
+    }
+
+    /// This balancer has lifted the ban of a network.
+    pub(super) fn share_lifted(&self, prefix: Prefix) {
+        self.write(Write::Lifted(prefix));
+    }
+
+    fn write(&self, write: Write) {
+        let writes = self.followed.as_ref().and_then(|its| its.writes.as_ref());
+        let is_full = writes.is_some_and(|writes| writes.try_send(write).is_err());
+        if is_full {
+            let message = format!("{WRITES} bans wait to be shared: further ones are not shared");
+            let kind = EventKind::FleetFailed;
+            self.events
+                .tell_one_of_many(Severity::Warn, kind, Subject::default(), message);
+        }
+    }
+
+    /// Shares what rules have banned since the last look. To be called each second.
+    pub(super) fn tick(&mut self, bans: &Arc<Bans>) {
+        if !self.is_sharing() {
+            return;
+        }
+        if let Some(scan) = &mut self.scan {
+            match scan.try_recv() {
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Closed) => {}
+                Ok(new) => new.iter().for_each(|ban| self.share_ban(ban)),
+            }
+            self.scan = None;
+        }
+        let (added, since) = self.scanned;
+        if bans.added() == added {
+            return;
+        }
+        self.scanned = (bans.added(), sys::monotonic());
+        let bans = Arc::clone(bans);
+        // There may be many.
+        self.scan = Some(aside::compute(move || {
+            let mut new = bans.all(sys::monotonic());
+            let since = i64::try_from(since).unwrap_or(i64::MAX);
+            new.retain(|ban| ban.by == BannedBy::Rule && ban.since >= since);
+            new.sort_by_key(|ban| std::cmp::Reverse(ban.since));
+            new.truncate(RULE_BANS);
+            new
+        }));
     }
 
     /// Waits until something has changed. The future can be dropped without loss.
@@ -112,33 +205,51 @@ impl Fleet {
     /// Takes news in, and reports what goes wrong. Answers with what is shared now, if that is
     /// known.
     fn take(&mut self, news: FleetNews) -> Option<Shares> {
-        let number = self.followed.as_ref()?.number;
-        if number != news.number {
-            return None;
-        }
-        if self.error != news.error {
-            let (severity, kind, message) = match &news.error {
-                Some(why) => (Severity::Warn, EventKind::FleetFailed, sentence(why)),
-                None => {
-                    let message = "what the fleet shares is known again".to_owned();
-                    (Severity::Info, EventKind::FleetRestored, message)
+        let followed = self.followed.as_ref()?.number;
+        match news {
+            FleetNews::Known {
+                number,
+                shares,
+                error,
+            } if number == followed => {
+                if self.error != error {
+                    let restored = "what the fleet shares is known again";
+                    self.report(error.as_deref().map(sentence), restored);
+                    self.error = error;
                 }
-            };
-            self.events
-                .tell_one_of_many(severity, kind, Subject::default(), message);
-            self.error = news.error;
+                shares
+            }
+            FleetNews::Written { number, error } if number == followed => {
+                let restored = "bans are shared with the fleet again";
+                self.report(error.as_deref().map(not_shared), restored);
+                self.unwritten = error;
+                None
+            }
+            // Of a task that has ended.
+            FleetNews::Known { .. } | FleetNews::Written { .. } => None,
         }
-        news.shares
     }
 
-    /// What goes wrong now, in a sentence.
-    pub(super) fn problem(&self) -> Option<String> {
-        self.error.as_deref().map(sentence)
+    fn report(&self, problem: Option<String>, restored: &str) {
+        let (severity, kind) = match problem {
+            Some(_) => (Severity::Warn, EventKind::FleetFailed),
+            None => (Severity::Info, EventKind::FleetRestored),
+        };
+        let message = problem.unwrap_or_else(|| restored.to_owned());
+        self.events
+            .tell_one_of_many(severity, kind, Subject::default(), message);
+    }
+
+    /// What goes wrong now, a sentence each.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        let unknown = self.error.as_deref().map(sentence);
+        let unwritten = self.unwritten.as_deref().map(not_shared);
+        unknown.into_iter().chain(unwritten)
     }
 
     /// The key that may ban a network.
     fn ban_key(&self, prefix: Prefix) -> Option<String> {
-        let source = &self.followed.as_ref()?.source;
+        let source = &self.followed.as_ref()?.settings.etcd;
         Some(format!("{}bans/{prefix}", source.prefix))
     }
 }
@@ -244,5 +355,13 @@ fn sentence(why: &str) -> String {
     format!("the fleet's state in etcd: {why}")
 }
 
-/// News that wait to be taken in; the task waits with more.
+fn not_shared(why: &str) -> String {
+    format!("bans of this balancer are not shared with the fleet: {why}")
+}
+
+/// News that wait to be taken in; the tasks wait with more.
 const NEWS: usize = 4;
+/// Bans that wait to be written.
+const WRITES: usize = 256;
+/// Bans of rules that are shared of each look, the latest ones: one a second.
+const RULE_BANS: usize = 100;

@@ -269,6 +269,7 @@ impl Balancer {
         self.syn_filter.tick(snapshot, &self.workers);
         let file = self.in_force.config.bans.file.as_deref();
         self.bans.tick(file, snapshot, &self.events);
+        self.fleet.tick(&snapshot.bans);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
         self.workers.repeat_closing(self.publisher.snapshot());

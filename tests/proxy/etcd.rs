@@ -62,27 +62,17 @@ impl Gateway {
     }
 
     fn change(&self, key: &str, value: Option<&str>) {
-        let mut state = self.state.lock();
-        state.revision += 1;
-        let kv = json!({
-            "key": STANDARD.encode(key),
-            "value": value.map(|value| STANDARD.encode(value)).unwrap_or_default(),
-            "mod_revision": state.revision.to_string(),
-        });
-        state.keys.retain(|its| its["key"] != kv["key"]);
-        let event = match value {
-            Some(_) => {
-                state.keys.push(kv.clone());
-                json!({ "kv": kv })
-            }
-            None => json!({ "type": "DELETE", "kv": kv }),
-        };
-        let result = json!({ "header": state.header(), "events": [event] });
-        for (prefix, watch) in &mut state.watches {
-            if key.starts_with(&**prefix) {
-                send_line(watch, &result);
-            }
-        }
+        self.state.lock().change(key, value);
+    }
+
+    /// The value of a key.
+    fn value(&self, key: &str) -> Option<String> {
+        let state = self.state.lock();
+        let found = state
+            .keys_under(key)
+            .first()
+            .map(|kv| decoded(&kv["value"]));
+        found
     }
 
     /// Every connection breaks, and new ones do at once.
@@ -97,6 +87,29 @@ impl Gateway {
 }
 
 impl State {
+    fn change(&mut self, key: &str, value: Option<&str>) {
+        self.revision += 1;
+        let kv = json!({
+            "key": STANDARD.encode(key),
+            "value": value.map(|value| STANDARD.encode(value)).unwrap_or_default(),
+            "mod_revision": self.revision.to_string(),
+        });
+        self.keys.retain(|its| its["key"] != kv["key"]);
+        let event = match value {
+            Some(_) => {
+                self.keys.push(kv.clone());
+                json!({ "kv": kv })
+            }
+            None => json!({ "type": "DELETE", "kv": kv }),
+        };
+        let result = json!({ "header": self.header(), "events": [event] });
+        for (prefix, watch) in &mut self.watches {
+            if key.starts_with(&**prefix) {
+                send_line(watch, &result);
+            }
+        }
+    }
+
     fn header(&self) -> Value {
         json!({ "revision": self.revision.to_string() })
     }
@@ -141,8 +154,22 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
             let prefix = decoded(&body["create_request"]["key"]);
             state.watches.push((prefix, writer.try_clone().unwrap()));
         } else {
-            let keys = state.keys_under(&decoded(&body["key"]));
-            let answer = json!({ "header": state.header(), "kvs": keys }).to_string();
+            let answer = match &*path {
+                "/v3/lease/grant" => json!({ "ID": "7", "TTL": body["TTL"] }),
+                "/v3/kv/put" => {
+                    state.change(&decoded(&body["key"]), Some(&decoded(&body["value"])));
+                    json!({ "header": state.header() })
+                }
+                "/v3/kv/deleterange" => {
+                    state.change(&decoded(&body["key"]), None);
+                    json!({ "header": state.header() })
+                }
+                _ => {
+                    let keys = state.keys_under(&decoded(&body["key"]));
+                    json!({ "header": state.header(), "kvs": keys })
+                }
+            };
+            let answer = answer.to_string();
             let length = answer.len();
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
             let _ = writer.write_all((head + &answer).as_bytes());
@@ -211,7 +238,8 @@ fn a_fleet_bans_clients_and_drains_backends_by_etcd() {
         let state = format!("/fleet/states/default/{}", at[0]);
         etcd.put(&state, r#"{"state": "maint"}"#);
         let source = format!(
-            "fleet: (etcd: (endpoints: [\"{0}\", \"{0}\"], prefix: \"/fleet/\"))",
+            "fleet: (etcd: (endpoints: [\"{0}\", \"{0}\"], prefix: \"/fleet/\"), \
+             share_bans: false)",
             etcd.endpoint
         );
         let backends = format!("backends: [\"{}\", \"{}\"]", at[0], at[1]);
@@ -253,5 +281,42 @@ fn a_fleet_bans_clients_and_drains_backends_by_etcd() {
         balancer.until_logged("the fleet's state in etcd: ");
         assert_eq!(balancer.backend(&at[0])["state"], "drain");
         stage.finish();
+    });
+}
+
+#[test]
+fn own_bans_are_written_to_etcd_and_any_balancer_lifts_them() {
+    watched(|| {
+        let etcd = Gateway::start();
+        let source = format!(
+            "fleet: (etcd: (endpoints: [\"{0}\", \"{0}\"], prefix: \"/fleet/\"))",
+            etcd.endpoint
+        );
+        let launch = Launch::with_pool("backends: [\"127.0.0.1:1\"]").settings(&source);
+        let balancer = launch.start();
+        balancer.ask(&["ban", "192.0.2.9", "--for", "1h", "--reason", "floods"]);
+        let own = "/fleet/bans/192.0.2.9";
+        eventually("it is written", || etcd.value(own).is_some());
+        let value: Value = serde_json::from_str(&etcd.value(own).unwrap()).unwrap();
+        assert_eq!(value["reason"], "floods");
+        assert!(value["until"].is_string());
+        balancer.ask(&["unban", "192.0.2.9"]);
+        eventually("its key is gone", || etcd.value(own).is_none());
+        // One of another balancer.
+        etcd.put("/fleet/bans/192.0.2.10", "{}");
+        let is_banned = |network| {
+            let bans = balancer.ask(&["bans"]);
+            let mut bans = bans.as_array().unwrap().iter();
+            bans.any(|ban| ban["prefix"] == network)
+        };
+        eventually("it is banned here too", || is_banned("192.0.2.10"));
+        balancer.ask(&["unban", "192.0.2.10"]);
+        eventually("its key is gone", || {
+            etcd.value("/fleet/bans/192.0.2.10").is_none()
+        });
+        eventually("nothing bans it", || !is_banned("192.0.2.10"));
+        etcd.end();
+        balancer.until_logged("the fleet's state in etcd: ");
+        balancer.finish();
     });
 }

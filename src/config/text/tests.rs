@@ -259,7 +259,10 @@ impl Chance<'_> {
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),
             metrics: self.maybe(Self::metrics),
-            fleet: self.maybe(|it| Fleet { etcd: it.etcd() }),
+            fleet: self.maybe(|it| Fleet {
+                etcd: it.etcd(),
+                share_bans: it.half(),
+            }),
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
             defaults: shared,
             access_lists: access_lists.into_iter().map(Shared::from).collect(),

@@ -97,6 +97,11 @@ impl BanReports {
         self.fleet.run(snapshot);
     }
 
+    /// How many networks the fleet bans.
+    pub(super) fn bans_of_fleet(&self) -> usize {
+        self.fleet.list().len()
+    }
+
     /// Whether the fleet bans exactly this network.
     pub(in crate::control) fn is_of_fleet(&self, prefix: Prefix) -> bool {
         self.fleet.has(prefix)

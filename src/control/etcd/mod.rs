@@ -12,6 +12,7 @@ mod keys;
 mod thread;
 mod watch;
 mod wire;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::config::{Etcd, bounded};
 pub(super) use keys::{Gathered, Keys, STEPS};
 pub(super) use thread::spawn;
 pub(super) use watch::{KeyNews, Step, Watch, WatchPace};
+pub(super) use writer::KeyWriter;
 
 /// Why etcd does not answer a question, or gives an answer that is of no use.
 #[derive(Debug, Error)]

@@ -63,6 +63,14 @@ pub(super) struct WatchEvent {
     pub(super) kv: KeyValue,
 }
 
+/// The answer of `/v3/lease/grant`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Granted {
+    #[serde(rename = "ID", deserialize_with = "whole")]
+    pub(super) id: i64,
+}
+
 /// The answer of `/v3/auth/authenticate`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

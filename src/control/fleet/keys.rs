@@ -61,7 +61,7 @@ pub(super) async fn follow(
                 None if keys.is_wiped() => (None, Some(WIPED.to_owned())),
                 None => (Some(shares(keys)), keys.mistakes().sentence()),
             };
-            let news = FleetNews {
+            let news = FleetNews::Known {
                 number,
                 shares,
                 error: error.map(bounded),
