@@ -7,7 +7,7 @@ use super::table::{Shape, defaults, settings};
 settings! {
     /// What several balancers share: bans, and administrative states of backends.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Fleet: Shape {
+    pub struct FleetSettings: Shape {
         /// The keys of an etcd cluster that have it: `bans/PREFIX` and `states/POOL/BACKEND`.
         pub etcd: Etcd = Etcd::default() => required(group());
         /// Whether this balancer writes its own bans there, by hand and by rules, for the others.
@@ -15,6 +15,6 @@ settings! {
     }
 }
 
-defaults!(Fleet);
+defaults!(FleetSettings);
 
-impl Shape for Fleet {}
+impl Shape for FleetSettings {}

@@ -83,7 +83,7 @@ pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning, outline};
 pub use etcd::Etcd;
 pub use flags::{FlagSetting, from_flags};
-pub use fleet::Fleet;
+pub use fleet::FleetSettings;
 pub use history::{HistoryPlace, HistorySettings};
 pub use json::BodyError;
 pub use key::Key;
@@ -191,7 +191,7 @@ settings! {
             "\"off\", an address or a group such as (bind: \"0.0.0.0:9100\", allow: [...])",
         ));
         /// What several balancers share: bans, and administrative states of backends. Off: nothing.
-        pub fleet: Option<Fleet> = None => group_or_off(
+        pub fleet: Option<FleetSettings> = None => group_or_off(
             "\"off\" or a group such as (etcd: (endpoints: [...], prefix: \"/mahoraga/fleet/\"))",
         );
         /// Defaults for settings that listeners leave out.

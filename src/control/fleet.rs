@@ -15,7 +15,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::AbortHandle;
 
 use crate::admin::model::EventKind;
-use crate::config::{self, AdminState, Backend, Config};
+use crate::config::{AdminState, Backend, Config, FleetSettings};
 use crate::guard::{Ban, BannedBy, Bans, ImportedBans};
 use crate::prefix::Prefix;
 use crate::sys;
@@ -49,7 +49,7 @@ pub(super) struct Fleet {
 }
 
 struct Followed {
-    settings: config::Fleet,
+    settings: FleetSettings,
     number: u64,
     /// For this balancer's own bans, where they are shared.
     writes: Option<mpsc::Sender<Write>>,

@@ -68,11 +68,8 @@ impl Gateway {
     /// The value of a key.
     fn value(&self, key: &str) -> Option<String> {
         let state = self.state.lock();
-        let found = state
-            .keys_under(key)
-            .first()
-            .map(|kv| decoded(&kv["value"]));
-        found
+        let found = state.keys_under(key);
+        found.first().map(|kv| decoded(&kv["value"]))
     }
 
     /// Every connection breaks, and new ones do at once.

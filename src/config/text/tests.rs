@@ -19,7 +19,7 @@ use crate::config::{
     PostgresTls, Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat,
     Route, ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
-use crate::config::{Etcd, Fleet, HistoryPlace, HistorySettings};
+use crate::config::{Etcd, FleetSettings, HistoryPlace, HistorySettings};
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
 use crate::peek::proxy_protocol::HeaderVersion;
@@ -259,10 +259,7 @@ impl Chance<'_> {
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),
             metrics: self.maybe(Self::metrics),
-            fleet: self.maybe(|it| Fleet {
-                etcd: it.etcd(),
-                share_bans: it.half(),
-            }),
+            fleet: self.maybe(Self::fleet),
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
             defaults: shared,
             access_lists: access_lists.into_iter().map(Shared::from).collect(),
@@ -282,6 +279,13 @@ impl Chance<'_> {
             }
         }
         routes
+    }
+
+    fn fleet(&mut self) -> FleetSettings {
+        FleetSettings {
+            etcd: self.etcd(),
+            share_bans: self.half(),
+        }
     }
 
     fn bans(&mut self) -> BanTable {

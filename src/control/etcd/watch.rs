@@ -179,7 +179,7 @@ impl<T: Send> Watch<T> {
         let (from, to) = self.range();
         let request = wire::watch(&from, &to, revision + 1);
         let mut lines = self.client.stream("/v3/watch", &request).await?;
-        let created = tokio::time::timeout(self.pace.answer, self.created(&mut lines)).await;
+        let created = tokio::time::timeout(self.pace.answer, created(&mut lines)).await;
         if !created.unwrap_or(Err(EtcdError::Late(self.pace.answer)))? {
             return Ok(());
         }
@@ -280,30 +280,6 @@ impl<T: Send> Watch<T> {
         Ok((keys, has_more, revision))
     }
 
-    /// Waits until the watch has begun; `false`: its revision was compacted.
-    async fn created(&mut self, lines: &mut Lines) -> Result<bool, EtcdError> {
-        let line = lines.next(LINE_MAX).await?;
-        let watched = watched(line)?;
-        match watched {
-            Watched {
-                canceled: false,
-                created: true,
-                ..
-            } => Ok(true),
-            Watched {
-                canceled: true,
-                compact_revision: 1..,
-                ..
-            } => Ok(false),
-            Watched {
-                canceled: true,
-                cancel_reason,
-                ..
-            } => Err(canceled(&cancel_reason)),
-            _ => Err(EtcdError::Garbage("expected a new watch".to_owned())),
-        }
-    }
-
     fn take(&mut self, line: Option<Vec<u8>>) -> Result<Line<T>, EtcdError> {
         let watched = watched(line)?;
         if watched.canceled {
@@ -359,6 +335,30 @@ impl<T: Send> Watch<T> {
             revision: kv.mod_revision,
             value,
         })
+    }
+}
+
+/// Waits until the watch has begun; `false`: its revision was compacted.
+async fn created(lines: &mut Lines) -> Result<bool, EtcdError> {
+    let line = lines.next(LINE_MAX).await?;
+    let watched = watched(line)?;
+    match watched {
+        Watched {
+            canceled: false,
+            created: true,
+            ..
+        } => Ok(true),
+        Watched {
+            canceled: true,
+            compact_revision: 1..,
+            ..
+        } => Ok(false),
+        Watched {
+            canceled: true,
+            cancel_reason,
+            ..
+        } => Err(canceled(&cancel_reason)),
+        _ => Err(EtcdError::Garbage("expected a new watch".to_owned())),
     }
 }
 

@@ -8,7 +8,7 @@ import { badge, setBadge, table } from '../table.js';
 export const title = 'Events';
 
 const BAD = new Set([
-  'backend_down', 'panic', 'pool_down', 'reload_failed', 'discovery_failed', 'overloaded',
+  'backend_down', 'panic', 'pool_down', 'reload_failed', 'discovery_failed', 'fleet_failed', 'overloaded',
   'no_local_port', 'no_source_address', 'bans_unsaved', 'bans_import_failed', 'access_list_failed',
   'stopping',
 ]);
@@ -18,6 +18,7 @@ const WARN = new Set([
 ]);
 const GOOD = new Set([
   'ready', 'backend_up', 'backend_readmitted', 'pool_up', 'panic_over', 'discovery_restored',
+  'fleet_restored',
 ]);
 
 /** What an event means: bad, warn, good or nothing of these. */
