@@ -1,6 +1,5 @@
 //! Commands that show: status, listeners, pools, backends, configuration and histograms.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -15,14 +14,14 @@ use crate::admin::model::{
     SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
 use crate::config::values::written;
-use crate::config::{REFUSE, UNROUTED};
-use crate::session::CloseReason;
 use crate::wording::{counted, plural};
 
 mod backends;
+mod listeners;
 
 pub(super) use backends::state_cell;
 use backends::{backends_text, history_text};
+pub(super) use listeners::{denied, listeners_text};
 
 pub(super) async fn status(options: &ClientOptions) -> Result<(), ClientError> {
     let status: Status = Client::new(options)?.get(&path(&["status"])).await?;
@@ -369,106 +368,6 @@ fn sources(sources: &SourcesStatus) -> String {
         }
     };
     format!("sources      {known} of {room}{beyond}\n")
-}
-
-pub(super) fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
-    let mut table = Table::new(&[
-        ("listener", Align::Left),
-        ("bind", Align::Left),
-        ("pool", Align::Left),
-        ("connections", Align::Right),
-        ("limit", Align::Right),
-        ("access list", Align::Left),
-        ("refused", Align::Right),
-        ("bytes", Align::Right),
-        ("B/s", Align::Right),
-    ]);
-    for one in listeners {
-        table.row([
-            one.name.as_str().into(),
-            one.bind.as_str().into(),
-            one.pool.as_str().into(),
-            count(one.connections).into(),
-            limit(one.max_connections),
-            one.access_list.as_deref().unwrap_or("-").into(),
-            count(one.refused).into(),
-            bytes(one.traffic.bytes() as f64).into(),
-            per_s(&one.traffic),
-        ]);
-    }
-    let refusals = listeners.iter().map(refusals);
-    table.text(paint) + &refusals.collect::<String>() + &routes_text(listeners, paint)
-}
-
-/// A table of the routes, where there are some.
-fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
-    if listeners.iter().all(|one| one.routes.is_empty()) {
-        return String::new();
-    }
-    let mut table = Table::new(&[
-        ("listener", Align::Left),
-        ("route", Align::Left),
-        ("pool", Align::Left),
-        ("share", Align::Right),
-        ("sessions", Align::Right),
-        ("takes", Align::Left),
-    ]);
-    for listener in listeners {
-        for route in &listener.routes {
-            let share = route.share.map(|share| format!("{share} %"));
-            table.row([
-                listener.name.as_str().into(),
-                route.called().into(),
-                route.pool.as_deref().unwrap_or(REFUSE).into(),
-                share.unwrap_or_default().into(),
-                count(route.sessions).into(),
-                route.takes().into(),
-            ]);
-        }
-        if let Some(sessions) = listener.unrouted {
-            table.row([
-                listener.name.as_str().into(),
-                UNROUTED.into(),
-                listener.pool.as_str().into(),
-                Cell::default(),
-                count(sessions).into(),
-                "all others".into(),
-            ]);
-        }
-    }
-    format!("\n{}", table.text(paint))
-}
-
-/// Lines about the clients that the rules of a listener refused, or would have refused.
-fn refusals(listener: &ListenerStatus) -> String {
-    let both = [
-        ("refused", &listener.refused_by),
-        ("would have been refused (dry run)", &listener.dry_run),
-    ];
-    let said = both.into_iter().filter(|(_, all)| !all.is_empty());
-    let lines = said.map(|(what, all)| {
-        let name = plain(&listener.name);
-        format!("clients of `{name}` {what}: {}\n", counts(all))
-    });
-    lines.collect()
-}
-
-/// How many clients the access list of a listener refused, or would have refused in a dry run.
-pub(super) fn denied(listener: &ListenerStatus, dry_run: bool) -> u64 {
-    let counts = match dry_run {
-        true => &listener.dry_run,
-        false => &listener.refused_by,
-    };
-    let denied = counts.get(CloseReason::AccessDenied.as_str());
-    denied.copied().unwrap_or(0)
-}
-
-/// Such as `source_connections 3, source_rate 12`.
-fn counts(all: &BTreeMap<String, u64>) -> String {
-    let all = all
-        .iter()
-        .map(|(name, number)| format!("{name} {}", count(*number)));
-    all.collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn pools_text(pools: &[PoolStatus], paint: Paint) -> String {

@@ -1,0 +1,110 @@
+//! Listeners as tables: what each takes and refuses, and where its routes lead.
+
+use std::collections::BTreeMap;
+
+use super::super::table::{Align, Cell, Paint, Table};
+use super::super::units::{bytes, count, plain};
+use super::{limit, per_s};
+use crate::admin::model::ListenerStatus;
+use crate::config::{REFUSE, UNROUTED};
+use crate::session::CloseReason;
+
+pub(in crate::cli::admin) fn listeners_text(listeners: &[ListenerStatus], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("listener", Align::Left),
+        ("bind", Align::Left),
+        ("pool", Align::Left),
+        ("connections", Align::Right),
+        ("limit", Align::Right),
+        ("access list", Align::Left),
+        ("refused", Align::Right),
+        ("bytes", Align::Right),
+        ("B/s", Align::Right),
+    ]);
+    for one in listeners {
+        table.row([
+            one.name.as_str().into(),
+            one.bind.as_str().into(),
+            one.pool.as_str().into(),
+            count(one.connections).into(),
+            limit(one.max_connections),
+            one.access_list.as_deref().unwrap_or("-").into(),
+            count(one.refused).into(),
+            bytes(one.traffic.bytes() as f64).into(),
+            per_s(&one.traffic),
+        ]);
+    }
+    let refusals = listeners.iter().map(refusals);
+    table.text(paint) + &refusals.collect::<String>() + &routes_text(listeners, paint)
+}
+
+/// A table of the routes, where there are some.
+fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
+    if listeners.iter().all(|one| one.routes.is_empty()) {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("listener", Align::Left),
+        ("route", Align::Left),
+        ("pool", Align::Left),
+        ("share", Align::Right),
+        ("sessions", Align::Right),
+        ("takes", Align::Left),
+    ]);
+    for listener in listeners {
+        for route in &listener.routes {
+            let share = route.share.map(|share| format!("{share} %"));
+            table.row([
+                listener.name.as_str().into(),
+                route.called().into(),
+                route.pool.as_deref().unwrap_or(REFUSE).into(),
+                share.unwrap_or_default().into(),
+                count(route.sessions).into(),
+                route.takes().into(),
+            ]);
+        }
+        if let Some(sessions) = listener.unrouted {
+            table.row([
+                listener.name.as_str().into(),
+                UNROUTED.into(),
+                listener.pool.as_str().into(),
+                Cell::default(),
+                count(sessions).into(),
+                "all others".into(),
+            ]);
+        }
+    }
+    format!("\n{}", table.text(paint))
+}
+
+/// Lines about the clients that the rules of a listener refused, or would have refused.
+fn refusals(listener: &ListenerStatus) -> String {
+    let both = [
+        ("refused", &listener.refused_by),
+        ("would have been refused (dry run)", &listener.dry_run),
+    ];
+    let said = both.into_iter().filter(|(_, all)| !all.is_empty());
+    let lines = said.map(|(what, all)| {
+        let name = plain(&listener.name);
+        format!("clients of `{name}` {what}: {}\n", counts(all))
+    });
+    lines.collect()
+}
+
+/// How many clients the access list of a listener refused, or would have refused in a dry run.
+pub(in crate::cli::admin) fn denied(listener: &ListenerStatus, dry_run: bool) -> u64 {
+    let counts = match dry_run {
+        true => &listener.dry_run,
+        false => &listener.refused_by,
+    };
+    let denied = counts.get(CloseReason::AccessDenied.as_str());
+    denied.copied().unwrap_or(0)
+}
+
+/// Such as `source_connections 3, source_rate 12`.
+fn counts(all: &BTreeMap<String, u64>) -> String {
+    let all = all
+        .iter()
+        .map(|(name, number)| format!("{name} {}", count(*number)));
+    all.collect::<Vec<_>>().join(", ")
+}
