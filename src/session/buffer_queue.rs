@@ -4,11 +4,23 @@
 use crate::kernel::{Buffer, BufferId};
 
 /// The links of every buffer of a worker's arena, by buffer number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Links {
     table: Vec<Link>,
-    /// Buffers are short: a direction makes do with one.
-    short: bool,
+    /// The number of unsent buffers at which a direction receives again.
+    low: u16,
+    /// The number of unsent buffers at which a direction stops receiving.
+    high: u16,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            table: Vec::new(),
+            low: BUFFERS_LOW,
+            high: BUFFERS_HIGH,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -18,19 +30,21 @@ struct Link {
 }
 
 impl Links {
-    /// Sets whether buffers are short.
+    /// Sets whether buffers are short: then a direction makes do with one.
     pub fn set_short(&mut self, short: bool) {
-        self.short = short;
+        (self.low, self.high) = if short {
+            (0, 1)
+        } else {
+            (BUFFERS_LOW, BUFFERS_HIGH)
+        };
     }
 
-    /// The number of unsent buffers at which a direction stops receiving.
     pub(super) fn high(&self) -> u16 {
-        if self.short { 1 } else { BUFFERS_HIGH }
+        self.high
     }
 
-    /// The number of unsent buffers at which a direction receives again.
     pub(super) fn low(&self) -> u16 {
-        if self.short { 0 } else { BUFFERS_LOW }
+        self.low
     }
 }
 

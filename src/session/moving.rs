@@ -187,22 +187,25 @@ impl Session {
     /// One send in flight per direction: two could overtake each other.
     pub(super) fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
         let to = from.other();
+        let (source, flow) = (&self.ends[from as usize], &self.flows[from as usize]);
+        // After most sends nothing is left.
+        let Some(buffer) = flow.backlog.front(cx.links) else {
+            return;
+        };
         let sending = self.in_flight.has(Purpose::Send(to));
         if sending || self.state != SessionState::Open || self.waits_for_room(from) {
             return;
         }
-        let whole = self.broken.is_none();
-        let (source, flow) = (&self.ends[from as usize], &self.flows[from as usize]);
-        if let Some(buffer) = flow.backlog.front(cx.links) {
-            // What is held back for an end that never comes would be lost.
-            let last = whole && (source.ended || source.ending) && flow.backlog.len() == 1;
-            self.leave(to, buffer, last || flow.is_followed(), cx);
-        }
+        // What is held back for an end that never comes would be lost.
+        let last = (source.ended || source.ending) && flow.backlog.len() == 1;
+        let more = last && self.broken.is_none() || flow.is_followed();
+        self.leave(to, buffer, more, cx);
     }
 
     /// Received bytes enter the flow that leads away from their end. A transform of what is
     /// received belongs here; a flow that has one can't splice or pass on, which move bytes past
     /// it. There is none: they go on as they came.
+    #[inline]
     pub(super) fn enter(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
         if self.state == SessionState::Peeking {
             self.on_first_bytes(buffer, cx);
@@ -222,7 +225,6 @@ impl Session {
     pub(super) fn receive_or_stop(&mut self, from: Side, cx: &mut Context<'_>) {
         let in_flight = self.in_flight;
         let receiving = in_flight.has(Purpose::Recv(from));
-        let sending = in_flight.has(Purpose::Send(from.other()));
         let is_awaited = || in_flight.is_visited(from) || in_flight.has(Purpose::PollSource(from));
         // The first bytes need only one buffer, and are received until they suffice.
         let (low, high) = if self.state == SessionState::Peeking {
@@ -251,7 +253,11 @@ impl Session {
                     self.ask(Purpose::Recv(from), cx);
                 }
             }
-            Mode::Switching if !source.ended && !sending && flow.backlog.is_empty() => {
+            Mode::Switching
+                if !source.ended
+                    && flow.backlog.is_empty()
+                    && !in_flight.has(Purpose::Send(from.other())) =>
+            {
                 source.starved = false;
                 flow.promote();
                 self.pump(from, cx);
@@ -278,9 +284,11 @@ impl Session {
     /// Relays the end of the stream after its last byte. The second end of a session is left to
     /// the close of its sockets, which relays it too and saves two calls.
     pub(super) fn relay_end(&mut self, from: Side, cx: &mut Context<'_>) {
+        if !self.end(from).ended || self.state != SessionState::Open {
+            return;
+        }
         // What a receive that was asked to end still brings comes before the end.
-        let open = self.state == SessionState::Open && !self.in_flight.has(Purpose::Recv(from));
-        if !open || !self.end(from).ended || self.flow(from).is_loaded() {
+        if self.in_flight.has(Purpose::Recv(from)) || self.flow(from).is_loaded() {
             return;
         }
         let to = from.other();

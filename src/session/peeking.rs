@@ -13,7 +13,8 @@ impl Session {
     }
 
     /// More of the first bytes. The first buffer is filled, so that a look sees the same bytes
-    /// however they came.
+    /// however they came. Not inlined: each event would make room for it.
+    #[inline(never)]
     pub(super) fn on_first_bytes(&mut self, mut buffer: Buffer, cx: &mut Context<'_>) {
         let flow = self.flow(Side::Client);
         if let Some(whole) = flow.backlog.front(cx.links) {
