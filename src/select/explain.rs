@@ -5,7 +5,7 @@
 //! Invariant: it allocates nothing, changes nothing, and looks at [`LOOKS_MAX`] backends at most.
 
 use crate::config::{AdminState, SNI_MEMBER, Strategy};
-use crate::pool::Backend;
+use crate::pool::{Backend, Pool};
 
 use super::least::Score;
 use super::least_connections::Load;
@@ -303,8 +303,8 @@ impl Selector {
         let scorer = Scorer::of(picker, &scene, judge.tier);
         *into = Considered {
             why: Some(judge.why(choice)),
-            strategy: self.plan.strategy_name(),
-            score_is: score_is(&pool.strategy).filter(|_| members.is_none()),
+            strategy: self.plan.terms.strategy,
+            score_is: self.plan.terms.score_is,
             chosen: backend.map_or(0, |backend| backend.number),
             backends: u16::try_from(pool.backends.len()).unwrap_or(u16::MAX),
             ..Considered::NONE
@@ -476,22 +476,40 @@ fn tier<'a>(
     }
 }
 
+/// The names of what a plan selects by. They are the same for all its selections, so that none
+/// looks them up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    strategy: &'static str,
+    score_is: Option<&'static str>,
+    keys: [Option<&'static str>; 2],
+}
+
+impl Terms {
+    /// `named`: clients select their backends by name.
+    pub(super) fn of(pool: &Pool, named: bool) -> Self {
+        if named {
+            return Self {
+                strategy: SNI_MEMBER,
+                score_is: None,
+                keys: [Some(SNI_MEMBER), None],
+            };
+        }
+        let persist = pool.persist.as_ref().map(|persist| &persist.key);
+        Self {
+            strategy: pool.strategy.name(),
+            score_is: score_is(&pool.strategy),
+            keys: [pool.strategy.key(), persist].map(|key| key.map(|key| key.name())),
+        }
+    }
+}
+
 impl Plan {
     /// The names of what the strategy selects by and of what clients are remembered by; `None`:
     /// the pool needs no such key.
     #[must_use]
     pub fn key_names(&self) -> [Option<&'static str>; 2] {
-        if self.is_of_members() {
-            return [Some(SNI_MEMBER), None];
-        }
-        [self.pool.strategy.key(), self.persist_key()].map(|key| key.map(|key| key.name()))
-    }
-
-    fn strategy_name(&self) -> &'static str {
-        match self.is_of_members() {
-            true => SNI_MEMBER,
-            false => self.pool.strategy.name(),
-        }
+        self.terms.keys
     }
 }
 

@@ -36,6 +36,7 @@ use crate::config::{SendProxy, Strategy};
 use crate::hash as hashing;
 use crate::pool::{Backend, Pool};
 
+use explain::Terms;
 pub use explain::{Considered, LISTED_MAX, LOOKS_MAX, Rated, Rating, Why};
 use first::First;
 pub use forecast::{Forecast, Model};
@@ -71,6 +72,8 @@ pub struct Plan {
     decay: u64,
     /// Backends are told what a client's TLS hello says.
     reads_hello: bool,
+    /// What an explanation of its selections calls things.
+    terms: Terms,
 }
 
 /// A worker's selector for one pool.
@@ -170,11 +173,13 @@ impl Plan {
             let members: Arc<[u16]> = members.map(|(index, _)| index).collect();
             Picker::new(&pool, members, backup)
         });
+        let members = Members::new(&pool);
         Self {
             ranks,
+            terms: Terms::of(&pool, members.is_some()),
             down: down(&pool),
             memory: Memory::new(&pool),
-            members: Members::new(&pool),
+            members,
             decay: least_time::decay_ns(pool.strategy.averages_over()),
             reads_hello: reads_hello(&pool),
             pool,
