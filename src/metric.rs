@@ -49,7 +49,9 @@ impl BucketBounds {
     /// The most that a listener, a pool or a backend has.
     pub const MAX: usize = 12;
     /// How long clients of those wait: 256 µs to 4 s, by the double from 4 ms to 1 s.
-    pub const WAITS: Self = Self(&Bounds::of(&[8, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22]));
+    pub const WAITS: Self = Self(&Bounds::of(&[
+        8, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22,
+    ]));
     /// How long their sessions take: 1 ms to 71 min, by the fourfold.
     pub const SESSIONS: Self = Self(&Bounds::of(&powers::<{ Self::MAX }>(10, 2)));
     /// The times of a worker's clients: 64 µs to 67 s, by the double.

@@ -67,9 +67,7 @@ impl Balancer {
             Call::Config(reply) => self.show_config(reply),
             Call::Sessions(filter, reply) => {
                 let workers = Rc::clone(&self.workers);
-                tokio_uring::spawn(async move {
-                    drop(reply.send(list(&workers, filter).await));
-                });
+                tokio_uring::spawn(async move { drop(reply.send(list(&workers, filter).await)) });
             }
             Call::Explain(filter, reply) => {
                 let asked = self.workers.decisions(filter);

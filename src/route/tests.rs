@@ -301,7 +301,7 @@ fn a_count_stays_with_the_name_of_a_route_or_with_its_clients() {
     };
     let own = "(name: \"a\", sni: [\"a.b\"], pool: \"refuse\"), (sni: [\"c.b\"], pool: \"refuse\")";
     let first = compile(&config(own), None);
-    let counted = [0, 1, 1, 2, 2, 2].map(|number| RouteNumber(number));
+    let counted = [0, 1, 1, 2, 2, 2].map(RouteNumber);
     counted.into_iter().for_each(|route| first.count(route));
     let counts = |its: &Routes| its.counts().map(|(.., count)| count).collect::<Vec<_>>();
     // Another one before them, and the first asks for others.

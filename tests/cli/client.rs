@@ -244,6 +244,28 @@ fn past_events_that_are_left_out_are_told() {
     assert!(asked[1].ends_with("limit=3"), "{asked:?}");
 }
 
+fn routes() -> Vec<RouteStatus> {
+    vec![
+        RouteStatus {
+            route: 1,
+            name: Some("trial".to_owned()),
+            conditions: vec![MetStatus {
+                setting: "sni".to_owned(),
+                values: ["a.b", "*.c", "d", "e"].map(str::to_owned).to_vec(),
+                more: 3,
+            }],
+            pool: Some("web".to_owned()),
+            weight: Some(1),
+            share: Some(12.5),
+            sessions: 9,
+        },
+        RouteStatus {
+            route: 2,
+            ..RouteStatus::default()
+        },
+    ]
+}
+
 #[test]
 fn listeners_and_pools_and_backends_are_tables() {
     let listeners = [
@@ -269,25 +291,7 @@ fn listeners_and_pools_and_backends_are_tables() {
             name: "db".to_owned(),
             bind: "[::1]:5432".to_owned(),
             pool: "db".to_owned(),
-            routes: vec![
-                RouteStatus {
-                    route: 1,
-                    name: Some("trial".to_owned()),
-                    conditions: vec![MetStatus {
-                        setting: "sni".to_owned(),
-                        values: ["a.b", "*.c", "d", "e"].map(str::to_owned).to_vec(),
-                        more: 3,
-                    }],
-                    pool: Some("web".to_owned()),
-                    weight: Some(1),
-                    share: Some(12.5),
-                    sessions: 9,
-                },
-                RouteStatus {
-                    route: 2,
-                    ..RouteStatus::default()
-                },
-            ],
+            routes: routes(),
             unrouted: Some(1_234),
             ..ListenerStatus::default()
         },

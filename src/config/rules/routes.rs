@@ -51,30 +51,7 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
             let finding = Finding::at(format!("{path}.protocol"), sentence);
             found.push(finding.needing(format!("{at}.postgres_tls")));
         }
-        let is_namesake = |earlier: &Route| route.name.is_some() && earlier.name == route.name;
-        if let Some(name) = &route.name
-            && routes[..place].iter().any(is_namesake)
-        {
-            let sentence = format!("two routes of the listener are called `{name}`: rename one");
-            found.push(Finding::at(format!("{path}.name"), sentence));
-        }
-        let earlier = routes[..place].iter();
-        let covering = earlier
-            .enumerate()
-            .find(|(_, earlier)| earlier.covers(route));
-        if let Some((first, earlier)) = covering {
-            let why = match earlier.takes_all() {
-                true => "has no condition and takes every client",
-                false => "takes all of its clients",
-            };
-            let sentence = format!(
-                "no client reaches this route, as route {} {why}: put this one before it, or leave \
-                 it out",
-                first + 1
-            );
-            let needs = format!("{at}.routes[{first}]|{path}");
-            found.push(Finding::at(path, sentence).needing(needs));
-        }
+        find_earlier(at, routes, place, found);
     }
     let ambiguous = config.pools.iter().position(|pool| pool.name == REFUSE);
     if let Some(pool) = ambiguous {
@@ -85,6 +62,35 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
         if found.iter().all(|finding| finding.sentence != sentence) {
             found.push(Finding::at(path, sentence));
         }
+    }
+}
+
+/// The rules that a route breaks by those before it.
+fn find_earlier(at: &str, routes: &[Route], place: usize, found: &mut Vec<Finding>) {
+    let (route, path) = (&routes[place], format!("{at}.routes[{place}]"));
+    let is_namesake = |earlier: &Route| route.name.is_some() && earlier.name == route.name;
+    if let Some(name) = &route.name
+        && routes[..place].iter().any(is_namesake)
+    {
+        let sentence = format!("two routes of the listener are called `{name}`: rename one");
+        found.push(Finding::at(format!("{path}.name"), sentence));
+    }
+    let earlier = routes[..place].iter();
+    let covering = earlier
+        .enumerate()
+        .find(|(_, earlier)| earlier.covers(route));
+    if let Some((first, earlier)) = covering {
+        let why = match earlier.takes_all() {
+            true => "has no condition and takes every client",
+            false => "takes all of its clients",
+        };
+        let sentence = format!(
+            "no client reaches this route, as route {} {why}: put this one before it, or leave \
+             it out",
+            first + 1
+        );
+        let needs = format!("{at}.routes[{first}]|{path}");
+        found.push(Finding::at(path, sentence).needing(needs));
     }
 }
 

@@ -193,6 +193,11 @@ impl Chance<'_> {
         self.maybe(|_| NonZeroU32::new(limit)).flatten()
     }
 
+    fn histogram_log(&mut self) -> PathBuf {
+        self.maybe(Self::path)
+            .unwrap_or_else(|| HISTOGRAM_LOG.into())
+    }
+
     fn config(&mut self) -> Config {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
         let default = Timeouts::default();
@@ -251,9 +256,7 @@ impl Chance<'_> {
             access_log: self.maybe(Self::access_log),
             log_format: self.pick(&RecordFormat::ALL).1,
             history: self.history(),
-            histogram_log: self
-                .maybe(Self::path)
-                .unwrap_or_else(|| HISTOGRAM_LOG.into()),
+            histogram_log: self.histogram_log(),
             track_file: self.maybe(Self::path),
             user: self.maybe(|it| it.pick(&["root", "balancer"]).to_owned()),
             reload_on_change: self.half(),
