@@ -122,11 +122,13 @@ impl Model {
         let lifted = before - self.all.len();
         let (mut new, mut no_room) = (0, 0);
         for prefix in lines {
-            if self.all.get(&prefix).is_some_and(|its| its.1 > now) {
+            // One of the file that ends is banned for as long as the file has it.
+            let is_known = |its: &Entry| its.1 > now && (its.0 != BannedBy::File || its.1 == NEVER);
+            if self.all.get(&prefix).is_some_and(is_known) {
                 continue;
             }
             match self.add(max, prefix, (BannedBy::File, NEVER)) {
-                Ok(_) => new += 1,
+                Ok((_, before)) => new += u64::from(before.is_none()),
                 Err(_) => no_room += 1,
             }
         }
