@@ -266,6 +266,42 @@ fn a_wiped_cluster_is_listed_again() {
 }
 
 #[test]
+fn a_watch_that_is_silent_while_keys_change_is_left() {
+    run(async {
+        let etcd = StandIn::start().await;
+        etcd.lists([listed(5, &[("a", "1", 5)])]);
+        let look = |revision: i64, count: i64| {
+            let header = serde_json::json!({ "revision": "9" });
+            let kvs = [serde_json::json!({ "mod_revision": revision.to_string() })];
+            let answer = serde_json::json!({ "header": header, "kvs": kvs, "count": count });
+            Answer::Json(200, answer.to_string())
+        };
+        // One was put.
+        etcd.looks([look(5, 1), look(6, 1)]);
+        let mut watch = Running::begin(&source(&[&etcd]), 10, FAST);
+        assert_eq!(watch.next().await, "all: a=1@5");
+        etcd.lists([listed(7, &[("a", "2", 6)])]);
+        watch.until("all: a=2@6").await;
+        // One has gone.
+        etcd.looks([look(6, 2), look(6, 1)]);
+        etcd.lists([listed(8, &[])]);
+        watch.until("all: ").await;
+    });
+}
+
+#[test]
+fn a_revision_that_no_cluster_has_is_garbage() {
+    run(async {
+        let etcd = StandIn::start().await;
+        etcd.lists([listed(i64::MAX, &[])]);
+        let mut watch = Running::begin(&source(&[&etcd]), 10, FAST);
+        watch.until_failed("revision 9223372036854775807").await;
+        etcd.lists([listed(-7, &[])]);
+        watch.until_failed("revision -7").await;
+    });
+}
+
+#[test]
 fn keys_and_values_are_bounded() {
     run(async {
         let etcd = StandIn::start().await;
@@ -304,7 +340,7 @@ fn keys_and_values_are_bounded() {
         let asked = etcd.asked("/v3/kv/range");
         let asked: Vec<_> = asked
             .iter()
-            .filter(|its| its["count_only"] != true)
+            .filter(|its| its["sort_target"] != "MOD")
             .collect();
         let [.., last] = &asked[..] else { panic!() };
         assert_eq!(

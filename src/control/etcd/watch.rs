@@ -169,6 +169,8 @@ impl<T: Send> Watch<T> {
                 self.revision
             );
         }
+        let next = revision.checked_add(1).filter(|next| *next > 0);
+        let next = next.ok_or_else(|| EtcdError::Garbage(format!("revision {revision}")))?;
         self.revision = revision;
         let listed = Step::Listed {
             keys,
@@ -177,23 +179,29 @@ impl<T: Send> Watch<T> {
         };
         let _ = steps.send(listed).await;
         let (from, to) = self.range();
-        let request = wire::watch(&from, &to, revision + 1);
+        let request = wire::watch(&from, &to, next);
         let mut lines = self.client.stream("/v3/watch", &request).await?;
         let created = tokio::time::timeout(self.pace.answer, created(&mut lines)).await;
         if !created.unwrap_or(Err(EtcdError::Late(self.pace.answer)))? {
             return Ok(());
         }
-        *failures = 0;
         let _watching = Counted::new(&self.counts, |counts| &counts.watching);
         let mut look_at = Instant::now() + jittered(self.pace.look);
+        let mut silence = Silence::default();
         loop {
             let line = tokio::select! {
                 line = lines.next(LINE_MAX) => line,
                 () = tokio::time::sleep_until(look_at) => {
-                    if self.present().await? < self.revision {
+                    let present = self.present().await?;
+                    if present.header.revision < self.revision {
                         return Ok(());
                     }
-                    look_at = Instant::now() + jittered(self.pace.look);
+                    *failures = 0;
+                    let pause = match silence.look(&present, self.revision)? {
+                        true => self.pace.look / 5,
+                        false => self.pace.look,
+                    };
+                    look_at = Instant::now() + jittered(pause);
                     continue;
                 }
                 () = again.notified() => return Ok(()),
@@ -208,6 +216,8 @@ impl<T: Send> Watch<T> {
                 Line::ListAgain => return Ok(()),
                 Line::Changes(changes) if changes.is_empty() => {}
                 Line::Changes(changes) => {
+                    *failures = 0;
+                    silence = Silence::default();
                     EtcdCounts::add(&self.counts.changes, changes.len());
                     let _ = steps.send(Step::Changed(changes)).await;
                 }
@@ -294,16 +304,15 @@ impl<T: Send> Watch<T> {
         Ok(Line::Changes(changes.collect::<Result<_, _>>()?))
     }
 
-    /// The revision that the endpoint has now: one that hangs does not answer.
-    async fn present(&mut self) -> Result<i64, EtcdError> {
+    /// What the endpoint has now: one that hangs does not answer.
+    async fn present(&mut self) -> Result<Ranged, EtcdError> {
         let (from, to) = self.range();
-        let mut request = wire::range(&from, &to, 1, 0);
-        request["count_only"] = true.into();
+        let request = wire::newest(&from, &to);
         let answer = self
             .client
             .ask("/v3/kv/range", &request, ANSWER_MAX)
             .await?;
-        Ok(wire::read::<Ranged>(&answer)?.header.revision)
+        wire::read(&answer)
     }
 
     fn range(&self) -> (Vec<u8>, Vec<u8>) {
@@ -335,6 +344,32 @@ impl<T: Send> Watch<T> {
             revision: kv.mod_revision,
             value,
         })
+    }
+}
+
+/// What looks have shown since the watch had its last change. Its connection may be dead, as one
+/// that a firewall has forgotten, while looks go over another one.
+#[derive(Default)]
+struct Silence {
+    /// How many keys there were at the first look.
+    count: Option<i64>,
+    /// The last look has shown a change that did not come. It may be on its way.
+    is_behind: bool,
+}
+
+impl Silence {
+    /// Answers whether to look again soon.
+    fn look(&mut self, present: &Ranged, known: i64) -> Result<bool, EtcdError> {
+        let newest = present.kvs.first().map_or(0, |kv| kv.mod_revision);
+        let is_behind = newest > known || self.count.is_some_and(|count| count != present.count);
+        if is_behind && self.is_behind {
+            return Err(EtcdError::Broken(
+                "keys change, and its watch is silent".to_owned(),
+            ));
+        }
+        self.is_behind = is_behind;
+        self.count.get_or_insert(present.count);
+        Ok(is_behind)
     }
 }
 

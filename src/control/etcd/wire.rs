@@ -15,6 +15,9 @@ pub(super) struct Ranged {
     pub(super) header: Header,
     pub(super) kvs: Vec<KeyValue>,
     pub(super) more: bool,
+    /// All keys of the range, beyond the limit too.
+    #[serde(deserialize_with = "whole")]
+    pub(super) count: i64,
 }
 
 /// Of every answer.
@@ -127,6 +130,15 @@ pub(super) fn range(from: &[u8], to: &[u8], limit: usize, revision: i64) -> Valu
         "limit": limit,
         "revision": revision,
     })
+}
+
+/// The request for the key from `from` on, before `to`, that changed last, and how many there are.
+pub(super) fn newest(from: &[u8], to: &[u8]) -> Value {
+    let mut request = range(from, to, 1, 0);
+    request["sort_target"] = "MOD".into();
+    request["sort_order"] = "DESCEND".into();
+    request["keys_only"] = true.into();
+    request
 }
 
 /// The request for all changes of keys from `from` on, before `to`, since this revision.

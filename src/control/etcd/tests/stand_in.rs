@@ -151,7 +151,7 @@ impl StandIn {
                 return Answer::Json(200, json!({ "token": token }).to_string());
             }
             "/v3/watch" => &mut script.watches,
-            _ if body["count_only"] == true => &mut script.looks,
+            _ if body["sort_target"] == "MOD" => &mut script.looks,
             _ => &mut script.lists,
         };
         let answer = match answers.len() {
