@@ -401,6 +401,13 @@ fn postgres(config: &config::Listener, old: Option<&LiveListener>) -> Postgres {
 }
 
 impl LiveListener {
+    /// Whether its clients have addresses: those of a Unix socket have one where their proxies
+    /// name it.
+    #[must_use]
+    pub fn has_addresses(&self) -> bool {
+        matches!(self.bind, Address::Tcp(_)) || self.proxies.is_some()
+    }
+
     /// The pool of sessions of this route; of one that refuses them, the listener's own.
     #[must_use]
     pub fn plan_of(&self, route: RouteNumber) -> &Arc<Plan> {

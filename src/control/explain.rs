@@ -14,7 +14,7 @@ use crate::admin::model::{
 };
 use crate::config::{SNI_MEMBER, Strategy};
 use crate::kernel::Errno;
-use crate::peek::Spoken;
+use crate::peek::{FirstBytes, Spoken};
 use crate::select::{Considered, Keys, Rated, Rating, Why};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
@@ -137,10 +137,13 @@ fn taken(decided: &Decided, snapshot: &Snapshot) -> Option<TakenStatus> {
             ..TakenStatus::default()
         });
     }
-    let name = decided.server_name.as_deref().unwrap_or_default();
-    let spoken = Spoken::of_name(name).bytes().unwrap_or_default();
+    let name = decided.server_name.as_deref();
+    let spoken = name.and_then(|name| Spoken::of_name(name).bytes());
+    let first = spoken
+        .as_ref()
+        .map_or_else(FirstBytes::none, |spoken| spoken.first_bytes(false));
     let client = its.client.map(|client| client.ip());
-    let taken = TakenRoute::new(listener, its.route, (client, &spoken.first_bytes()));
+    let taken = TakenRoute::of_past(listener, its.route, (client, &first));
     Some(TakenStatus {
         number: taken.number(),
         name: taken.name(),

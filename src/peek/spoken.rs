@@ -25,13 +25,22 @@ pub struct Spoken {
 pub struct SpokenBytes {
     tlvs: Vec<u8>,
     first: Vec<u8>,
+    /// A request of PostgreSQL for TLS stands before them.
+    follow_postgres: bool,
 }
 
 impl SpokenBytes {
-    /// What it says: no more will come.
+    /// What it says: no more will come. A listener that answers requests of PostgreSQL for TLS
+    /// looks at what follows them (`answers_postgres`), others at the request alone.
     #[must_use]
-    pub fn first_bytes(&self) -> FirstBytes<'_> {
-        FirstBytes::new(&self.first, true).behind(CheckedTlvs::of_checked(&self.tlvs))
+    pub fn first_bytes(&self, answers_postgres: bool) -> FirstBytes<'_> {
+        let first = match self.follow_postgres && !answers_postgres {
+            true => SSL_REQUEST,
+            false => &self.first,
+        };
+        FirstBytes::new(first, true)
+            .behind_postgres(self.follow_postgres && answers_postgres)
+            .behind(CheckedTlvs::of_checked(&self.tlvs))
     }
 }
 
@@ -51,22 +60,32 @@ impl Spoken {
         Some(SpokenBytes {
             tlvs: TlvName::written(&self.tlvs)?,
             first: self.first_bytes()?,
+            follow_postgres: self.asks_postgres_for_tls(),
         })
     }
 
-    /// The bytes that such a client begins with; none where it says nothing. `None`: no client says
-    /// all of that.
+    fn is_tls(&self) -> bool {
+        !self.server_name.is_empty() || !self.alpn.is_empty()
+    }
+
+    /// Whether its hello comes behind a request of PostgreSQL for TLS.
+    fn asks_postgres_for_tls(&self) -> bool {
+        self.protocol == Some(Protocol::Postgres) && self.is_tls()
+    }
+
+    /// The bytes that such a client begins with, those of a request of PostgreSQL for TLS aside;
+    /// none where it says nothing. `None`: no client says all of that.
     #[must_use]
     pub fn first_bytes(&self) -> Option<Vec<u8>> {
-        let is_tls = !self.server_name.is_empty() || !self.alpn.is_empty();
         let is_http = !self.host.is_empty() || !self.path.is_empty();
-        let implied = match (is_tls, is_http) {
+        let implied = match (self.is_tls(), is_http) {
             (true, true) => return None,
             (true, false) => Some(Protocol::Tls),
             (false, true) => Some(Protocol::Http),
             (false, false) => self.protocol,
         };
-        if self.protocol.is_some() && self.protocol != implied {
+        let may_be = [None, implied].contains(&self.protocol) || self.asks_postgres_for_tls();
+        if !may_be {
             return None;
         }
         Some(match implied {
@@ -74,7 +93,7 @@ impl Spoken {
             Some(Protocol::Tls) => self.hello()?,
             Some(Protocol::Http) => self.request()?,
             Some(Protocol::Ssh) => b"SSH-2.0-client\r\n".to_vec(),
-            Some(Protocol::Postgres) => b"\0\0\0\x08\x04\xd2\x16\x2f".to_vec(),
+            Some(Protocol::Postgres) => SSL_REQUEST.to_vec(),
             Some(Protocol::Rdp) => b"\x03\0\0\x0b\x06\xe0\0\0\0\0\0".to_vec(),
             Some(Protocol::Other) => b"EHLO client\r\n".to_vec(),
             Some(Protocol::Mqtt) => b"\x10\x0c\0\x04MQTT\x05\x02\0\0\0\0".to_vec(),
@@ -120,6 +139,9 @@ impl Spoken {
         Some([&[22, 3, 1], &*vector16(&message)?].concat())
     }
 }
+
+/// A request of PostgreSQL for TLS (PostgreSQL's documentation, "Message Formats").
+const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 
 /// Bytes after their length, which is in two bytes.
 fn vector16(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -181,8 +203,19 @@ mod tests {
         };
         let bytes = behind.bytes().unwrap();
         for (name, value) in &tlvs {
-            assert_eq!(bytes.first_bytes().proxy_tlv(*name), Ok(&value[..]));
+            assert_eq!(bytes.first_bytes(false).proxy_tlv(*name), Ok(&value[..]));
         }
+        let behind = Spoken {
+            protocol: Some(Protocol::Postgres),
+            ..Spoken::of_name("a.example")
+        };
+        let bytes = behind.bytes().unwrap();
+        let answered = bytes.first_bytes(true);
+        assert_eq!(answered.server_name().unwrap().as_bytes(), b"a.example");
+        assert!(answered.follow_postgres());
+        let passed = bytes.first_bytes(false);
+        assert_eq!(passed.server_name(), Err(Miss::Absent));
+        assert_eq!(passed.protocol(), Ok(Protocol::Postgres));
     }
 
     #[test]

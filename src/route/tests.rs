@@ -345,7 +345,7 @@ fn a_route_says_by_what_it_takes_a_client() {
         expected.map(|(setting, values)| (setting, values.to_owned()))
     );
     let share = routes.share(route, &first).unwrap();
-    assert!(share.missed && share.key == "http_cookie(id)");
+    assert!(share.missed == Some(true) && share.key == "http_cookie(id)");
     let to = &routes.to(route).unwrap().plan.pool().name;
     assert_eq!(share.percent, if to == "p" { 95.0 } else { 5.0 });
     // What is not known may be any of the values.

@@ -29,8 +29,8 @@ pub struct ShareOf {
     pub percent: f64,
     /// What keeps a client with its pool, such as `source_ip`.
     pub key: String,
-    /// The client's first bytes lack the key, and its address stands in.
-    pub missed: bool,
+    /// The client's first bytes lack the key, and its address stands in; `None`: not known.
+    pub missed: Option<bool>,
 }
 
 impl Routes {
@@ -124,10 +124,10 @@ impl Routes {
             weight: *own,
             percent: 100.0 * f64::from(*own) / f64::from(all.max(1)),
             key: shares.key.to_string(),
-            missed: match &shares.key {
+            missed: Some(match &shares.key {
                 Key::Peeked(field) => first.key(field) == Peeked::Absent,
                 Key::SourceIp { .. } | Key::SourceIpPort => false,
-            },
+            }),
         })
     }
 }

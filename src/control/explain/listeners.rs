@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::address::Address;
 use crate::admin::model::{ListenerChoice, RefusalStatus, RouteChoice};
 use crate::control::bans;
 use crate::guard::{AccessFilter, Ban, Barred, ClientStage};
@@ -38,14 +37,14 @@ impl Verdicts {
         };
         let listeners = snapshot.listeners.iter();
         let listeners = listeners.filter(|its| question.is_about(its));
-        let (client, first) = (question.client.ip(), question.spoken.first_bytes());
+        let client = question.client.ip();
         for listener in listeners.filter(|its| its.leads_to(&question.pool)) {
             let refused = all.ask(snapshot, listener, question, now);
             if refused.is_some() {
                 all.refusing.insert(listener.id);
             }
             let has_routes = !listener.routes.is_empty();
-            let route = has_routes.then(|| choose(listener, Some(client), &first));
+            let route = has_routes.then(|| choose(listener, Some(client), &question.spoken));
             let leads = |route: &RouteChoice| route.pool.as_ref() == Some(&question.pool);
             if !route.as_ref().is_none_or(leads) {
                 all.elsewhere.insert(listener.id);
@@ -68,11 +67,8 @@ impl Verdicts {
         question: &PreviewQuestion,
         now: u64,
     ) -> Option<RefusalStatus> {
-        // Clients of a Unix socket have no address.
-        let client = match listener.bind {
-            Address::Tcp(_) => Some(question.client.ip().to_canonical()),
-            Address::Unix(_) => None,
-        };
+        let client = question.client.ip().to_canonical();
+        let client = listener.has_addresses().then_some(client);
         let access = snapshot.access.get(&listener.id);
         let stage = ClientStage {
             bans: &snapshot.bans,

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::address::Address;
 use crate::admin::model::{MetStatus, RouteChoice};
-use crate::peek::{FirstBytes, SpokenBytes};
+use crate::config::Key;
+use crate::peek::{Field, FirstBytes, SpokenBytes};
 use crate::route::{RouteNumber, Routes, ShareOf};
 use crate::select::Looked;
 use crate::snapshot::{LiveListener, Snapshot};
@@ -20,7 +20,7 @@ pub(in crate::control) fn route(
 ) -> Result<RouteChoice, Vec<String>> {
     let mut listeners = snapshot.listeners.iter();
     match listeners.find(|listener| listener.name == name) {
-        Some(listener) => Ok(choose(listener, client, &spoken.first_bytes())),
+        Some(listener) => Ok(choose(listener, client, spoken)),
         None => {
             let names = snapshot.listeners.iter();
             Err(names.map(|listener| listener.name.clone()).collect())
@@ -32,11 +32,10 @@ pub(in crate::control) fn route(
 pub(super) fn choose(
     listener: &LiveListener,
     client: Option<IpAddr>,
-    first: &FirstBytes<'_>,
+    spoken: &SpokenBytes,
 ) -> RouteChoice {
-    // Clients of a Unix socket have no address, unless their proxy names one.
-    let has_address = matches!(listener.bind, Address::Tcp(_)) || listener.proxies.is_some();
-    let client = client.filter(|_| has_address);
+    let first = &spoken.first_bytes(listener.postgres.answers_tls);
+    let client = client.filter(|_| listener.has_addresses());
     let route = listener.routes.decide(client, first).unwrap_or_default();
     let taken = TakenRoute::new(listener, route, (client, first));
     let plan = listener.plan_of(route);
@@ -87,6 +86,21 @@ impl<'a> TakenRoute<'a> {
         }
     }
 
+    /// The same where the client has come and gone, and only the name in its hello is known: what
+    /// it lacks can't be told of anything else.
+    pub(super) fn of_past(
+        listener: &'a LiveListener,
+        route: RouteNumber,
+        (client, first): (Option<IpAddr>, &FirstBytes<'_>),
+    ) -> Self {
+        let mut taken = Self::new(listener, route, (client, first));
+        if let Some(share) = &mut taken.share {
+            let is_name = share.key == Key::Peeked(Field::Sni).to_string();
+            share.missed = share.missed.filter(|missed| !missed || is_name);
+        }
+        taken
+    }
+
     /// Its place among the routes of the listener, from 1 on; `None`: none took the client.
     pub(super) fn number(&self) -> Option<u64> {
         let place = self.listener.routes.place(self.route)?;
@@ -127,13 +141,15 @@ impl<'a> TakenRoute<'a> {
         if let Some(share) = &self.share {
             let pool = &self.listener.plan_of(self.route).pool().name;
             let key = match share.missed {
-                true => format!("address, as it has no {}", share.key),
-                false => share.key.clone(),
+                Some(true) => format!("address, as it has no {}", share.key),
+                Some(false) => share.key.clone(),
+                None => format!("{}, or by its address without one", share.key),
             };
             let percent = tenths(share.percent);
             let _ = write!(
                 text,
-                ", and gives it to `{pool}`, which gets {percent} % of its clients, by its {key}"
+                ", and gives it to `{pool}`, which gets {percent} % of its clients, chosen by its \
+                 {key}"
             );
         }
         text
