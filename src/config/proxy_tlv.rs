@@ -36,6 +36,15 @@ impl ProxyTlv {
         };
         self.name == other.name && is_wide
     }
+
+    /// Whether a text is of one whose value is a regular expression. It is not compiled.
+    #[must_use]
+    pub fn has_regex(text: &str) -> bool {
+        let parts = text.split_once('=');
+        parts.is_some_and(|(name, value)| {
+            value.starts_with('~') && name.parse() == Ok(TlvName::AUTHORITY)
+        })
+    }
 }
 
 impl FromStr for ProxyTlv {

@@ -8,7 +8,7 @@ use super::access_list::prefix;
 use super::codec::{Codec, Leaf, groups, list, name, named, number, parsed, required, spelled};
 use super::foreign;
 use super::listener::{pool_index, pool_name};
-use super::proxy_tlv::{ProxyTlv, proxy_tlv};
+use super::proxy_tlv::{ProxyTlv, TlvValue, proxy_tlv};
 use super::reader::{At, Reader};
 use super::table::{Settings, Shape, settings};
 use super::text::Text;
@@ -277,7 +277,11 @@ impl Route {
     /// How many regular expressions its lists have.
     #[must_use]
     pub fn regexes(&self) -> usize {
-        let all = self.sni.iter().chain(&self.http_host);
+        let hosts = self.proxy_tlv.iter().filter_map(|tlv| match &tlv.value {
+            TlvValue::Host(host) => Some(host),
+            TlvValue::Bytes(_) => None,
+        });
+        let all = self.sni.iter().chain(&self.http_host).chain(hosts);
         all.filter(|one| matches!(one, NamePattern::Matching(_)))
             .count()
     }

@@ -10,6 +10,7 @@ use super::codec::{groups, required, spelled};
 use super::error::bounded;
 use super::json::{self, BodyError};
 use super::listener::no_pool;
+use super::proxy_tlv::ProxyTlv;
 use super::reader::{Around, Reader};
 use super::route::{LISTS, REFUSE, ROUTES_MAX, Route};
 use super::rules::beyond_limits;
@@ -197,18 +198,28 @@ fn is_of_size(list: Option<&Value>, reader: &mut Reader<'_>) -> bool {
     reader.around.adds_pools = true;
     let Some(list) = list else {
         return true;
+/// The values of a list of a route, where it is given.
+fn items<'a>(route: &'a Value, name: &str) -> &'a [Value] {
+    route.field(name).map_or(&[][..], Value::items)
+}
+
     };
     let routes = list.items();
-    let items = |route: &Value, name| route.field(name).map_or(&[][..], Value::items).len();
-    let values = |route: &Value| LISTS.iter().map(|name| items(route, name)).sum::<usize>();
-    let regexes = |route: &Value| {
-        let names = ["sni", "http_host"].map(|name| route.field(name));
-        let names = names.into_iter().flatten().flat_map(Value::items);
-        let is_regex =
-            |name: &&Value| matches!(&name.kind, Kind::Text(text) if text.starts_with('~'));
-        names.filter(is_regex).count()
+    let values = |route: &Value| {
+        let counts = LISTS.iter().map(|name| items(route, name).len());
+        counts.sum::<usize>()
     };
-    let pools = |route: &Value| items(route, "pools");
+    let regexes = |route: &Value| {
+        let count = |name, is_regex: fn(&str) -> bool| {
+            let values = items(route, name).iter();
+            let is_one = |value: &&Value| matches!(&value.kind, Kind::Text(text) if is_regex(text));
+            values.filter(is_one).count()
+        };
+        count("sni", |text| text.starts_with('~'))
+            + count("http_host", |text| text.starts_with('~'))
+            + count("proxy_tlv", ProxyTlv::has_regex)
+    };
+    let pools = |route: &Value| items(route, "pools").len();
     let counted = routes.iter().take(ROUTES_MAX + 1);
     let sentence = beyond_limits([
         routes.len(),

@@ -192,6 +192,12 @@ fn routes_beyond_their_limits_are_refused() {
     let many = mistakes("127.0.0.1:80", &format!("(sni: [{many}], pool: \"api\")"));
     let sentence = "routes: 65 regular expressions: expected at most 64 in all";
     assert_eq!(many, [sentence]);
+    let tlvs: String = (0..65).map(|n| format!("\"authority=~a{n}\",")).collect();
+    let tlvs = mistakes(
+        "127.0.0.1:80",
+        &format!("(proxy_tlv: [{tlvs}], pool: \"api\")"),
+    );
+    assert_eq!(tlvs, [sentence]);
     let text = with("127.0.0.1:80", "(pool: \"refuse\")").replace("\"api\"", "\"refuse\"");
     let Err(ConfigError::Mistakes(mistakes)) = read(&text) else {
         panic!("accepted: {text}");

@@ -128,6 +128,11 @@ fn a_body_of_routes_is_read_as_a_file_is() {
         regexes,
         "routes: 65 regular expressions: expected at most 64 in all"
     );
+    // So are those of a proxy's header.
+    let tlvs = vec!["\"authority=~a\""; 60].join(",");
+    let rest = vec!["\"~a\""; 5].join(",");
+    let both = format!(r#"{{"proxy_tlv": [{tlvs}], "sni": [{rest}], "pool": "web"}}"#);
+    assert_eq!(invalid(&both), regexes);
     for malformed in [
         r#"{"snii": ["a"], "pool": "web"}"#,
         r#"{"sni": "a", "pool": "web"}"#,
