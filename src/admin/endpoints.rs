@@ -15,7 +15,7 @@ use schemars::SchemaGenerator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::access::Caller;
-use super::exchange::{Gives, Input, Needs, Output, read_body};
+use super::exchange::{Gives, Input, Needs, Output, read_body, read_input};
 use super::handlers as h;
 use super::membership;
 use super::refusal::Refusal;
@@ -254,7 +254,8 @@ impl Endpoint {
             gives: O::describe,
             act: Arc::new(move |request, uri, body| {
                 Box::pin(async move {
-                    let output = act(request, I::read(&uri, &body)?).await?;
+                    let input = read_input(&request, uri, body).await?;
+                    let output = act(request, input).await?;
                     Ok(output.respond().await)
                 })
             }),
@@ -406,6 +407,8 @@ pub(super) struct ServerContext {
     pub(super) scrapes: Arc<Semaphore>,
     /// Permits to ask workers for explanations.
     pub(super) explanations: Arc<Semaphore>,
+    /// Permits to read requests that take long to read: what waits is bounded.
+    pub(super) readings: Arc<Semaphore>,
     pub(super) deadlines: Deadlines,
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::endpoints::ApiRequest;
 use super::exposition::Scrape;
 use super::pace::Pace;
 use super::refusal::Refusal;
@@ -81,6 +82,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 pub(super) trait Input: Sized + Send + 'static {
     /// Of an endpoint that takes no body only the beginning of one is read.
     const TAKES_BODY: bool = false;
+    /// What may take long to read is read on another thread than the control thread.
+    const READ_ASIDE: bool = false;
 
     fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal>;
     fn describe(schemas: &mut SchemaGenerator) -> Needs;
@@ -158,6 +161,8 @@ pub(super) struct NewRoutes(pub(super) RouteList, pub(super) Option<String>);
 
 impl Input for NewRoutes {
     const TAKES_BODY: bool = true;
+    /// Regular expressions are compiled.
+    const READ_ASIDE: bool = true;
 
     fn read(uri: &Uri, body: &[u8]) -> Result<Self, Refusal> {
         no_query(uri)?;
@@ -219,6 +224,27 @@ impl<T: Serialize + JsonSchema + Send + 'static> Output for LongJson<T> {
     fn describe(schemas: &mut SchemaGenerator) -> Gives {
         Gives("application/json", schemas.subschema_for::<T>())
     }
+}
+
+/// Reads what a request has for its endpoint.
+pub(super) async fn read_input<I: Input>(
+    request: &ApiRequest,
+    uri: Uri,
+    body: Bytes,
+) -> Result<I, Refusal> {
+    if !I::READ_ASIDE {
+        return I::read(&uri, &body);
+    }
+    let turns = &request.context.readings;
+    let turn = request.turn(turns, "too many send routes").await?;
+    let read = aside::read_request(move || {
+        // It ends with the reading, even if the client is gone before.
+        let _turn = turn;
+        I::read(&uri, &body)
+    });
+    let error = "cannot read the body: no thread can be created";
+    let no_thread = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error);
+    read.await.map_err(no_thread)?
 }
 
 /// An answer of any length, which is made on another thread than the control thread.

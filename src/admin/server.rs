@@ -295,6 +295,7 @@ pub async fn serve(listener: AdminListener, handle: Handle, stop: watch::Receive
         watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
         scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
         explanations: Arc::new(Semaphore::new(EXPLANATIONS_AT_ONCE)),
+        readings: Arc::new(Semaphore::new(READINGS_AT_ONCE)),
         deadlines: Deadlines::default(),
     };
     serve_in(listener, context).await;
@@ -531,6 +532,8 @@ pub(super) const WATCHERS_MAX: usize = 32;
 pub(super) const SCRAPES_MAX: usize = 1;
 /// Explanations that a server asks workers for at a time; others wait for their turn.
 pub(super) const EXPLANATIONS_AT_ONCE: usize = 1;
+/// Requests that take long to read and that a server reads at a time; others wait for their turn.
+pub(super) const READINGS_AT_ONCE: usize = 1;
 const NOTHING: &str = "there is nothing at this path: /v1/openapi.json lists all paths";
 const NOTHING_ELSE: &str = "there is nothing at this path: /metrics, /healthz and /readyz are here";
 /// Bytes of a request's head.

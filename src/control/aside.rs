@@ -33,6 +33,14 @@ pub(crate) fn compute<T: Send + 'static>(
     COMPUTING.begin(call)
 }
 
+/// The same for requests that take long to read, one after the other. It takes no thread from
+/// answers.
+pub(crate) fn read_request<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    REQUESTS.begin(call)
+}
+
 /// The same for questions to the history: its file may not answer.
 pub(super) fn consult<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
@@ -233,6 +241,8 @@ static REACHED: Watched = Watched::new(REACHED_MAX);
 static CONSULTED: Threads = Threads::new(CONSULTED_MAX);
 /// Closes and removes files.
 static CLOSING: Threads = Threads::new(1);
+/// Reads requests.
+static REQUESTS: Threads = Threads::new(1);
 /// Runs what computes for long.
 static COMPUTING: Threads = Threads::new(COMPUTING_MAX);
 const ASKED_MAX: usize = 16;

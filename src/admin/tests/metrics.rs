@@ -42,6 +42,7 @@ impl Scraped {
             watchers: Arc::new(Semaphore::new(0)),
             scrapes: Arc::clone(&scrapes),
             explanations: Arc::new(Semaphore::new(0)),
+            readings: Arc::new(Semaphore::new(0)),
             deadlines: Deadlines::default(),
         };
         tokio::spawn(serve_in(listener, context));

@@ -311,6 +311,12 @@ async fn an_explanation_is_of_one_session_or_client() {
             "invalid proxy_tlv: `authority=*.example`: expected one host name",
         ),
         (
+            // It is not even compiled.
+            "explain/dry_run?pool=main&client=::1&proxy_tlv=0x02=~(",
+            400,
+            "invalid proxy_tlv: `0x02=~(`: expected one host name",
+        ),
+        (
             "explain/dry_run?pool=main&client=::1&sni=a%0d%0ab",
             400,
             "sni, url: expected no spaces",

@@ -100,6 +100,29 @@ async fn clients_that_connect_and_close_delay_others_for_few_turns() {
     }
 }
 
+/// In such turns: were the expressions compiled by the runtime's thread, there would be few.
+#[tokio::test]
+async fn routes_that_take_long_to_read_delay_no_other_client() {
+    let world = World::new().await;
+    let costly = r#""~(a|b|c|[0-9]{1,40}){1,8}x""#;
+    let body = format!("{{\"routes\": [{{\"sni\": [{costly}, {costly}], \"pool\": \"x\"}}]}}");
+    let turns = Cell::new(0);
+    let counting = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            turns.set(turns.get() + 1);
+        }
+    };
+    let path = "/v1/listeners/web/routes";
+    tokio::select! {
+        () = counting => {}
+        answer = world.tell(Method::PUT, path, &body) => {
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        }
+    }
+    assert!(turns.get() > 10, "{} turns", turns.get());
+}
+
 /// The same over TCP, where one that has closed looks as if it had ended its requests only.
 #[tokio::test]
 async fn clients_that_ask_and_close_over_tcp_delay_others_for_few_turns() {

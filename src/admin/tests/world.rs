@@ -26,7 +26,9 @@ use crate::admin::model::{
     ConfigText, DryRunStatus, HistogramStatus, Lifted, LiftedBans, ListenerRoutes, ListenerStatus,
     PoolStatus, Reloaded, RouteChoice, SessionExplanation, SessionStatus, Stage, Status,
 };
-use crate::admin::server::{self, EXPLANATIONS_AT_ONCE, SCRAPES_MAX, WATCHERS_MAX};
+use crate::admin::server::{
+    self, EXPLANATIONS_AT_ONCE, READINGS_AT_ONCE, SCRAPES_MAX, WATCHERS_MAX,
+};
 use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
@@ -149,6 +151,7 @@ impl World {
                 watchers: Arc::clone(watchers),
                 scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
                 explanations: Arc::new(Semaphore::new(EXPLANATIONS_AT_ONCE)),
+                readings: Arc::new(Semaphore::new(READINGS_AT_ONCE)),
                 deadlines,
             };
             tokio::spawn(server::serve_in(listener, context))
