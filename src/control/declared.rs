@@ -3,9 +3,9 @@
 //! Pure: the configuration in force is a function of the last file and of the orders that hold.
 //!
 //! An order holds over every reload. It ends when it is taken back, that is, when the result equals
-//! the file. Its part about a setting also ends when a new file changes that setting, and the whole
-//! order when a file lists its subject for the first time or no longer. An order about a discovered
-//! backend holds while the backend is away.
+//! the file. Its part about a setting also ends when a new file changes that setting; an order about
+//! weights when it changes any of that route; and the whole order when a file lists its subject for
+//! the first time or no longer. An order about a discovered backend holds while the backend is away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -347,27 +347,16 @@ impl<'a> Differences<'a> {
                 parts(order, self.listeners.get(&**listener).copied())
             }
             Change::SetRoutes { listener, .. } => {
-                let both = self.both.map(|config| routes_of(config, listener));
-                match both[0] == both[1] {
-                    true => [None, Some(order.clone())],
-                    false => [Some(order.clone()), None],
-                }
+                let [one, other] = self.both.map(|config| routes_of(config, listener));
+                whole(order, one != other)
             }
+            // A weight says what its pool gets beside those of the others.
             Change::WeighRoute {
-                listener,
-                route,
-                weights,
-                version,
+                listener, route, ..
             } => {
                 let now = |config| RouteWeights::now(config, listener, route);
                 let [one, other] = self.both.map(now);
-                let part = |weights| Change::WeighRoute {
-                    listener: listener.clone(),
-                    route: route.clone(),
-                    weights,
-                    version: version.clone(),
-                };
-                weights.split(&one, &other).map(|its| its.map(part))
+                whole(order, one != other)
             }
             Change::EditAccessList { list, edits } => match self.access_lists.get(&**list) {
                 None => [None, Some(order.clone())],
@@ -446,6 +435,12 @@ impl<'a> Differences<'a> {
             ),
         }
     }
+}
+
+/// An order that has no parts, as what differs or as the rest.
+fn whole(order: &Change, differs: bool) -> [Option<Change>; 2] {
+    let [differing, rest] = [differs, !differs].map(|is_it| is_it.then(|| order.clone()));
+    [differing, rest]
 }
 
 /// The part of an order whose settings differ between both, and the rest.

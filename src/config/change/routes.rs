@@ -109,15 +109,6 @@ impl RouteWeights {
         Self(both.map(|(pool, weight)| (pool.clone(), *weight)).collect())
     }
 
-    /// Those of pools in which two routes differ, and the rest.
-    pub(crate) fn split(&self, one: &Self, other: &Self) -> [Option<Self>; 2] {
-        let differs = |pool: &String| one.0.get(pool) != other.0.get(pool);
-        let all = self.0.iter().map(|(pool, weight)| (pool.clone(), *weight));
-        let (differing, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            all.partition(|(pool, _)| differs(pool));
-        [differing, rest].map(|part| (!part.is_empty()).then_some(Self(part)))
-    }
-
     /// The pools and their new weights, in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u16)> {
         self.0.iter().map(|(pool, weight)| (&**pool, *weight))

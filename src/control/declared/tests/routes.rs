@@ -72,13 +72,21 @@ fn a_weight_holds_while_the_file_changes_other_routes_and_pools() {
     // The file changes one of the two weights.
     let other = moved.replace("weight: 5)", "weight: 7)");
     let (declared, ended) = declared.reload(routed(&other, ABC), false);
-    let why = "listener l no longer has the weights c 50 in route (sni: [\"x\"]): the file has \
-               changed its routes or their weights";
+    let why = "listener l no longer has the weights b 0, c 50 in route (sni: [\"x\"]): the file \
+               has changed its routes or their weights";
     assert_eq!(sentences(&ended), [why]);
-    assert_eq!(weights_of(&declared), are(&[("b", 0), ("c", 7)]));
+    // Weights end together: with `b` still at 0 the canary would have all clients.
+    assert_eq!(weights_of(&declared), are(&[("b", 95), ("c", 7)]));
     // Taken back.
+    let declared = changed(&declared, &weigh(2, &[("b", 0)]));
     let declared = changed(&declared, &weigh(2, &[("b", 95)]));
     assert_eq!(declared.orders, []);
+    // A file that has all of them makes them its own.
+    let all = other.replace("weight: 95", "weight: 9");
+    let set = changed(&declared, &weigh(2, &[("b", 9)]));
+    let (mut agreed, ended) = set.reload(routed(&all, ABC), false);
+    assert_eq!((ended.len(), agreed.orders.len()), (0, 0));
+    assert!(agreed.take_agreed().unwrap().ends_with(": b 9"));
     // Its pool is gone, so the file has another route.
     let declared = changed(&declared, &weigh(2, &[("c", 1)]));
     let (declared, ended) = declared.reload(routed("(sni: [\"x\"], pool: \"b\")", ABC), false);
