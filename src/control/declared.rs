@@ -431,9 +431,23 @@ impl<'a> Differences<'a> {
             Some([false, true]) => ("the file lists it now".to_owned(), true),
             Some([true, true]) | None => (
                 format!("the file has changed its {}", names.join(", ")),
-                true,
+                self.takes(part),
             ),
         }
+    }
+
+    /// Whether the second of two files would take an order that it ends.
+    fn takes(&self, order: &Change) -> bool {
+        let Change::WeighRoute {
+            listener,
+            route,
+            weights,
+            ..
+        } = order
+        else {
+            return true;
+        };
+        weights.fit(self.both[1], listener, route)
     }
 }
 

@@ -103,6 +103,15 @@ impl RouteWeights {
         Self(named.collect())
     }
 
+    /// Whether a route of a listener has these pools, and is valid with these weights.
+    pub(crate) fn fit(&self, config: &Config, listener: &str, route: &RouteRef) -> bool {
+        let listener = config.listeners.iter().find(|its| its.name == listener);
+        let routes = listener.map_or(&[][..], |its| &its.routes);
+        let name = |pool: usize| &*config.pools[pool].name;
+        let fits = |place: usize| self.apply_to(&mut routes[place].clone(), name).is_ok();
+        route.find(routes).is_some_and(fits)
+    }
+
     /// These after earlier ones, as one.
     pub(crate) fn after(&self, earlier: &Self) -> Self {
         let both = earlier.0.iter().chain(&self.0);

@@ -109,6 +109,13 @@ fn a_weight_of_a_named_route_holds_while_the_file_changes_what_that_asks_for() {
     let why = "listener l no longer has the weights c 50 in route shop: the file has changed its \
                routes or their weights; run `mahoraga set route l shop c=50` to set them again";
     assert_eq!(sentences(&ended), [why]);
+    // That command would be refused: the route has another name, or no such pool.
+    let without = other.replace("(name: \"c\", weight: 5)", "(name: \"a\", weight: 5)");
+    for gone in [other.replace("shop", "shops"), without] {
+        let (_, ended) = declared.reload(routed(&gone, ABC), false);
+        let why = why.split(';').next().unwrap();
+        assert_eq!(sentences(&ended), [why], "{gone}");
+    }
 }
 
 #[test]
