@@ -224,14 +224,19 @@ impl FromStr for RouteRef {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(number) => Ok(Self::Number(number)),
-            Err(_) if values::is_name(text) => Ok(Self::Named(text.to_owned())),
-            Err(_) => Err(format!(
+        // `+7` is a name.
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let named = || values::is_name(text).then(|| Self::Named(text.to_owned()));
+        let its = match is_number {
+            true => text.parse().ok().map(Self::Number),
+            false => named(),
+        };
+        its.ok_or_else(|| {
+            format!(
                 "invalid route `{}`: expected its name, or its number in its listener, from 1 on",
                 bounded(text.to_owned())
-            )),
-        }
+            )
+        })
     }
 }
 

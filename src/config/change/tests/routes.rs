@@ -220,6 +220,19 @@ fn pools_of_a_route_get_other_weights() {
 }
 
 #[test]
+fn a_number_of_a_route_is_digits_alone() {
+    assert_eq!("7".parse(), Ok(RouteRef::Number(7)));
+    for name in ["+7", "7a", "-1", "7 "] {
+        assert_eq!(name.parse(), Ok(RouteRef::Named(name.to_owned())));
+    }
+    let long = "9".repeat(30);
+    for wrong in ["", "a\n", &*long] {
+        let error = wrong.parse::<RouteRef>().unwrap_err();
+        assert!(error.starts_with("invalid route `"), "{error}");
+    }
+}
+
+#[test]
 fn a_change_for_other_routes_is_refused() {
     let config = routed();
     let now = RouteList::of(&config, &config.listeners[0]).version();
