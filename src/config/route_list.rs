@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec::{groups, required, spelled};
-use super::error::bounded;
+use super::error::{Mistake, bounded};
 use super::json::{self, BodyError};
 use super::listener::no_pool;
 use super::proxy_tlv::ProxyTlv;
@@ -17,6 +17,7 @@ use super::rules::beyond_limits;
 use super::source::Source;
 use super::table::{self, Settings, settings};
 use super::text::Text;
+use super::tokens::tokens;
 use super::tree::{Kind, Value};
 use super::{Config, ConfigError, Listener};
 
@@ -95,7 +96,12 @@ impl RouteList {
     /// The text has mistakes.
     pub fn parse(file: String, text: String) -> Result<Self, ConfigError> {
         let mistakes = ConfigError::Mistakes;
-        let source = Source::new(file, text).parsed();
+        let source = Source::new(file, text);
+        if tokens(source.text()).is_empty() {
+            let sentence = "the file is empty: expected a list; `[]` takes all routes away";
+            return Err(mistakes(vec![Mistake::new(&source, &(0..1), sentence)]));
+        }
+        let source = source.parsed();
         let source = source.map_err(|mistake| mistakes(vec![mistake]))?;
         let mut reader = Reader::new(&source, Around::default());
         let list = source.root();
@@ -192,17 +198,17 @@ pub(crate) fn routes_schema() -> Json {
     table::object(&RoutesBody::base(), RoutesBody::table())
 }
 
+/// The values of a list of a route, where it is given.
+fn items<'a>(route: &'a Value, name: &str) -> &'a [Value] {
+    route.field(name).map_or(&[][..], Value::items)
+}
+
 /// Prepares a reader for a list of routes, whose pools get their places while it is read. Reports a
 /// list that is beyond the limits: to read it all would take long.
 fn is_of_size(list: Option<&Value>, reader: &mut Reader<'_>) -> bool {
     reader.around.adds_pools = true;
     let Some(list) = list else {
         return true;
-/// The values of a list of a route, where it is given.
-fn items<'a>(route: &'a Value, name: &str) -> &'a [Value] {
-    route.field(name).map_or(&[][..], Value::items)
-}
-
     };
     let routes = list.items();
     let values = |route: &Value| {

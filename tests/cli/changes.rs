@@ -320,6 +320,10 @@ fn routes_are_shown_as_a_file_has_them_and_put_back() {
         wrong.starts_with("r.ron:2:2: route 1: unknown field `pol`, did you mean `pool`?"),
         "{wrong}"
     );
+    fs::write(&file, "// none\n").unwrap();
+    let empty = failed(&fake.run(&set), 2).to_owned();
+    let want = "r.ron:1:1: the file is empty: expected a list; `[]` takes all routes away";
+    assert!(empty.starts_with(want), "{empty}");
     let absent = ["set", "routes", "edge", "--from", "absent.ron"];
     let absent = failed(&fake.run(&absent), 2).to_owned();
     assert!(absent.starts_with("cannot read absent.ron: "), "{absent}");
