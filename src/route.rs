@@ -38,7 +38,7 @@ pub struct Routes {
     take_silent: bool,
     /// What they were compiled from.
     written: Arc<[config::Route]>,
-    /// Counts up where the listener gets other routes.
+    /// [`Self::version`].
     version: u32,
 }
 
@@ -146,10 +146,12 @@ impl Routes {
         before: Option<&Self>,
     ) -> Self {
         let same = before.filter(|before| *before.written == *routes);
+        // Those that changed may have other weights only, and ask for thousands of names.
+        let alike = same.or_else(|| before.filter(|before| ask_the_same(&before.written, routes)));
         let mut exits = Vec::new();
         let mut all = Vec::with_capacity(routes.len());
         for (place, route) in routes.iter().enumerate() {
-            let kept = same.and_then(|same| same.all.get(place));
+            let kept = alike.and_then(|alike| alike.all.get(place));
             let exit = exits.len();
             let to: Vec<_> = route.shares().map(|share| to(share.name)).collect();
             all.push(Compiled {
@@ -172,22 +174,32 @@ impl Routes {
                 to,
             }));
         }
+        let is_as_before = |before: &&Self| {
+            let mut both = before.written.iter().zip(routes);
+            both.all(|(one, other)| one.key == other.key)
+                && places(&before.exits).eq(places(&exits))
+        };
+        let version = match alike.filter(is_as_before) {
+            Some(before) => before.version,
+            None => before.map_or(0, |before| before.version) + 1,
+        };
         Self {
             all,
             exits,
-            offers: same.map_or_else(
+            offers: alike.map_or_else(
                 || Arc::new(Offers::new(routes)),
-                |same| Arc::clone(&same.offers),
+                |alike| Arc::clone(&alike.offers),
             ),
             unrouted: before.map_or_else(Arc::default, |before| Arc::clone(&before.unrouted)),
             needs_bytes: routes.iter().any(config::Route::needs_bytes),
             take_silent: routes.iter().any(config::Route::asks_for_silence),
             written: same.map_or_else(|| routes.into(), |same| Arc::clone(&same.written)),
-            version: before.map_or(0, |before| before.version) + u32::from(same.is_none()),
+            version,
         }
     }
 
-    /// Counts up where the listener gets other routes: with one version numbers mean the same.
+    /// Counts up where the listener gets other routes, and not where it gets other weights or names
+    /// of them: with one version numbers mean the same.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.version
@@ -337,6 +349,18 @@ impl Routes {
         }
         routes
     }
+}
+
+/// Whether routes ask for the same clients as others, one by one.
+fn ask_the_same(some: &[config::Route], others: &[config::Route]) -> bool {
+    let mut both = some.iter().zip(others);
+    some.len() == others.len() && both.all(|(one, other)| one.asks_the_same(other))
+}
+
+/// Of each exit the place of its route, and the number of its pool.
+fn places(exits: &[Exit]) -> impl Iterator<Item = (usize, Option<u32>)> {
+    let number = |exit: &Exit| exit.to.as_ref().map(|to| to.plan.pool().number);
+    exits.iter().map(move |exit| (exit.place, number(exit)))
 }
 
 /// Where a route stood before: the one of its name, or else the one for the same clients, if the

@@ -213,14 +213,27 @@ impl Route {
     /// Whether it asks for the same clients as another.
     #[must_use]
     pub fn asks_the_same(&self, other: &Self) -> bool {
-        let of_other = Self {
-            name: self.name.clone(),
-            pool: self.pool,
-            pools: self.pools.clone(),
-            key: self.key.clone(),
-            ..other.clone()
-        };
-        *self == of_other
+        // Field by field: there may be thousands of names, and a copy of them takes long.
+        let Self {
+            name: _,
+            sni,
+            alpn,
+            protocol,
+            client,
+            proxy_tlv,
+            http_host,
+            http_path,
+            pool: _,
+            pools: _,
+            key: _,
+        } = self;
+        *sni == other.sni
+            && *alpn == other.alpn
+            && *protocol == other.protocol
+            && *client == other.client
+            && *proxy_tlv == other.proxy_tlv
+            && *http_host == other.http_host
+            && *http_path == other.http_path
     }
 
     /// Whether every client is one of its clients.

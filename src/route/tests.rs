@@ -273,11 +273,24 @@ fn routes_that_stay_are_not_compiled_again() {
     let config = |routes: &str| {
         let text = format!(
             "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", routes: [{routes}])], \
-             pools: [(name: \"p\", backends: [\"127.0.0.1:1\"])])"
+             pools: [(name: \"p\", backends: [\"127.0.0.1:1\"]), \
+                     (name: \"q\", backends: [\"127.0.0.1:2\"])])"
         );
         config::parse("f".to_owned(), text.into()).unwrap().0
     };
     let own = "(sni: [\"a.example\"], pool: \"p\")";
+    let pools: Vec<_> = config(own)
+        .pools
+        .iter()
+        .map(|its| Arc::new(Pool::new(its)))
+        .collect();
+    let routed = |pool: usize| Routed {
+        plan: Arc::new(Plan::new(Arc::clone(&pools[pool]))),
+        limits: LIMITS,
+    };
+    let compile = |config: &Config, before: Option<&Routes>| {
+        Routes::new(&config.listeners[0].routes, routed, before)
+    };
     let first = compile(&config(own), None);
     let second = compile(&config(own), Some(&first));
     let is_kept = |one: &Routes, other: &Routes| {
@@ -288,6 +301,21 @@ fn routes_that_stay_are_not_compiled_again() {
     assert!(!Arc::ptr_eq(&plans[0], &plans[1]));
     let other = compile(&config(&own.replace("a.e", "b.e")), Some(&second));
     assert!(!is_kept(&second, &other));
+    assert_eq!(second.version() + 1, other.version());
+    // Nor those that get other weights or a name; the numbers mean the same.
+    let shared = "(sni: [\"a.example\"], pools: [(name: \"p\", weight: 5), (name: \"q\")])";
+    let shared = compile(&config(shared), Some(&first));
+    let weighed = "(name: \"s\", sni: [\"a.example\"], pools: [(name: \"p\"), (name: \"q\")])";
+    let next = compile(&config(weighed), Some(&shared));
+    assert!(is_kept(&first, &shared) && is_kept(&shared, &next));
+    assert_eq!(next.name(RouteNumber::of(1)), Some("s"));
+    let versions = [&first, &second, &shared, &next].map(Routes::version);
+    assert_eq!(versions, [1, 1, 2, 2]);
+    let first_bytes = FirstBytes::new(&[], true);
+    let share = next.share(RouteNumber::of(1), &first_bytes).unwrap();
+    assert_eq!(share.weight, 1);
+    let keyed = weighed.replace("])", "], key: \"sni\")");
+    assert_eq!(compile(&config(&keyed), Some(&next)).version(), 3);
 }
 
 #[test]

@@ -148,8 +148,8 @@ impl<'a> TakenRoute<'a> {
             let percent = tenths(share.percent);
             let _ = write!(
                 text,
-                ", and gives it to `{pool}`, which gets {percent} % of its clients, chosen by its \
-                 {key}"
+                ", and gives it to `{pool}`, which gets {percent} % of its clients now, chosen by \
+                 its {key}"
             );
         }
         text
