@@ -261,6 +261,21 @@ fn leave_waits_until_the_balancer_has_left() {
 }
 
 #[test]
+fn leave_fails_when_the_balancer_has_not_left() {
+    for (stage, why) in [
+        (Stage::Ready, "joined meanwhile"),
+        (Stage::Starting, "joined meanwhile"),
+        (Stage::Stopping, "the balancer is stopping"),
+    ] {
+        let [leaving, then] = [Stage::Leaving, stage].map(|stage| json(&Readiness { stage }));
+        let fake = Fake::saying("client_leave_fails", &[&leaving, &then]);
+        let output = fake.run(&["leave"]);
+        let want = format!("error: cannot leave: {why}\n");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), &*want));
+    }
+}
+
+#[test]
 fn the_logs_are_opened_again_by_name() {
     let [some, none] = [vec!["a.log".to_owned(), "b.log".to_owned()], vec![]]
         .map(|files| json(&Reopened { files }));

@@ -7,6 +7,8 @@ use super::client::{Client, ClientError, path, query};
 use super::show;
 use crate::admin::model::{LeaveQuery, Readiness, Stage};
 
+/// Ends once the balancer has left. It fails where that does not come about: a restart that waits
+/// for it would cut off clients.
 pub(super) async fn leave(args: &LeaveArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
     let wait_s = Some(args.wait.as_secs_f64());
@@ -16,8 +18,15 @@ pub(super) async fn leave(args: &LeaveArgs) -> Result<(), ClientError> {
         tokio::time::sleep(POLL).await;
         readiness = client.get("/healthz").await?;
     }
-    show_stage(&args.options, readiness);
-    Ok(())
+    let why = match readiness.stage {
+        Stage::Left => {
+            show_stage(&args.options, readiness);
+            return Ok(());
+        }
+        Stage::Starting | Stage::Ready | Stage::Leaving => "joined meanwhile",
+        Stage::Stopping => "the balancer is stopping",
+    };
+    Err(ClientError::Refused(format!("cannot leave: {why}")))
 }
 
 pub(super) async fn join(options: &ClientOptions) -> Result<(), ClientError> {
