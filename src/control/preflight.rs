@@ -114,7 +114,7 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
     let history = history.as_deref().and_then(history::mistake_in);
     let history = history.map(|sentence| ("history.path".to_owned(), sentence));
     let track = config.track_file.as_deref().and_then(|path| {
-        let error = sys::can_append_to(path).err()?;
+        let error = sys::can_rewrite(path).err()?;
         let path = path.display();
         let sentence = format!("keepalived will not follow {path}: it can't be written: {error}");
         Some(("track_file".to_owned(), sentence))

@@ -1,9 +1,9 @@
 //! The track file, which follows `/readyz` for keepalived: `0` while it holds, else `1`. Other
-//! threads write it, as a disk may not answer. A write that fails is tried again each second.
+//! threads write it, as a disk may not answer. A write that fails is tried again each second, and a
+//! file that hangs holds up no other one.
 
 use std::cell::RefCell;
-use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::aside;
+use crate::sys;
 
 /// The file, and what it is to say.
 pub(super) struct TrackFile {
@@ -73,29 +74,56 @@ async fn follow(mut changed: watch::Receiver<Wanted>, state: Rc<RefCell<State>>)
     while changed.changed().await.is_ok() {
         loop {
             let wanted = changed.borrow_and_update().clone();
-            let outcome = match wanted.clone() {
-                Some((path, is_ready)) => {
-                    let file = path.clone();
-                    aside::look(&path, move || write(&file, is_ready)).await
-                }
-                None => Ok(Ok(())),
+            let path = path(&wanted).map(Path::to_owned);
+            let mut later = changed.clone();
+            let is_done = tokio::select! {
+                Ok(_) = later.wait_for(|new| self::path(new) != path.as_deref()) => continue,
+                is_done = attempt(wanted, &state) => is_done,
             };
-            let outcome = outcome.flatten();
-            let problem = outcome.err().map(|error| {
-                let path = wanted.as_ref().map(|(path, _)| path.display().to_string());
-                format!(
-                    "cannot write the track file {}: {error}; keepalived does not learn whether \
-                     this balancer is ready",
-                    path.unwrap_or_default()
-                )
-            });
-            let has_failed = problem.is_some();
-            note(&mut state.borrow_mut(), wanted, problem);
-            if !has_failed {
+            if is_done {
                 break;
             }
-            tokio::time::sleep(RETRY).await;
         }
+    }
+}
+
+fn path(wanted: &Wanted) -> Option<&Path> {
+    wanted.as_ref().map(|(path, _)| &**path)
+}
+
+/// Writes what is wanted. `false`: that failed a while ago.
+async fn attempt(wanted: Wanted, state: &RefCell<State>) -> bool {
+    let outcome = match wanted.clone() {
+        Some((path, is_ready)) => put(path, is_ready).await,
+        None => Ok(()),
+    };
+    let problem = outcome.err().map(|error| {
+        let path = path(&wanted).map(|path| path.display().to_string());
+        format!(
+            "cannot write the track file {}: {error}; keepalived does not learn whether this \
+             balancer is ready",
+            path.unwrap_or_default()
+        )
+    });
+    let is_done = problem.is_none();
+    note(&mut state.borrow_mut(), wanted, problem);
+    if !is_done {
+        tokio::time::sleep(RETRY).await;
+    }
+    is_done
+}
+
+/// Writes the file on another thread. A write that hangs may end later: the next one to this file
+/// waits for it, so the newest word is the last.
+async fn put(path: PathBuf, is_ready: bool) -> io::Result<()> {
+    let file = path.clone();
+    let written = aside::look(&path, move || write(&file, is_ready));
+    match tokio::time::timeout(ANSWER, written).await {
+        Ok(outcome) => outcome.flatten(),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it does not answer",
+        )),
     }
 }
 
@@ -115,10 +143,54 @@ fn note(state: &mut State, wanted: Wanted, problem: Option<String>) {
 /// Writes in one call: a reader between it and the one that empties the file reads nothing, which
 /// keepalived takes as 0.
 fn write(path: &Path, is_ready: bool) -> io::Result<()> {
-    fs::write(path, if is_ready { "0\n" } else { "1\n" })
+    let mut file = sys::open_to_rewrite(path)?;
+    file.write_all(if is_ready { b"0\n" } else { b"1\n" })
 }
 
 /// From a failed write to the next: 1 s.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a write may take until it is a problem.
+const ANSWER: Duration = Duration::from_secs(2);
 /// From one look at the last write to the next, at the end.
 const END_PAUSE: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileTypeExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn it_takes_regular_files_only() {
+        let dir = std::env::temp_dir().join(format!("track_file_{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("left");
+        write(&path, false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        write(&path, true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "0\n");
+        let fifo = dir.join("fifo");
+        assert!(
+            Command::new("mkfifo")
+                .arg(&fifo)
+                .status()
+                .unwrap()
+                .success()
+        );
+        // Without a reader, and with one.
+        let told = write(&fifo, true).unwrap_err().to_string();
+        assert!(told.contains("expected a regular file"), "{told}");
+        let mut options = fs::OpenOptions::new();
+        let _both = options.read(true).write(true).open(&fifo).unwrap();
+        let told = write(&fifo, true).unwrap_err().to_string();
+        assert!(told.contains("expected a regular file"), "{told}");
+        assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
+        assert!(sys::can_rewrite(&fifo).is_err());
+        sys::can_rewrite(&path).unwrap();
+        sys::can_rewrite(&dir.join("new")).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

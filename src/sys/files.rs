@@ -1,7 +1,7 @@
 //! Files at paths that an operator chose: there may be a FIFO, at which open(2) would block.
 
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -44,9 +44,43 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true);
     let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
-    let found = file.metadata()?.file_type();
+    refuse_irregular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+/// Opens a regular file to write it anew, and makes it if there is none. Refuses others.
+///
+/// # Errors
+/// What open(2) says; `InvalidInput`: it is not a regular file.
+pub fn open_to_rewrite(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true);
+    let opened = options.custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENXIO) => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "this is a FIFO or a socket: expected a regular file",
+        ),
+        _ => error,
+    })?;
+    refuse_irregular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+/// Whether [`open_to_rewrite`] would open a file, without a change to it.
+///
+/// # Errors
+/// What that would say.
+pub fn can_rewrite(path: &Path) -> io::Result<()> {
+    if let Ok(found) = fs::metadata(path) {
+        refuse_irregular(found.file_type())?;
+    }
+    can_append_to(path)
+}
+
+fn refuse_irregular(found: FileType) -> io::Result<()> {
     if found.is_file() {
-        return Ok(file);
+        return Ok(());
     }
     let what = if found.is_fifo() {
         "this is a FIFO: expected a regular file"
