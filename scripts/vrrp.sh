@@ -117,7 +117,7 @@ start_keepalived() {
     local name=$1 priority=$2 peer=${N[$(other "$1")]}
     sed -e "s/192\.0\.2\.100/${SHARED[0]}/g; s/2001:db8::100/${SHARED[1]}/g" \
         -e "s/192\.0\.2\.12/10.77.0.$peer/g; s/2001:db8::12/fd77::$peer/g" \
-        -e "s|/etc/keepalived/|$REPO/scripts/|g; s|/run/mahoraga/|$WORK/$name/|g" \
+        -e "s|/etc/keepalived/|$REPO/scripts/|g; s#/\\(run\\|var/lib\\)/mahoraga/#$WORK/$name/#g" \
         -e "s/PRIORITY=150/PRIORITY=$priority/; s/advert_int 1/advert_int $ADVERT/" \
         -e '/enable_script_security/d' "$REPO/scripts/keepalived.conf" \
         >"$WORK/$name/keepalived.conf"
