@@ -182,7 +182,7 @@ async fn deliver(mut posts: Receiver<Post>, failures: Arc<AtomicU64>, trust: Tru
         let body = Bytes::from(serde_json::to_vec(&notice).unwrap_or_default());
         let mut pause = pace.pause;
         for left in (0..TRIES).rev() {
-            let one = once(&url, body.clone(), &mut trust);
+            let one = once(&url, body.clone(), &mut trust, pace.timeout);
             let tried = tokio::time::timeout(pace.timeout, one).await;
             let Err(error) = tried.unwrap_or(Err(PostError::Timeout)) else {
                 break;
@@ -199,8 +199,8 @@ async fn deliver(mut posts: Receiver<Post>, failures: Arc<AtomicU64>, trust: Tru
     }
 }
 
-/// One try.
-async fn once(url: &str, body: Bytes, trust: &mut Trust) -> Result<(), PostError> {
+/// One try: an address of the server must answer within so much time.
+async fn once(url: &str, body: Bytes, trust: &mut Trust, time: Duration) -> Result<(), PostError> {
     let no_url = || PostError::Url(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| no_url())?;
     let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
@@ -222,7 +222,7 @@ async fn once(url: &str, body: Bytes, trust: &mut Trust) -> Result<(), PostError
         .body(Full::new(body))
         .map_err(|_| no_url())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = dial(host, port).await?;
+    let stream = dial(host, port, time).await?;
     if !is_tls {
         return ask(stream, request).await;
     }

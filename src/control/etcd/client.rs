@@ -138,7 +138,7 @@ impl Client {
                 true => Some(self.connector().await?),
                 false => None,
             };
-            Connection::open(self.endpoint(), tls).await
+            Connection::open(self.endpoint(), tls, time).await
         };
         within(time, opened).await
     }

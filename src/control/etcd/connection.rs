@@ -1,5 +1,7 @@
 //! A connection to one endpoint: HTTP/1.1, by TLS or not.
 
+use std::time::Duration;
+
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -40,8 +42,13 @@ pub(super) struct Lines {
 }
 
 impl Connection {
-    /// Connects to an endpoint. `tls`: for those that are `https://`.
-    pub(super) async fn open(endpoint: &str, tls: Option<TlsConnector>) -> Result<Self, EtcdError> {
+    /// Connects to an endpoint, one of whose addresses must answer within so much time. `tls`: for
+    /// those that are `https://`.
+    pub(super) async fn open(
+        endpoint: &str,
+        tls: Option<TlsConnector>,
+        time: Duration,
+    ) -> Result<Self, EtcdError> {
         let uri: Uri = endpoint
             .parse()
             .map_err(|error| EtcdError::broken(&error))?;
@@ -49,7 +56,7 @@ impl Connection {
         let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let default = if tls.is_some() { 443 } else { 80 };
-        let stream = dial(host, uri.port_u16().unwrap_or(default)).await?;
+        let stream = dial(host, uri.port_u16().unwrap_or(default), time).await?;
         // A request is one small write.
         let _ = stream.set_nodelay(true);
         let authority = authority.unwrap_or_default();
