@@ -21,7 +21,7 @@ use crate::admin::model::{
 use crate::admin::{Author, Reply, UnbanError};
 use crate::config::values::written;
 use crate::config::{NewBan, Patch};
-use crate::guard::{Ban, BannedBy, Bans};
+use crate::guard::{Ban, BannedBy, Bans, ImportedBans};
 use crate::prefix::Prefix;
 use crate::sys;
 use crate::time::{NEVER, between, nanos, seconds};
@@ -145,7 +145,8 @@ impl Balancer {
     }
 
     /// Lifts bans by order of an operator, on another thread: there may be many. What is in the
-    /// file of imported bans stays banned.
+    /// file of imported bans stays banned, and what others of the fleet ban. The keys of own bans
+    /// go, so the fleet does not ban them again.
     pub(super) fn unban_those(
         &mut self,
         filter: UnbanFilter,
@@ -156,24 +157,23 @@ impl Balancer {
         let (events, audit) = (self.events.clone(), Rc::clone(&self.audit));
         let version = self.publisher.version();
         let in_file = self.bans.import.status().filter(|its| its.networks > 0);
-        let notes = in_file.map(|its| format!("bans of {} stay as long as it has them", its.file));
-        let of_fleet = self.bans.bans_of_fleet();
-        let of_fleet = (of_fleet > 0).then(|| {
-            let bans = plural(of_fleet as u64, "ban");
-            format!("{bans} of the fleet stay as long as etcd has their keys")
-        });
-        let notes: Vec<_> = notes.into_iter().chain(of_fleet).collect();
+        let in_file =
+            in_file.map(|its| format!("bans of {} stay as long as it has them", its.file));
+        let (of_fleet, remove_keys) = (self.bans.list_of_fleet(), self.fleet.key_remover());
         let new = json!(filter);
         let (done, is_done) = oneshot::channel();
         self.bans.expect_lifted(is_done);
-        let lifted = aside::compute(move || {
-            let lifted = lift_those(&bans, &filter);
-            drop(done);
-            lifted
-        });
+        let lifted = aside::compute(move || lift_those(&bans, &filter, &of_fleet));
         tokio_uring::spawn(async move {
             // Without a thread nothing is lifted.
-            let bans = lifted.await.unwrap_or(0);
+            let lifted = lifted.await.unwrap_or_default();
+            let bans = lifted.bans;
+            let are_removed = remove_keys(lifted.keys);
+            // Without a receiver the balancer is ending.
+            let _ = done.send(!are_removed);
+            let again = if are_removed { 0 } else { lifted.in_fleet };
+            let stay = stay_in_fleet(lifted.of_fleet + again);
+            let notes = in_file.into_iter().chain(stay).collect();
             audit.record(&Entry {
                 author,
                 action: "unban",
@@ -297,16 +297,55 @@ fn not_banned(bans: &Bans, prefix: Prefix) -> String {
     }
 }
 
-/// Lifts the bans that match, and says how many. Those of the file and of the fleet stay.
-fn lift_those(bans: &Bans, filter: &UnbanFilter) -> u64 {
+/// What came of an order to lift bans.
+#[derive(Debug, Default, PartialEq)]
+struct Lifting {
+    /// How many were lifted.
+    bans: u64,
+    /// Of these, how many the fleet has.
+    in_fleet: u64,
+    /// How many stay, as others of the fleet have made them.
+    of_fleet: u64,
+    /// Those that etcd may have keys of.
+    keys: Vec<Prefix>,
+}
+
+/// Lifts the bans that match. Those of the file and of the fleet stay.
+fn lift_those(bans: &Bans, filter: &UnbanFilter, of_fleet: &ImportedBans) -> Lifting {
     let mut all = bans.all(sys::monotonic());
     all.retain(|ban| {
-        !ban.by.is_listed()
-            && filter.within.is_none_or(|wide| wide.covers(ban.prefix))
+        filter.within.is_none_or(|wide| wide.covers(ban.prefix))
             && filter.by.is_none_or(|by| by == ban.by)
     });
-    let lifted = all.iter().filter_map(|ban| bans.lift(ban.prefix));
-    lifted.count() as u64
+    let stay = all.iter().filter(|ban| ban.by == BannedBy::Fleet).count();
+    let own = all.iter().filter(|ban| !ban.by.is_listed());
+    let lifted: Vec<_> = own.filter_map(|ban| bans.lift(ban.prefix)).collect();
+    let known = lifted.iter().filter(|ban| of_fleet.contains(ban.prefix));
+    let mut keys: Vec<_> = known.map(|ban| ban.prefix).collect();
+    let in_fleet = keys.len() as u64;
+    // What was banned just now may be on its way there.
+    let others = lifted.iter().filter(|ban| !of_fleet.contains(ban.prefix));
+    let mut latest: Vec<_> = others.collect();
+    latest.sort_by_key(|ban| std::cmp::Reverse(ban.since));
+    keys.extend(latest.iter().take(NEW_KEYS).map(|ban| ban.prefix));
+    Lifting {
+        bans: lifted.len() as u64,
+        in_fleet,
+        of_fleet: stay as u64,
+        keys,
+    }
+}
+
+/// What to say of bans that stay as etcd has them.
+fn stay_in_fleet(count: u64) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 ban of the fleet stays as long as etcd has its key".to_owned()),
+        _ => Some(format!(
+            "{} of the fleet stay as long as etcd has their keys",
+            plural(count, "ban")
+        )),
+    }
 }
 
 /// A ban as the API shows it.
@@ -382,5 +421,77 @@ impl Clocks {
             left_s: ends.then(|| seconds(left)),
             hits: ban.hits(),
         }
+    }
+}
+
+/// Of lifted bans whose keys are not known yet, the latest so many are deleted: more than wait to
+/// be written and read.
+const NEW_KEYS: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::ImportedBan;
+
+    fn prefix(text: &str) -> Prefix {
+        crate::config::values::prefix(text).unwrap()
+    }
+
+    #[test]
+    fn the_keys_of_own_bans_go_and_those_of_others_stay() {
+        let bans = Bans::new(100);
+        let add = |text, by| {
+            let ban = Ban::new(prefix(text), by, "".into(), (0, NEVER));
+            bans.add(ban, sys::monotonic()).unwrap();
+        };
+        add("192.0.2.1", BannedBy::Hand);
+        add("192.0.2.2", BannedBy::Hand);
+        add("192.0.2.3", BannedBy::Rule);
+        add("192.0.2.4", BannedBy::Fleet);
+        add("198.51.100.1", BannedBy::Fleet);
+        let listed = ["192.0.2.2", "192.0.2.3", "192.0.2.4", "198.51.100.1"];
+        let listed = listed.map(|text| ImportedBan {
+            prefix: prefix(text),
+            reason: "".into(),
+            until: NEVER,
+        });
+        let list = ImportedBans::of(BannedBy::Fleet, listed.to_vec());
+        let by_hand = UnbanFilter {
+            by: Some(BannedBy::Hand),
+            ..UnbanFilter::default()
+        };
+        let want = Lifting {
+            bans: 2,
+            in_fleet: 1,
+            of_fleet: 0,
+            keys: vec![prefix("192.0.2.2"), prefix("192.0.2.1")],
+        };
+        assert_eq!(lift_those(&bans, &by_hand, &list), want);
+        let within = UnbanFilter {
+            within: Some(prefix("192.0.2.0/24")),
+            ..UnbanFilter::default()
+        };
+        let want = Lifting {
+            bans: 1,
+            in_fleet: 1,
+            of_fleet: 1,
+            keys: vec![prefix("192.0.2.3")],
+        };
+        assert_eq!(lift_those(&bans, &within, &list), want);
+        let all = UnbanFilter {
+            all: true,
+            ..UnbanFilter::default()
+        };
+        let stay = lift_those(&bans, &all, &list);
+        assert_eq!((stay.bans, stay.of_fleet), (0, 2));
+    }
+
+    #[test]
+    fn bans_that_stay_are_counted_in_words() {
+        assert_eq!(stay_in_fleet(0), None);
+        let one = "1 ban of the fleet stays as long as etcd has its key";
+        assert_eq!(stay_in_fleet(1).unwrap(), one);
+        let two = "2 bans of the fleet stay as long as etcd has their keys";
+        assert_eq!(stay_in_fleet(2).unwrap(), two);
     }
 }

@@ -155,6 +155,16 @@ impl Fleet {
         self.write(Write::Lifted(prefix));
     }
 
+    /// Deletes the keys of bans that this balancer has lifted, in its own time. The outcome is
+    /// `false` where they stay: it shares no bans, or too much waits to be written.
+    pub(super) fn key_remover(&self) -> impl FnOnce(Vec<Prefix>) -> bool + use<> {
+        let writes = self.followed.as_ref().and_then(|its| its.writes.clone());
+        move |lifted| {
+            let write = |writes: mpsc::Sender<Write>| writes.try_send(Write::LiftedAll(lifted));
+            writes.is_some_and(|writes| write(writes).is_ok())
+        }
+    }
+
     fn write(&self, write: Write) {
         let writes = self.followed.as_ref().and_then(|its| its.writes.as_ref());
         let is_full = writes.is_some_and(|writes| writes.try_send(write).is_err());

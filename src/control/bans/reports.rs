@@ -39,8 +39,11 @@ pub(in crate::control) struct BanReports {
     /// What the fleet bans.
     fleet: FollowedList,
     /// Other threads that lift bans, until they are done.
-    lifting: Vec<oneshot::Receiver<()>>,
+    lifting: Vec<oneshot::Receiver<Comeback>>,
 }
+
+/// Whether bans that were lifted may come back by the fleet's list.
+pub(super) type Comeback = bool;
 
 impl BanReports {
     /// Goes on with bans that were kept, of which so many hold, and reports them.
@@ -75,13 +78,19 @@ impl BanReports {
         self.saver.tick(file, &snapshot.bans, events);
         let ended = snapshot.bans.expire(sys::monotonic(), EXPIRED_AT_ONCE);
         self.on_ended(&ended);
-        let lifting = self.lifting.len();
-        self.lifting
-            .retain_mut(|done| done.try_recv() == Err(TryRecvError::Empty));
-        if self.lifting.len() < lifting {
+        let mut lifting = std::mem::take(&mut self.lifting);
+        lifting.retain_mut(|done| {
+            let outcome = done.try_recv();
+            if outcome == Err(TryRecvError::Empty) {
+                return true;
+            }
             self.import.set_due();
-            self.fleet.set_due();
-        }
+            if outcome != Ok(false) {
+                self.fleet.set_due();
+            }
+            false
+        });
+        self.lifting = lifting;
         self.import.tick(snapshot, events);
         if let Some([_, outcome]) = self.fleet.tick(snapshot) {
             self.report_fleet(outcome, events);
@@ -97,9 +106,9 @@ impl BanReports {
         self.fleet.run(snapshot);
     }
 
-    /// How many networks the fleet bans.
-    pub(super) fn bans_of_fleet(&self) -> usize {
-        self.fleet.list().len()
+    /// What the fleet bans.
+    pub(super) fn list_of_fleet(&self) -> Arc<ImportedBans> {
+        Arc::clone(self.fleet.list())
     }
 
     /// Whether the fleet bans exactly this network.
@@ -113,8 +122,8 @@ impl BanReports {
         self.fleet.on_ended(ended);
     }
 
-    /// Another thread lifts bans, until this channel closes: a list may have them too.
-    pub(super) fn expect_lifted(&mut self, is_done: oneshot::Receiver<()>) {
+    /// Another thread lifts bans, until this channel says more: a list may have them too.
+    pub(super) fn expect_lifted(&mut self, is_done: oneshot::Receiver<Comeback>) {
         self.lifting.push(is_done);
     }
 

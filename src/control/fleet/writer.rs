@@ -22,6 +22,8 @@ pub(super) enum Write {
     Ban(Arc<Ban>, Option<SystemTime>),
     /// A ban was lifted.
     Lifted(Prefix),
+    /// These were.
+    LiftedAll(Vec<Prefix>),
 }
 
 impl Write {
@@ -43,10 +45,10 @@ pub(super) async fn write(
 ) {
     let mut writer = KeyWriter::new(&source, pace, &counts);
     let mut told = None;
-    while let Some(write) = writes.recv().await {
+    while let Some(mut write) = writes.recv().await {
         let mut pause = pace.retry_min;
         loop {
-            let outcome = once(&mut writer, &write).await;
+            let outcome = once(&mut writer, &mut write).await;
             let error = outcome
                 .as_ref()
                 .err()
@@ -72,10 +74,20 @@ pub(super) async fn write(
     }
 }
 
-async fn once(writer: &mut KeyWriter, write: &Write) -> Result<(), EtcdError> {
+/// One try. What it has done of several goes, so the next one takes the others.
+async fn once(writer: &mut KeyWriter, write: &mut Write) -> Result<(), EtcdError> {
+    if is_over(write) {
+        return Ok(());
+    }
     match write {
         Write::Lifted(prefix) => writer.delete(&format!("bans/{prefix}")).await,
-        Write::Ban(..) if is_over(write) => Ok(()),
+        Write::LiftedAll(all) => {
+            while let Some(prefix) = all.last() {
+                writer.delete(&format!("bans/{prefix}")).await?;
+                all.pop();
+            }
+            Ok(())
+        }
         Write::Ban(ban, until) => {
             let text = until.map(|until| humantime::format_rfc3339_seconds(until).to_string());
             let value = json!({ "until": text, "reason": &*ban.reason }).to_string();
@@ -91,7 +103,7 @@ async fn once(writer: &mut KeyWriter, write: &Write) -> Result<(), EtcdError> {
 
 fn is_over(write: &Write) -> bool {
     match write {
-        Write::Lifted(_) | Write::Ban(_, None) => false,
+        Write::Lifted(_) | Write::LiftedAll(_) | Write::Ban(_, None) => false,
         Write::Ban(_, Some(until)) => {
             let left = until.duration_since(SystemTime::now()).unwrap_or_default();
             left < Duration::from_secs(1)
