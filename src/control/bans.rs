@@ -94,7 +94,7 @@ impl Balancer {
             ));
         }
         let mut trusted = snapshot.trusted.within(prefix);
-        let notes = trusted.next().map(|first| {
+        let trusted = trusted.next().map(|first| {
             let more = match trusted.count() {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -110,13 +110,13 @@ impl Balancer {
         let ban = Ban::new(prefix, BannedBy::Hand, reason.into(), time);
         let added = snapshot.bans.add(ban, now);
         let (ban, before) = added.map_err(|full| format!("cannot ban {prefix}: {full}"))?;
-        self.fleet.share_ban(&ban);
+        let alone = self.fleet.share_ban(&ban);
         // They look for sessions to close.
         self.workers.wake_all();
         Ok(Banned {
             ban: Clocks::now().status(&ban),
             replaced: before.is_some(),
-            notes: notes.into_iter().collect(),
+            notes: trusted.into_iter().chain(alone).collect(),
         })
     }
 

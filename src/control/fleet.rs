@@ -15,7 +15,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::AbortHandle;
 
 use crate::admin::model::EventKind;
-use crate::config::{AdminState, Backend, Config, FleetSettings};
+use crate::config::{AdminState, Backend, Config, FleetSettings, shortest_ban};
 use crate::guard::{Ban, BannedBy, Bans, ImportedBans};
 use crate::prefix::Prefix;
 use crate::sys;
@@ -145,9 +145,17 @@ impl Fleet {
         followed.is_some_and(|its| its.writes.is_some())
     }
 
-    /// This balancer has banned a network.
-    pub(super) fn share_ban(&self, ban: &Arc<Ban>) {
+    /// This balancer has banned a network. Answers with why the others do not learn of it.
+    pub(super) fn share_ban(&self, ban: &Arc<Ban>) -> Option<String> {
+        let (prefix, shortest) = (ban.prefix, shortest_ban(ban.prefix));
+        if self.is_sharing() && prefix.length() < shortest {
+            // Each reader would refuse it.
+            return Some(format!(
+                "{prefix} is banned on this balancer alone: the fleet takes /{shortest} or longer"
+            ));
+        }
         self.write(Write::ban(ban));
+        None
     }
 
     /// This balancer has lifted the ban of a network.
@@ -185,7 +193,7 @@ impl Fleet {
             match scan.try_recv() {
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Closed) => {}
-                Ok(new) => new.iter().for_each(|ban| self.share_ban(ban)),
+                Ok(new) => new.iter().for_each(|ban| drop(self.share_ban(ban))),
             }
             self.scan = None;
         }
