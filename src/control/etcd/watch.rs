@@ -431,7 +431,7 @@ fn jittered(pause: Duration) -> Duration {
 /// etcd's words where a revision was compacted.
 const COMPACTED: &str = "required revision has been compacted";
 /// Keys that are asked for at a time, where their values are small.
-const PAGE: usize = 512;
+pub(super) const PAGE: usize = 512;
 /// Bytes of an answer: room for a value of etcd's own limit, in base64.
 const ANSWER_MAX: usize = 4 << 20;
 /// Bytes of a line of a watch. Beyond: all keys are listed again.

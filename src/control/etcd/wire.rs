@@ -1,18 +1,24 @@
 //! What etcd's JSON gateway takes and answers. 64-bit numbers are strings there, bytes are base64,
 //! and what is zero is left out.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::EtcdError;
+use super::watch::PAGE;
 
 /// The answer of `/v3/kv/range`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Ranged {
     pub(super) header: Header,
+    #[serde(deserialize_with = "few::<PAGE, _, _>")]
     pub(super) kvs: Vec<KeyValue>,
     pub(super) more: bool,
     /// All keys of the range, beyond the limit too.
@@ -55,6 +61,7 @@ pub(super) struct Watched {
     #[serde(deserialize_with = "whole")]
     pub(super) compact_revision: i64,
     pub(super) cancel_reason: String,
+    #[serde(deserialize_with = "few::<EVENTS_MAX, _, _>")]
     pub(super) events: Vec<WatchEvent>,
 }
 
@@ -170,6 +177,57 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     }
     match Whole::deserialize(deserializer)? {
         Whole::Number(number) => Ok(number),
-        Whole::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        Whole::Text(text) => text.parse().map_err(Error::custom),
+    }
+}
+
+/// A list of so many at most. The text is bounded, but what is left out in it takes memory: it is
+/// refused before that.
+fn few<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Few<const MAX: usize, T>(PhantomData<T>);
+
+    impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Few<MAX, T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = seq.next_element()? {
+                if all.len() == MAX {
+                    return Err(A::Error::custom(format!(
+                        "expected at most {MAX} in a list"
+                    )));
+                }
+                all.push(one);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_seq(Few::<MAX, T>(PhantomData))
+}
+
+/// Changes in a line of a watch: more than one of its size has.
+const EVENTS_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_refused_once_it_has_too_many() {
+        let text = |count| format!("{{\"kvs\": [{}]}}", vec!["{}"; count].join(","));
+        let most: Ranged = read(text(PAGE).as_bytes()).unwrap();
+        assert_eq!(most.kvs.len(), PAGE);
+        let told = read::<Ranged>(text(PAGE + 1).as_bytes()).unwrap_err();
+        assert!(told.to_string().contains("at most 512"), "{told}");
+        assert!(read::<Ranged>(b"{\"kvs\": {}}").is_err());
+        assert!(read::<Ranged>(b"{}").unwrap().kvs.is_empty());
     }
 }
