@@ -287,6 +287,15 @@ impl Balancer {
         {
             notes.push(sentence);
         }
+        if let Change::SetBackend {
+            pool,
+            backend,
+            patch,
+        } = change
+            && let Some(wanted) = patch.get("state")
+        {
+            notes.extend(self.held_by_fleet(pool, backend, wanted.state));
+        }
         let outcome = outcome.map(|readmitted| Changed {
             snapshot: self.publisher.version(),
             changed: old != new || readmitted,

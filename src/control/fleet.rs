@@ -7,7 +7,7 @@
 mod keys;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -307,6 +307,21 @@ impl Balancer {
         self.fleet.ban_key(prefix).filter(|_| is_banned)
     }
 
+    /// Why a backend is not in the state that an operator wants, if the fleet has it in a stricter
+    /// one.
+    pub(super) fn held_by_fleet(
+        &self,
+        pool: &str,
+        backend: &str,
+        wanted: AdminState,
+    ) -> Option<String> {
+        let state = *self.fleet.states.get(pool)?.get(backend)?;
+        (rank(state) > rank(wanted)).then(|| {
+            let state = state.as_str();
+            format!("{pool}/{backend} stays in {state}: the fleet has it so")
+        })
+    }
+
     fn report_states(&self, states: &FleetStates) {
         let before = &*self.fleet.states;
         let differ = of_all(states).filter(|(pool, backend, state)| {
@@ -318,8 +333,21 @@ impl Balancer {
                 .is_none_or(|pool| !pool.contains_key(*backend))
         });
         let over = over.map(|(pool, backend, _)| (pool, backend, AdminState::Ready));
+        let pools = self.in_force.config.pools.iter();
+        let pools = pools.filter(|pool| states.contains_key(&pool.name));
+        let here = pools.flat_map(|pool| {
+            let backends = pool.backends.iter();
+            backends.map(|backend| (&*pool.name, &*backend.name))
+        });
+        let here: HashSet<(&str, &str)> = here.collect();
         for (pool, backend, state) in differ.chain(over) {
-            let message = format!("the fleet has {pool}/{backend} in {}", state.as_str());
+            let is_strange = state != AdminState::Ready && !here.contains(&(pool, backend));
+            let strange = match is_strange {
+                true => ", which this balancer does not have now",
+                false => "",
+            };
+            let state = state.as_str();
+            let message = format!("the fleet has {pool}/{backend} in {state}{strange}");
             let about = Subject::backend(pool, backend);
             let kind = EventKind::FleetChanged;
             self.events
@@ -354,12 +382,16 @@ pub(super) fn apply(states: &FleetStates, config: &mut Config) {
 }
 
 fn is_stricter(state: AdminState, than: &Backend) -> bool {
-    let rank = |state| match state {
+    rank(state) > rank(than.state)
+}
+
+/// How strict a state is.
+fn rank(state: AdminState) -> u8 {
+    match state {
         AdminState::Ready => 0,
         AdminState::Drain => 1,
         AdminState::Maint => 2,
-    };
-    rank(state) > rank(than.state)
+    }
 }
 
 fn of_all(states: &FleetStates) -> impl Iterator<Item = (&str, &str, AdminState)> {
