@@ -41,8 +41,11 @@ type Answer<T> = Result<Json<T>, Refusal>;
 type LongAnswer<T> = Result<LongJson<T>, Refusal>;
 
 pub(super) async fn healthz(request: ApiRequest, (): ()) -> Answer<Readiness> {
-    let Status { stage, .. } = request.ask(Call::Status).await?;
-    Ok(Json(Readiness { stage }))
+    let status = request.ask(Call::Status).await?;
+    Ok(Json(Readiness {
+        stage: status.stage,
+        still_here: status.still_here,
+    }))
 }
 
 pub(super) async fn readyz(request: ApiRequest, (): ()) -> Answer<Readiness> {
@@ -50,7 +53,10 @@ pub(super) async fn readyz(request: ApiRequest, (): ()) -> Answer<Readiness> {
     let not = |why| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
     match stage {
         Stage::Starting => not("starting: not every backend was probed yet"),
-        Stage::Ready => Ok(Json(Readiness { stage })),
+        Stage::Ready => Ok(Json(Readiness {
+            stage,
+            still_here: Vec::new(),
+        })),
         Stage::Leaving => not("leaving"),
         Stage::Left => not("left"),
         Stage::Stopping => not("stopping"),

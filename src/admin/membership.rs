@@ -27,6 +27,11 @@ pub(super) async fn join(request: ApiRequest, (): ()) -> Answer {
 fn moved(stage: Result<Stage, String>) -> Answer {
     let stopping = |why| Refusal::new(StatusCode::CONFLICT, why);
     stage
-        .map(|stage| Json(Readiness { stage }))
+        .map(|stage| {
+            Json(Readiness {
+                stage,
+                still_here: Vec::new(),
+            })
+        })
         .map_err(stopping)
 }

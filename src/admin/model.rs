@@ -2,6 +2,7 @@
 //! otherwise; a limit that is absent (`null`) is none.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,10 @@ pub struct Status {
     pub uptime_s: f64,
     /// Whether it takes connections.
     pub stage: Stage,
+    /// Addresses of `freebind` listeners that were still on this machine when it left: clients come
+    /// to them, and are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub still_here: Vec<IpAddr>,
     /// The number of the snapshot in force; it counts up with every change of any kind.
     pub snapshot: u64,
     /// How long the last change took to reach every worker, in µs.

@@ -178,6 +178,7 @@ impl Balancer {
             started_at: humantime::format_rfc3339_millis(metrics.started_at).to_string(),
             uptime_s: metrics.uptime().as_secs_f64(),
             stage: self.shown_stage(),
+            still_here: self.still_here(),
             snapshot: snapshot.version,
             publish_us: self.publisher.latency().map(|time| time / US),
             connections: u64::from(snapshot.connections.used()),

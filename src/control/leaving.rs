@@ -34,8 +34,9 @@ pub(super) enum Leaving {
     Not,
     /// It still takes the clients that reach it.
     Waiting(Pin<Box<dyn Future<Output = Departure>>>),
-    /// It takes no new clients.
-    Left,
+    /// It takes no new clients. These addresses, which another machine was to take over, were still
+    /// here then.
+    Left(Vec<IpAddr>),
 }
 
 /// Why a balancer that leaves takes no more clients.
@@ -52,7 +53,7 @@ impl Leaving {
         match (own, self) {
             (Stage::Stopping, _) | (_, Self::Not) => own,
             (_, Self::Waiting(_)) => Stage::Leaving,
-            (_, Self::Left) => Stage::Left,
+            (_, Self::Left(_)) => Stage::Left,
         }
     }
 
@@ -60,7 +61,7 @@ impl Leaving {
     pub(super) async fn departure(&mut self) -> Departure {
         match self {
             Self::Waiting(departure) => departure.await,
-            Self::Not | Self::Left => pending().await,
+            Self::Not | Self::Left(_) => pending().await,
         }
     }
 }
@@ -71,13 +72,21 @@ impl Balancer {
         self.leaving.stage(self.stage)
     }
 
+    /// The addresses that were to move, and were still here when the balancer left.
+    pub(super) fn still_here(&self) -> Vec<IpAddr> {
+        match &self.leaving {
+            Leaving::Left(still) => still.clone(),
+            Leaving::Not | Leaving::Waiting(_) => Vec::new(),
+        }
+    }
+
     /// Begins to leave, or goes on with another time to wait.
     pub(super) fn leave(&mut self, wait: Duration, author: Author) -> Result<Stage, String> {
         if self.stage == Stage::Stopping {
             return self.note_move(("leave", author), Err("the balancer is stopping"));
         }
         let wait_text = values::written(wait);
-        if !matches!(self.leaving, Leaving::Left) {
+        if !matches!(self.leaving, Leaving::Left(_)) {
             let addresses = movable(&self.in_force.config);
             let is_new = matches!(self.leaving, Leaving::Not);
             self.leaving = Leaving::Waiting(Box::pin(departure(addresses, wait)));
@@ -100,7 +109,7 @@ impl Balancer {
         match std::mem::take(&mut self.leaving) {
             Leaving::Not => return self.note_move(("join", author), Ok(())),
             Leaving::Waiting(_) => {}
-            Leaving::Left => self.workers.refuse_new_clients(false),
+            Leaving::Left(_) => self.workers.refuse_new_clients(false),
         }
         let message = format!("joined {author}: new clients are taken");
         self.announce_move(EventKind::Joined, message);
@@ -110,7 +119,12 @@ impl Balancer {
     /// From now on the kernel drops the first segment of each new client: it tries again a second
     /// later, and reaches whichever balancer has the address by then.
     pub(super) fn on_departure(&mut self, departure: &Departure) {
-        self.leaving = Leaving::Left;
+        let still = match departure {
+            Departure::Moved => &[][..],
+            Departure::Waited(_, still) => still,
+        };
+        let roams = |ip: &&IpAddr| does_roam(&self.in_force.config, **ip);
+        self.leaving = Leaving::Left(still.iter().filter(roams).copied().collect());
         self.workers.refuse_new_clients(true);
         let here = match departure {
             Departure::Moved => "no address of a listener is on this machine".to_owned(),
@@ -167,6 +181,14 @@ fn movable(config: &Config) -> BTreeSet<IpAddr> {
     addresses
         .filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
         .collect()
+}
+
+/// Whether a listener takes an address that comes and goes (`freebind`): with ECMP it stays.
+fn does_roam(config: &Config, ip: IpAddr) -> bool {
+    config.listeners.iter().any(|its| match its.bind {
+        Address::Tcp(to) => its.freebind && to.ip().to_canonical() == ip,
+        Address::Unix(_) => false,
+    })
 }
 
 /// Waits until no interface has one of these addresses, for `wait` at most. Without an address it
@@ -228,7 +250,7 @@ mod tests {
     #[test]
     fn a_stop_shows_after_a_leave_too() {
         let stages = [Stage::Starting, Stage::Ready, Stage::Stopping];
-        let left = stages.map(|stage| Leaving::Left.stage(stage));
+        let left = stages.map(|stage| Leaving::Left(Vec::new()).stage(stage));
         assert_eq!(left, [Stage::Left, Stage::Left, Stage::Stopping]);
         assert_eq!(stages.map(|stage| Leaving::Not.stage(stage)), stages);
     }

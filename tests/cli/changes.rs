@@ -245,7 +245,7 @@ fn a_reload_says_what_it_did_not_do() {
 #[test]
 fn leave_waits_until_the_balancer_has_left() {
     let [leaving, left, ready] =
-        [Stage::Leaving, Stage::Left, Stage::Ready].map(|stage| json(&Readiness { stage }));
+        [Stage::Leaving, Stage::Left, Stage::Ready].map(|stage| json(&readiness(stage)));
     let fake = Fake::saying("client_leave", &[&leaving, &leaving, &left, &ready]);
     assert_eq!(
         succeeded(&fake.run(&["leave", "--wait", "1500ms"])),
@@ -267,11 +267,29 @@ fn leave_fails_when_the_balancer_has_not_left() {
         (Stage::Starting, "joined meanwhile"),
         (Stage::Stopping, "the balancer is stopping"),
     ] {
-        let [leaving, then] = [Stage::Leaving, stage].map(|stage| json(&Readiness { stage }));
+        let [leaving, then] = [Stage::Leaving, stage].map(|stage| json(&readiness(stage)));
         let fake = Fake::saying("client_leave_fails", &[&leaving, &then]);
         let output = fake.run(&["leave"]);
         let want = format!("error: cannot leave: {why}\n");
         assert_eq!((output.status.code(), stderr(&output)), (Some(1), &*want));
+    }
+    let left = readiness(Stage::Left);
+    let here = json(&Readiness {
+        still_here: vec!["192.0.2.1".parse().unwrap()],
+        ..left.clone()
+    });
+    let fake = Fake::saying("client_leave_here", &[&json(&left), &here]);
+    let output = fake.run(&["leave"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    let want = "error: left, but 192.0.2.1 is still on this machine";
+    assert!(error.starts_with(want), "{error}");
+}
+
+fn readiness(stage: Stage) -> Readiness {
+    Readiness {
+        stage,
+        ..Readiness::default()
     }
 }
 

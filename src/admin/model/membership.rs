@@ -1,5 +1,6 @@
 //! Whether a balancer takes part, as the API tells it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -8,10 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::Stage;
 
 /// Whether the balancer takes connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Readiness {
     /// `ready` while it does.
     pub stage: Stage,
+    /// Addresses of `freebind` listeners that were still on this machine when it left: clients come
+    /// to them, and are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub still_here: Vec<IpAddr>,
 }
 
 /// How a balancer leaves.

@@ -14,13 +14,22 @@ pub(super) async fn leave(args: &LeaveArgs) -> Result<(), ClientError> {
     let wait_s = Some(args.wait.as_secs_f64());
     let to = path(&["leave"]) + &query(&LeaveQuery { wait_s });
     let mut readiness: Readiness = client.post(&to).await?;
+    if readiness.stage == Stage::Left {
+        readiness = client.get("/healthz").await?;
+    }
     while readiness.stage == Stage::Leaving {
         tokio::time::sleep(POLL).await;
         readiness = client.get("/healthz").await?;
     }
+    if let (Stage::Left, Some(ip)) = (readiness.stage, readiness.still_here.first()) {
+        return Err(ClientError::Refused(format!(
+            "left, but {ip} is still on this machine, and new clients that come to it are refused: \
+             move it away, or take them again by `mahoraga join`"
+        )));
+    }
     let why = match readiness.stage {
         Stage::Left => {
-            show_stage(&args.options, readiness);
+            show_stage(&args.options, &readiness);
             return Ok(());
         }
         Stage::Starting | Stage::Ready | Stage::Leaving => "joined meanwhile",
@@ -32,12 +41,12 @@ pub(super) async fn leave(args: &LeaveArgs) -> Result<(), ClientError> {
 pub(super) async fn join(options: &ClientOptions) -> Result<(), ClientError> {
     let client = Client::new(options)?;
     let readiness: Readiness = client.post(&path(&["join"])).await?;
-    show_stage(options, readiness);
+    show_stage(options, &readiness);
     Ok(())
 }
 
-fn show_stage(options: &ClientOptions, readiness: Readiness) {
-    show(options, &readiness, |readiness, _| {
+fn show_stage(options: &ClientOptions, readiness: &Readiness) {
+    show(options, readiness, |readiness, _| {
         let sentence = match readiness.stage {
             Stage::Starting => "joined: not ready yet, as not every backend was probed",
             Stage::Ready => "joined: new clients are taken",
