@@ -118,15 +118,26 @@ impl Discoveries {
         let config = loop {
             let mut config = combine(self);
             self.left_out.remove_from(&mut config);
+            let loops: Vec<_> = found_loops(&config, machine)
+                .into_iter()
+                .map(|(pool, backend, sentence)| {
+                    let reason = Reason {
+                        backend: backend.name.clone(),
+                        sentence,
+                    };
+                    (pool.to_owned(), backend.address.clone(), reason)
+                })
+                .collect();
+            // What was found may have closed the loop, and costs no declared backend then.
+            let is_found = |(pool, address, _): &(String, Address, Reason)| {
+                let found = self.found(pool).unwrap_or_default();
+                found.iter().any(|backend| backend.address == *address)
+            };
+            let (found, declared): (Vec<_>, Vec<_>) = loops.into_iter().partition(is_found);
             let mut is_new = false;
-            for (pool, backend, sentence) in found_loops(&config, machine) {
-                let name = backend.name.clone();
-                let reason = Reason {
-                    backend: name,
-                    sentence,
-                };
-                let of_pool = self.left_out.by_pool.entry(pool.to_owned()).or_default();
-                is_new |= of_pool.insert(backend.address.clone(), reason).is_none();
+            for (pool, address, reason) in if found.is_empty() { declared } else { found } {
+                let of_pool = self.left_out.by_pool.entry(pool).or_default();
+                is_new |= of_pool.insert(address, reason).is_none();
             }
             if !is_new {
                 break config;
