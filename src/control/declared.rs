@@ -2,10 +2,11 @@
 //!
 //! Pure: the configuration in force is a function of the last file and of the orders that hold.
 //!
-//! An order holds over every reload. It ends when it is taken back, that is, when the result equals
-//! the file. Its part about a setting also ends when a new file changes that setting; an order about
-//! weights when it changes any of that route; and the whole order when a file lists its subject for
-//! the first time or no longer. An order about a discovered backend holds while the backend is away.
+//! An order holds over every reload. It ends when it is taken back, that is, when the result
+//! equals the file. Its part about a setting also ends when a new file changes that setting; an
+//! order about weights when it changes any of that route; and the whole order when a file lists its
+//! subject for the first time or no longer. An order about a discovered backend holds while that is
+//! away.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

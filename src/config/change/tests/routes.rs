@@ -130,7 +130,7 @@ fn a_body_of_routes_is_read_as_a_file_is() {
     );
     // So are those of a proxy's header.
     let tlvs = vec!["\"authority=~a\""; 60].join(",");
-    let rest = vec!["\"~a\""; 5].join(",");
+    let rest = ["\"~a\""; 5].join(",");
     let both = format!(r#"{{"proxy_tlv": [{tlvs}], "sni": [{rest}], "pool": "web"}}"#);
     assert_eq!(invalid(&both), regexes);
     for malformed in [
