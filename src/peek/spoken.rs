@@ -40,7 +40,13 @@ impl SpokenBytes {
         };
         FirstBytes::new(first, true)
             .behind_postgres(self.follow_postgres && answers_postgres)
-            .behind(CheckedTlvs::of_checked(&self.tlvs))
+            .behind(self.tlvs())
+    }
+
+    /// What its proxy's header says.
+    #[must_use]
+    pub fn tlvs(&self) -> CheckedTlvs<'_> {
+        CheckedTlvs::of_checked(&self.tlvs)
     }
 }
 

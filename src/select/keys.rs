@@ -74,9 +74,15 @@ impl Plan {
     }
 
     /// The keys of a client that would name this host, as a TLS server name or in HTTP, and send
-    /// this target of a request. Its address stands for what neither tells.
+    /// this target of a request, behind a proxy's header with these TLVs. Its address stands for
+    /// what none of them tells.
     #[must_use]
-    pub fn keys_of(&self, client: SocketAddr, host: Option<&str>, target: Option<&str>) -> Keys {
+    pub fn keys_of(
+        &self,
+        client: SocketAddr,
+        (host, target): (Option<&str>, Option<&str>),
+        tlvs: CheckedTlvs<'_>,
+    ) -> Keys {
         if let Some(members) = &self.members {
             let name = host.and_then(|host| Name::read(host.bytes()));
             return members.look(name.as_ref().ok_or(Miss::Absent)).keys();
@@ -92,6 +98,7 @@ impl Plan {
         let found = self.find(Some(client), |field| match field {
             Field::Sni | Field::HttpHost if names_host => request.key(&Field::HttpHost),
             Field::HttpPath if target.is_some() => request.key(field),
+            Field::ProxyTlv(_) => FirstBytes::none().behind(tlvs).key(field),
             Field::Sni
             | Field::HttpHost
             | Field::HttpPath
@@ -100,8 +107,7 @@ impl Plan {
             | Field::RdpCookie
             | Field::MqttClientId
             | Field::PostgresUser
-            | Field::PostgresDatabase
-            | Field::ProxyTlv(_) => Peeked::Absent,
+            | Field::PostgresDatabase => Peeked::Absent,
         });
         found.keys()
     }

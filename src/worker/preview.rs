@@ -63,7 +63,7 @@ impl<K: Kernel> Worker<K> {
         });
         let previews = of_pool.take(PREVIEWS_MAX).map(|(port, (plan, pool))| {
             let (host, target) = (question.host.as_deref(), question.target.as_deref());
-            let keys = plan.keys_of(question.client, host, target);
+            let keys = plan.keys_of(question.client, (host, target), question.spoken.tlvs());
             let request = Request {
                 now: self.now,
                 keys,

@@ -1,3 +1,5 @@
+//! The file is rewritten where it is a regular one, and nothing else is.
+
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::process::Command;

@@ -1,7 +1,8 @@
 //! Explanations: they say what the selection went by.
 
 use super::*;
-use crate::peek::FirstBytes;
+use crate::peek::proxy_protocol::CheckedTlvs;
+use crate::peek::{FirstBytes, Spoken};
 
 fn explained(bench: &Bench, tried: &[u16], choice: Choice) -> Considered {
     let mut considered = Considered::NONE;
@@ -263,10 +264,21 @@ fn keys_are_those_of_the_first_bytes() {
         else {
             panic!("{name}");
         };
-        assert_eq!(plan.keys_of(client, host, target), keys, "{name}");
-        let missed = plan.keys_of(client, None, None);
+        assert_eq!(
+            plan.keys_of(client, (host, target), CheckedTlvs::NONE),
+            keys,
+            "{name}"
+        );
+        let missed = plan.keys_of(client, (None, None), CheckedTlvs::NONE);
         assert_eq!(missed.select, missed.source, "{name}");
     }
+    let behind = Spoken {
+        tlvs: vec![("0xE0".parse().unwrap(), b"blue".to_vec())],
+        ..Spoken::default()
+    };
+    let behind = behind.bytes().unwrap();
+    let of_tlv = plan(key("proxy_tlv(0xE0)")).keys_of(client, (None, None), behind.tlvs());
+    assert_ne!(of_tlv.select, of_tlv.source);
     let hello = include_bytes!("../../../tests/captures/curl.bin");
     let plan = plan(key("sni"));
     let Looked::Known(keys, 0) = plan.look(Some(client), &FirstBytes::new(hello, true)) else {
@@ -275,5 +287,8 @@ fn keys_are_those_of_the_first_bytes() {
     let hello = crate::peek::ClientHello::parse(hello).unwrap();
     let name = hello.server_name.unwrap();
     let name = std::str::from_utf8(name.as_bytes()).unwrap();
-    assert_eq!(plan.keys_of(client, Some(name), None), keys);
+    assert_eq!(
+        plan.keys_of(client, (Some(name), None), CheckedTlvs::NONE),
+        keys
+    );
 }

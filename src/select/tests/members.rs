@@ -35,7 +35,10 @@ fn keys(bench: &Bench, name: &str) -> Keys {
     };
     let client = "10.0.0.1:1".parse().unwrap();
     assert_eq!(
-        bench.selector.plan().keys_of(client, Some(name), None),
+        bench
+            .selector
+            .plan()
+            .keys_of(client, (Some(name), None), CheckedTlvs::NONE),
         keys
     );
     keys
