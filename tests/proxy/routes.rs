@@ -53,8 +53,14 @@ fn send(balancer: &Balancer, from: Ipv4Addr, first: &[u8]) -> TcpStream {
     let mut stream = peers::connect_from(from, balancer.address());
     let (start, rest) = first.split_at(first.len() / 2);
     stream.write_all(start).unwrap();
-    // The first half may be enough to refuse it.
-    let _ = stream.write_all(rest);
+    stream.write_all(rest).unwrap();
+    stream
+}
+
+/// The same in one piece, where the first half is enough to refuse it.
+fn send_whole(balancer: &Balancer, first: &[u8]) -> TcpStream {
+    let mut stream = peers::connect_from(source(1), balancer.address());
+    stream.write_all(first).unwrap();
     stream
 }
 
@@ -168,7 +174,7 @@ fn a_refused_client_of_tls_gets_an_alert() {
             assert_eq!(told, [21, 3, 3, 0, 2, 2, 112]);
         }
         assert_eq!(pool(&balancer, &hello("wwww1.a.example")), "one");
-        expect_reset(&mut send(&balancer, source(1), &request("a.example", "/")));
+        expect_reset(&mut send_whole(&balancer, &request("a.example", "/")));
         balancer.assert_rest();
         assert_eq!(balancer.number("closed.no_route"), 3);
         balancer.finish();
@@ -404,7 +410,7 @@ fn routes_change_and_no_connection_is_lost() {
             assert_eq!(guest.backend, to, "{host}");
             guests.push(guest);
         }
-        expect_reset(&mut send(&balancer, source(1), &request("c.example", "/")));
+        expect_reset(&mut send_whole(&balancer, &request("c.example", "/")));
         // A client whose first bytes are awaited is routed by the new routes.
         half.write_all(b"Host: b.example\r\n\r\n").unwrap();
         let mut half = Guest::welcome(half);
