@@ -62,11 +62,13 @@ impl Protocol {
                 CLIENT_HELLO => Ok(()),
                 _ => Err(Miss::Absent),
             },
+            // It could be the method of a request too, and suffices before that does.
+            Self::Http if first.starts_with(SSH) => Err(Miss::Absent),
             Self::Http => match starts_with(first, HTTP_2) {
                 Err(Miss::Absent) => http::is_request(first),
                 preface => preface,
             },
-            Self::Ssh => starts_with(first, b"SSH-"),
+            Self::Ssh => starts_with(first, SSH),
             Self::Postgres => postgres::is_start(first),
             Self::Rdp => rdp::is_request(first),
             Self::Mqtt => mqtt::is_connect(first),
@@ -86,6 +88,7 @@ fn starts_with(first: &[u8], start: &[u8]) -> Result<(), Miss> {
 }
 
 const CLIENT_HELLO: u8 = 1;
+const SSH: &[u8] = b"SSH-";
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[cfg(test)]
@@ -93,7 +96,8 @@ mod tests {
     use super::*;
 
     /// The first bytes of a client, and how many of them tell its protocol.
-    const SAMPLES: [(Protocol, &[u8], usize); 11] = [
+    const SAMPLES: [(Protocol, &[u8], usize); 12] = [
+        (Protocol::Ssh, b"SSH-GET /a HTTP/1.1\r\nHost: a\r\n", 4),
         (
             Protocol::Tls,
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
