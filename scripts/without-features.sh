@@ -14,7 +14,7 @@ SOME=(half_close reset streams connecting beyond_its_memory ports startup::a_sta
 ((${#TESTS[@]})) || TESTS=("${SOME[@]}")
 
 # They wait most of their time.
-export RUST_TEST_THREADS=$((4 * $(nproc)))
+export RUST_TEST_THREADS=$((2 * $(nproc)))
 cargo build --locked --quiet
 # The test program by itself: cargo takes longer to look for changes than some of the tests.
 built=$(cargo test --locked --no-run --test proxy 2>&1)
