@@ -102,9 +102,9 @@ impl FakeKernel {
         let left = header.bytes.len() - header.come;
         let piece = usize::try_from(piece).expect("a few bytes").min(left);
         header.come += if all_at_once { left } else { piece };
-        // One that comes later than the first is the client's own bytes.
-        if header.second == Some(header.come) {
-            header.come += 1;
+        // A second one whose rest comes later than the first is the client's own bytes.
+        if header.second.is_some_and(|second| header.come >= second) {
+            header.come = header.bytes.len();
         }
         let is_there = header.is_there();
         let conn = self.conn(fd);
