@@ -215,6 +215,12 @@ impl Config {
             .find(|pool| pool.name == name)
     }
 
+    /// The listener of this name.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.name == name)
+    }
+
     /// Takes over the pools of `before` that are equal. A comparison of the two then looks only
     /// into pools that have changed.
     pub(crate) fn share_pools(&mut self, before: &Self) {

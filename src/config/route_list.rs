@@ -3,6 +3,8 @@
 //! A configuration has the places of pools, which a reload may change. A [`RouteList`] keeps names:
 //! they are looked up each time that it is applied.
 
+use std::collections::HashMap;
+
 use serde_json::Value as Json;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -55,13 +57,12 @@ impl RouteList {
     #[must_use]
     pub fn of(config: &Config, listener: &Listener) -> Self {
         let mut pools: Vec<String> = Vec::new();
+        let mut places = HashMap::new();
         let mut routes = listener.routes.clone();
         for route in &mut routes {
             route.map_pools(|pool| {
-                let name = &config.pools[pool].name;
-                let known = pools.iter().position(|known| known == name);
-                known.unwrap_or_else(|| {
-                    pools.push(name.clone());
+                *places.entry(pool).or_insert_with(|| {
+                    pools.push(config.pools[pool].name.clone());
                     pools.len() - 1
                 })
             });
@@ -121,10 +122,10 @@ impl RouteList {
 
     /// Its routes for a configuration, or which pool that lacks.
     pub(super) fn resolved(&self, config: &Config) -> Result<Vec<Route>, String> {
-        let places = self.pools.iter().map(|name| {
-            let mut pools = config.pools.iter();
-            pools.position(|pool| pool.name == *name).ok_or(name)
-        });
+        let named = config.pools.iter().enumerate();
+        let named: HashMap<&str, usize> = named.map(|(at, pool)| (&*pool.name, at)).collect();
+        let places = self.pools.iter();
+        let places = places.map(|name| named.get(&**name).copied().ok_or(name));
         let places: Vec<Result<usize, &String>> = places.collect();
         let mut routes = self.routes.clone();
         for (number, route) in (1..).zip(&mut routes) {

@@ -125,8 +125,7 @@ impl Balancer {
 
     fn show_routes(&self, name: &str, reply: Reply<Result<ListenerRoutes, Vec<String>>>) {
         let config = &self.in_force.config;
-        let found = config.listeners.iter().find(|its| its.name == name);
-        let Some(listener) = found else {
+        let Some(listener) = config.listener(name) else {
             let known = config.listeners.iter().map(|its| its.name.clone());
             return drop(reply.send(Err(known.collect())));
         };

@@ -95,8 +95,7 @@ pub struct RouteWeights(BTreeMap<String, u16>);
 impl RouteWeights {
     /// All weights of a route of a listener; none where it is not there.
     pub(crate) fn now(config: &Config, listener: &str, route: &RouteRef) -> Self {
-        let listener = config.listeners.iter().find(|its| its.name == listener);
-        let routes = listener.map_or(&[][..], |its| &its.routes);
+        let routes = routes_of(config, listener);
         let route = route.find(routes).map(|place| &routes[place]);
         let shares = route.into_iter().flat_map(|route| &route.pools);
         let named = shares.map(|share| (config.pools[share.name].name.clone(), share.weight));
@@ -105,8 +104,7 @@ impl RouteWeights {
 
     /// Whether a route of a listener has these pools, and is valid with these weights.
     pub(crate) fn fit(&self, config: &Config, listener: &str, route: &RouteRef) -> bool {
-        let listener = config.listeners.iter().find(|its| its.name == listener);
-        let routes = listener.map_or(&[][..], |its| &its.routes);
+        let routes = routes_of(config, listener);
         let name = |pool: usize| &*config.pools[pool].name;
         let fits = |place: usize| self.apply_to(&mut routes[place].clone(), name).is_ok();
         route.find(routes).is_some_and(fits)
@@ -269,8 +267,7 @@ impl Change {
                 ..
             } => {
                 *version = None;
-                let listener = config.listeners.iter().find(|its| its.name == *listener);
-                let routes = listener.map_or(&[][..], |its| &its.routes);
+                let routes = routes_of(config, listener);
                 if let Some(place) = route.find(routes) {
                     let found = &routes[place];
                     *route = match &found.name {
@@ -329,13 +326,18 @@ pub(super) fn set(config: &mut Config, at: usize, routes: &RouteList) -> Option<
     }
 }
 
+/// None where the listener is not there.
+fn routes_of<'a>(config: &'a Config, listener: &str) -> &'a [Route] {
+    let listener = config.listener(listener);
+    listener.map_or(&[], |its| &its.routes)
+}
+
 /// What a configuration has of what a change of routes changes, by paths such as
 /// `routes[1].pools[canary].weight`. A route has its name there, or else its number from 1 on.
 pub(crate) fn route_values(change: &Change, config: &Config) -> Option<Json> {
-    let listener = |name: &str| config.listeners.iter().find(|its| its.name == *name);
     let values: Map<String, Json> = match change {
         Change::SetRoutes { listener: name, .. } => {
-            let routes = RouteList::of(config, listener(name)?);
+            let routes = RouteList::of(config, config.listener(name)?);
             let words = routes.routes.iter().zip(routes.words()).enumerate();
             let words = words
                 .map(|(place, (route, text))| (format!("routes[{}]", called(route, place)), text));
@@ -350,7 +352,7 @@ pub(crate) fn route_values(change: &Change, config: &Config) -> Option<Json> {
             weights,
             ..
         } => {
-            let routes = &listener(name)?.routes;
+            let routes = &config.listener(name)?.routes;
             let place = route.find(routes)?;
             let called = called(&routes[place], place);
             let now = RouteWeights::now(config, name, route);

@@ -83,8 +83,7 @@ pub(super) fn values(change: &Change, config: &Config) -> Option<Value> {
             if let Change::SetRoutes { .. } | Change::WeighRoute { .. } = change {
                 return route_values(change, config);
             }
-            let listener = config.listeners.iter().find(|its| its.name == name)?;
-            Some(changeable_values(listener))
+            config.listener(name).map(changeable_values)
         }
         Topic::AccessList(name) => {
             let list = config.access_lists.iter().find(|its| its.name == name)?;
