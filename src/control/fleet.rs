@@ -160,7 +160,7 @@ impl Fleet {
 
     /// This balancer has lifted the ban of a network.
     pub(super) fn share_lifted(&self, prefix: Prefix) {
-        self.write(Write::Lifted(prefix));
+        self.write(Write::Lifted(vec![prefix]));
     }
 
     /// Deletes the keys of bans that this balancer has lifted, in its own time. The outcome is
@@ -168,7 +168,7 @@ impl Fleet {
     pub(super) fn key_remover(&self) -> impl FnOnce(Vec<Prefix>) -> bool + use<> {
         let writes = self.followed.as_ref().and_then(|its| its.writes.clone());
         move |lifted| {
-            let write = |writes: mpsc::Sender<Write>| writes.try_send(Write::LiftedAll(lifted));
+            let write = |writes: mpsc::Sender<Write>| writes.try_send(Write::Lifted(lifted));
             writes.is_some_and(|writes| write(writes).is_ok())
         }
     }

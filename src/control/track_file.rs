@@ -91,7 +91,7 @@ fn path(wanted: &Wanted) -> Option<&Path> {
     wanted.as_ref().map(|(path, _)| &**path)
 }
 
-/// Writes what is wanted. `false`: that failed a while ago.
+/// Writes the state that the file must have. `false`: that failed a while ago.
 async fn attempt(wanted: Wanted, state: &RefCell<State>) -> bool {
     let outcome = match wanted.clone() {
         Some((path, is_ready)) => put(path, is_ready).await,

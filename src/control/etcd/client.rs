@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 
 use super::connection::{Connection, Lines};
-use super::{EtcdCounts, EtcdError, files, wire};
+use super::{EtcdCounts, EtcdError, WatchPace, files, wire};
 use crate::config::Etcd;
 use crate::control::aside;
 
@@ -23,7 +23,7 @@ pub(super) struct Client {
     /// The last good one: while a tool replaces certificates, their files may be half written.
     connector: Option<TlsConnector>,
     token: Token,
-    times: Times,
+    pace: WatchPace,
     counts: Arc<EtcdCounts>,
 }
 
@@ -36,24 +36,15 @@ enum Token {
     Known(String),
 }
 
-/// How long a client waits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
-    /// For a connection, with its TLS and files.
-    pub(super) open: Duration,
-    /// For an answer.
-    pub(super) answer: Duration,
-}
-
 impl Client {
     /// One that begins with an endpoint at random: balancers spread over the members.
-    pub(super) fn new(source: &Etcd, times: Times, counts: &Arc<EtcdCounts>) -> Self {
+    pub(super) fn new(source: &Etcd, pace: WatchPace, counts: &Arc<EtcdCounts>) -> Self {
         Self {
             at: fastrand::usize(..source.endpoints.len().max(1)),
             connection: None,
             connector: None,
             token: Token::Missing,
-            times,
+            pace,
             counts: Arc::clone(counts),
             source: source.clone(),
         }
@@ -107,7 +98,7 @@ impl Client {
         EtcdCounts::add(&self.counts.requests, 1);
         let body = Bytes::from(body.to_string());
         let lines = connection.stream((path, token.as_deref()), body);
-        within(self.times.answer, lines).await
+        within(self.pace.answer, lines).await
     }
 
     async fn once(
@@ -123,7 +114,7 @@ impl Client {
             None => self.open().await?,
         };
         EtcdCounts::add(&self.counts.requests, 1);
-        let answer = within(self.times.answer, connection.ask(path, body, bytes_max)).await;
+        let answer = within(self.pace.answer, connection.ask(path, body, bytes_max)).await;
         if matches!(answer, Ok(_) | Err(EtcdError::Refused { .. })) {
             self.connection = Some(connection);
         }
@@ -131,7 +122,7 @@ impl Client {
     }
 
     async fn open(&mut self) -> Result<Connection, EtcdError> {
-        let time = self.times.open;
+        let time = self.pace.open;
         let opened = async {
             let is_secured = self.endpoint().starts_with("https:");
             let tls = match is_secured {
@@ -187,8 +178,8 @@ impl Client {
     async fn authenticate(&mut self, user: &str, file: &Path) -> Result<Token, EtcdError> {
         let path = file.to_owned();
         let read = aside::look(file, move || files::password(&path));
-        let read = tokio::time::timeout(self.times.open, read).await;
-        let read = read.map_err(|_| EtcdError::Late(self.times.open))?;
+        let read = tokio::time::timeout(self.pace.open, read).await;
+        let read = read.map_err(|_| EtcdError::Late(self.pace.open))?;
         let password = read.map_err(|error| error.to_string()).flatten();
         let password = password.map_err(EtcdError::File)?;
         let body = json!({ "name": user, "password": password }).to_string();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::client::{Client, Times};
+use super::client::Client;
 use super::connection::Lines;
 use super::wire::{self, KeyValue, Ranged, WatchLine, Watched};
 use super::{Counted, EtcdCounts, EtcdError};
@@ -96,12 +96,8 @@ impl<T: Send> Watch<T> {
         pace: WatchPace,
         counts: &Arc<EtcdCounts>,
     ) -> Self {
-        let times = Times {
-            open: pace.open,
-            answer: pace.answer,
-        };
         Self {
-            client: Client::new(source, times, counts),
+            client: Client::new(source, pace, counts),
             reader,
             keys_max,
             pace,

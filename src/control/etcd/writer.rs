@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::client::{Client, Times};
+use super::client::Client;
 use super::wire::{self, Granted, encoded};
 use super::{EtcdCounts, EtcdError, WatchPace};
 use crate::config::Etcd;
@@ -20,12 +20,8 @@ impl KeyWriter {
         pace: WatchPace,
         counts: &Arc<EtcdCounts>,
     ) -> Self {
-        let times = Times {
-            open: pace.open,
-            answer: pace.answer,
-        };
         Self {
-            client: Client::new(source, times, counts),
+            client: Client::new(source, pace, counts),
         }
     }
 

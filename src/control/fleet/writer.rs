@@ -20,10 +20,8 @@ use super::FleetNews;
 pub(super) enum Write {
     /// A ban, and until when; `None`: until it is lifted.
     Ban(Arc<Ban>, Option<SystemTime>),
-    /// A ban was lifted.
-    Lifted(Prefix),
-    /// These were.
-    LiftedAll(Vec<Prefix>),
+    /// These bans were lifted.
+    Lifted(Vec<Prefix>),
 }
 
 impl Write {
@@ -80,8 +78,7 @@ async fn once(writer: &mut KeyWriter, write: &mut Write) -> Result<(), EtcdError
         return Ok(());
     }
     match write {
-        Write::Lifted(prefix) => writer.delete(&format!("bans/{prefix}")).await,
-        Write::LiftedAll(all) => {
+        Write::Lifted(all) => {
             while let Some(prefix) = all.last() {
                 writer.delete(&format!("bans/{prefix}")).await?;
                 all.pop();
@@ -103,7 +100,7 @@ async fn once(writer: &mut KeyWriter, write: &mut Write) -> Result<(), EtcdError
 
 fn is_over(write: &Write) -> bool {
     match write {
-        Write::Lifted(_) | Write::LiftedAll(_) | Write::Ban(_, None) => false,
+        Write::Lifted(_) | Write::Ban(_, None) => false,
         Write::Ban(_, Some(until)) => {
             let left = until.duration_since(SystemTime::now()).unwrap_or_default();
             left < Duration::from_secs(1)
