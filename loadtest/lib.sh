@@ -458,25 +458,52 @@ print(sum(worker["numbers"].get(sys.argv[1], 0) for worker in workers))' "$1"
 
 # ---- Networks --------------------------------------------------------------------------------
 
+# enter_own_network ARGUMENT...: goes on in a network of the script's own, which ends with it: the
+# script is run again there, with these arguments.
+enter_own_network() {
+    local status=0
+    [[ -z ${IN_NAMESPACE:-} ]] || return 0
+    unshare --net true 2>/dev/null || die 'may not make a network namespace: run this as root'
+    IN_NAMESPACE=1 MAHORAGA=$MAHORAGA unshare --net "$0" "$@" || status=$?
+    exit "$status"
+}
+
+# cable_to NAME DEVICE: a network for NAME and a cable to it: NAME here, DEVICE there. SPACE is the
+# process that holds it. An address counts as soon as it is set (accept_dad=0).
+cable_to() {
+    local name=$1 device=$2 i
+    start any "$name" unshare --net sleep infinity
+    SPACE=$STARTED
+    for ((i = 0; i < 100; i++)); do
+        [[ $(readlink "/proc/$SPACE/ns/net") == "$(readlink /proc/self/ns/net)" ]] || break
+        sleep 0.02
+    done
+    ip link add name "$name" type veth peer name "$device" netns "$SPACE"
+    sysctl -qw "net.ipv6.conf.$name.accept_dad=0"
+    within "$SPACE" sysctl -qw "net.ipv6.conf.$device.accept_dad=0"
+    within "$SPACE" ip link set lo up
+}
+
+# within PID COMMAND...: a command in the network of a process.
+within() {
+    local pid=$1
+    shift
+    nsenter --net="/proc/$pid/ns/net" "$@"
+}
+
 # make_network OURS THEIRS: a namespace for an attacker, whose process is ATTACKER_PID, and a cable
 # to it (`ours`, `theirs`) with these addresses. Call it in a namespace of the script's own.
 make_network() {
-    local i
     ip link set lo up
-    start any attacker unshare --net sleep infinity
-    ATTACKER_PID=$STARTED
-    for ((i = 0; i < 100; i++)); do
-        [[ $(readlink "/proc/$ATTACKER_PID/ns/net") == "$(readlink /proc/self/ns/net)" ]] || break
-        sleep 0.05
-    done
-    ip link add ours type veth peer name theirs netns "$ATTACKER_PID"
+    cable_to ours theirs
+    ATTACKER_PID=$SPACE
     ip addr add "$1" dev ours
     ip link set ours up
     attacking ip addr add "$2" dev theirs
     attacking ip link set theirs up
 }
 
-attacking() { nsenter --net="/proc/$ATTACKER_PID/ns/net" "$@"; }
+attacking() { within "$ATTACKER_PID" "$@"; }
 
 # ---- Measurements ----------------------------------------------------------------------------
 

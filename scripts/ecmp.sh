@@ -26,39 +26,20 @@ help_if_asked "$@"
 CLIENTS=${CLIENTS:-1000}
 ROUNDS=${ROUNDS:-1}
 
-if [[ -z ${IN_NAMESPACE:-} ]]; then
-    need_tools bird birdc curl ip nft nsenter ping python3 sysctl unshare
-    need_descriptors $((CLIENTS * 8 + 4096))
-    find_mahoraga
-    unshare --net true 2>/dev/null || die 'may not make a network namespace: run this as root'
-    status=0
-    IN_NAMESPACE=1 MAHORAGA=$MAHORAGA unshare --net "${BASH_SOURCE[0]}" || status=$?
-    exit "$status"
-fi
+need_tools bird birdc curl ip nft nsenter ping python3 sysctl unshare
+need_descriptors $((CLIENTS * 8 + 4096))
 find_mahoraga
+enter_own_network "$@"
 
 SHARED=(198.51.100.1 2001:db8:1::1)
 declare -A N=([a]=11 [b]=12 [c]=13) SPACE_OF
 BACKENDS=(21 22 23 24)
 
-within() {
-    local pid=$1
-    shift
-    nsenter --net="/proc/$pid/ns/net" "$@"
-}
-
 # space NAME: a network of its own, with a cable from here. SPACE is its process.
 space() {
-    local name=$1 i
-    start any "$name" unshare --net sleep infinity
-    SPACE=$STARTED
-    for ((i = 0; i < 100; i++)); do
-        [[ $(readlink "/proc/$SPACE/ns/net") == "$(readlink /proc/self/ns/net)" ]] || break
-        sleep 0.02
-    done
-    ip link add name "$name" type veth peer name eth0 netns "$SPACE"
+    local name=$1
+    cable_to "$name" eth0
     ip link set dev "$name" up
-    within "$SPACE" ip link set lo up
     within "$SPACE" ip link set eth0 up
 }
 

@@ -17,43 +17,24 @@ source "$(dirname "${BASH_SOURCE[0]}")/../loadtest/lib.sh"
 
 help_if_asked "$@"
 
-if [[ -z ${IN_NAMESPACE:-} ]]; then
-    need_tools ip nft nsenter python3 setpriv unshare
-    find_mahoraga
-    unshare --net true 2>/dev/null || die 'may not make a network namespace: run this as root'
-    status=0
-    IN_NAMESPACE=1 MAHORAGA=$MAHORAGA unshare --net "${BASH_SOURCE[0]}" || status=$?
-    exit "$status"
-fi
+need_tools ip nft nsenter python3 setpriv sysctl unshare
 find_mahoraga
+enter_own_network "$@"
 
 # space NAME N: a network for NAME behind a cable from here, 10.0.N.0/24 and fd00:N::/64, where this
 # machine is .1 and NAME is .2. SPACE is its process.
 space() {
-    local name=$1 n=$2 i
-    start any "$name" unshare --net sleep infinity
-    SPACE=$STARTED
-    for ((i = 0; i < 100; i++)); do
-        [[ $(readlink "/proc/$SPACE/ns/net") == "$(readlink /proc/self/ns/net)" ]] || break
-        sleep 0.02
-    done
-    ip link add "$name" type veth peer name cable netns "$SPACE"
+    local name=$1 n=$2
+    cable_to "$name" cable
     ip addr add "10.0.$n.1/24" dev "$name"
     ip addr add "fd00:$n::1/64" dev "$name" nodad
     ip link set "$name" up
-    within "$SPACE" ip link set lo up
     within "$SPACE" ip addr add "10.0.$n.2/24" dev cable
     within "$SPACE" ip addr add "fd00:$n::2/64" dev cable nodad
     within "$SPACE" ip link set cable up
     # The balancer is the gateway: so answers to clients come back to it.
     within "$SPACE" ip route add default via "10.0.$n.1"
     within "$SPACE" ip -6 route add default via "fd00:$n::1"
-}
-
-within() {
-    local pid=$1
-    shift
-    nsenter --net="/proc/$pid/ns/net" "$@"
 }
 
 # The rules of docs/transparency.md, as they stand there.

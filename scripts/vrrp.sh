@@ -25,15 +25,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/../loadtest/lib.sh"
 help_if_asked "$@"
 ROUNDS=${ROUNDS:-2}
 
-if [[ -z ${IN_NAMESPACE:-} ]]; then
-    need_tools curl ip keepalived nft nsenter ping python3 sysctl unshare
-    find_mahoraga
-    unshare --net true 2>/dev/null || die 'may not make a network namespace: run this as root'
-    status=0
-    IN_NAMESPACE=1 MAHORAGA=$MAHORAGA unshare --net "${BASH_SOURCE[0]}" || status=$?
-    exit "$status"
-fi
+need_tools curl ip keepalived nft nsenter ping python3 sysctl unshare
 find_mahoraga
+enter_own_network "$@"
 
 ADVERT=${ADVERT:-1}
 SLACK_MS=${SLACK_MS:-100}
@@ -46,25 +40,12 @@ declare -A N=([a]=11 [b]=12) SPACE_OF KEEPALIVED MAHORAGA_OF
 
 # space NAME N: a network for NAME at the switch, with 10.77.0.N and fd77::N. SPACE is its process.
 space() {
-    local name=$1 n=$2 i
-    start any "$name" unshare --net sleep infinity
-    SPACE=$STARTED
-    for ((i = 0; i < 100; i++)); do
-        [[ $(readlink "/proc/$SPACE/ns/net") == "$(readlink /proc/self/ns/net)" ]] || break
-        sleep 0.02
-    done
-    ip link add name "$name" type veth peer name eth0 netns "$SPACE"
+    local name=$1 n=$2
+    cable_to "$name" eth0
     ip link set dev "$name" master switch up
-    within "$SPACE" ip link set lo up
     within "$SPACE" ip addr add "10.77.0.$n/24" dev eth0
     within "$SPACE" ip addr add "fd77::$n/64" dev eth0 nodad
     within "$SPACE" ip link set eth0 up
-}
-
-within() {
-    local pid=$1
-    shift
-    nsenter --net="/proc/$pid/ns/net" "$@"
 }
 
 now() { date +%s.%N; }
