@@ -48,7 +48,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a regular file to write it anew, and makes it if there is none. Refuses others.
+/// Opens a regular file to write it from its start, and makes it if there is none. Refuses others.
 ///
 /// # Errors
 /// What open(2) says; `InvalidInput`: it is not a regular file.
