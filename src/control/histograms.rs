@@ -23,7 +23,7 @@ use crate::admin::model::{ControlStatus, HistogramStatus};
 use crate::operational_log;
 use crate::sys;
 use crate::time::{SECOND, US, nanos};
-use crate::worker::{Command, Histograms, Numbers};
+use crate::worker::{Command, Histograms, Numbers, Recorded};
 
 use super::aside;
 use super::status;
@@ -86,10 +86,10 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, taken: &[(u32, Box<Histograms>)]) {
+    fn add(&mut self, taken: &[(u32, Box<Recorded>)]) {
         for into in [&mut self.pending, &mut self.in_all] {
-            for (worker, histograms) in taken {
-                into.entry(*worker).or_default().add(histograms);
+            for (worker, recorded) in taken {
+                into.entry(*worker).or_default().record(recorded);
             }
         }
     }
@@ -269,7 +269,7 @@ fn summary(worker: Option<u32>, name: &str, unit: &str, its: &Histogram<u64>) ->
 }
 
 /// The histograms of all workers. Those of workers that do not answer in time are lost.
-async fn take(workers: &Workers) -> Vec<(u32, Box<Histograms>)> {
+async fn take(workers: &Workers) -> Vec<(u32, Box<Recorded>)> {
     let taken = workers.ask(Command::TakeHistograms).gather().await.all;
     let has = |worker: usize| taken.iter().any(|(taken, _)| *taken as usize == worker);
     let running = workers.handles.iter().enumerate();

@@ -10,18 +10,16 @@ use super::slot::Slot;
 
 impl<K: Kernel> Worker<K> {
     pub(super) fn measure(&mut self, slot: &Slot, summary: &Summary) {
-        let histograms = &mut self.histograms;
         let took = self.now.saturating_sub(summary.opened_at);
         self.stats.latencies.session.record(took);
         slot.listener.gate.times.session.record(took);
         if let Some(backend) = slot.backend() {
             backend.record(|times| &times.session, took);
         }
-        histograms.session.saturating_record(took / US);
-        histograms.bytes_up.saturating_record(summary.delivered[0]);
-        histograms
-            .bytes_down
-            .saturating_record(summary.delivered[1]);
+        let [up, down] = summary.delivered;
+        self.recorded.session.record(took / US);
+        self.recorded.bytes_up.record(up);
+        self.recorded.bytes_down.record(down);
     }
 }
 

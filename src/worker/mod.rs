@@ -75,7 +75,7 @@ use lanes::Lanes;
 pub use latencies::{Counts, LATENCIES, Latencies, LatencyCounts, Times, quantiles};
 pub use log_feed::{LogFeed, LogRule};
 use log_lines::LogLines;
-pub use metrics::{Histograms, Number, Progress, Stats};
+pub use metrics::{Histograms, Number, Progress, Recorded, Stats};
 pub use numbers::{NUMBERS, Numbers};
 use pools::Pools;
 use postgres::CancelKeys;
@@ -174,7 +174,7 @@ pub struct Worker<K> {
     cancel_keys: CancelKeys,
     idle_cuts: Arc<IdleCuts>,
     stats: Arc<Stats>,
-    histograms: Box<Histograms>,
+    recorded: Box<Recorded>,
     stall: Stall,
     /// Refused clients that get a line in the access log.
     refusals: Sample,
@@ -263,7 +263,7 @@ impl<K: Kernel> Worker<K> {
             log: setup.log,
             idle_cuts: setup.idle_cuts,
             stats: setup.stats,
-            histograms: Box::default(),
+            recorded: Box::default(),
             stall: Stall::new(now),
             refusals: Sample::default(),
             stop: Stop::Running,
@@ -320,7 +320,7 @@ impl<K: Kernel> Worker<K> {
         self.now = self.kernel.now();
         self.stall.on_turned(began, self.now);
         self.links.set_short(self.kernel.is_short_of_buffers());
-        self.histograms.turn.saturating_record(self.now - began);
+        self.recorded.turn.record(self.now - began);
         self.stats.latencies.turn.record(self.now - began);
     }
 
@@ -520,7 +520,7 @@ impl<K: Kernel> Worker<K> {
             match command {
                 Command::Publish(snapshot) => self.publish(snapshot),
                 Command::TakeHistograms(reply) => {
-                    let _ = reply.try_send((self.id, std::mem::take(&mut self.histograms)));
+                    let _ = reply.try_send((self.id, std::mem::take(&mut self.recorded)));
                 }
                 Command::Log(log) => self.set_log(log),
                 Command::Sessions(filter, reply) => {

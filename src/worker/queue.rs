@@ -100,7 +100,7 @@ impl<K: Kernel> Worker<K> {
         self.stats.latencies.queue.record(waited);
         slot.listener.gate.waits.record(waited);
         entry.pool.queue.waits.record(waited);
-        self.histograms.queue.saturating_record(waited / US);
+        self.recorded.queue.record(waited / US);
         if entry.pool.queue.leave(entry.number) {
             self.call_next(&entry.pool);
         }

@@ -17,7 +17,7 @@ use super::decisions::Decided;
 use super::filter::{DecisionFilter, SessionFilter};
 use super::headers::ProxyPeer;
 use super::log_feed::LogFeed;
-use super::metrics::Histograms;
+use super::metrics::Recorded;
 use super::preview::{Preview, PreviewQuestion};
 use super::sessions::SessionInfo;
 use super::tries::Tries;
@@ -28,7 +28,7 @@ pub enum Command {
     /// Route by this snapshot from now on.
     Publish(Arc<Snapshot>),
     /// Hand over the histograms and begin new ones.
-    TakeHistograms(Sender<(u32, Box<Histograms>)>),
+    TakeHistograms(Sender<(u32, Box<Recorded>)>),
     /// Hand the records of the access log to this feed from now on; `None`: no more.
     Log(Option<LogFeed>),
     /// List the sessions that match.

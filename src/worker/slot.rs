@@ -347,8 +347,7 @@ impl<K: Kernel> Worker<K> {
         let first_byte = self.now.saturating_sub(slot.session.opened_at());
         self.stats.latencies.first_byte.record(first_byte);
         slot.listener.gate.times.first_byte.record(first_byte);
-        let histogram = &mut self.histograms.first_byte;
-        histogram.saturating_record(first_byte / US);
+        self.recorded.first_byte.record(first_byte / US);
         let decay = slot.plan().decay();
         let delayed = self.stall.is_within(answer, self.now);
         if let Some(backend) = &slot.target {
@@ -525,7 +524,7 @@ impl<K: Kernel> Worker<K> {
         if let Some(connect) = slot.session.connect_took() {
             self.stats.latencies.connect.record(connect);
             slot.listener.gate.times.connect.record(connect);
-            self.histograms.connect.saturating_record(connect / US);
+            self.recorded.connect.record(connect / US);
         }
     }
 }
