@@ -12,7 +12,7 @@ use crate::sys;
 use super::access_log::socket as log_socket;
 use super::{
     StartError, access_lists, admin_listeners, bans, capacity, discovery, etcd, health, history,
-    listening, sandbox, systemd,
+    listening, sandbox, systemd, track_file,
 };
 
 /// Why a start with this configuration would fail on this machine, where that shows without
@@ -114,7 +114,7 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
     let history = history.as_deref().and_then(history::mistake_in);
     let history = history.map(|sentence| ("history.path".to_owned(), sentence));
     let track = config.track_file.as_deref().and_then(|path| {
-        let error = sys::can_rewrite(path).err()?;
+        let error = track_file::can_write(path).err()?;
         let path = path.display();
         let sentence = format!("keepalived will not follow {path}: it can't be written: {error}");
         Some(("track_file".to_owned(), sentence))

@@ -3,7 +3,9 @@
 //! file that hangs holds up no other one.
 
 use std::cell::RefCell;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -140,13 +142,47 @@ fn note(state: &mut State, wanted: Wanted, problem: Option<String>) {
     state.problem = problem;
 }
 
-/// Writes in one call: a reader between it and the one that empties the file reads nothing, which
-/// keepalived takes as 0.
-fn write(path: &Path, is_ready: bool) -> io::Result<()> {
-    let mut file = sys::open_to_rewrite(path)?;
-    file.write_all(if is_ready { b"0\n" } else { b"1\n" })
+/// Whether the file could be written, without a change to it.
+///
+/// # Errors
+/// What open(2) says; `InvalidInput`: it is not a regular file, or has something else than a number.
+pub(super) fn can_write(path: &Path) -> io::Result<()> {
+    sys::can_rewrite(path)?;
+    match sys::open_regular(path) {
+        Ok(mut file) => refuse_foreign(&mut file),
+        // It is made later.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
+/// Writes over what is there, in one call: at no time is the file empty, which keepalived takes as
+/// 0.
+fn write(path: &Path, is_ready: bool) -> io::Result<()> {
+    let mut file = sys::open_to_rewrite(path)?;
+    refuse_foreign(&mut file)?;
+    let word = if is_ready { b"0\n" } else { b"1\n" };
+    file.write_all_at(word, 0)?;
+    // A person may have written a longer number.
+    file.set_len(word.len() as u64)
+}
+
+/// A file with anything but a number is not a track file: the setting names it by mistake.
+fn refuse_foreign(file: &mut File) -> io::Result<()> {
+    let mut begin = [0; NUMBER_MAX];
+    let read = file.read(&mut begin)?;
+    let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'\n' | b' ');
+    if read < NUMBER_MAX && begin[..read].iter().all(is_number) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it has something else than a number: expected a file of keepalived, or none",
+    ))
+}
+
+/// More bytes than the longest number has.
+const NUMBER_MAX: usize = 32;
 /// From a failed write to the next: 1 s.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a write may take until it is a problem.

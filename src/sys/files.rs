@@ -48,13 +48,14 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a regular file to write it from its start, and makes it if there is none. Refuses others.
+/// Opens a regular file to read it and to write over it, and makes it if there is none. Refuses
+/// others.
 ///
 /// # Errors
 /// What open(2) says; `InvalidInput`: it is not a regular file.
 pub fn open_to_rewrite(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(true);
+    let options = options.read(true).write(true).create(true).truncate(false);
     let opened = options.custom_flags(libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ENXIO) => io::Error::new(

@@ -238,7 +238,10 @@ mod tests {
         }
         let mut from_steps = histogram(DAY_US);
         steps.record_in(&mut from_steps);
-        assert!(from_steps == direct, "each value is in the step of a histogram");
+        assert!(
+            from_steps == direct,
+            "each value is in the step of a histogram"
+        );
         assert_eq!(direct.len(), values.len() as u64);
     }
 

@@ -16,6 +16,18 @@ fn it_takes_regular_files_only() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
     write(&path, true).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "0\n");
+    // As a person would reset it.
+    fs::write(&path, " -254\n").unwrap();
+    write(&path, false).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+    let config = dir.join("config.ron");
+    for other in ["(listeners: [])", "0\n\0", &"1".repeat(NUMBER_MAX)] {
+        fs::write(&config, other).unwrap();
+        let told = write(&config, true).unwrap_err().to_string();
+        assert!(told.contains("something else than a number"), "{told}");
+        assert!(can_write(&config).is_err());
+        assert_eq!(fs::read_to_string(&config).unwrap(), other);
+    }
     let fifo = dir.join("fifo");
     assert!(
         Command::new("mkfifo")
@@ -32,8 +44,8 @@ fn it_takes_regular_files_only() {
     let told = write(&fifo, true).unwrap_err().to_string();
     assert!(told.contains("expected a regular file"), "{told}");
     assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
-    assert!(sys::can_rewrite(&fifo).is_err());
-    sys::can_rewrite(&path).unwrap();
-    sys::can_rewrite(&dir.join("new")).unwrap();
+    assert!(can_write(&fifo).is_err());
+    can_write(&path).unwrap();
+    can_write(&dir.join("new")).unwrap();
     fs::remove_dir_all(&dir).unwrap();
 }
