@@ -136,6 +136,12 @@ fn share(key: &str, value: &[u8]) -> Result<Share, String> {
 
 fn ban(text: &str, value: &[u8]) -> Result<Share, String> {
     let prefix = values::prefix(text).map_err(|error| error.about("prefix", text))?;
+    // `unban` deletes the key by this name.
+    if prefix.to_string() != text {
+        return Err(format!(
+            "invalid prefix `{text}`: expected it written as `{prefix}`"
+        ));
+    }
     let shortest = shortest_ban(prefix);
     if prefix.length() < shortest {
         return Err(format!(
@@ -221,6 +227,11 @@ mod tests {
                 "bans/0.0.0.0/0",
                 "{}",
                 "invalid prefix `0.0.0.0/0`: expected /8 or longer",
+            ),
+            (
+                "bans/192.0.2.1/32",
+                "{}",
+                "invalid prefix `192.0.2.1/32`: expected it written as `192.0.2.1`",
             ),
             ("bans/::1", r#"{"untl": "x"}"#, "invalid value: "),
             (
