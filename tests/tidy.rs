@@ -87,7 +87,7 @@ fn the_control_thread_calls_nothing_that_waits() {
         "admin_listeners.rs",
         "audit.rs",
         "bans/file.rs",
-        "etcd/files.rs",
+        "remote/files.rs",
         "file_watch.rs",
         "health/tls.rs",
         "histograms.rs",

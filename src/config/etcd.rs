@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::codec::{list, name, path, required, spelled};
+use super::codec::{name, path, required, spelled};
 use super::reader::{At, Reader};
+use super::server::{self, Server};
 use super::table::{Shape, defaults, settings};
 use super::values;
 
@@ -13,11 +14,7 @@ settings! {
     pub struct Etcd: Shape {
         /// The members of the cluster, up to 16: `http://HOST:PORT` or `https://HOST:PORT`. One of
         /// them is asked; another one, when it fails. The resolver of this machine looks names up.
-        pub endpoints: Vec<String> = Vec::new() => required(list(spelled(
-            "an endpoint such as \"https://etcd-1:2379\", without a path",
-            values::endpoint,
-            String::clone,
-        )));
+        pub endpoints: Vec<String> = Vec::new() => required(server::endpoints());
         /// What the keys begin with, up to 512 bytes that end with a slash.
         pub prefix: String = String::new() => required(spelled(
             "a prefix of keys that ends with \"/\", such as \"/mahoraga/pools/web/\"",
@@ -43,30 +40,23 @@ defaults!(Etcd);
 
 impl Shape for Etcd {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
-        let count = self.endpoints.len();
-        if at.value.field("endpoints").is_some() && !(1..=ENDPOINTS_MAX).contains(&count) {
-            let sentence = format!("expected 1 to {ENDPOINTS_MAX}");
-            reader.wrong(at, "endpoints", sentence);
-        }
-        let is_given = |name| at.value.field(name).is_some();
-        for (one, other) in [("certificate", "key"), ("user", "password_file")] {
-            for (given, missing) in [(one, other), (other, one)] {
-                if is_given(given) && !is_given(missing) {
-                    let sentence = format!("expected `{missing}` beside it");
-                    reader.wrong(at, given, sentence);
-                }
-            }
-        }
-        let is_secured = |endpoint: &String| endpoint.starts_with("https:");
-        if !self.endpoints.is_empty() && !self.endpoints.iter().any(is_secured) {
-            for setting in ["ca", "certificate"] {
-                reader.wrong(at, setting, "no endpoint is `https://`: write them so");
-            }
-        }
+        self.server().check(at, reader);
+        server::both_or_none(("user", "password_file"), at, reader);
     }
 }
 
 impl Etcd {
+    /// How it is reached.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        Server {
+            endpoints: self.endpoints.clone(),
+            ca: self.ca.clone(),
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+        }
+    }
+
     /// The files that it names, each with the name of its setting.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let all = [
@@ -79,6 +69,3 @@ impl Etcd {
             .filter_map(|(name, path)| Some((name, path.as_ref()?)))
     }
 }
-
-/// Members of a cluster. etcd advises against more than seven.
-const ENDPOINTS_MAX: usize = 16;

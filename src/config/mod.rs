@@ -51,6 +51,7 @@ mod route;
 mod route_list;
 mod rules;
 mod send_proxy;
+mod server;
 mod source;
 mod strategy;
 mod strategy_file;
@@ -105,6 +106,7 @@ pub use route_list::RouteList;
 pub(crate) use route_list::routes_schema;
 pub(crate) use rules::{Machine, found_loops, leads_back};
 pub use send_proxy::{BackendHeader, HeaderPart, SendProxy};
+pub use server::Server;
 pub use source::{Place, Source};
 pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,

@@ -1,8 +1,8 @@
 //! What several balancers share by etcd: bans, and administrative states of backends.
 //!
 //! Two kinds of keys stand under the prefix: `bans/PREFIX`, with an end and a reason, and
-//! `states/POOL/BACKEND`. The thread of etcd reads and checks them, and sends whole sets. The last
-//! good one stays, whatever fails. It also writes this balancer's own bans.
+//! `states/POOL/BACKEND`. The thread of `remote` reads and checks them, and sends whole sets. The
+//! last good one stays, whatever fails. It also writes this balancer's own bans.
 
 mod keys;
 mod writer;
@@ -23,8 +23,8 @@ use crate::wording::plural;
 
 use super::aside;
 use super::balancer::Balancer;
-use super::etcd::{self, EtcdCounts, WatchPace};
 use super::events::{Events, Severity, Subject};
+use super::remote::{self, RemoteCounts, WatchPace};
 use writer::Write;
 
 /// Follows what the fleet shares, and keeps the last good state of it.
@@ -45,7 +45,7 @@ pub(super) struct Fleet {
     /// clock.
     scanned: (u64, u64),
     events: Events,
-    counts: Arc<EtcdCounts>,
+    counts: Arc<RemoteCounts>,
 }
 
 struct Followed {
@@ -87,7 +87,7 @@ pub(super) enum FleetNews {
 
 impl Fleet {
     /// Follows nothing yet.
-    pub(super) fn new(events: &Events, counts: Arc<EtcdCounts>) -> Self {
+    pub(super) fn new(events: &Events, counts: Arc<RemoteCounts>) -> Self {
         let (sender, news) = mpsc::channel(NEWS);
         Self {
             followed: None,
@@ -117,10 +117,10 @@ impl Fleet {
             let (source, pace) = (settings.etcd.clone(), WatchPace::default());
             let counts = || Arc::clone(&self.counts);
             let task = keys::follow(source.clone(), to.clone(), pace, counts());
-            let mut tasks = vec![etcd::spawn(task)];
+            let mut tasks = vec![remote::spawn(task)];
             let writes = settings.share_bans.then(|| {
                 let (writes, queue) = mpsc::channel(WRITES);
-                tasks.push(etcd::spawn(writer::write(
+                tasks.push(remote::spawn(writer::write(
                     source,
                     queue,
                     to,

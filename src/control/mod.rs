@@ -41,6 +41,7 @@ mod refusals;
 mod regrets;
 mod reload;
 mod remedy;
+mod remote;
 mod replies;
 pub mod roster;
 pub mod sandbox;

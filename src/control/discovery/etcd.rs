@@ -9,23 +9,28 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::address::Address;
 use crate::config::{Backend, BodyError, Etcd, values};
-use crate::control::etcd::{EtcdCounts, Gathered, Keys, STEPS, Watch, WatchPace};
+use crate::control::etcd::Watch;
+use crate::control::remote::{self, Gathered, Keys, RemoteCounts, STEPS, WatchPace};
 
 use super::news::BACKENDS_MAX;
 use super::{Found, Teller};
 
 /// Follows the keys under a prefix, and sends each change, several together where they come fast.
-/// After a notification it sends what there is, changed or not. It runs on the thread of etcd.
+/// After a notification it sends what there is, changed or not. It runs on the thread of `remote`.
 pub(super) async fn follow(
     source: Etcd,
     teller: Teller,
     pace: WatchPace,
     again: Arc<Notify>,
-    counts: Arc<EtcdCounts>,
+    counts: Arc<RemoteCounts>,
 ) {
     let (steps, news) = mpsc::channel(STEPS);
     let watch = Watch::new(&source, (backend, BACKENDS_MAX), pace, &counts);
-    let keys = Keys::new(&source.prefix, BACKENDS_MAX);
+    let keys = Keys::new(
+        ("key", format!("keys under `{}`", source.prefix)),
+        &source.prefix,
+        BACKENDS_MAX,
+    );
     let mut gathered = Gathered::new(keys, news, Arc::clone(&again));
     let send = async {
         while let Some(keys) = gathered.changed().await {
@@ -35,7 +40,7 @@ pub(super) async fn follow(
         }
     };
     tokio::select! {
-        () = watch.run(steps, again) => {}
+        () = remote::follow(watch, steps, again) => {}
         () = send => {}
     }
 }

@@ -32,8 +32,8 @@ use crate::shared::Shared;
 use crate::sys::{OwnAddresses, SocketTarget};
 use crate::wording::plural;
 
-use super::etcd::EtcdCounts;
 use super::events::Events;
+use super::remote::{self, RemoteCounts};
 
 pub(super) use dns::system_resolver;
 pub(super) use file::mistake_in;
@@ -68,7 +68,7 @@ pub(super) struct Discoveries {
     socket_answers: mpsc::UnboundedReceiver<Answer>,
     staying: Staying,
     events: Events,
-    etcd: Arc<EtcdCounts>,
+    etcd: Arc<RemoteCounts>,
     /// The pools that are followed, and the servers that are asked.
     asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
 }
@@ -258,14 +258,14 @@ impl Discoveries {
     }
 
     /// What is counted of etcd, for others that ask it too.
-    pub(super) fn etcd_counts(&self) -> Arc<EtcdCounts> {
+    pub(super) fn etcd_counts(&self) -> Arc<RemoteCounts> {
         Arc::clone(&self.etcd)
     }
 
     /// What is known of etcd, as the API shows it.
     #[must_use]
     pub(super) fn etcd_status(&self) -> EtcdStatus {
-        self.etcd.status()
+        super::etcd::status(&self.etcd)
     }
 
     /// What went wrong when a host name was last looked up.
@@ -379,7 +379,7 @@ impl Discoveries {
             Question::Etcd(source) => {
                 let (source, counts) = (source.clone(), Arc::clone(&self.etcd));
                 let task = etcd::follow(source, teller, self.pace.etcd, notified, counts);
-                super::etcd::spawn(task)
+                remote::spawn(task)
             }
         };
         Followed {

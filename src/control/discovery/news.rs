@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::question::Question;
 use crate::config::{Backend, bounded};
-use crate::control::etcd::WatchPace;
+use crate::control::remote::WatchPace;
 
 /// The outcome of a look.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::address::Address;
 use crate::config::{Discovery, Listener};
-use crate::control::etcd::WatchPace;
+use crate::control::remote::WatchPace;
 use server::{Reply, Server};
 
 /// Everything runs a hundred times as fast.

@@ -1,30 +1,23 @@
 //! A client of a cluster: one endpoint at a time, and authentication.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderName};
 use serde_json::{Value, json};
-use tokio_rustls::TlsConnector;
 
-use super::connection::{Connection, Lines};
-use super::{EtcdCounts, EtcdError, WatchPace, files, wire};
+use super::wire;
 use crate::config::Etcd;
-use crate::control::aside;
+use crate::control::remote::{
+    self, Endpoints, Lines, RemoteCounts, RemoteError, Request, Secret, WatchPace,
+};
 
 /// Asks one endpoint, until it is told to take the next.
 pub(super) struct Client {
     source: Etcd,
-    /// Which endpoint is asked.
-    at: usize,
-    /// Asked one after the other.
-    connection: Option<Connection>,
-    /// The last good one: while a tool replaces certificates, their files may be half written.
-    connector: Option<TlsConnector>,
+    pub(super) endpoints: Endpoints,
+    password: Option<Secret>,
     token: Token,
-    pace: WatchPace,
-    counts: Arc<EtcdCounts>,
 }
 
 /// What a user's requests prove who they are by.
@@ -33,38 +26,22 @@ enum Token {
     Missing,
     /// There is no user, or etcd has no authentication.
     NotNeeded,
-    Known(String),
+    /// Of the endpoint with this name.
+    Known(String, String),
 }
 
 impl Client {
-    /// One that begins with an endpoint at random: balancers spread over the members.
-    pub(super) fn new(source: &Etcd, pace: WatchPace, counts: &Arc<EtcdCounts>) -> Self {
+    pub(super) fn new(source: &Etcd, pace: WatchPace, counts: &Arc<RemoteCounts>) -> Self {
         Self {
-            at: fastrand::usize(..source.endpoints.len().max(1)),
-            connection: None,
-            connector: None,
+            endpoints: Endpoints::new(source.server(), pace, counts),
+            password: source.password_file.clone().map(Secret::new),
             token: Token::Missing,
-            pace,
-            counts: Arc::clone(counts),
             source: source.clone(),
         }
     }
 
     pub(super) fn source(&self) -> &Etcd {
         &self.source
-    }
-
-    /// The endpoint that is asked.
-    pub(super) fn endpoint(&self) -> &str {
-        self.source.endpoints.get(self.at).map_or("", |at| at)
-    }
-
-    /// Takes the next endpoint.
-    pub(super) fn turn(&mut self) {
-        self.at = (self.at + 1) % self.source.endpoints.len().max(1);
-        self.connection = None;
-        // Of another member: tokens of etcd's simple kind are known to all, but may be too new.
-        self.token = Token::Missing;
     }
 
     /// Posts a request, and answers with the body, of so many bytes at most. A token that is no
@@ -74,126 +51,64 @@ impl Client {
         path: &str,
         body: &Value,
         bytes_max: usize,
-    ) -> Result<Bytes, EtcdError> {
-        let body = Bytes::from(body.to_string());
+    ) -> Result<Bytes, RemoteError> {
+        let request = Request::post(path, body);
         for is_last in [false, true] {
-            let token = self.token().await?;
-            let answer = self
-                .once((path, token.as_deref()), body.clone(), bytes_max)
-                .await;
+            let request = request.clone().with(self.token().await?);
+            let answer = self.endpoints.ask(request, bytes_max).await;
             match answer {
-                Err(EtcdError::Refused { message, .. }) if !is_last && self.is_stale(&message) => {
+                Err(RemoteError::Refused { message, .. })
+                    if !is_last && self.is_stale(&message) =>
+                {
                     self.token = Token::Missing;
                 }
-                answer => return answer,
+                answer => return Ok(answer?.into_body()),
             }
         }
         unreachable!("the last turn returns");
     }
 
     /// Posts a request on a connection of its own, and answers with the lines that come.
-    pub(super) async fn stream(&mut self, path: &str, body: &Value) -> Result<Lines, EtcdError> {
-        let token = self.token().await?;
-        let connection = self.open().await?;
-        EtcdCounts::add(&self.counts.requests, 1);
-        let body = Bytes::from(body.to_string());
-        let lines = connection.stream((path, token.as_deref()), body);
-        within(self.pace.answer, lines).await
+    pub(super) async fn stream(&mut self, path: &str, body: &Value) -> Result<Lines, RemoteError> {
+        let request = Request::post(path, body).with(self.token().await?);
+        self.endpoints.stream(request).await
     }
 
-    async fn once(
-        &mut self,
-        path: (&str, Option<&str>),
-        body: Bytes,
-        bytes_max: usize,
-    ) -> Result<Bytes, EtcdError> {
-        // It is put back once the whole answer is there: after a failure its state is unknown.
-        let before = self.connection.take().filter(|its| !its.is_closed());
-        let mut connection = match before {
-            Some(connection) => connection,
-            None => self.open().await?,
-        };
-        EtcdCounts::add(&self.counts.requests, 1);
-        let answer = within(self.pace.answer, connection.ask(path, body, bytes_max)).await;
-        if matches!(answer, Ok(_) | Err(EtcdError::Refused { .. })) {
-            self.connection = Some(connection);
+    /// The header with the token of the user, if there is one.
+    async fn token(&mut self) -> Result<Option<(HeaderName, String)>, RemoteError> {
+        if let Token::Known(_, endpoint) = &self.token
+            && endpoint != self.endpoints.current()
+        {
+            // Tokens of etcd's simple kind are known to all members, but may be too new.
+            self.token = Token::Missing;
         }
-        answer
-    }
-
-    async fn open(&mut self) -> Result<Connection, EtcdError> {
-        let time = self.pace.open;
-        let opened = async {
-            let is_secured = self.endpoint().starts_with("https:");
-            let tls = match is_secured {
-                true => Some(self.connector().await?),
-                false => None,
-            };
-            Connection::open(self.endpoint(), tls, time).await
-        };
-        within(time, opened).await
-    }
-
-    async fn connector(&mut self) -> Result<TlsConnector, EtcdError> {
-        let source = self.source.clone();
-        // One thread at most reads the files of one cluster.
-        let at = source.files().next().map(|(_, path)| path.clone());
-        let at = at.unwrap_or_else(|| PathBuf::from("the certificates that this machine trusts"));
-        let made = aside::look(&at, move || files::connector(&source)).await;
-        match (
-            made.map_err(|error| error.to_string()).flatten(),
-            &self.connector,
-        ) {
-            (Ok(connector), _) => {
-                self.connector = Some(connector.clone());
-                Ok(connector)
-            }
-            (Err(why), Some(before)) => {
-                log::warn!("etcd: {why}; using what was read before");
-                Ok(before.clone())
-            }
-            (Err(why), None) => Err(EtcdError::File(why)),
-        }
-    }
-
-    /// The token of the user, if there is one.
-    async fn token(&mut self) -> Result<Option<String>, EtcdError> {
         if let Token::Missing = self.token {
-            self.token = match self
-                .source
-                .user
-                .clone()
-                .zip(self.source.password_file.clone())
-            {
-                None => Token::NotNeeded,
-                Some((user, file)) => self.authenticate(&user, &file).await?,
-            };
+            self.token = self.authenticate().await?;
         }
         Ok(match &self.token {
-            Token::Known(token) => Some(token.clone()),
+            Token::Known(token, _) => Some((AUTHORIZATION, token.clone())),
             Token::Missing | Token::NotNeeded => None,
         })
     }
 
-    async fn authenticate(&mut self, user: &str, file: &Path) -> Result<Token, EtcdError> {
-        let path = file.to_owned();
-        let read = aside::look(file, move || files::password(&path));
-        let read = tokio::time::timeout(self.pace.open, read).await;
-        let read = read.map_err(|_| EtcdError::Late(self.pace.open))?;
-        let password = read.map_err(|error| error.to_string()).flatten();
-        let password = password.map_err(EtcdError::File)?;
-        let body = json!({ "name": user, "password": password }).to_string();
-        let asked = self.once(("/v3/auth/authenticate", None), body.into(), TOKEN_MAX);
-        match asked.await {
+    async fn authenticate(&mut self) -> Result<Token, RemoteError> {
+        let Some((user, password)) = self.source.user.as_ref().zip(self.password.as_mut()) else {
+            return Ok(Token::NotNeeded);
+        };
+        let password = password.read(self.endpoints.pace().open).await?;
+        let body = json!({ "name": user, "password": password });
+        let request = Request::post("/v3/auth/authenticate", &body);
+        match self.endpoints.ask(request, TOKEN_MAX).await {
             Ok(answer) => {
-                let token = wire::read::<wire::Authenticated>(&answer)?.token;
+                let token = remote::read::<wire::Authenticated>(answer.body())?.token;
+                let endpoint = self.endpoints.current().to_owned();
                 match token.is_empty() {
-                    true => Err(EtcdError::Garbage("expected a token".to_owned())),
-                    false => Ok(Token::Known(token)),
+                    true => Err(RemoteError::Garbage("expected a token".to_owned())),
+                    false => Ok(Token::Known(token, endpoint)),
                 }
             }
             // A cluster may get its users later: then it asks for a token.
-            Err(EtcdError::Refused { message, .. }) if message.contains(WITHOUT_USERS) => {
+            Err(RemoteError::Refused { message, .. }) if message.contains(WITHOUT_USERS) => {
                 Ok(Token::NotNeeded)
             }
             Err(error) => Err(error),
@@ -204,14 +119,6 @@ impl Client {
     fn is_stale(&self, message: &str) -> bool {
         self.source.user.is_some() && STALE.iter().any(|words| message.contains(words))
     }
-}
-
-async fn within<T>(
-    time: Duration,
-    what: impl Future<Output = Result<T, EtcdError>>,
-) -> Result<T, EtcdError> {
-    let done = tokio::time::timeout(time, what).await;
-    done.unwrap_or(Err(EtcdError::Late(time)))
 }
 
 /// etcd's words where a token is missing, too old, or from before a change of the users.

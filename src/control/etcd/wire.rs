@@ -1,17 +1,14 @@
 //! What etcd's JSON gateway takes and answers. 64-bit numbers are strings there, bytes are base64,
 //! and what is zero is left out.
 
-use std::fmt;
-use std::marker::PhantomData;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Error, SeqAccess, Visitor};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::EtcdError;
 use super::watch::PAGE;
+use crate::control::remote::{RemoteError, few};
 
 /// The answer of `/v3/kv/range`.
 #[derive(Debug, Default, Deserialize)]
@@ -88,45 +85,15 @@ pub(super) struct Authenticated {
     pub(super) token: String,
 }
 
-/// What comes with a status that is not 200.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct GatewayError {
-    error: Value,
-    message: String,
-}
-
-/// Reads an answer.
-pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, EtcdError> {
-    serde_json::from_slice(text).map_err(|error| EtcdError::Garbage(error.to_string()))
-}
-
-/// The words of an answer that is an error.
-pub(super) fn error_words(text: &[u8]) -> Option<String> {
-    let error: GatewayError = serde_json::from_slice(text).ok()?;
-    let words = match (&*error.message, &error.error) {
-        ("", Value::String(words)) => words.clone(),
-        ("", other) => stream_error_words(other),
-        (message, _) => message.to_owned(),
-    };
-    Some(words).filter(|words| !words.is_empty())
-}
-
-/// The words of an error in a line.
-pub(super) fn stream_error_words(error: &Value) -> String {
-    let words = error.get("message").and_then(Value::as_str);
-    words.map_or_else(|| error.to_string(), str::to_owned)
-}
-
 /// Bytes as the gateway takes them.
 pub(super) fn encoded(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
 /// Bytes of an answer.
-pub(super) fn decoded(text: &str) -> Result<Vec<u8>, EtcdError> {
+pub(super) fn decoded(text: &str) -> Result<Vec<u8>, RemoteError> {
     let bytes = STANDARD.decode(text);
-    bytes.map_err(|_| EtcdError::Garbage("expected base64".to_owned()))
+    bytes.map_err(|_| RemoteError::Garbage("expected base64".to_owned()))
 }
 
 /// The request for a page of keys from `from` on, before `to`, at this revision; 0: the present.
@@ -181,44 +148,13 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     }
 }
 
-/// A list of so many at most. The text is bounded, but what is left out in it takes memory: it is
-/// refused before that.
-fn few<'de, const MAX: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    struct Few<const MAX: usize, T>(PhantomData<T>);
-
-    impl<'de, const MAX: usize, T: Deserialize<'de>> Visitor<'de> for Few<MAX, T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a list of at most {MAX}")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut all = Vec::new();
-            while let Some(one) = seq.next_element()? {
-                if all.len() == MAX {
-                    return Err(A::Error::custom(format!(
-                        "expected at most {MAX} in a list"
-                    )));
-                }
-                all.push(one);
-            }
-            Ok(all)
-        }
-    }
-    deserializer.deserialize_seq(Few::<MAX, T>(PhantomData))
-}
-
 /// Changes in a line of a watch: more than one of its size has.
 const EVENTS_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::remote::read;
 
     #[test]
     fn a_list_is_refused_once_it_has_too_many() {

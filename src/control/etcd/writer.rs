@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::client::Client;
-use super::wire::{self, Granted, encoded};
-use super::{EtcdCounts, EtcdError, WatchPace};
+use super::wire::{Granted, encoded};
 use crate::config::Etcd;
+use crate::control::remote::{RemoteCounts, RemoteError, WatchPace, read};
 
 /// Writes keys, one after the other.
 pub(in crate::control) struct KeyWriter {
@@ -18,7 +18,7 @@ impl KeyWriter {
     pub(in crate::control) fn new(
         source: &Etcd,
         pace: WatchPace,
-        counts: &Arc<EtcdCounts>,
+        counts: &Arc<RemoteCounts>,
     ) -> Self {
         Self {
             client: Client::new(source, pace, counts),
@@ -27,7 +27,7 @@ impl KeyWriter {
 
     /// Takes the next endpoint.
     pub(in crate::control) fn turn(&mut self) {
-        self.client.turn();
+        self.client.endpoints.turn();
     }
 
     /// Puts a key, of a value that lasts so many seconds.
@@ -36,7 +36,7 @@ impl KeyWriter {
         key: &str,
         value: &str,
         lasts: Option<u64>,
-    ) -> Result<(), EtcdError> {
+    ) -> Result<(), RemoteError> {
         let mut request = json!({
             "key": encoded(self.name(key).as_bytes()),
             "value": encoded(value.as_bytes()),
@@ -44,7 +44,7 @@ impl KeyWriter {
         if let Some(seconds) = lasts {
             let grant = json!({ "TTL": seconds });
             let answer = self.client.ask("/v3/lease/grant", &grant, ANSWER_MAX);
-            let lease: Granted = wire::read(&answer.await?)?;
+            let lease: Granted = read(&answer.await?)?;
             request["lease"] = lease.id.to_string().into();
         }
         let answer = self.client.ask("/v3/kv/put", &request, ANSWER_MAX);
@@ -52,7 +52,7 @@ impl KeyWriter {
     }
 
     /// Deletes a key.
-    pub(in crate::control) async fn delete(&mut self, key: &str) -> Result<(), EtcdError> {
+    pub(in crate::control) async fn delete(&mut self, key: &str) -> Result<(), RemoteError> {
         let request = json!({ "key": encoded(self.name(key).as_bytes()) });
         let answer = self.client.ask("/v3/kv/deleterange", &request, ANSWER_MAX);
         answer.await.map(drop)

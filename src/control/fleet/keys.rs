@@ -7,7 +7,8 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::{AdminState, Etcd, bounded, shortest_ban, values};
-use crate::control::etcd::{EtcdCounts, Gathered, Keys, STEPS, Watch, WatchPace};
+use crate::control::etcd::Watch;
+use crate::control::remote::{self, Gathered, Keys, RemoteCounts, STEPS, WatchPace};
 use crate::guard::{BannedBy, ImportedBan, ImportedBans};
 use crate::prefix::Prefix;
 use crate::sys;
@@ -42,17 +43,21 @@ struct StateValue {
     state: String,
 }
 
-/// Follows the keys, and sends what they say. It runs on the thread of etcd.
+/// Follows the keys, and sends what they say. It runs on the thread of `remote`.
 pub(super) async fn follow(
     source: Etcd,
     (number, sender): (u64, mpsc::Sender<FleetNews>),
     pace: WatchPace,
-    counts: Arc<EtcdCounts>,
+    counts: Arc<RemoteCounts>,
 ) {
     let (steps, news) = mpsc::channel(STEPS);
     let again = Arc::new(Notify::new());
     let watch = Watch::new(&source, (share, KEYS_MAX), pace, &counts);
-    let keys = Keys::new(&source.prefix, KEYS_MAX);
+    let keys = Keys::new(
+        ("key", format!("keys under `{}`", source.prefix)),
+        &source.prefix,
+        KEYS_MAX,
+    );
     let mut gathered = Gathered::new(keys, news, Arc::clone(&again));
     let send = async {
         while let Some(keys) = gathered.changed().await {
@@ -71,7 +76,7 @@ pub(super) async fn follow(
         }
     };
     tokio::select! {
-        () = watch.run(steps, again) => {}
+        () = remote::follow(watch, steps, again) => {}
         () = send => {}
     }
 }

@@ -7,7 +7,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::config::{Etcd, bounded};
-use crate::control::etcd::{EtcdCounts, EtcdError, KeyWriter, WatchPace};
+use crate::control::etcd::KeyWriter;
+use crate::control::remote::{RemoteCounts, RemoteError, WatchPace};
 use crate::guard::Ban;
 use crate::prefix::Prefix;
 use crate::sys;
@@ -33,13 +34,13 @@ impl Write {
     }
 }
 
-/// Writes one after the other, and tells what goes wrong. It runs on the thread of etcd.
+/// Writes one after the other, and tells what goes wrong. It runs on the thread of `remote`.
 pub(super) async fn write(
     source: Etcd,
     mut writes: mpsc::Receiver<Write>,
     (number, sender): (u64, mpsc::Sender<FleetNews>),
     pace: WatchPace,
-    counts: Arc<EtcdCounts>,
+    counts: Arc<RemoteCounts>,
 ) {
     let mut writer = KeyWriter::new(&source, pace, &counts);
     let mut told = None;
@@ -60,7 +61,7 @@ pub(super) async fn write(
             match outcome {
                 Ok(()) => break,
                 // Another try has the same answer.
-                Err(EtcdError::Refused {
+                Err(RemoteError::Refused {
                     status: 400..500, ..
                 }) => break,
                 Err(_) if is_over(&write) => break,
@@ -73,7 +74,7 @@ pub(super) async fn write(
 }
 
 /// One try. What it has done of several goes, so the next one takes the others.
-async fn once(writer: &mut KeyWriter, write: &mut Write) -> Result<(), EtcdError> {
+async fn once(writer: &mut KeyWriter, write: &mut Write) -> Result<(), RemoteError> {
     if is_over(write) {
         return Ok(());
     }

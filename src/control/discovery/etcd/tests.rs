@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::control::etcd::{KeyNews, Step};
+use crate::control::remote::{KeyNews, Step};
 
 fn entry(key: &str, revision: i64, value: Option<&str>) -> KeyNews<Backend> {
     KeyNews {
@@ -14,7 +14,7 @@ fn entry(key: &str, revision: i64, value: Option<&str>) -> KeyNews<Backend> {
 }
 
 fn members(keys: &[(&str, i64, &str)]) -> Keys<Backend> {
-    let mut members = Keys::new("/p/", BACKENDS_MAX);
+    let mut members = Keys::new(("key", "keys under `/p/`".to_owned()), "/p/", BACKENDS_MAX);
     assert!(members.take(all(keys), &Notify::new()));
     members
 }

@@ -9,12 +9,41 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::{KeyNews, Step};
 use crate::wording::plural;
+
+/// What is known of a key now.
+#[derive(Debug)]
+pub(in crate::control) struct KeyNews<T> {
+    /// What follows the prefix.
+    pub(in crate::control) key: String,
+    /// Of its last change: the latest of several has the highest.
+    pub(in crate::control) revision: i64,
+    /// `None`: it is gone.
+    pub(in crate::control) value: Option<Result<T, String>>,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(in crate::control) enum Step<T> {
+    /// All keys.
+    Listed {
+        keys: Vec<KeyNews<T>>,
+        /// There are more keys than may be.
+        has_more: bool,
+        /// The revision is lower than one before: the server was wiped, or restored.
+        went_back: bool,
+    },
+    /// Some keys have changed.
+    Changed(Vec<KeyNews<T>>),
+    /// No endpoint answers: why, and when the next is asked.
+    Failed(String, Duration),
+}
 
 /// The keys under a prefix.
 #[derive(Debug)]
 pub(in crate::control) struct Keys<T> {
+    /// The word for a key, such as "key", and the sentence for all of them, such as "keys under /".
+    words: (&'static str, String),
     prefix: String,
     /// Keys beyond are left out.
     max: usize,
@@ -55,8 +84,9 @@ impl<T> KeyState<T> {
 
 impl<T> Keys<T> {
     /// No key is known yet.
-    pub(in crate::control) fn new(prefix: &str, max: usize) -> Self {
+    pub(in crate::control) fn new(words: (&'static str, String), prefix: &str, max: usize) -> Self {
         Self {
+            words,
             prefix: prefix.to_owned(),
             max,
             by_key: BTreeMap::new(),
@@ -99,12 +129,13 @@ impl<T> Keys<T> {
                     Some(_) => "its last good value stays",
                     None => "it is left out",
                 };
-                mistakes.add(|| format!("key `{}{key}`: {why}; {kept}", self.prefix));
+                let (word, prefix) = (self.words.0, &self.prefix);
+                mistakes.add(|| format!("{word} `{prefix}{key}`: {why}; {kept}"));
             }
         }
         if self.has_more {
-            let (max, prefix) = (self.max, &self.prefix);
-            mistakes.add(|| format!("more than {max} keys under `{prefix}`: others are left out"));
+            let (max, all) = (self.max, &self.words.1);
+            mistakes.add(|| format!("more than {max} {all}: others are left out"));
         }
         mistakes
     }

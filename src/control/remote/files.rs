@@ -1,5 +1,5 @@
-//! The files that etcd is reached by: certificates, a private key, a password. Reading them may
-//! take long, so another thread does.
+//! The files that servers are reached by: certificates, private keys, passwords, tokens. Reading
+//! them may take long, so another thread does.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,21 +10,21 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use crate::config::Etcd;
+use crate::config::{Server, bounded};
 use crate::sys;
 
 /// What connects to endpoints by TLS.
-pub(super) fn connector(source: &Etcd) -> Result<TlsConnector, String> {
+pub(super) fn connector(server: &Server) -> Result<TlsConnector, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
-    let roots = match &source.ca {
+    let roots = match &server.ca {
         Some(path) => authorities(path)?,
         None => system()?,
     };
     let builder = builder.with_root_certificates(roots);
-    let config = match source.certificate.as_deref().zip(source.key.as_deref()) {
+    let config = match server.certificate.as_deref().zip(server.key.as_deref()) {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let made = builder.with_client_auth_cert(chain(certificate)?, private_key(key)?);
@@ -34,18 +34,38 @@ pub(super) fn connector(source: &Etcd) -> Result<TlsConnector, String> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The password in a file, without the end of its line.
-pub(super) fn password(path: &Path) -> Result<String, String> {
+/// The password or the token in a file, without the end of its line.
+pub(in crate::control) fn secret(path: &Path) -> Result<String, String> {
     let text = String::from_utf8(text(path)?).map_err(|_| unfit(path, &"it is not UTF-8"))?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
         return Err(unfit(path, &"it is empty"));
     }
-    Ok(password.to_owned())
+    Ok(secret.to_owned())
+}
+
+/// What is wrong with the files that a server is reached by, and with that of a secret, by the name
+/// of the setting, if anything. May take long.
+pub(in crate::control) fn mistake_in(
+    server: &Server,
+    secret_file: Option<(&'static str, &Path)>,
+) -> Option<(&'static str, String)> {
+    let mistakes = server
+        .files()
+        .map(|(setting, path)| (setting, text(path).err()));
+    let of_secret = secret_file.map(|(setting, path)| (setting, secret(path).err()));
+    let mut all = mistakes.chain(of_secret);
+    let found = all.find_map(|(setting, why)| Some((setting, why?)));
+    let connects = || {
+        let why = server.is_secured().then(|| connector(server).err());
+        why.flatten().map(|why| ("ca", why))
+    };
+    let found = found.or_else(connects);
+    found.map(|(setting, why)| (setting, bounded(why)))
 }
 
 /// What is in a file.
-pub(super) fn text(path: &Path) -> Result<Vec<u8>, String> {
+fn text(path: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     let file = sys::open_regular(path).map_err(|error| unfit(path, &error))?;
     let read = file.take(FILE_MAX).read_to_end(&mut text);

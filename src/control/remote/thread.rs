@@ -1,4 +1,4 @@
-//! The thread that talks to etcd.
+//! The thread that talks to servers of shared state.
 
 use std::future::pending;
 use std::thread;
@@ -12,8 +12,8 @@ use crate::sys;
 /// The runtime of the thread, once there is one.
 static THREAD: Mutex<Option<Handle>> = Mutex::new(None);
 
-/// Runs a task on the thread that talks to etcd, which the first one makes. Where no thread can be
-/// made, the caller's runtime runs the task.
+/// Runs a task on the thread that talks to servers, which the first one makes. Where no thread can
+/// be made, the caller's runtime runs the task.
 pub(in crate::control) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
     let mut thread = THREAD.lock();
     if thread.is_none() {
@@ -33,6 +33,6 @@ fn begin() -> Option<Handle> {
         let _ = sys::done_with_rings();
         runtime.block_on(pending::<()>());
     };
-    let thread = thread::Builder::new().name("etcd".to_owned());
+    let thread = thread::Builder::new().name("remote".to_owned());
     thread.spawn(run).ok().map(|_| handle)
 }
