@@ -80,6 +80,11 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
         &self.shards[number as usize]
     }
 
+    /// The number of shards.
+    pub fn shards(&self) -> u32 {
+        u32::try_from(self.shards.len()).unwrap_or(SHARDS_MAX)
+    }
+
     /// The number of entries. Takes every shard's lock in turn: not for the data path.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -120,6 +120,27 @@ impl<K: Copy + Eq, V> Shard<K, V> {
         Some(index)
     }
 
+    /// The same, but where that would replace an entry that does not give way: then it stays as it
+    /// is, and the answer is `None`.
+    pub fn insert_if_room(
+        &mut self,
+        key: Hashed<K>,
+        value: V,
+        gives_way: impl Fn(&V) -> bool,
+    ) -> Option<u32> {
+        let is_full = self.entries.len() >= self.entries_max as usize;
+        let has_one = self.oldest != NONE && gives_way(&self.entry(self.oldest).value);
+        (!is_full || has_one).then(|| self.insert(key, value, |_| is_full))?
+    }
+
+    /// Entries from one index to before another one. An entry keeps its index, so all of them are
+    /// seen by and by, though others come meanwhile.
+    pub fn some(&self, from: u32, to: u32) -> impl Iterator<Item = (K, &V)> {
+        let to = (to as usize).min(self.entries.len());
+        let some = self.entries.get(from as usize..to).unwrap_or_default();
+        some.iter().map(|entry| (entry.key, &entry.value))
+    }
+
     /// The value of an entry.
     #[must_use]
     pub fn value(&self, index: u32) -> &V {

@@ -39,7 +39,7 @@ pub use latency::{Latency, surely_times};
 pub use panic::Service;
 pub use queue::{Called, Missed, Queue, Ticket};
 pub use slow_start::SlowStart;
-pub use sticky::StickyTable;
+pub use sticky::{Learned, StickyEntry, StickyPage, StickyTable, StickyWatch};
 pub use tally::{Ended, Outlook, Tally, Totals};
 pub use traffic::Traffic;
 

@@ -3,15 +3,19 @@
 //! Invariant: never more than `entries_max` clients. A full table forgets the least recently used
 //! one. It sees only hashes of clients and backends, and has no clock of its own.
 
+mod shared;
+
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::config::Persist;
 use crate::lru::{Hashed, Lru, Shard};
 use crate::time::nanos;
 
 use super::Pool;
+use shared::Changes;
+pub use shared::{Learned, StickyEntry, StickyPage, StickyWatch};
 
 /// A table from client to backend. An entry takes 44 bytes.
 ///
@@ -20,13 +24,16 @@ use super::Pool;
 pub struct StickyTable {
     clients: Lru<u64, Mapping>,
     ttl_ns: AtomicU64,
+    /// What other balancers are to learn; none before that is first asked for.
+    changes: OnceLock<Changes>,
 }
 
 /// What is known of a client.
 #[derive(Clone, Copy, Debug)]
 struct Mapping {
     backend: u64,
-    /// When it was used last, in ns; 0: removed.
+    /// When it was used last, in units of [`Times`]; 0: removed. The lowest bit is set where
+    /// another balancer has told so.
     used: u64,
 }
 
@@ -39,14 +46,17 @@ impl StickyTable {
         Self {
             clients: Lru::new(entries_max),
             ttl_ns: AtomicU64::new(ttl_ns),
+            changes: OnceLock::new(),
         }
     }
 
     /// The backend of `key`, if the entry was used within the last `ttl_ns`. Counts as a use.
     #[must_use]
     pub fn get(&self, key: u64, now: u64) -> Option<u64> {
-        let (shard, key) = self.clients.locate(key);
-        get(&mut shard.lock(), key, self.times(now))
+        let (shard, hashed) = self.clients.locate(key);
+        let (backend, is_news) = get(&mut shard.lock(), hashed, self.times(now))?;
+        self.note(key, is_news);
+        Some(backend)
     }
 
     /// The same as [`Self::get`], without counting as a use.
@@ -55,7 +65,7 @@ impl StickyTable {
         let (shard, key) = self.clients.locate(key);
         let shard = shard.lock();
         let mapping = *shard.value(shard.find(key)?);
-        (mapping.used >= self.times(now).1).then_some(mapping.backend)
+        (mapping.used >= self.times(now).since).then_some(mapping.backend)
     }
 
     /// Maps `key` to `backend`, unless it has a fresh mapping to a backend other than `replaces`.
@@ -65,16 +75,19 @@ impl StickyTable {
     /// second then follows the first. `replaces` is the unusable backend that [`Self::get`]
     /// returned.
     pub fn insert(&self, key: u64, backend: u64, replaces: Option<u64>, now: u64) -> u64 {
-        let (shard, key) = self.clients.locate(key);
+        let (shard, hashed) = self.clients.locate(key);
         let times = self.times(now);
         let mut shard = shard.lock();
-        match get(&mut shard, key, times) {
-            Some(mapped) if Some(mapped) != replaces => mapped,
+        let (mapped, is_news) = match get(&mut shard, hashed, times) {
+            Some((mapped, is_news)) if Some(mapped) != replaces => (mapped, is_news),
             _ => {
-                put(&mut shard, key, backend, times);
-                backend
+                put(&mut shard, hashed, backend, times);
+                (backend, true)
             }
-        }
+        };
+        drop(shard);
+        self.note(key, is_news);
+        mapped
     }
 
     /// Renews the mapping of `key` to `backend`, even if it has expired, unless it was removed.
@@ -84,7 +97,7 @@ impl StickyTable {
         if let Some(index) = shard.find(key) {
             let mapping = shard.value(index);
             if mapping.used > 0 && mapping.backend == backend {
-                renew(&mut shard, index, self.times(now).0);
+                renew(&mut shard, index, self.times(now));
             }
         }
     }
@@ -92,12 +105,12 @@ impl StickyTable {
     /// Maps `key` to `backend` for `time` ns, or for the TTL if that is shorter.
     pub fn lend(&self, key: u64, backend: u64, time: u64, now: u64) {
         let (shard, key) = self.clients.locate(key);
-        let (now, since) = self.times(now);
+        let mut times = self.times(now);
         let early = self.ttl_ns.load(Ordering::Relaxed).saturating_sub(time);
+        times.now = times.now.saturating_sub(units(early)).max(2);
         let mut shard = shard.lock();
         remove(&mut shard, key);
-        let used = now.saturating_sub(early).max(1);
-        put(&mut shard, key, backend, (used, since));
+        put(&mut shard, key, backend, times);
     }
 
     /// Forgets `key`.
@@ -124,34 +137,65 @@ impl StickyTable {
         self.clients.capacity()
     }
 
-    /// The time in terms of mappings, and the earliest last use of one that is fresh. Both are
-    /// above 0, which marks removed entries, even right after the machine's start.
-    fn times(&self, now: u64) -> (u64, u64) {
-        let now = now.saturating_add(EPOCH);
-        let since = now.saturating_sub(self.ttl_ns.load(Ordering::Relaxed));
-        (now, since.max(1))
+    fn times(&self, now: u64) -> Times {
+        let ttl = self.ttl_ns.load(Ordering::Relaxed);
+        let now = units(now.saturating_add(EPOCH));
+        let since = now.saturating_sub(units(ttl));
+        Times {
+            now,
+            since: since.max(1),
+            // An eighth of the TTL, about 1 to 69 s.
+            step: 2 * u64::from(self.changes.get().is_some()),
+            slot_bits: (ttl >> 2).max(1).ilog2().clamp(31, 37),
+        }
     }
 }
 
-/// The backend of a mapping that was used at or after `since`. Counts as a use.
-fn get(shard: &mut Clients, key: Hashed<u64>, (now, since): (u64, u64)) -> Option<u64> {
+/// Times in terms of mappings: in halves of nanoseconds, so that the lowest bit is free. Those of
+/// uses are above 0, which marks removed entries, even right after the machine's start.
+#[derive(Clone, Copy)]
+struct Times {
+    now: u64,
+    /// The earliest last use of a mapping that is fresh.
+    since: u64,
+    /// How much later a mapping to another backend is than the one that it replaces, at least: so
+    /// that the clock of another balancer does not matter, where there is one.
+    step: u64,
+    /// Other balancers learn of a use when the time without so many bits has changed.
+    slot_bits: u32,
+}
+
+/// A time or a duration in ns, in the units of [`Times`].
+fn units(ns: u64) -> u64 {
+    ns.min(u64::MAX >> 1) << 1
+}
+
+/// The backend of a mapping that was used at or after `since`, and whether other balancers are to
+/// learn of it. Counts as a use.
+fn get(shard: &mut Clients, key: Hashed<u64>, times: Times) -> Option<(u64, bool)> {
     let index = shard.find(key)?;
-    if shard.value(index).used < since {
+    if shard.value(index).used < times.since {
         return None;
     }
-    renew(shard, index, now);
-    Some(shard.value(index).backend)
+    let is_news = renew(shard, index, times);
+    Some((shard.value(index).backend, is_news))
 }
 
 /// Maps the key to the backend, whatever it was mapped to.
-fn put(shard: &mut Clients, key: Hashed<u64>, backend: u64, (now, since): (u64, u64)) {
+fn put(shard: &mut Clients, key: Hashed<u64>, backend: u64, times: Times) {
     if let Some(index) = shard.find(key) {
-        shard.value_mut(index).backend = backend;
-        return renew(shard, index, now);
+        let mapping = shard.value_mut(index);
+        if mapping.backend != backend {
+            mapping.backend = backend;
+            mapping.used = mapping.used.saturating_add(times.step);
+        }
+        renew(shard, index, times);
+        return;
     }
-    let mapping = Mapping { backend, used: now };
+    let used = times.now;
+    let mapping = Mapping { backend, used };
     // A shard without room for any client remembers none.
-    let _ = shard.insert(key, mapping, |oldest| oldest.used < since);
+    let _ = shard.insert(key, mapping, |oldest| oldest.used < times.since);
 }
 
 /// Marks a mapping as removed, to be replaced first.
@@ -162,11 +206,16 @@ fn remove(shard: &mut Clients, key: Hashed<u64>) {
     }
 }
 
-/// Records a use at `now`, in ns.
-fn renew(shard: &mut Clients, index: u32, now: u64) {
+/// Records a use. Answers whether other balancers are to learn of it: the last one they know of is
+/// a while ago, or was another balancer's.
+fn renew(shard: &mut Clients, index: u32, times: Times) -> bool {
     let mapping = shard.value_mut(index);
-    mapping.used = mapping.used.max(now);
+    let before = mapping.used;
+    // Without the lowest bit: it is this balancer's now.
+    mapping.used = times.now.max(before.saturating_add(before & LEARNED));
+    let is_later = (before ^ mapping.used) >> times.slot_bits != 0;
     shard.touch(index);
+    is_later || before & LEARNED != 0
 }
 
 /// The sticky table of the pool before; a new one if the key or the size has changed.
@@ -193,7 +242,9 @@ impl fmt::Debug for StickyTable {
 type Clients = Shard<u64, Mapping>;
 
 /// Added to times. Longer than any TTL, unless that is endless.
-const EPOCH: u64 = 1 << 62;
+const EPOCH: u64 = 1 << 61;
+/// The bit of a mapping that another balancer has told.
+const LEARNED: u64 = 1;
 
 #[cfg(test)]
 mod tests;
