@@ -141,6 +141,8 @@ mod scaling;
 mod send_proxy;
 #[path = "proxy/server.rs"]
 mod server;
+#[path = "proxy/sharing.rs"]
+mod sharing;
 #[path = "proxy/signals.rs"]
 mod signals;
 #[path = "proxy/slow_readers.rs"]

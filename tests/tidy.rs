@@ -537,9 +537,11 @@ const SUBJECT: usize = 72;
 /// Figures that the real program shows too late or for moments only, or that need a machine too
 /// busy, thousands of clients, tries for seconds, or a fault which a test cannot cause. Tests of
 /// their rooms move most of them.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 12] = [
     "mahoraga_backend_streamed_seconds_total",
     "mahoraga_history_dropped_total",
+    "mahoraga_peer_refused_total",
+    "mahoraga_peer_resyncs_total",
     "mahoraga_sources_overflowed_total",
     "mahoraga_webhook_failures_total",
     "mahoraga_worker_arriving",

@@ -21,6 +21,7 @@ use crate::worker::{Counts, LatencyCounts};
 
 mod figure;
 mod figures;
+mod peers;
 pub(crate) mod readings;
 
 use figure::{Figure, Group, Reading, Value};
@@ -98,6 +99,8 @@ impl Collector for Scrape {
         figures::PROCESS.write(encoder, [(Vec::new(), status)])?;
         let lists = status.access_lists.iter();
         figures::ACCESS_LIST.write(encoder, lists.map(|its| (named(&its.name), its)))?;
+        let others = status.peers.members.iter();
+        peers::PEER.write(encoder, others.map(|its| (named(&its.name), its)))?;
         let listeners = self.listeners.iter();
         figures::LISTENER.write(encoder, listeners.map(|its| (named(&its.name), its)))?;
         let pools = self.pools.iter();

@@ -176,6 +176,7 @@ pub(super) async fn unban_those(
     let why = match (filter.all, has_others) {
         _ if filter.by == Some(BannedBy::File) => Some("by: bans of the file end with its lines"),
         _ if filter.by == Some(BannedBy::Fleet) => Some("by: bans of the fleet end with its keys"),
+        _ if filter.by == Some(BannedBy::Peer) => Some("by: lift bans of peers by their networks"),
         (true, false) | (false, true) => None,
         (false, false) => Some("expected `within` or `by`, or `all=true` for every ban"),
         (true, true) => Some("`all=true` goes with no other filter"),

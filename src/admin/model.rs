@@ -24,6 +24,7 @@ mod events;
 mod explain;
 mod figures;
 mod membership;
+mod peers;
 mod route;
 
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
@@ -43,6 +44,7 @@ pub use figures::{
     ProbeStatus, SegmentsStatus, TrafficStatus,
 };
 pub use membership::{LEAVE_WAIT, LeaveQuery, Readiness};
+pub use peers::{PeerStatus, PeersStatus};
 pub use route::{ListenerRoutes, MetStatus, RouteChoice, RouteQuestion, RouteStatus};
 
 /// Overall status of the balancer.
@@ -124,6 +126,9 @@ pub struct Status {
     /// What is known of etcd, over all prefixes that are followed.
     #[serde(default)]
     pub etcd: EtcdStatus,
+    /// What is known of other balancers that this one shares bans and sticky clients with.
+    #[serde(default)]
+    pub peers: PeersStatus,
     /// Lines of the operational log that were dropped: standard error did not take them.
     #[serde(default)]
     pub log_lines_dropped: u64,

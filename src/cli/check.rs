@@ -144,7 +144,9 @@ fn not_checked(config: &Config) -> String {
     let http = http.map(|http| http.bind.to_string());
     let binds = config.listeners.iter().map(|its| its.bind.to_string());
     let metrics = config.metrics.as_ref().map(|its| its.bind.to_string());
-    let addresses: Vec<_> = binds.chain(http).chain(metrics).collect();
+    let peers = config.fleet.as_ref().and_then(|its| its.peers.as_ref());
+    let peers = peers.map(|its| its.listen.to_string());
+    let addresses: Vec<_> = binds.chain(http).chain(metrics).chain(peers).collect();
     let shown = addresses.len().min(ADDRESSES_SHOWN);
     let more = match addresses.len() - shown {
         0 => String::new(),
@@ -162,14 +164,20 @@ fn not_checked(config: &Config) -> String {
         ""
     };
     let asks_etcd = |pool: &Shared<Pool>| matches!(pool.discovery, Some(Discovery::Etcd(_)));
-    let etcd = if config.fleet.is_some() || config.pools.iter().any(asks_etcd) {
+    let fleet = config.fleet.as_ref();
+    let etcd = if fleet.is_some_and(|its| its.etcd.is_some()) || config.pools.iter().any(asks_etcd)
+    {
         "etcd answers, "
     } else {
         ""
     };
+    let peers = match fleet.is_some_and(|its| its.peers.is_some()) {
+        true => "peers answer, ",
+        false => "",
+    };
     format!(
-        "not checked: whether {}{more} can be listened on, {fifos}{names}{etcd}backends answer, \
-         and io_uring is allowed",
+        "not checked: whether {}{more} can be listened on, {fifos}{names}{etcd}{peers}backends \
+         answer, and io_uring is allowed",
         addresses[..shown].join(", ")
     )
 }

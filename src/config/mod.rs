@@ -84,7 +84,7 @@ pub(crate) use error::bounded;
 pub use error::{ConfigError, Mistake, Warning, outline};
 pub use etcd::Etcd;
 pub use flags::{FlagSetting, from_flags};
-pub use fleet::FleetSettings;
+pub use fleet::{FleetSettings, PeerMember, PeerSettings};
 pub use history::{HistoryPlace, HistorySettings};
 pub use json::BodyError;
 pub use key::Key;
@@ -192,7 +192,8 @@ settings! {
         pub metrics: Option<MetricsHttp> = None => waits(group_or_off(
             "\"off\", an address or a group such as (bind: \"0.0.0.0:9100\", allow: [...])",
         ));
-        /// What several balancers share: bans, and administrative states of backends. Off: nothing.
+        /// What several balancers share: bans, administrative states of backends, sticky clients.
+        /// Off: nothing.
         pub fleet: Option<FleetSettings> = None => group_or_off(
             "\"off\" or a group such as (etcd: (endpoints: [...], prefix: \"/mahoraga/fleet/\"))",
         );

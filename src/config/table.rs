@@ -317,6 +317,7 @@ fn such_as(expected: &str, is_text: bool) -> Option<String> {
     let length = match example.strip_prefix('"') {
         Some(text) => text.find('"')? + 2,
         None if example.starts_with('(') => example.rfind(')')? + 1,
+        None if example.starts_with('[') => example.rfind(']')? + 1,
         None => example.find([' ', ',']).unwrap_or(example.len()),
     };
     let example = &example[..length];

@@ -27,6 +27,7 @@ use super::history::Recorder;
 use super::in_force::InForce;
 use super::leaving::Leaving;
 use super::metrics::Metrics;
+use super::peers::Peers;
 use super::publisher::Publisher;
 use super::reload::Reloading;
 use super::roster::Roster;
@@ -52,6 +53,7 @@ pub(super) struct Balancer {
     pub(super) access: AccessLists,
     pub(super) bans: BanReports,
     pub(super) fleet: Fleet,
+    pub(super) peers: Peers,
     pub(super) syn_filter: SynFilter,
     pub(super) metrics: Metrics,
     pub(super) history: Recorder,
@@ -100,6 +102,7 @@ impl Balancer {
             access,
             bans: BanReports::default(),
             fleet,
+            peers: Peers::new(events),
             syn_filter: SynFilter::new(),
             metrics: Metrics::new(measurements),
             history,
@@ -117,6 +120,7 @@ impl Balancer {
         let config = balancer.in_force.renewed();
         balancer.follow(config, Vec::new());
         balancer.follow_fleet();
+        balancer.follow_peers();
         balancer.watch_file(true);
         Ok(balancer)
     }
@@ -144,6 +148,7 @@ impl Balancer {
             self.follow(config, new);
         }
         self.follow_fleet();
+        self.follow_peers();
         self.bans.run(self.publisher.snapshot());
         Ok(())
     }

@@ -31,11 +31,13 @@ use super::aside;
 use super::audit::Entry;
 use super::balancer::Balancer;
 use super::events::{Events, Severity, Subject};
+use super::peers::OwnLifted;
 pub use file::rewrite_kept_bans;
 pub(super) use file::{KeptBans, mistake_in_kept};
 pub use import::read_imported_bans;
 pub(super) use import::{BanFileNews, BansRead, KnownBans, read_import};
 pub(super) use reports::BanReports;
+use reports::GoesOn;
 
 impl Balancer {
     /// Lists bans, on another thread: there may be many.
@@ -160,6 +162,7 @@ impl Balancer {
         let in_file =
             in_file.map(|its| format!("bans of {} stay as long as it has them", its.file));
         let (of_fleet, remove_keys) = (self.bans.list_of_fleet(), self.fleet.key_remover());
+        let tell_peers = self.peers.lifted_sharer();
         let new = json!(filter);
         let (done, is_done) = oneshot::channel();
         self.bans.expect_lifted(is_done);
@@ -169,11 +172,16 @@ impl Balancer {
             let lifted = lifted.await.unwrap_or_default();
             let bans = lifted.bans;
             let are_removed = remove_keys(lifted.keys);
+            tell_peers(lifted.all);
             // Without a receiver the balancer is ending.
             let _ = done.send(!are_removed);
             let again = if are_removed { 0 } else { lifted.in_fleet };
             let stay = stay_in_fleet(lifted.of_fleet + again);
-            let notes = in_file.into_iter().chain(stay).collect();
+            let of_peers = (lifted.of_peers > 0).then(|| {
+                let bans = plural(lifted.of_peers, "ban");
+                format!("{bans} of peers stay: lift each by its network")
+            });
+            let notes = in_file.into_iter().chain(stay).chain(of_peers).collect();
             audit.record(&Entry {
                 author,
                 action: "unban",
@@ -215,6 +223,14 @@ impl Balancer {
                  `trusted`"
             )));
         }
+        let is_of_peer = |ban: Arc<Ban>| ban.by == BannedBy::Peer;
+        if !self.peers.is_sharing() && bans.exact(prefix, sys::monotonic()).is_some_and(is_of_peer)
+        {
+            return Err(UnbanError::Refused(format!(
+                "cannot unban {prefix}: a peer bans it, and `share_bans` is off: lift it there, or \
+                 add it to `trusted`"
+            )));
+        }
         let notes = of_file.map(|path| format!("{path} bans it again"));
         let of_fleet = of_fleet.filter(|_| !is_sharing);
         let of_fleet = of_fleet.map(|key| format!("the key `{key}` of etcd bans it again"));
@@ -223,15 +239,40 @@ impl Balancer {
         let ban = bans.lift(prefix);
         let ban = ban.ok_or_else(|| UnbanError::NotBanned(not_banned(bans, prefix)))?;
         let lifted = Clocks::now().status(&ban);
+        let goes_on = GoesOn {
+            fleet: !is_sharing,
+            peers: !self.peers.is_sharing(),
+        };
         if is_sharing {
             // Its key goes, so the fleet does not ban it again.
             self.fleet.share_lifted(prefix);
-            self.bans.import.on_ended(&[ban]);
-        } else {
-            self.bans.on_ended(&[ban]);
         }
+        self.peers.share_lifted(vec![prefix]);
+        self.bans.on_lifted(&[ban], goes_on);
         self.bans.run(self.publisher.snapshot());
         Ok(Lifted { ban: lifted, notes })
+    }
+
+    /// A peer has lifted a ban of this balancer.
+    pub(super) fn lift_own(&mut self, lifted: OwnLifted) {
+        let OwnLifted { prefix, since } = lifted;
+        let bans = &self.publisher.snapshot().bans;
+        let is_it = |ban: &Arc<Ban>| ban.since == since && !ban.by.is_listed();
+        let exact = bans.exact(prefix, sys::monotonic());
+        if exact.filter(is_it).is_none() {
+            // There is a later one.
+            return;
+        }
+        self.syn_filter.lift(prefix, bans, &self.workers);
+        if let Some(ban) = bans.lift(prefix) {
+            if self.fleet.is_sharing() {
+                self.fleet.share_lifted(prefix);
+            }
+            let refused = refused(ban.hits());
+            self.bans.on_ended(&[ban]);
+            let message = format!("{prefix} unbanned by a peer; it was {refused}");
+            self.tell(EventKind::Unbanned, message);
+        }
     }
 
     /// Goes on with bans that were kept, and follows the file of imported ones.
@@ -306,8 +347,12 @@ struct Lifting {
     in_fleet: u64,
     /// How many stay, as others of the fleet have made them.
     of_fleet: u64,
+    /// How many stay, as peers have made them.
+    of_peers: u64,
     /// Those that etcd may have keys of.
     keys: Vec<Prefix>,
+    /// All that were lifted.
+    all: Vec<Prefix>,
 }
 
 /// Lifts the bans that match. Those of the file and of the fleet stay.
@@ -317,7 +362,8 @@ fn lift_those(bans: &Bans, filter: &UnbanFilter, of_fleet: &ImportedBans) -> Lif
         filter.within.is_none_or(|wide| wide.covers(ban.prefix))
             && filter.by.is_none_or(|by| by == ban.by)
     });
-    let stay = all.iter().filter(|ban| ban.by == BannedBy::Fleet).count();
+    let made_by = |by| all.iter().filter(|ban| ban.by == by).count() as u64;
+    let (of_fleet_stay, of_peers) = (made_by(BannedBy::Fleet), made_by(BannedBy::Peer));
     let own = all.iter().filter(|ban| !ban.by.is_listed());
     let lifted: Vec<_> = own.filter_map(|ban| bans.lift(ban.prefix)).collect();
     let known = lifted.iter().filter(|ban| of_fleet.contains(ban.prefix));
@@ -331,8 +377,10 @@ fn lift_those(bans: &Bans, filter: &UnbanFilter, of_fleet: &ImportedBans) -> Lif
     Lifting {
         bans: lifted.len() as u64,
         in_fleet,
-        of_fleet: stay as u64,
+        of_fleet: of_fleet_stay,
+        of_peers,
         keys,
+        all: lifted.iter().map(|ban| ban.prefix).collect(),
     }
 }
 
@@ -464,7 +512,9 @@ mod tests {
             bans: 2,
             in_fleet: 1,
             of_fleet: 0,
+            of_peers: 0,
             keys: vec![prefix("192.0.2.2"), prefix("192.0.2.1")],
+            all: vec![prefix("192.0.2.1"), prefix("192.0.2.2")],
         };
         assert_eq!(lift_those(&bans, &by_hand, &list), want);
         let within = UnbanFilter {
@@ -475,7 +525,9 @@ mod tests {
             bans: 1,
             in_fleet: 1,
             of_fleet: 1,
+            of_peers: 0,
             keys: vec![prefix("192.0.2.3")],
+            all: vec![prefix("192.0.2.3")],
         };
         assert_eq!(lift_those(&bans, &within, &list), want);
         let all = UnbanFilter {

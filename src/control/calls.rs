@@ -199,6 +199,7 @@ impl Balancer {
             reloads: self.reloading.status.clone(),
             webhook_failures: self.webhooks.failures(),
             etcd: self.in_force.discoveries.etcd_status(),
+            peers: self.peers.status(),
             log_lines_dropped: operational_log::dropped(),
             scrapers_refused: admin::refused_scrapers(),
             segments: metrics.segments.map(|its| SegmentsStatus {
@@ -348,6 +349,7 @@ impl Balancer {
         }
         sentences.extend(self.bans.problems());
         sentences.extend(self.fleet.problems());
+        sentences.extend(self.peers.problems());
         sentences.extend(self.history.problem());
         sentences.extend(self.track_file.problem());
         let (problems, more) = self.access.problems(ALERTS_MAX);

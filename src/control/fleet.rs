@@ -15,7 +15,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::AbortHandle;
 
 use crate::admin::model::EventKind;
-use crate::config::{AdminState, Backend, Config, FleetSettings, shortest_ban};
+use crate::config::{AdminState, Backend, Config, Etcd, shortest_ban};
 use crate::guard::{Ban, BannedBy, Bans, ImportedBans};
 use crate::prefix::Prefix;
 use crate::sys;
@@ -49,7 +49,8 @@ pub(super) struct Fleet {
 }
 
 struct Followed {
-    settings: FleetSettings,
+    source: Etcd,
+    share_bans: bool,
     number: u64,
     /// For this balancer's own bans, where they are shared.
     writes: Option<mpsc::Sender<Write>>,
@@ -106,19 +107,22 @@ impl Fleet {
 
     /// Follows what a configuration says. `true`: it shares nothing now, and did before.
     pub(super) fn follow(&mut self, config: &Config) -> bool {
-        let settings = config.fleet.as_ref();
-        if self.followed.as_ref().map(|its| &its.settings) == settings {
+        let fleet = config.fleet.as_ref();
+        let wanted = fleet.and_then(|fleet| Some((fleet.etcd.as_ref()?, fleet.share_bans)));
+        let followed = self.followed.as_ref();
+        if followed.map(|its| (&its.source, its.share_bans)) == wanted {
             return false;
         }
         (self.error, self.unwritten) = (None, None);
-        self.followed = settings.map(|settings| {
+        self.followed = wanted.map(|(source, share_bans)| {
             self.tasks += 1;
             let to = (self.tasks, self.sender.clone());
-            let (source, pace) = (settings.etcd.clone(), WatchPace::default());
+            let (source, pace) = (source.clone(), WatchPace::default());
             let counts = || Arc::clone(&self.counts);
             let task = keys::follow(source.clone(), to.clone(), pace, counts());
             let mut tasks = vec![remote::spawn(task)];
-            let writes = settings.share_bans.then(|| {
+            let followed = source.clone();
+            let writes = share_bans.then(|| {
                 let (writes, queue) = mpsc::channel(WRITES);
                 tasks.push(remote::spawn(writer::write(
                     source,
@@ -130,7 +134,8 @@ impl Fleet {
                 writes
             });
             Followed {
-                settings: settings.clone(),
+                source: followed,
+                share_bans,
                 number: self.tasks,
                 writes,
                 tasks,
@@ -267,7 +272,7 @@ impl Fleet {
 
     /// The key that may ban a network.
     fn ban_key(&self, prefix: Prefix) -> Option<String> {
-        let source = &self.followed.as_ref()?.settings.etcd;
+        let source = &self.followed.as_ref()?.source;
         Some(format!("{}bans/{prefix}", source.prefix))
     }
 }

@@ -33,6 +33,7 @@ mod listening;
 mod metrics;
 mod names;
 mod overloads;
+mod peers;
 mod pools;
 mod preflight;
 mod publisher;

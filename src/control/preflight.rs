@@ -6,13 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
-use crate::config::{AccessLog, Config, Discovery, LogSink, Pool, Verify};
+use crate::config::{AccessLog, Config, Discovery, FleetSettings, LogSink, Pool, Verify};
 use crate::sys;
 
 use super::access_log::socket as log_socket;
 use super::{
     StartError, access_lists, admin_listeners, bans, capacity, discovery, etcd, health, history,
-    listening, sandbox, systemd, track_file,
+    listening, peers, sandbox, systemd, track_file,
 };
 
 /// Why a start with this configuration would fail on this machine, where that shows without
@@ -92,10 +92,16 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
         }
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => None,
     });
-    let fleet = config.fleet.as_ref().and_then(|fleet| {
-        let (setting, sentence) = etcd::mistake_in(&fleet.etcd)?;
+    let fleet = config.fleet.as_ref();
+    let peers = fleet.and_then(|fleet| {
+        let (setting, sentence) = peers::mistake_in(fleet.peers.as_ref()?)?;
+        Some((format!("fleet.peers.{setting}"), sentence))
+    });
+    let fleet = fleet.and_then(|fleet| {
+        let (setting, sentence) = etcd::mistake_in(fleet.etcd.as_ref()?)?;
         Some((format!("fleet.etcd.{setting}"), sentence))
     });
+    let fleet = fleet.into_iter().chain(peers);
     let is_refused = forbidden_socket(config, file).is_some();
     let socket = default_socket(config).filter(|_| !is_refused);
     let socket = socket.and_then(|path| {
@@ -146,8 +152,8 @@ pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
         Some(Discovery::Etcd(source)) => source.files().map(|(_, path)| &**path).collect(),
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => Vec::new(),
     });
-    let fleet = config.fleet.iter().flat_map(|fleet| fleet.etcd.files());
-    let lists = lists.chain(fleet.map(|(_, path)| &**path));
+    let fleet = config.fleet.iter().flat_map(FleetSettings::files);
+    let lists = lists.chain(fleet.map(|path| &**path));
     let read = file.into_iter().chain(lists);
     let read = read.map(|path| (path, sys::open_regular(path).map(drop)));
     // A file that is not there may come.

@@ -27,6 +27,7 @@ use super::events::{Severity, Subject};
 use super::fleet::FleetNews;
 use super::health::HealthNews;
 use super::leaving::Departure;
+use super::peers::PeersNews;
 use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
 use super::watchdog::Watchdog;
 use super::{access_lists, admin_listeners, bans, pools, systemd};
@@ -51,6 +52,8 @@ enum Wake {
     AccessFile(access_lists::PrefixNews),
     /// The file of imported bans has changed.
     BanFile(bans::BanFileNews),
+    /// Peers share something else, or something goes wrong with them.
+    Peers(PeersNews),
     /// The fleet shares something else.
     Fleet(FleetNews),
     /// Discovery found other backends or addresses.
@@ -104,6 +107,7 @@ impl Balancer {
                 news = self.access.changed() => Wake::AccessFile(news),
                 news = self.bans.import.changed() => Wake::BanFile(news),
                 news = self.fleet.changed() => Wake::Fleet(news),
+                news = self.peers.changed() => Wake::Peers(news),
                 () = Watchdog::due(self.watchdog.as_mut()) => Wake::Watchdog,
                 () = until(publish_due) => Wake::Publish,
                 () = until(close_due) => Wake::CloseRemoved,
@@ -159,6 +163,7 @@ impl Balancer {
             Wake::AccessFile(news) => self.on_access_file(news),
             Wake::BanFile(news) => self.on_ban_file(news),
             Wake::Fleet(news) => self.on_fleet(news),
+            Wake::Peers(news) => self.on_peers(news),
             Wake::Discovered => self.on_discovered(),
             Wake::Watchdog => {
                 let stopping = self.stage == Stage::Stopping;
@@ -270,6 +275,7 @@ impl Balancer {
         let file = self.in_force.config.bans.file.as_deref();
         self.bans.tick(file, snapshot, &self.events);
         self.fleet.tick(&snapshot.bans);
+        self.peers.tick(snapshot);
         let has_left = snapshot.has_left();
         self.publisher.repeat();
         self.workers.repeat_closing(self.publisher.snapshot());

@@ -68,15 +68,18 @@ pub enum BannedBy {
     File,
     /// The fleet: a key of etcd.
     Fleet,
+    /// Another balancer of the fleet.
+    Peer,
 }
 
 impl BannedBy {
     /// Each with its name.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 5] = [
         (Self::Hand.as_str(), Self::Hand),
         (Self::Rule.as_str(), Self::Rule),
         (Self::File.as_str(), Self::File),
         (Self::Fleet.as_str(), Self::Fleet),
+        (Self::Peer.as_str(), Self::Peer),
     ];
 
     /// Its name.
@@ -87,6 +90,7 @@ impl BannedBy {
             Self::Rule => "rule",
             Self::File => "file",
             Self::Fleet => "fleet",
+            Self::Peer => "peer",
         }
     }
 
@@ -94,7 +98,7 @@ impl BannedBy {
     fn replaces(self, before: Self) -> bool {
         match self {
             Self::Hand => true,
-            Self::Rule | Self::File | Self::Fleet => self == before,
+            Self::Rule | Self::File | Self::Fleet | Self::Peer => self == before,
         }
     }
 
@@ -104,7 +108,7 @@ impl BannedBy {
         match self {
             Self::Hand => max,
             Self::Rule => max - max / FOR_OPERATORS,
-            Self::File | Self::Fleet => max - max / FOR_OTHERS,
+            Self::File | Self::Fleet | Self::Peer => max - max / FOR_OTHERS,
         }
     }
 
@@ -113,7 +117,7 @@ impl BannedBy {
     pub fn is_listed(self) -> bool {
         match self {
             Self::Hand | Self::Rule => false,
-            Self::File | Self::Fleet => true,
+            Self::File | Self::Fleet | Self::Peer => true,
         }
     }
 }

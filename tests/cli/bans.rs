@@ -288,7 +288,10 @@ fn mistakes_in_arguments_are_found_before_a_request() {
         ("ban ::1 --reason a\u{7}b", "no control character"),
         ("ban --from absent", "cannot read absent: No such file"),
         ("ban --from feed", "feed: line 2: "),
-        ("bans --by me", "expected `hand`, `rule`, `file` or `fleet`"),
+        (
+            "bans --by me",
+            "expected `hand`, `rule`, `file`, `fleet` or `peer`",
+        ),
         ("bans --sort hit", "did you mean `hits`?"),
         ("bans --limit 0", "expected"),
         ("bans --limit 1000001", "expected"),

@@ -169,6 +169,11 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
             |its: &Status| its.etcd.changes,
         ),
         counter(
+            "peer_strangers",
+            "Connections for peers that were refused, as their certificates name no member.",
+            |its: &Status| its.peers.strangers,
+        ),
+        counter(
             "log_lines_dropped",
             "Lines that the operational log did not take.",
             |its: &Status| its.log_lines_dropped,

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::figures::{ACCESS_LIST, BACKEND, LISTENER, POOL, PROCESS, TIMES, WORKER};
+use super::peers::PEER;
 use super::*;
-use crate::admin::model::{AccessListStatus, BackendStatus, WorkerStatus};
+use crate::admin::model::{AccessListStatus, BackendStatus, PeerStatus, PeersStatus, WorkerStatus};
 use crate::worker::{Latencies, NUMBERS};
 
 /// A balancer with one of each.
@@ -31,6 +32,14 @@ fn scrape(format: Format) -> Scrape {
         format,
         status: Status {
             access_lists: vec![AccessListStatus::default()],
+            peers: PeersStatus {
+                members: vec![PeerStatus {
+                    lag_ms: Some(2),
+                    refused: refused(),
+                    ..PeerStatus::default()
+                }],
+                strangers: 0,
+            },
             workers: vec![WorkerStatus {
                 numbers: numbers.chain(closed).collect(),
                 ..WorkerStatus::default()
@@ -95,6 +104,7 @@ fn each_name_is_declared_once() {
     let declared = [
         rows(&PROCESS),
         rows(&ACCESS_LIST),
+        rows(&PEER),
         rows(&LISTENER),
         rows(&POOL),
     ];
@@ -155,6 +165,7 @@ fn the_page_of_figures_is_right() {
     for (title, rows) in [
         ("The process", rows(&PROCESS)),
         ("Access lists", rows(&ACCESS_LIST)),
+        ("Peers", rows(&PEER)),
         ("Listeners", rows(&LISTENER)),
         ("Pools", rows(&POOL)),
         ("Backends", rows(&BACKEND)),

@@ -150,8 +150,8 @@ pub struct BanFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub within: Option<Prefix>,
-    /// Only those by an operator (`hand`), by a rule (`rule`), of the watched file (`file`), or of
-    /// the fleet (`fleet`).
+    /// Only those by an operator (`hand`), by a rule (`rule`), of the watched file (`file`), of the
+    /// fleet (`fleet`), or of other balancers (`peer`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<BannedBy>,
     /// Their order.

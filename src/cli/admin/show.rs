@@ -18,6 +18,7 @@ use crate::wording::{counted, plural};
 
 mod backends;
 mod listeners;
+mod peers;
 
 pub(super) use backends::state_cell;
 use backends::{backends_text, history_text};
@@ -116,7 +117,7 @@ fn status_text(status: &Status, paint: Paint) -> String {
         line("closed", &closed.join(", "));
     }
     text += &reloads_text(&status.reloads, paint);
-    text += &(guards(status) + &notices(status, paint));
+    text += &(guards(status) + &peers::peers(&status.peers, paint) + &notices(status, paint));
     text += &latencies_text(&status.latencies, paint);
     text + "\n" + &workers_text(&status.workers, paint)
 }

@@ -19,7 +19,7 @@ use crate::config::{
     PostgresTls, Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat,
     Route, ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
-use crate::config::{Etcd, FleetSettings, HistoryPlace, HistorySettings};
+use crate::config::{Etcd, FleetSettings, HistoryPlace, HistorySettings, PeerMember, PeerSettings};
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
 use crate::peek::proxy_protocol::HeaderVersion;
@@ -285,9 +285,29 @@ impl Chance<'_> {
     }
 
     fn fleet(&mut self) -> FleetSettings {
+        let etcd = self.maybe(Self::etcd);
+        let peers = match &etcd {
+            None => Some(self.peers()),
+            Some(_) => self.maybe(Self::peers),
+        };
         FleetSettings {
-            etcd: self.etcd(),
+            etcd,
+            peers,
             share_bans: self.half(),
+        }
+    }
+
+    fn peers(&mut self) -> PeerSettings {
+        let members = (0..self.0.usize(1..=8)).map(|i| PeerMember {
+            name: format!("lb-{i}.example"),
+            address: format!("[::1]:{}", 1 + i),
+        });
+        PeerSettings {
+            listen: self.tcp(),
+            members: members.collect(),
+            certificate: self.path(),
+            key: self.path(),
+            ca: self.path(),
         }
     }
 

@@ -53,6 +53,29 @@ pub(in crate::config) fn http_bind(text: &str) -> Result<SocketAddr, ValueError>
     }
 }
 
+/// Reads where connections of other balancers are taken.
+pub(in crate::config) fn peers_listen(text: &str) -> Result<SocketAddr, ValueError> {
+    let refused = |what: String| Err(ValueError::Refused(what));
+    match text.parse()? {
+        Address::Tcp(address) if address.port() != 0 => Ok(address),
+        Address::Tcp(_) => refused(format!("invalid port `0` of `{text}`: expected 1 to 65535")),
+        other @ Address::Unix(_) => refused(format!(
+            "`{other}` is not an address of TCP: write 10.0.0.1:7946 or [::]:7946"
+        )),
+    }
+}
+
+/// Reads where another balancer listens: an IP or a name of the DNS, and a port.
+pub(in crate::config) fn peer_address(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let is_address = text
+        .parse()
+        .is_ok_and(|at: SocketAddr| !at.ip().is_unspecified());
+    let is_known = is_address || host.parse::<IpAddr>().is_err() && is_host_name(host);
+    (port != 0 && is_known).then(|| text.to_owned())
+}
+
 /// Reads the path of the admin socket, as an address or alone, or `off` as none.
 pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, ValueError> {
     if text == "off" {

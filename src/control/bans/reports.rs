@@ -38,6 +38,8 @@ pub(in crate::control) struct BanReports {
     pub(in crate::control) import: BanImport,
     /// What the fleet bans.
     fleet: FollowedList,
+    /// What peers ban.
+    peers: FollowedList,
     /// Other threads that lift bans, until they are done.
     lifting: Vec<oneshot::Receiver<Comeback>>,
 }
@@ -88,12 +90,16 @@ impl BanReports {
             if outcome != Ok(false) {
                 self.fleet.set_due();
             }
+            self.peers.set_due();
             false
         });
         self.lifting = lifting;
         self.import.tick(snapshot, events);
         if let Some([_, outcome]) = self.fleet.tick(snapshot) {
-            self.report_fleet(outcome, events);
+            report_list("the fleet", self.fleet.list(), outcome, events);
+        }
+        if let Some([_, outcome]) = self.peers.tick(snapshot) {
+            report_list("peers", self.peers.list(), outcome, events);
         }
         self.report_ended(&ended, events);
         self.report_rules(&snapshot.bans, events);
@@ -104,6 +110,12 @@ impl BanReports {
     pub(in crate::control) fn set_fleet(&mut self, list: Arc<ImportedBans>, snapshot: &Snapshot) {
         self.fleet.set(list);
         self.fleet.run(snapshot);
+    }
+
+    /// Peers ban these networks, and no others.
+    pub(in crate::control) fn set_peers(&mut self, list: Arc<ImportedBans>, snapshot: &Snapshot) {
+        self.peers.set(list);
+        self.peers.run(snapshot);
     }
 
     /// What the fleet bans.
@@ -120,6 +132,18 @@ impl BanReports {
     pub(super) fn on_ended(&mut self, ended: &[Arc<Ban>]) {
         self.import.on_ended(ended);
         self.fleet.on_ended(ended);
+        self.peers.on_ended(ended);
+    }
+
+    /// An operator has lifted these bans: the lists that go on with them may have them too.
+    pub(super) fn on_lifted(&mut self, lifted: &[Arc<Ban>], goes_on: GoesOn) {
+        self.import.on_ended(lifted);
+        if goes_on.fleet {
+            self.fleet.on_ended(lifted);
+        }
+        if goes_on.peers {
+            self.peers.on_ended(lifted);
+        }
     }
 
     /// Another thread lifts bans, until this channel says more: a list may have them too.
@@ -131,26 +155,7 @@ impl BanReports {
     pub(in crate::control) fn run(&mut self, snapshot: &Snapshot) {
         self.import.run(snapshot);
         self.fleet.run(snapshot);
-    }
-
-    fn report_fleet(&self, outcome: ImportOutcome, events: &Events) {
-        let ImportOutcome { new, lifted, .. } = outcome;
-        if new + lifted == 0 {
-            return;
-        }
-        let networks = plural(self.fleet.list().len() as u64, "network");
-        let trusted = match outcome.trusted {
-            0 => String::new(),
-            some => format!("; {some} of them are `trusted` and not banned"),
-        };
-        let no_room = match outcome.no_room {
-            0 => String::new(),
-            some => format!("; the ban table has no room for {some}"),
-        };
-        let message =
-            format!("bans of the fleet: {networks}, {new} new, {lifted} lifted{trusted}{no_room}");
-        let kind = EventKind::BansImported;
-        events.tell_one_of_many(Severity::Info, kind, Subject::default(), message);
+        self.peers.run(snapshot);
     }
 
     fn report_ended(&mut self, ended: &[Arc<Ban>], events: &Events) {
@@ -217,6 +222,34 @@ impl BanReports {
         let clients = plural(all, "banned client");
         Some(format!("listener `{first}`{others}: {clients} refused"))
     }
+}
+
+/// Reports what came of a list of others.
+fn report_list(whose: &str, list: &ImportedBans, outcome: ImportOutcome, events: &Events) {
+    let ImportOutcome { new, lifted, .. } = outcome;
+    if new + lifted == 0 {
+        return;
+    }
+    let networks = plural(list.len() as u64, "network");
+    let trusted = match outcome.trusted {
+        0 => String::new(),
+        some => format!("; {some} of them are `trusted` and not banned"),
+    };
+    let no_room = match outcome.no_room {
+        0 => String::new(),
+        some => format!("; the ban table has no room for {some}"),
+    };
+    let message =
+        format!("bans of {whose}: {networks}, {new} new, {lifted} lifted{trusted}{no_room}");
+    let kind = EventKind::BansImported;
+    events.tell_one_of_many(Severity::Info, kind, Subject::default(), message);
+}
+
+/// Which lists go on with what an operator has lifted: they are not told of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GoesOn {
+    pub(super) fleet: bool,
+    pub(super) peers: bool,
 }
 
 /// What rules have banned.

@@ -73,7 +73,8 @@ fn text(path: &Path) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
+/// The authorities in a PEM file.
+pub(in crate::control) fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(path)? {
         roots
@@ -95,7 +96,8 @@ fn system() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The certificates in a PEM file.
+pub(in crate::control) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = text(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|error| unfit(path, &error))?;
@@ -105,12 +107,14 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(all)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+/// The private key in a PEM file.
+pub(in crate::control) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let key = PrivateKeyDer::from_pem_slice(&text(path)?);
     key.map_err(|_| unfit(path, &"it holds no private key in PEM"))
 }
 
-fn unfit(path: &Path, why: &dyn std::fmt::Display) -> String {
+/// Why a file is of no use.
+pub(in crate::control) fn unfit(path: &Path, why: &dyn std::fmt::Display) -> String {
     format!("cannot use {}: {why}", path.display())
 }
 

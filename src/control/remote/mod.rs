@@ -25,7 +25,7 @@ use super::dial::DialError;
 
 pub(super) use connection::{Lines, Request, stream_error_words};
 pub(super) use endpoints::Endpoints;
-pub(super) use files::mistake_in;
+pub(super) use files::{authorities, chain, mistake_in, private_key, unfit};
 pub(super) use keys::{Gathered, KeyNews, Keys, STEPS, Step};
 pub(super) use lists::few;
 pub(super) use pace::{WatchPace, jittered};

@@ -101,7 +101,7 @@ impl Model {
         let max = match by {
             BannedBy::Hand => max,
             BannedBy::Rule => max - max / 16,
-            BannedBy::File | BannedBy::Fleet => max - max / 8,
+            BannedBy::File | BannedBy::Fleet | BannedBy::Peer => max - max / 8,
         };
         if before.is_none() && count >= max {
             return Err(BansFull(count));

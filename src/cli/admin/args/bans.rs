@@ -52,6 +52,10 @@ fn lifted_by(text: &str) -> Result<BannedBy, ValueError> {
         let why = "bans of the fleet end when their keys are deleted in etcd";
         return Err(ValueError::Refused(why.to_owned()));
     }
+    if text == BannedBy::Peer.as_str() {
+        let why = "bans of peers are lifted by their networks: name those";
+        return Err(ValueError::Refused(why.to_owned()));
+    }
     let all = BannedBy::ALL;
     let all: Vec<_> = all.into_iter().filter(|(_, by)| !by.is_listed()).collect();
     values::named("origin of bans", text, &all)

@@ -1,0 +1,298 @@
+//! What is known of bans of the fleet: for each network the last write of any balancer.
+//!
+//! Writes are merged by their stamps, so all balancers come to the same whatever the order in which
+//! they learn of them, and however often. A ban that was lifted is kept for a while as such, or an
+//! older message would bring it back. It has no clock and no connection.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::config::shortest_ban;
+use crate::guard::{Ban, BannedBy, ImportedBan, ImportedBans};
+use crate::prefix::Prefix;
+use crate::time::{MS, NEVER, SECOND};
+
+use super::clock::{Clock, Stamp, is_past};
+use super::counts::Refusal;
+use super::frame::BanEntry;
+
+/// The last writes about bans.
+#[derive(Debug)]
+pub(super) struct BanWrites {
+    writer: u64,
+    all: BTreeMap<Prefix, Write>,
+    /// How many of them came from each source.
+    held: HashMap<Source, usize>,
+    /// Bans of this balancer at the last look: since when each holds.
+    own: HashMap<Prefix, i64>,
+    /// Own writes that the others do not know.
+    unsent: Vec<Prefix>,
+    /// Own bans that another balancer has lifted.
+    lifted: Vec<OwnLifted>,
+    /// Whether what the others ban may have changed.
+    is_changed: bool,
+}
+
+/// Who this balancer has a write from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    Own,
+    /// A member, by its place among them.
+    Peer(usize),
+}
+
+/// A ban of this balancer that another one has lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::control) struct OwnLifted {
+    pub(in crate::control) prefix: Prefix,
+    /// Which ban of the network: the one that began then.
+    pub(in crate::control) since: i64,
+}
+
+/// The time, by both clocks, in ns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Of the workers' clock.
+    pub(super) monotonic: u64,
+    /// Since 1970.
+    pub(super) wall: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Write {
+    stamp: Stamp,
+    writer: u64,
+    /// Why the network is banned; `None`: its ban was lifted.
+    reason: Option<Arc<str>>,
+    /// Until when this counts, in ns of the workers' clock.
+    until: u64,
+    from: Source,
+    /// When this balancer learned of it, or since when its own ban holds.
+    since: i64,
+}
+
+impl BanWrites {
+    /// Knows nothing. `writer` is the number of this balancer: no other has it.
+    pub(super) fn new(writer: u64) -> Self {
+        Self {
+            writer,
+            all: BTreeMap::new(),
+            held: HashMap::new(),
+            own: HashMap::new(),
+            unsent: Vec::new(),
+            lifted: Vec::new(),
+            is_changed: false,
+        }
+    }
+
+    /// Takes in what a member says of a network.
+    pub(super) fn merge(&mut self, entry: &BanEntry, from: usize, now: Now) -> Result<(), Refusal> {
+        let BanEntry { prefix, stamp, .. } = *entry;
+        if !is_past(stamp, now.wall) {
+            return Err(Refusal::Clock);
+        }
+        if prefix.length() < shortest_ban(prefix) {
+            return Err(Refusal::TooWide);
+        }
+        let left = entry.left_ms.map(|left| left.saturating_mul(MS));
+        let left = match entry.reason {
+            Some(_) => left,
+            None => Some(left.unwrap_or(NEVER).min(LIFTED_FOR)),
+        };
+        let write = Write {
+            stamp,
+            writer: entry.writer,
+            reason: entry.reason.clone(),
+            until: left.map_or(NEVER, |left| now.monotonic.saturating_add(left)),
+            from: Source::Peer(from),
+            since: signed(now.monotonic),
+        };
+        let before = self.all.get(&prefix);
+        if before.is_some_and(|its| (its.stamp, its.writer) >= (stamp, entry.writer)) {
+            return Ok(());
+        }
+        if write.until <= now.monotonic {
+            return Ok(());
+        }
+        let is_charged = before.is_some_and(|its| its.from == write.from);
+        let held = self.held.get(&write.from).copied().unwrap_or(0);
+        if !is_charged && held >= PEER_MAX {
+            return Err(Refusal::NoRoom);
+        }
+        if write.reason.is_none()
+            && let Some(&since) = self.own.get(&prefix)
+        {
+            self.lifted.push(OwnLifted { prefix, since });
+        }
+        self.put(prefix, write);
+        Ok(())
+    }
+
+    /// Takes in the bans of this balancer: all of its table. The others learn of those by hand and
+    /// by rules, up to a limit.
+    pub(super) fn look(&mut self, table: &[Arc<Ban>], clock: &mut Clock, now: Now) {
+        let is_own = |ban: &&Arc<Ban>| !ban.by.is_listed() && ban.until > now.monotonic;
+        let is_narrow = |ban: &&Arc<Ban>| ban.prefix.length() >= shortest_ban(ban.prefix);
+        let mut own: Vec<_> = table.iter().filter(is_own).filter(is_narrow).collect();
+        own.sort_by_key(|ban| (ban.by != BannedBy::Hand, std::cmp::Reverse(ban.since)));
+        own.truncate(OWN_MAX);
+        self.own = own.iter().map(|ban| (ban.prefix, ban.since)).collect();
+        for ban in own {
+            self.look_at(ban, clock, now);
+        }
+    }
+
+    fn look_at(&mut self, ban: &Ban, clock: &mut Clock, now: Now) {
+        let prefix = ban.prefix;
+        // How long ago it was made; a clock that began with the machine may be younger.
+        let age = signed(now.monotonic).saturating_sub(ban.since);
+        let made = now.wall.saturating_sub(age.max(0).unsigned_abs());
+        let stamp = match self.all.get(&prefix) {
+            // The others would have no room for it.
+            None if self
+                .held
+                .get(&Source::Own)
+                .is_some_and(|held| *held >= PEER_MAX) =>
+            {
+                return;
+            }
+            None => Stamp::at(made),
+            Some(known) if known.from == Source::Own && known.since == ban.since => return,
+            // It was made by one who knew of the other write, or after it.
+            Some(known) if ban.since > known.since || made > known.stamp.0 => {
+                clock.stamp(now.wall).max(Stamp(known.stamp.0 + 1))
+            }
+            Some(known) => {
+                if known.reason.is_none() {
+                    let since = ban.since;
+                    self.lifted.push(OwnLifted { prefix, since });
+                }
+                return;
+            }
+        };
+        let write = Write {
+            stamp,
+            writer: self.writer,
+            reason: Some(Arc::clone(&ban.reason)),
+            until: ban.until,
+            from: Source::Own,
+            since: ban.since,
+        };
+        self.write(prefix, write);
+    }
+
+    /// An operator has lifted the ban of a network here.
+    pub(super) fn lift(&mut self, prefix: Prefix, clock: &mut Clock, now: Now) {
+        self.own.remove(&prefix);
+        let Some(known) = self.all.get(&prefix).filter(|its| its.reason.is_some()) else {
+            return;
+        };
+        let until = known.until.min(now.monotonic.saturating_add(LIFTED_FOR));
+        let write = Write {
+            stamp: clock.stamp(now.wall).max(Stamp(known.stamp.0 + 1)),
+            writer: self.writer,
+            reason: None,
+            until,
+            from: Source::Own,
+            since: signed(now.monotonic),
+        };
+        self.write(prefix, write);
+    }
+
+    fn write(&mut self, prefix: Prefix, write: Write) {
+        self.put(prefix, write);
+        self.unsent.push(prefix);
+    }
+
+    fn put(&mut self, prefix: Prefix, write: Write) {
+        *self.held.entry(write.from).or_default() += 1;
+        if let Some(before) = self.all.insert(prefix, write) {
+            self.release(before.from);
+        }
+        self.is_changed = true;
+    }
+
+    fn release(&mut self, from: Source) {
+        if let Some(held) = self.held.get_mut(&from) {
+            *held = held.saturating_sub(1);
+        }
+    }
+
+    /// Forgets what no longer counts.
+    pub(super) fn expire(&mut self, now: u64) {
+        let over = self.all.extract_if(.., |_, write| write.until <= now);
+        let over: Vec<_> = over.map(|(_, write)| write.from).collect();
+        over.into_iter().for_each(|from| self.release(from));
+    }
+
+    /// Own writes since the last call.
+    pub(super) fn take_unsent(&mut self, now: u64) -> Vec<BanEntry> {
+        let unsent = std::mem::take(&mut self.unsent);
+        let known = unsent.into_iter().filter_map(|prefix| {
+            let write = self.all.get(&prefix)?;
+            Some(write.entry(prefix, now))
+        });
+        known.collect()
+    }
+
+    /// Own bans that others have lifted since the last call.
+    pub(super) fn take_lifted(&mut self) -> Vec<OwnLifted> {
+        std::mem::take(&mut self.lifted)
+    }
+
+    /// All that is known, of whomever. `own_too`: own writes are shared.
+    pub(super) fn known(&self, own_too: bool, now: u64) -> Vec<BanEntry> {
+        let all = self.all.iter();
+        let all = all.filter(|(_, write)| write.until > now);
+        let shared = all.filter(|(_, write)| own_too || write.from != Source::Own);
+        shared
+            .map(|(prefix, write)| write.entry(*prefix, now))
+            .collect()
+    }
+
+    /// What the others ban, if that may have changed since the last call.
+    pub(super) fn take_list(&mut self, now: u64) -> Option<ImportedBans> {
+        if !std::mem::take(&mut self.is_changed) {
+            return None;
+        }
+        let all = self.all.iter();
+        let all = all.filter(|(_, write)| write.from != Source::Own && write.until > now);
+        let banned = all.filter_map(|(prefix, write)| {
+            let reason = Arc::clone(write.reason.as_ref()?);
+            Some(ImportedBan {
+                prefix: *prefix,
+                reason,
+                until: write.until,
+            })
+        });
+        Some(ImportedBans::of(BannedBy::Peer, banned.collect()))
+    }
+}
+
+impl Write {
+    fn entry(&self, prefix: Prefix, now: u64) -> BanEntry {
+        let left = self.until.saturating_sub(now);
+        BanEntry {
+            prefix,
+            stamp: self.stamp,
+            writer: self.writer,
+            left_ms: (self.until < NEVER).then(|| left.div_ceil(MS)),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+fn signed(ns: u64) -> i64 {
+    i64::try_from(ns).unwrap_or(i64::MAX)
+}
+
+/// Bans of this balancer that are shared: those by hand first, and then the latest.
+const OWN_MAX: usize = 5_000;
+/// Writes that are held of each member, and of this balancer.
+const PEER_MAX: usize = 10_000;
+/// How long it is known that a ban was lifted, unless the ban would have ended before: a day. Who
+/// was away for longer may bring it back.
+const LIFTED_FOR: u64 = 86_400 * SECOND;
+
+#[cfg(test)]
+mod tests;

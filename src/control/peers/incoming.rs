@@ -1,0 +1,234 @@
+//! Takes connections of the others, finds out who each is, and takes in what members send.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::server::TlsStream;
+
+use super::counts::{PeerCounts, Refusal};
+use super::frame::Body;
+use super::hub::{Hub, Side};
+use super::link::{EntryPace, FrameReader, LinkError, write};
+use super::tls::named;
+
+/// Takes connections. It ends never.
+pub(super) async fn accept(hub: Arc<Hub>) {
+    let mut is_told = false;
+    loop {
+        let why = match TcpListener::bind(hub.settings.listen).await {
+            Ok(listener) => {
+                is_told = false;
+                Connections::new(&hub).take(&listener).await
+            }
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut is_told, true) {
+            let at = hub.settings.listen;
+            let sentence = format!("cannot take connections of peers at {at}: {why}");
+            hub.tell(sentence).await;
+        }
+        sleep(LISTEN_PAUSE).await;
+    }
+}
+
+/// The connections that others have opened.
+struct Connections<'a> {
+    hub: &'a Arc<Hub>,
+    tasks: JoinSet<Option<Known>>,
+    /// Those that have not shown who they are.
+    unknown: usize,
+    /// The connection of each member: a newer one takes its place.
+    members: Vec<Option<AbortHandle>>,
+    /// When a stranger was told last.
+    told: Option<Instant>,
+}
+
+/// A connection of a member.
+type Known = Result<(usize, TlsStream<TcpStream>), String>;
+
+impl<'a> Connections<'a> {
+    fn new(hub: &'a Arc<Hub>) -> Self {
+        Self {
+            hub,
+            tasks: JoinSet::new(),
+            unknown: 0,
+            members: hub.counts.iter().map(|_| None).collect(),
+            told: None,
+        }
+    }
+
+    /// Takes connections until that fails.
+    async fn take(mut self, listener: &TcpListener) -> io::Error {
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, from)) => self.on_accepted(stream, from),
+                    Err(error) if is_of_client(&error) => {}
+                    Err(error) => return error,
+                },
+                Some(done) = self.tasks.join_next() => {
+                    // The task of a connection that another one replaced was aborted.
+                    if let Ok(Some(known)) = done {
+                        self.unknown -= 1;
+                        self.on_known(known).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, stream: TcpStream, from: SocketAddr) {
+        if self.unknown == UNKNOWN_MAX {
+            // It is closed: members come again.
+            self.hub.count_stranger();
+            return;
+        }
+        self.unknown += 1;
+        let hub = Arc::clone(self.hub);
+        self.tasks.spawn(async move {
+            let known = timeout(HANDSHAKE_MAX, identify(&hub, stream)).await;
+            let late = || Err("it does not finish the TLS handshake".to_owned());
+            let known = known.unwrap_or_else(|_| late());
+            Some(known.map_err(|why| format!("{}: {why}", from.ip().to_canonical())))
+        });
+    }
+
+    async fn on_known(&mut self, known: Known) {
+        match known {
+            Ok((place, stream)) => {
+                let hub = Arc::clone(self.hub);
+                let task = self.tasks.spawn(async move {
+                    receive(&hub, place, stream).await;
+                    None
+                });
+                if let Some(before) = self.members[place].replace(task) {
+                    before.abort();
+                }
+                // It is there: what this balancer knows is to reach it at once.
+                self.hub.retries[place].notify_one();
+            }
+            Err(why) => {
+                let count = self.hub.count_stranger();
+                if self.told.is_none_or(|at| at.elapsed() > TELL_PAUSE) {
+                    self.told = Some(Instant::now());
+                    let sentence = format!("no peer, refused ({count} so far): {why}");
+                    self.hub.tell(sentence).await;
+                }
+            }
+        }
+    }
+}
+
+/// The member that a connection is of, by its certificate.
+async fn identify(hub: &Hub, stream: TcpStream) -> Known {
+    // Answers are small, and are to arrive at once.
+    let _ = stream.set_nodelay(true);
+    let identity = match hub.identities.present().await {
+        (Some(identity), _) => identity,
+        (None, why) => return Err(why.unwrap_or_default()),
+    };
+    let stream = identity.acceptor.accept(stream).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let (_, connection) = stream.get_ref();
+    let shown = connection.peer_certificates().and_then(<[_]>::first);
+    let place = shown.and_then(|certificate| named(certificate, &hub.settings.members));
+    match place {
+        Some(place) if identity.own != Some(place) => Ok((place, stream)),
+        Some(_) => Err("it shows the certificate of this balancer".to_owned()),
+        None => Err("its certificate names none of `members`".to_owned()),
+    }
+}
+
+/// Takes in what a member sends, until that fails.
+async fn receive(hub: &Hub, place: usize, stream: TlsStream<TcpStream>) {
+    let counts = &hub.counts[place];
+    let _receiving = Receiving::new(counts);
+    let (mut from, mut to) = tokio::io::split(stream);
+    let error = take_frames(hub, place, (&mut from, &mut to)).await;
+    match &error {
+        LinkError::Frame(_) | LinkError::Order => PeerCounts::add(&counts.malformed, 1),
+        LinkError::Clock(_) | LinkError::Silent(_) | LinkError::Stalled(_) => {}
+        // It comes again, or the connection to it says what is wrong.
+        LinkError::Closed | LinkError::Io(_) | LinkError::Lagged => return,
+    }
+    let side = Side::Incoming;
+    hub.note(place, side, Some(error.to_string())).await;
+}
+
+async fn take_frames(
+    hub: &Hub,
+    place: usize,
+    (from, to): (
+        &mut (impl AsyncRead + Unpin),
+        &mut (impl AsyncWrite + Unpin),
+    ),
+) -> LinkError {
+    let mut reader = FrameReader::default();
+    let mut pace = EntryPace::new();
+    loop {
+        let frame = match timeout(hub.patience, reader.next(from)).await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(error)) => return error,
+            Err(_) => return LinkError::Silent(hub.patience),
+        };
+        let entries = frame.entries();
+        if let Err(off) = hub.observe(&frame) {
+            hub.refuse(place, Refusal::Clock, entries.max(1));
+            return LinkError::Clock(off);
+        }
+        pace.wait(entries).await;
+        PeerCounts::add(&hub.counts[place].received, entries);
+        match frame.body {
+            Body::Bans(bans) => hub.take_bans(&bans, place),
+            Body::Clients(clients) => hub.take_clients(&clients, place),
+            Body::Synced => hub.note(place, Side::Incoming, None).await,
+            Body::Beat => {
+                let answer = hub.frame(Body::Ack(frame.sent));
+                if let Err(error) = write(to, &answer.bytes(), hub.patience).await {
+                    return error;
+                }
+            }
+            Body::Ack(_) => return LinkError::Order,
+        }
+    }
+}
+
+/// A member sends, while this is kept.
+struct Receiving<'a>(&'a PeerCounts);
+
+impl<'a> Receiving<'a> {
+    fn new(counts: &'a PeerCounts) -> Self {
+        counts.receiving.fetch_add(1, Ordering::Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.receiving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether accepting failed by the one who connects.
+fn is_of_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Connections that have not shown who they are.
+const UNKNOWN_MAX: usize = 32;
+/// How long one may take for that.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Before listening is tried again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(2);
+/// Strangers are told once in this time.
+const TELL_PAUSE: Duration = Duration::from_secs(10);

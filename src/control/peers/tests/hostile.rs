@@ -1,0 +1,244 @@
+//! What those do that lie, flood or are no members.
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::*;
+use crate::control::peers::clock::{Clock, Stamp, wall};
+use crate::control::peers::frame::{BANS_MAX, BanEntry, Body, ClientEntry, Clients, Frame};
+use crate::control::peers::link::{FrameReader, LinkError};
+use crate::control::peers::outgoing;
+use crate::control::peers::tls::identity;
+use crate::time::SECOND;
+
+/// Connects to a member with the certificate of another one, or of a stranger.
+async fn connect(site: &Site, settings: &PeerSettings) -> std::io::Result<TlsStream<TcpStream>> {
+    let to = &site.members[0];
+    let identity = identity(settings).unwrap();
+    let stream = loop {
+        match TcpStream::connect(&to.address).await {
+            Ok(stream) => break stream,
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let name = ServerName::try_from(to.name.clone()).unwrap();
+    identity.connector.connect(name, stream).await
+}
+
+/// Sends as the second member, and waits until the first one closes.
+async fn send(site: &Site, bytes: &[u8]) {
+    let mut stream = connect(site, &site.settings("lb-1.test")).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.flush().await;
+    let mut answers = Vec::new();
+    let end = stream.read_to_end(&mut answers);
+    let _ = timeout(Duration::from_secs(10), end)
+        .await
+        .expect("it closes");
+}
+
+fn entry(prefix: &str, stamp: Stamp) -> BanEntry {
+    BanEntry {
+        prefix: prefix.parse().unwrap(),
+        stamp,
+        writer: 9,
+        left_ms: None,
+        reason: Some("".into()),
+    }
+}
+
+fn bans(sent: u64, entries: Vec<BanEntry>) -> Vec<u8> {
+    let frame = Frame {
+        sent: Stamp::at(sent),
+        body: Body::Bans(entries),
+    };
+    frame.bytes().to_vec()
+}
+
+#[tokio::test]
+async fn what_is_no_frame_ends_the_connection_and_is_counted() {
+    let site = Site::new(2);
+    let mut a = site.start(0);
+    let beat = Frame {
+        sent: Stamp::at(wall()),
+        body: Body::Beat,
+    };
+    let mut other_version = beat.bytes().to_vec();
+    other_version[4] = 9;
+    let huge = [&u32::MAX.to_be_bytes()[..], &[0; 100]].concat();
+    let garbage = [&20_u32.to_be_bytes()[..], &[1, 77], &[3; 18]].concat();
+    for (nth, bytes) in [other_version, huge, garbage].iter().enumerate() {
+        send(&site, bytes).await;
+        eventually(|| a.of(1).refused.get("malformed") == Some(&(nth as u64 + 1))).await;
+    }
+    assert!(a.was_told("peer lb-1.test: it speaks version 9"));
+    assert!(a.was_told("peer lb-1.test: it sends a frame of 4294967295 bytes"));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_wins_nothing() {
+    let site = Site::new(2);
+    let mut a = site.start(0);
+    let ahead = wall() + 60 * SECOND;
+    send(
+        &site,
+        &bans(ahead, vec![entry("192.0.2.1", Stamp::at(ahead))]),
+    )
+    .await;
+    eventually(|| a.was_told("its clock differs from the one here by")).await;
+    assert_eq!(a.of(1).refused.get("clock"), Some(&1));
+    // The frame is of now, and what it has is of the future.
+    let stream = connect(&site, &site.settings("lb-1.test")).await;
+    let mut stream = stream.unwrap();
+    let far = entry("192.0.2.1", Stamp(u64::MAX));
+    let wide = entry("0.0.0.0/0", Stamp::at(wall()));
+    let good = entry("192.0.2.9", Stamp::at(wall()));
+    let sent = bans(wall(), vec![far, wide, good]);
+    stream.write_all(&sent).await.unwrap();
+    eventually(|| a.bans("192.0.2.9")).await;
+    assert!(!a.bans("192.0.2.1"));
+    let refused = a.of(1).refused;
+    assert_eq!((refused["clock"], refused["too_wide"]), (2, 1));
+}
+
+#[tokio::test]
+async fn those_that_are_no_members_are_refused_and_counted() {
+    let site = Site::new(2);
+    let mut a = site.start(0);
+    let count = Arc::clone(&a.strangers);
+    let strangers = || count.load(Ordering::Relaxed);
+    // The right authority, and a name that is none of a member.
+    let mut stream = connect(&site, &site.settings("stranger.test"))
+        .await
+        .unwrap();
+    let end = timeout(Duration::from_secs(10), stream.read(&mut [0])).await;
+    assert!(matches!(end.expect("it closes"), Ok(0) | Err(_)));
+    eventually(|| strangers() == 1).await;
+    eventually(|| a.was_told("its certificate names none of `members`")).await;
+    // The name of a member, by another authority.
+    let mut other = site.settings("lb-1.test");
+    other.certificate = site.directory.join("other/lb-1.test.pem");
+    other.key = site.directory.join("other/lb-1.test.key");
+    if let Ok(mut stream) = connect(&site, &other).await {
+        let end = timeout(Duration::from_secs(10), stream.read(&mut [0])).await;
+        assert!(matches!(end.expect("it closes"), Ok(0) | Err(_)));
+    }
+    eventually(|| strangers() == 2).await;
+    // The member's own certificate, played back to it.
+    let mut stream = connect(&site, &site.settings("lb-0.test")).await.unwrap();
+    let end = timeout(Duration::from_secs(10), stream.read(&mut [0])).await;
+    assert!(matches!(end.expect("it closes"), Ok(0) | Err(_)));
+    eventually(|| strangers() == 3).await;
+    // No TLS at all.
+    let mut plain = TcpStream::connect(&site.members[0].address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    eventually(|| strangers() == 4).await;
+    assert!(!a.of(1).receiving);
+}
+
+#[tokio::test]
+async fn a_member_that_is_silent_is_left() {
+    let site = Site::new(2);
+    let mut a = site.start(0);
+    let _stream = connect(&site, &site.settings("lb-1.test")).await.unwrap();
+    eventually(|| a.of(1).receiving).await;
+    eventually(|| a.was_told("peer lb-1.test: it sends nothing for 2 s")).await;
+    assert!(!a.of(1).receiving);
+}
+
+#[tokio::test]
+async fn a_flood_fills_its_own_part_and_no_more() {
+    let site = Site::new(2);
+    let mut a = site.start(0);
+    let mut stream = connect(&site, &site.settings("lb-1.test")).await.unwrap();
+    let mut clock = Clock::default();
+    let mut number = 0_u32;
+    // More than a member may have.
+    for _ in 0..11_000_usize.div_ceil(BANS_MAX) {
+        let entries = (0..BANS_MAX).map(|_| {
+            number += 1;
+            let prefix = std::net::Ipv4Addr::from_bits(number).to_string();
+            entry(&prefix, clock.stamp(wall()))
+        });
+        stream
+            .write_all(&bans(wall(), entries.collect()))
+            .await
+            .unwrap();
+    }
+    eventually(|| a.of(1).received >= 11_000).await;
+    eventually(|| a.of(1).refused.get("no_room").copied() == Some(a.of(1).received - 10_000)).await;
+    // The operator still bans.
+    a.ban("198.51.100.1");
+    assert!(a.bans("198.51.100.1"));
+}
+
+#[tokio::test]
+async fn clients_of_what_is_not_known_here_are_dropped_and_counted() {
+    let site = Site::new(2);
+    let a = site.start(0);
+    a.visit(1, "a");
+    let mut stream = connect(&site, &site.settings("lb-1.test")).await.unwrap();
+    let clients = |pool: &str, key: &str, used: u64| Clients {
+        pool: pool.to_owned(),
+        key: key.to_owned(),
+        backends: vec!["b".to_owned(), "c".to_owned()],
+        entries: [(7, 0), (8, 1)]
+            .map(|(client, backend)| ClientEntry {
+                client,
+                backend,
+                used: Stamp(used),
+            })
+            .to_vec(),
+    };
+    let past = wall() - SECOND;
+    for clients in [
+        clients("other", "source_ip", past),
+        clients("web", "sni", past),
+        clients("web", "source_ip", wall() + 60 * SECOND),
+        clients("web", "source_ip", past),
+    ] {
+        let frame = Frame {
+            sent: Stamp::at(wall()),
+            body: Body::Clients(clients),
+        };
+        stream.write_all(&frame.bytes()).await.unwrap();
+    }
+    eventually(|| a.backend(7) == Some("b")).await;
+    assert_eq!((a.backend(8), a.backend(1)), (None, Some("a")));
+    let refused = a.of(1).refused;
+    let of = |why: &str| refused.get(why).copied();
+    assert_eq!((of("unknown_pool"), of("other_key")), (Some(2), Some(2)));
+    assert_eq!((of("clock"), of("unknown_backend")), (Some(1), Some(2)));
+}
+
+#[tokio::test]
+async fn one_that_is_too_slow_gets_all_anew_and_one_that_takes_nothing_is_left() {
+    let site = Site::new(2);
+    let counts: Vec<_> = site
+        .members
+        .iter()
+        .map(|its| Arc::new(PeerCounts::new(its)))
+        .collect();
+    let (news, _kept) = mpsc::channel(NEWS);
+    let settings = site.settings("lb-0.test");
+    let mut hub = Hub::new((&settings, true), &counts, &Arc::default(), (1, news));
+    hub.patience = Duration::from_millis(500);
+    let hub = Arc::new(hub);
+    let (mut near, mut far) = tokio::io::duplex(64);
+    let sender = Arc::clone(&hub);
+    let sending = tokio::spawn(async move { outgoing::send(&sender, 1, &mut near).await });
+    let mut reader = FrameReader::default();
+    let mut synced = async || {
+        while reader.next(&mut far).await.unwrap().body != Body::Synced {}
+    };
+    synced().await;
+    // More than waits for it.
+    (0..1_000).for_each(|_| hub.send(Body::Beat));
+    synced().await;
+    assert_eq!(counts[1].status().resyncs, 1);
+    (0..10).for_each(|_| hub.send(Body::Beat));
+    let error = sending.await.unwrap();
+    assert!(matches!(error, LinkError::Stalled(_)), "{error}");
+}

@@ -1,0 +1,123 @@
+//! Who a balancer is: certificates on both sides of each connection, of authorities of the fleet's
+//! own. A certificate names its balancer, and nothing else does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustls::client::{Resumption, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{ClientConfig, ServerConfig, version};
+use tokio::time::Instant;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::config::{PeerMember, PeerSettings};
+use crate::control::aside;
+use crate::control::remote::{authorities, chain, private_key, unfit};
+
+/// What this balancer shows to others, and what it takes of them.
+#[derive(Clone)]
+pub(super) struct Identity {
+    pub(super) acceptor: TlsAcceptor,
+    pub(super) connector: TlsConnector,
+    /// The place of this balancer among the members, where its certificate names it.
+    pub(super) own: Option<usize>,
+}
+
+/// The identity of the files as they were a moment ago, at most.
+pub(super) struct Identities {
+    settings: PeerSettings,
+    last: Mutex<Option<(Instant, Identity)>>,
+}
+
+impl Identities {
+    pub(super) fn new(settings: &PeerSettings) -> Self {
+        Self {
+            settings: settings.clone(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// The identity; that of before while the files can't be read. The error comes with it, or
+    /// alone where there has been none.
+    pub(super) async fn present(&self) -> (Option<Identity>, Option<String>) {
+        if let Some((at, last)) = &*self.last.lock()
+            && at.elapsed() < FRESH
+        {
+            return (Some(last.clone()), None);
+        }
+        let settings = self.settings.clone();
+        let read = aside::read(move || identity(&settings)).await;
+        let read = read.unwrap_or_else(|_| Err("no thread can be made".to_owned()));
+        let mut last = self.last.lock();
+        match read {
+            Ok(identity) => {
+                *last = Some((Instant::now(), identity.clone()));
+                (Some(identity), None)
+            }
+            Err(why) => (last.as_ref().map(|(_, last)| last.clone()), Some(why)),
+        }
+    }
+}
+
+/// Reads the files. May take long.
+pub(super) fn identity(settings: &PeerSettings) -> Result<Identity, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let certificates = chain(&settings.certificate)?;
+    let key = private_key(&settings.key)?;
+    let roots = Arc::new(authorities(&settings.ca)?);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+    let verifier = verifier.build().map_err(|error| text(&error))?;
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(|error| text(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates.clone(), key.clone_key());
+    let mut server = server.map_err(|error| unfit(&settings.key, &error))?;
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(|error| text(&error))?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certificates.clone(), key);
+    let mut client = client.map_err(|error| unfit(&settings.key, &error))?;
+    // Each connection shows its certificate anew.
+    server.send_tls13_tickets = 0;
+    client.resumption = Resumption::disabled();
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Identity {
+        acceptor: TlsAcceptor::from(Arc::new(server)),
+        connector: TlsConnector::from(Arc::new(client)),
+        own: certificates
+            .first()
+            .and_then(|certificate| named(certificate, &settings.members)),
+    })
+}
+
+/// The place of the member that a certificate names.
+pub(super) fn named(certificate: &CertificateDer<'_>, members: &[PeerMember]) -> Option<usize> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    members.iter().position(|member| {
+        let name = ServerName::try_from(member.name.as_str());
+        name.is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
+    })
+}
+
+/// What is wrong with the files, by the name of the setting, if anything. May take long.
+pub(in crate::control) fn mistake_in(settings: &PeerSettings) -> Option<(&'static str, String)> {
+    let ca = authorities(&settings.ca).err().map(|why| ("ca", why));
+    let shown = || chain(&settings.certificate).err();
+    let key = || private_key(&settings.key).err();
+    let first = ca
+        .or_else(|| Some(("certificate", shown()?)))
+        .or_else(|| Some(("key", key()?)));
+    first.or_else(|| Some(("key", identity(settings).err()?)))
+}
+
+/// The protocol that both sides name (RFC 7301), so that no other service is taken for a peer.
+const ALPN: &[u8] = b"mahoraga-peers";
+/// How long files are not looked at again.
+const FRESH: Duration = Duration::from_secs(10);
