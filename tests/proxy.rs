@@ -119,6 +119,8 @@ mod process;
 mod queue;
 #[path = "proxy/recipes.rs"]
 mod recipes;
+#[path = "proxy/registries.rs"]
+mod registries;
 #[path = "proxy/regret.rs"]
 mod regret;
 #[path = "proxy/reload.rs"]

@@ -23,6 +23,7 @@ mod figure;
 mod figures;
 mod peers;
 pub(crate) mod readings;
+mod registries;
 
 use figure::{Figure, Group, Reading, Value};
 

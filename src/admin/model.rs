@@ -32,7 +32,7 @@ pub use bans::{
     BANS, BANS_MAX, BanFilter, BanImportStatus, BanOrder, BanStatus, Banned, BannedBy, BansStatus,
     Lifted, LiftedBans, SynFilterMeans, SynFilterStatus, UnbanFilter,
 };
-pub use etcd::EtcdStatus;
+pub use etcd::{EtcdStatus, RegistryStatus};
 pub use events::{BalancerEvent, EventKind};
 pub use explain::{
     AttemptStatus, CandidateStatus, DecisionStatus, DryRunQuery, DryRunStatus, EXPLANATIONS_MAX,
@@ -129,6 +129,12 @@ pub struct Status {
     /// What is known of other balancers that this one shares bans and sticky clients with.
     #[serde(default)]
     pub peers: PeersStatus,
+    /// What is known of Consul, over all services that are followed.
+    #[serde(default)]
+    pub consul: RegistryStatus,
+    /// What is known of Kubernetes, over all Services that are followed.
+    #[serde(default)]
+    pub kubernetes: RegistryStatus,
     /// Lines of the operational log that were dropped: standard error did not take them.
     #[serde(default)]
     pub log_lines_dropped: u64,

@@ -15,7 +15,6 @@ use super::run;
 use crate::config::{self, Config, ConfigError, Discovery, Host, LogSink, Place, Pool, Warning};
 use crate::control::sandbox::{self, RunAs};
 use crate::control::{self, StartError};
-use crate::shared::Shared;
 use crate::sys;
 
 /// Says what is wrong, or that the file is valid and what was not checked: a log of a script has to
@@ -154,29 +153,47 @@ fn not_checked(config: &Config) -> String {
     };
     let asks_dns = |pool: &Pool| match pool.discovery {
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) => true,
-        Some(Discovery::File(_) | Discovery::Etcd(_)) | None => {
-            pool.backends.iter().any(|its| its.host.is_some())
-        }
+        Some(
+            Discovery::File(_)
+            | Discovery::Etcd(_)
+            | Discovery::Consul(_)
+            | Discovery::Kubernetes(_),
+        )
+        | None => pool.backends.iter().any(|its| its.host.is_some()),
     };
     let names = if config.pools.iter().any(|pool| asks_dns(pool)) {
         "names resolve, "
     } else {
         ""
     };
-    let asks_etcd = |pool: &Shared<Pool>| matches!(pool.discovery, Some(Discovery::Etcd(_)));
-    let fleet = config.fleet.as_ref();
-    let etcd = if fleet.is_some_and(|its| its.etcd.is_some()) || config.pools.iter().any(asks_etcd)
-    {
-        "etcd answers, "
-    } else {
-        ""
+    let asks = |is_asked: fn(&Discovery) -> bool| {
+        let mut discoveries = config.pools.iter().flat_map(|pool| &pool.discovery);
+        discoveries.any(is_asked)
     };
+    let fleet = config.fleet.as_ref();
+    let is_etcd = |source: &Discovery| matches!(source, Discovery::Etcd(_));
+    let shares_by_etcd = fleet.is_some_and(|its| its.etcd.is_some());
+    let servers = [
+        ("etcd", shares_by_etcd || asks(is_etcd)),
+        (
+            "Consul",
+            asks(|source| matches!(source, Discovery::Consul(_))),
+        ),
+        (
+            "Kubernetes",
+            asks(|source| matches!(source, Discovery::Kubernetes(_))),
+        ),
+    ];
+    let servers = servers.iter().filter(|(_, is_asked)| *is_asked);
+    let servers: String = servers
+        .map(|(name, _)| format!("{name} answers, "))
+        .collect();
     let peers = match fleet.is_some_and(|its| its.peers.is_some()) {
         true => "peers answer, ",
         false => "",
     };
     format!(
-        "not checked: whether {}{more} can be listened on, {fifos}{names}{etcd}{peers}backends \
+        "not checked: whether {}{more} can be listened on, {fifos}{names}{servers}{peers}backends \
          answer, and io_uring is allowed",
         addresses[..shown].join(", ")
     )

@@ -15,7 +15,8 @@ use crate::shared::Shared;
 mod leaf;
 
 pub(super) use leaf::{
-    Leaf, bytes, duration, memory, name, named, number, parsed, path, ratio, spelled, status, truth,
+    Leaf, LeafError, bytes, duration, memory, name, named, number, parsed, path, ratio, spelled,
+    status, truth,
 };
 
 /// Reads, writes and describes the value of a setting.

@@ -1,9 +1,11 @@
 //! Discovery: the source of further backends of a pool.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::codec::{Leaf, group_if_given, number, path, spelled};
+use super::consul::Consul;
 use super::etcd::Etcd;
+use super::kubernetes::Kubernetes;
 use super::reader::{At, Reader};
 use super::table::{Settings, Shape, settings};
 use super::values;
@@ -27,6 +29,24 @@ pub enum Discovery {
     /// The keys under a prefix of an etcd cluster. The rest of a key is the name of a backend, and
     /// its value the backend as a JSON object with the settings of a file. A change counts at once.
     Etcd(Etcd),
+    /// The instances of a service of Consul. A change counts at once.
+    Consul(Consul),
+    /// The endpoints of a Service of Kubernetes. A change counts at once.
+    Kubernetes(Kubernetes),
+}
+
+impl Discovery {
+    /// The files that it names.
+    #[must_use]
+    pub fn files(&self) -> Vec<&Path> {
+        match self {
+            Self::Dns { .. } | Self::Srv(_) => Vec::new(),
+            Self::File(path) => vec![path],
+            Self::Etcd(etcd) => etcd.files().map(|(_, path)| &**path).collect(),
+            Self::Consul(consul) => consul.files().collect(),
+            Self::Kubernetes(kubernetes) => kubernetes.files().collect(),
+        }
+    }
 }
 
 settings! {
@@ -43,6 +63,10 @@ settings! {
         file: Option<PathBuf> = None => path().given();
         /// Keys of an etcd cluster, each with a backend as its value.
         etcd: Option<Etcd> = None => group_if_given();
+        /// A service of Consul, each instance of which is a backend.
+        consul: Option<Consul> = None => group_if_given();
+        /// A Service of Kubernetes, each endpoint of which is a backend.
+        kubernetes: Option<Kubernetes> = None => group_if_given();
     }
 }
 
@@ -57,13 +81,10 @@ fn dns_name() -> Leaf<String> {
 impl Shape for DiscoveryFile {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
         let is_given = |name: &&str| at.value.field(name).is_some();
-        if ["dns", "srv", "file", "etcd"]
-            .iter()
-            .filter(|name| is_given(name))
-            .count()
-            != 1
-        {
-            let sentence = "discover: expected one of `dns`, `srv`, `file` and `etcd`";
+        let sources = ["dns", "srv", "file", "etcd", "consul", "kubernetes"];
+        if sources.iter().filter(|name| is_given(name)).count() != 1 {
+            let sentence = "discover: expected one of `dns`, `srv`, `file`, `etcd`, `consul` and \
+                            `kubernetes`";
             reader.mistake(&at.value.start(), sentence.to_owned());
         }
         if !is_given(&"dns") {
@@ -84,6 +105,10 @@ impl From<DiscoveryFile> for Discovery {
             Self::File(file)
         } else if let Some(etcd) = file.etcd {
             Self::Etcd(etcd)
+        } else if let Some(consul) = file.consul {
+            Self::Consul(consul)
+        } else if let Some(kubernetes) = file.kubernetes {
+            Self::Kubernetes(kubernetes)
         } else {
             // A refused source stays in place, so that the pool does not seem to lack backends.
             Self::Srv(file.srv.unwrap_or_default())
@@ -110,6 +135,14 @@ impl From<Discovery> for DiscoveryFile {
             },
             Discovery::Etcd(etcd) => Self {
                 etcd: Some(etcd),
+                ..base
+            },
+            Discovery::Consul(consul) => Self {
+                consul: Some(consul),
+                ..base
+            },
+            Discovery::Kubernetes(kubernetes) => Self {
+                kubernetes: Some(kubernetes),
                 ..base
             },
         }

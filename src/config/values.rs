@@ -49,8 +49,8 @@ pub(crate) use names::{did_you_mean, known};
 use names::{hint, listed};
 pub(super) use names::{joined, name_of_kind, one_of};
 pub(super) use network::{
-    PREFIX, SOURCE_ADDRESS, discovered_name, endpoint, etcd_prefix, http_bind, origin,
-    peer_address, peers_listen, resolver, webhook,
+    PREFIX, SOURCE_ADDRESS, consul_tag, consul_word, discovered_name, dns_label, endpoint,
+    etcd_prefix, http_bind, origin, peer_address, peers_listen, resolver, webhook,
 };
 pub use network::{admin_socket, loopback, prefix, source, source_address};
 pub(super) use units::{Units, split};

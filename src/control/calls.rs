@@ -200,6 +200,8 @@ impl Balancer {
             webhook_failures: self.webhooks.failures(),
             etcd: self.in_force.discoveries.etcd_status(),
             peers: self.peers.status(),
+            consul: self.in_force.discoveries.consul_status(),
+            kubernetes: self.in_force.discoveries.kubernetes_status(),
             log_lines_dropped: operational_log::dropped(),
             scrapers_refused: admin::refused_scrapers(),
             segments: metrics.segments.map(|its| SegmentsStatus {

@@ -11,8 +11,8 @@ use crate::sys;
 
 use super::access_log::socket as log_socket;
 use super::{
-    StartError, access_lists, admin_listeners, bans, capacity, discovery, etcd, health, history,
-    listening, peers, sandbox, systemd, track_file,
+    StartError, access_lists, admin_listeners, bans, capacity, consul, discovery, etcd, health,
+    history, kubernetes, listening, peers, sandbox, systemd, track_file,
 };
 
 /// Why a start with this configuration would fail on this machine, where that shows without
@@ -90,6 +90,17 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
             let (setting, sentence) = etcd::mistake_in(source)?;
             Some((format!("pools[{i}].discover.etcd.{setting}"), sentence))
         }
+        Some(Discovery::Consul(source)) => {
+            let (setting, sentence) = consul::mistake_in(source)?;
+            Some((format!("pools[{i}].discover.consul.{setting}"), sentence))
+        }
+        Some(Discovery::Kubernetes(source)) => {
+            let (setting, sentence) = kubernetes::mistake_in(source)?;
+            Some((
+                format!("pools[{i}].discover.kubernetes.{setting}"),
+                sentence,
+            ))
+        }
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => None,
     });
     let fleet = config.fleet.as_ref();
@@ -147,11 +158,8 @@ fn default_socket(config: &Config) -> Option<PathBuf> {
 /// [`preflight`] looks at the others. `file` is that of the configuration.
 #[must_use]
 pub fn unreadable(config: &Config, file: Option<&Path>) -> Vec<StartError> {
-    let lists = config.pools.iter().flat_map(|pool| match &pool.discovery {
-        Some(Discovery::File(path)) => vec![&**path],
-        Some(Discovery::Etcd(source)) => source.files().map(|(_, path)| &**path).collect(),
-        Some(Discovery::Dns { .. } | Discovery::Srv(_)) | None => Vec::new(),
-    });
+    let discoveries = config.pools.iter().flat_map(|pool| &pool.discovery);
+    let lists = discoveries.flat_map(Discovery::files);
     let fleet = config.fleet.iter().flat_map(FleetSettings::files);
     let lists = lists.chain(fleet.map(|path| &**path));
     let read = file.into_iter().chain(lists);

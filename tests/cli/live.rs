@@ -23,6 +23,7 @@ golden!(
     availability,
     discovery_and_scaling,
     etcd,
+    registries,
     metrics,
     send_proxy,
     sources,

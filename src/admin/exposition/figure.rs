@@ -130,6 +130,19 @@ pub(super) fn each<S: 'static>(
     }
 }
 
+/// A gauge for each value of a label.
+pub(super) fn each_now<S: 'static>(
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    read: fn(&S) -> Vec<(String, Value)>,
+) -> Figure<S> {
+    Figure {
+        metric: metric(Kind::Gauge, name, help),
+        ..each(name, help, label, read)
+    }
+}
+
 /// A histogram of times.
 pub(super) fn times<S: 'static>(
     name: &'static str,

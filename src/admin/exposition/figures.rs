@@ -7,6 +7,7 @@ use super::figure::{
     Figure, Group, Reading, Value, counter, counts, each, gauge, micros, optional, rests, times,
     traffic,
 };
+use super::registries;
 use crate::admin::model::{
     AccessListStatus, BackendStatus, HealthStatus, ListenerStatus, PacedStatus, PoolStatus, Stage,
     Status, WorkerStatus,
@@ -16,7 +17,7 @@ use crate::metric::{BucketBounds, Kind, Metric, Unit};
 use crate::worker::{LATENCIES, LatencyCounts, NUMBERS};
 
 pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
-    let figures = vec![
+    let mut figures = vec![
         gauge(
             "uptime",
             "How long the process has been running.",
@@ -210,6 +211,7 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
         )
         .in_unit(Unit::Seconds),
     ];
+    figures.extend(registries::figures());
     Group::new("", &[], figures)
 });
 

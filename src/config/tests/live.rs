@@ -100,7 +100,31 @@ fn the_example_lists_the_sources_of_discovery() {
         password_file: Some("etcd.password".into()),
     });
     let file = Discovery::File("web.backends".into());
-    assert_eq!(found, [dns, srv, file, etcd]);
+    let consul = Discovery::Consul(Consul {
+        service: "web".to_owned(),
+        endpoints: vec!["https://consul-1:8501".to_owned()],
+        health: ConsulHealth::Passing,
+        tags: vec!["v2".to_owned()],
+        filter: Some("Service.Meta.zone == a".to_owned()),
+        datacenter: Some("dc1".to_owned()),
+        namespace: Some("team".to_owned()),
+        partition: Some("east".to_owned()),
+        token_file: Some("consul.token".into()),
+        ca: Some("ca.pem".into()),
+        certificate: Some("me.pem".into()),
+        key: Some("me.key".into()),
+    });
+    let kubernetes = Discovery::Kubernetes(Kubernetes {
+        service: "web".to_owned(),
+        namespace: "shop".to_owned(),
+        port: Some(ServicePort::Name("http".to_owned())),
+        address_type: Some(AddressType::IPv4),
+        endpoints: vec!["https://k8s:6443".to_owned()],
+        token_file: Some("k8s.token".into()),
+        ca: Some("ca.pem".into()),
+        ..Kubernetes::default()
+    });
+    assert_eq!(found, [dns, srv, file, etcd, consul, kubernetes]);
 }
 
 #[test]

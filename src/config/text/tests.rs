@@ -19,7 +19,9 @@ use crate::config::{
     PostgresTls, Predictive, Probe, ProxyHeader, ProxySource, QueueLimits, Rates, RecordFormat,
     Route, ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
-use crate::config::{Etcd, FleetSettings, HistoryPlace, HistorySettings, PeerMember, PeerSettings};
+use crate::config::{AddressType, Consul, ConsulHealth, Etcd, FleetSettings};
+use crate::config::{HistoryPlace, HistorySettings, Kubernetes, ServicePort};
+use crate::config::{PeerMember, PeerSettings};
 use crate::origin::{Origins, Ports};
 use crate::peek::Field;
 use crate::peek::proxy_protocol::HeaderVersion;

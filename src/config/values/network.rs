@@ -152,7 +152,7 @@ pub(in crate::config) fn webhook(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-/// Reads an endpoint of etcd: a URL of a host, with or without a port, and nothing more.
+/// Reads an endpoint of a server: a URL of a host, with or without a port, and nothing more.
 pub(in crate::config) fn endpoint(text: &str) -> Option<String> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let (_, authority) = text.split_once("://")?;
@@ -164,6 +164,25 @@ pub(in crate::config) fn etcd_prefix(text: &str) -> Option<String> {
     let fits = (1..=512).contains(&text.len()) && text.ends_with('/');
     let is_plain = !text.chars().any(char::is_control);
     (fits && is_plain).then(|| text.to_owned())
+}
+
+/// Reads a word of Consul, such as the name of a service.
+pub(in crate::config) fn consul_word(text: &str) -> Option<String> {
+    let fits = (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+}
+
+/// Reads a tag of Consul. It is written between backticks in a filter.
+pub(in crate::config) fn consul_tag(text: &str) -> Option<String> {
+    consul_word(text).filter(|text| !text.contains('`'))
+}
+
+/// Reads a name of Kubernetes that is a label of the DNS (RFC 1123, section 2.1).
+pub(in crate::config) fn dns_label(text: &str) -> Option<String> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let fits = (1..=63).contains(&text.len()) && text.bytes().all(is_plain);
+    let is_label = fits && !text.starts_with('-') && !text.ends_with('-');
+    is_label.then(|| text.to_owned())
 }
 
 /// Whether it is a host with or without a port.

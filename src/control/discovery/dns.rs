@@ -22,7 +22,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::address::{Address, kind_of_no_server};
-use crate::config::Backend;
+use crate::config::{Backend, Consul, Kubernetes};
 use crate::control::aside;
 
 use super::{BACKENDS_MAX, Found, Pace, Question, Teller};
@@ -73,7 +73,11 @@ impl Dns {
             let at_a_time = match self.question {
                 // IPv4 and IPv6.
                 Question::Addresses(_) => 2,
-                Question::Services(_) | Question::File(_) | Question::Etcd(_) => AT_A_TIME,
+                Question::Services(_)
+                | Question::File(_)
+                | Question::Etcd(_)
+                | Question::Consul(_)
+                | Question::Kubernetes(_) => AT_A_TIME,
             };
             // It is never closed. The timeout begins once the round may ask.
             let permits = u32::try_from(at_a_time).unwrap_or(u32::MAX);
@@ -144,7 +148,10 @@ impl Dns {
                 found.map(|ip| backend(ip, 0)).collect()
             }
             // Not for the DNS.
-            Question::File(_) | Question::Etcd(_) => Vec::new(),
+            Question::File(_)
+            | Question::Etcd(_)
+            | Question::Consul(_)
+            | Question::Kubernetes(_) => Vec::new(),
             Question::Services(name) => {
                 let lookup = match records(&resolver, name, RecordType::SRV).await {
                     Answer::Records(lookup) => lookup,
@@ -214,6 +221,9 @@ impl Question {
             Self::Addresses(name) | Self::Services(name) => name,
             Self::File(_) => "a file",
             Self::Etcd(source) => &source.prefix,
+            Self::Consul(Consul { service, .. }) | Self::Kubernetes(Kubernetes { service, .. }) => {
+                service
+            }
         }
     }
 }
@@ -411,10 +421,10 @@ fn backends(services: &[SRV], addresses: &HashMap<String, Vec<IpAddr>>) -> Vec<B
     found
 }
 
-/// Weights of service records, 0 to 65,535, as those of backends, 1 to 256: as they are where that
-/// is possible, else in proportion to the highest. 0 is "a very small chance of being selected"
-/// beside others, and says nothing where there are no others.
-fn weights_of(weights: &[u16]) -> Vec<u16> {
+/// Weights of service records and instances, 0 to 65,535, as those of backends, 1 to 256: as they
+/// are where that is possible, else in proportion to the highest. 0 is "a very small chance of
+/// being selected" beside others, and says nothing where there are no others.
+pub(super) fn weights_of(weights: &[u16]) -> Vec<u16> {
     let highest = weights.iter().copied().max().unwrap_or(0);
     let fits = highest <= WEIGHT_MAX && !weights.contains(&0);
     let scaled = |&weight: &u16| {

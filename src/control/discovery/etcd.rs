@@ -5,18 +5,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::config::{Backend, BodyError, Etcd, values};
 use crate::control::etcd::Watch;
-use crate::control::remote::{self, Gathered, Keys, RemoteCounts, STEPS, WatchPace};
+use crate::control::remote::{Keys, Mistakes, RemoteCounts, WatchPace};
 
-use super::news::BACKENDS_MAX;
-use super::{Found, Teller};
+use super::keyed;
+use super::news::{BACKENDS_MAX, Teller};
 
-/// Follows the keys under a prefix, and sends each change, several together where they come fast.
-/// After a notification it sends what there is, changed or not. It runs on the thread of `remote`.
+/// Follows the keys under a prefix, and sends each change.
 pub(super) async fn follow(
     source: Etcd,
     teller: Teller,
@@ -24,34 +23,14 @@ pub(super) async fn follow(
     again: Arc<Notify>,
     counts: Arc<RemoteCounts>,
 ) {
-    let (steps, news) = mpsc::channel(STEPS);
     let watch = Watch::new(&source, (backend, BACKENDS_MAX), pace, &counts);
-    let keys = Keys::new(
-        ("key", format!("keys under `{}`", source.prefix)),
-        &source.prefix,
-        BACKENDS_MAX,
-    );
-    let mut gathered = Gathered::new(keys, news, Arc::clone(&again));
-    let send = async {
-        while let Some(keys) = gathered.changed().await {
-            let next = keys.failure().map(|(_, next)| *next);
-            let (found, error) = answer(keys);
-            teller.tell(found, error, next).await;
-        }
-    };
-    tokio::select! {
-        () = remote::follow(watch, steps, again) => {}
-        () = send => {}
-    }
+    let all = format!("keys under `{}`", source.prefix);
+    let keys = Keys::new(("key", all), &source.prefix, BACKENDS_MAX);
+    keyed::follow(watch, keys, backends, teller, again).await;
 }
 
-/// The backends, and what is wrong. Without a backend the last good set stays.
-fn answer(keys: &Keys<Backend>) -> (Option<Found>, Option<String>) {
-    if let Some((why, _)) = keys.failure() {
-        return (None, Some(why.clone()));
-    }
-    let mut mistakes = keys.mistakes();
-    // Of two keys with one address, the later one counts.
+/// The backends: of two keys with one address, the later one counts.
+fn backends(keys: &Keys<Backend>, mistakes: &mut Mistakes) -> Vec<Backend> {
     let mut by_address: HashMap<&Address, (&str, i64, &Backend)> = HashMap::new();
     for (key, revision, backend) in keys.good() {
         match by_address.entry(&backend.address) {
@@ -80,9 +59,7 @@ fn answer(keys: &Keys<Backend>) -> (Option<Found>, Option<String>) {
         mistakes.add(|| format!("no key under `{}`", keys.prefix()));
     }
     let backends = by_address.into_values();
-    let backends: Vec<_> = backends.map(|(_, _, backend)| backend.clone()).collect();
-    let found = (!backends.is_empty()).then(|| Found::of(backends));
-    (found, mistakes.sentence())
+    backends.map(|(_, _, backend)| backend.clone()).collect()
 }
 
 /// Reads the value of a key. Host names are refused, as no task resolves them.

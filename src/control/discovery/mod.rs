@@ -1,21 +1,25 @@
-//! Discovery: resolves the host names of backends, and finds backends in the DNS, in a file or in
-//! etcd.
+//! Discovery: resolves the host names of backends, and finds backends in the DNS, in a file, in
+//! etcd, in Consul or in Kubernetes.
 //!
 //! Each question has a task of its own, which looks again and again and reports what it found, for
 //! all pools that ask it. [`Discoveries`] keeps the last good answer to each question when later
 //! looks fail, and when the pools that ask change otherwise; [`merge`] adds what was found after
 //! the declared backends.
 
+mod consul;
 mod dns;
 mod etcd;
 mod file;
+mod keyed;
 mod known;
+mod kubernetes;
 mod loops;
 mod news;
 mod prepared;
 mod problems;
 mod question;
 mod socket_paths;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -26,14 +30,12 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::admin::model::EtcdStatus;
 use crate::config::{Backend, Config, Pool};
 use crate::shared::Shared;
 use crate::sys::{OwnAddresses, SocketTarget};
 use crate::wording::plural;
 
 use super::events::Events;
-use super::remote::{self, RemoteCounts};
 
 pub(super) use dns::system_resolver;
 pub(super) use file::mistake_in;
@@ -68,7 +70,7 @@ pub(super) struct Discoveries {
     socket_answers: mpsc::UnboundedReceiver<Answer>,
     staying: Staying,
     events: Events,
-    etcd: Arc<RemoteCounts>,
+    counts: tasks::ServerCounts,
     /// The pools that are followed, and the servers that are asked.
     asking: (Vec<Shared<Pool>>, Vec<SocketAddr>),
 }
@@ -82,7 +84,7 @@ pub(super) struct QuestionState {
     pub(super) error: Option<String>,
     /// That look found nothing, so what was found before stays.
     pub(super) is_kept: bool,
-    /// When the DNS is asked next, or an etcd that failed; `None` for files, which are looked at
+    /// When the DNS is asked next, or a server that failed; `None` for files, which are looked at
     /// each second.
     pub(super) next_at: Option<SystemTime>,
 }
@@ -137,7 +139,7 @@ impl Discoveries {
             socket_answers,
             staying: Staying::default(),
             events: Events::new(),
-            etcd: Arc::default(),
+            counts: tasks::ServerCounts::default(),
             asking: Default::default(),
         }
     }
@@ -257,17 +259,6 @@ impl Discoveries {
         names.all(|name| self.host_state(name).is_some_and(QuestionState::is_known))
     }
 
-    /// What is counted of etcd, for others that ask it too.
-    pub(super) fn etcd_counts(&self) -> Arc<RemoteCounts> {
-        Arc::clone(&self.etcd)
-    }
-
-    /// What is known of etcd, as the API shows it.
-    #[must_use]
-    pub(super) fn etcd_status(&self) -> EtcdStatus {
-        super::etcd::status(&self.etcd)
-    }
-
     /// What went wrong when a host name was last looked up.
     #[must_use]
     pub(super) fn host_error(&self, name: &str) -> Option<String> {
@@ -361,27 +352,13 @@ impl Discoveries {
         let memory = old.as_ref().map(|old| old.memory.clone());
         let memory = memory.unwrap_or_default();
         let again = Arc::new(Notify::new());
-        let notified = Arc::clone(&again);
-        let task = match question {
-            Question::Addresses(_) | Question::Services(_) => {
-                let dns = dns::Dns {
-                    question: question.clone(),
-                    servers: resolvers.clone(),
-                    memory: memory.clone(),
-                    questions: Arc::clone(&self.questions),
-                };
-                tokio::spawn(dns.follow(teller, self.pace, notified)).abort_handle()
-            }
-            Question::File(path) => {
-                let task = file::follow(path.clone(), teller, self.pace, notified);
-                tokio::spawn(task).abort_handle()
-            }
-            Question::Etcd(source) => {
-                let (source, counts) = (source.clone(), Arc::clone(&self.etcd));
-                let task = etcd::follow(source, teller, self.pace.etcd, notified, counts);
-                remote::spawn(task)
-            }
+        let dns = dns::Dns {
+            question: question.clone(),
+            servers: resolvers.clone(),
+            memory: memory.clone(),
+            questions: Arc::clone(&self.questions),
         };
+        let task = self.spawn(dns, teller, Arc::clone(&again));
         Followed {
             task,
             number: self.tasks,
@@ -404,7 +381,11 @@ impl Discoveries {
         }
         let host = match &news.question {
             Question::Addresses(name) => self.hosts.get_mut(name),
-            Question::Services(_) | Question::File(_) | Question::Etcd(_) => None,
+            Question::Services(_)
+            | Question::File(_)
+            | Question::Etcd(_)
+            | Question::Consul(_)
+            | Question::Kubernetes(_) => None,
         };
         let subject = problems::subject(host.is_some(), &news.question, &followed.asked_by);
         let state = &mut followed.state;

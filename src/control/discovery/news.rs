@@ -63,7 +63,7 @@ pub(super) struct Pace {
     pub(super) retry_max: Duration,
     /// From one look at a file to the next.
     pub(super) look: Duration,
-    pub(super) etcd: WatchPace,
+    pub(super) remote: WatchPace,
 }
 
 impl Default for Pace {
@@ -74,7 +74,7 @@ impl Default for Pace {
             retry_min: Duration::from_secs(1),
             retry_max: Duration::from_secs(30),
             look: Duration::from_secs(1),
-            etcd: WatchPace::default(),
+            remote: WatchPace::default(),
         }
     }
 }

@@ -69,7 +69,11 @@ impl Discoveries {
     fn is_host(&self, question: &Question) -> bool {
         match question {
             Question::Addresses(name) => self.hosts.contains_key(name),
-            Question::Services(_) | Question::File(_) | Question::Etcd(_) => false,
+            Question::Services(_)
+            | Question::File(_)
+            | Question::Etcd(_)
+            | Question::Consul(_)
+            | Question::Kubernetes(_) => false,
         }
     }
 }
@@ -82,6 +86,10 @@ pub(super) fn subject(is_host: bool, question: &Question, asked_by: &[String]) -
         Question::Services(name) => format!("service records of `{name}`"),
         Question::File(path) => format!("file `{}`", path.display()),
         Question::Etcd(source) => format!("etcd, `{}`", source.prefix),
+        Question::Consul(source) => format!("Consul, `{}`", source.service),
+        Question::Kubernetes(source) => {
+            format!("Kubernetes, `{}/{}`", source.namespace, source.service)
+        }
     };
     match asked_by {
         [pool] if !is_host => format!("discovery of pool `{pool}`"),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::address::Address;
-use crate::config::{Backend, Config, Discovery, Etcd};
+use crate::config::{Backend, Config, Consul, Discovery, Etcd, Kubernetes};
 
 /// A question. Answers are kept by question, not by the pools that ask it or their other settings.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,10 @@ pub(super) enum Question {
     File(PathBuf),
     /// The backends under a prefix of etcd.
     Etcd(Etcd),
+    /// The instances of a service of Consul.
+    Consul(Consul),
+    /// The endpoints of a Service of Kubernetes.
+    Kubernetes(Kubernetes),
 }
 
 /// A pool that discovers.
@@ -58,6 +62,8 @@ impl Question {
             Discovery::Srv(name) => Self::Services(name.to_ascii_lowercase()),
             Discovery::File(path) => Self::File(path.clone()),
             Discovery::Etcd(source) => Self::Etcd(source.clone()),
+            Discovery::Consul(source) => Self::Consul(source.clone()),
+            Discovery::Kubernetes(source) => Self::Kubernetes(source.clone()),
         }
     }
 
@@ -65,7 +71,7 @@ impl Question {
     pub(super) fn resolvers(&self, config: &Config) -> Vec<SocketAddr> {
         match self {
             Self::Addresses(_) | Self::Services(_) => config.resolvers.clone(),
-            Self::File(_) | Self::Etcd(_) => Vec::new(),
+            Self::File(_) | Self::Etcd(_) | Self::Consul(_) | Self::Kubernetes(_) => Vec::new(),
         }
     }
 }
@@ -90,7 +96,11 @@ impl Asking {
     pub(super) fn new(discovery: &Discovery) -> Self {
         let port = match discovery {
             Discovery::Dns { port, .. } => *port,
-            Discovery::Srv(_) | Discovery::File(_) | Discovery::Etcd(_) => 0,
+            Discovery::Srv(_)
+            | Discovery::File(_)
+            | Discovery::Etcd(_)
+            | Discovery::Consul(_)
+            | Discovery::Kubernetes(_) => 0,
         };
         Self {
             question: Question::of(discovery),

@@ -23,7 +23,7 @@ const FAST: Pace = Pace {
     retry_min: Duration::from_millis(10),
     retry_max: Duration::from_millis(300),
     look: Duration::from_millis(10),
-    etcd: WatchPace {
+    remote: WatchPace {
         open: Duration::from_secs(20),
         answer: Duration::from_secs(20),
         look: Duration::from_millis(50),

@@ -29,8 +29,8 @@ use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 
 use super::balancer::Balancer;
-use super::remote;
 use super::events::{Events, Severity, Subject};
+use super::remote;
 pub(super) use bans::OwnLifted;
 use counts::PeerCounts;
 use hub::{Control, Hub, Order};

@@ -31,6 +31,15 @@ pub(in crate::control) struct Request {
 }
 
 impl Request {
+    pub(in crate::control) fn get(path: String) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            secret: None,
+            body: Bytes::new(),
+        }
+    }
+
     pub(in crate::control) fn post(path: &str, body: &Value) -> Self {
         Self {
             method: Method::POST,

@@ -97,6 +97,27 @@ impl Endpoints {
         within(self.pace.answer, connection.stream(request)).await
     }
 
+    /// Asks whether the endpoint still answers, whatever it answers. One that hangs does not.
+    pub(in crate::control) async fn look(&mut self, path: &str) -> Result<(), RemoteError> {
+        match self.ask(Request::get(path.to_owned()), LOOK_MAX).await {
+            Ok(_) | Err(RemoteError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A connection for a request that takes long: the one before, unless it was closed.
+    pub(in crate::control) async fn apart(
+        &mut self,
+        before: Option<Connection>,
+    ) -> Result<Connection, RemoteError> {
+        let connection = match before.filter(|its| !its.is_closed()) {
+            Some(connection) => connection,
+            None => self.open().await?,
+        };
+        RemoteCounts::add(&self.counts.requests, 1);
+        Ok(connection)
+    }
+
     /// A connection of its own.
     async fn open(&mut self) -> Result<Connection, RemoteError> {
         let time = self.pace.open;
@@ -129,3 +150,6 @@ async fn within<T>(
     let done = tokio::time::timeout(time, what).await;
     done.unwrap_or(Err(RemoteError::Late(time)))
 }
+
+/// Bytes of the answer to a look.
+const LOOK_MAX: usize = 64 << 10;

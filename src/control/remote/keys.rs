@@ -100,6 +100,11 @@ impl<T> Keys<T> {
         &self.prefix
     }
 
+    /// All of them, in words.
+    pub(in crate::control) fn all(&self) -> &str {
+        &self.words.1
+    }
+
     /// Why nothing is known of the present, and when that is looked at again.
     pub(in crate::control) fn failure(&self) -> Option<&(String, Duration)> {
         self.failure.as_ref()

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// A list of so many at most. The text is bounded, but what is left out in it takes memory: it is
-/// refused before that.
+/// A list of so many at most; `null` is an empty one. The text is bounded, but what is left out in
+/// it takes memory: it is refused before that.
 pub(in crate::control) fn few<'de, const MAX: usize, T, D>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error>
@@ -24,6 +24,14 @@ where
             write!(f, "a list of at most {MAX}")
         }
 
+        fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, some: D) -> Result<Self::Value, D::Error> {
+            some.deserialize_seq(self)
+        }
+
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
             let mut all = Vec::new();
             while let Some(one) = seq.next_element()? {
@@ -37,5 +45,5 @@ where
             Ok(all)
         }
     }
-    deserializer.deserialize_seq(Few::<MAX, T>(PhantomData))
+    deserializer.deserialize_option(Few::<MAX, T>(PhantomData))
 }

@@ -13,8 +13,11 @@ mod lists;
 mod pace;
 mod rotating;
 mod rounds;
+#[cfg(test)]
+pub(super) mod stand_in;
 mod thread;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -22,11 +25,14 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::dial::DialError;
+use crate::address::Address;
+use crate::admin::model::RegistryStatus;
+use crate::config::{bounded, values};
 
-pub(super) use connection::{Lines, Request, stream_error_words};
+pub(super) use connection::{Connection, Lines, Request, stream_error_words};
 pub(super) use endpoints::Endpoints;
 pub(super) use files::{authorities, chain, mistake_in, private_key, unfit};
-pub(super) use keys::{Gathered, KeyNews, Keys, STEPS, Step};
+pub(super) use keys::{Gathered, KeyNews, Keys, Mistakes, STEPS, Step};
 pub(super) use lists::few;
 pub(super) use pace::{WatchPace, jittered};
 pub(super) use rotating::Secret;
@@ -79,6 +85,18 @@ pub(super) struct RemoteCounts {
 }
 
 impl RemoteCounts {
+    /// As the API shows those of a registry of services.
+    pub(super) fn registry(&self) -> RegistryStatus {
+        RegistryStatus {
+            services: Self::now(&self.followed),
+            watched: Self::now(&self.watching),
+            requests: Self::total(&self.requests),
+            failures: Self::total(&self.failures),
+            lists: Self::total(&self.lists),
+            changes: Self::total(&self.changes),
+        }
+    }
+
     pub(super) fn add(counter: &AtomicU64, more: usize) {
         counter.fetch_add(more as u64, Ordering::Relaxed);
     }
@@ -92,6 +110,32 @@ impl RemoteCounts {
     pub(super) fn now(gauge: &AtomicI64) -> u64 {
         u64::try_from(gauge.load(Ordering::Relaxed)).unwrap_or(0)
     }
+}
+
+/// A text as part of a path or a query: all but the unreserved characters of RFC 3986, section 2.3,
+/// is percent-encoded.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// The address of a server, by the rules of a file. Host names are refused, as no task resolves
+/// them.
+pub(super) fn server_address(ip: &str, port: u16) -> Result<Address, String> {
+    let ip: IpAddr = ip.parse().map_err(|_| {
+        let ip = bounded(ip.to_owned());
+        format!("invalid address `{ip}`: expected an IP; names are for discovery by `dns`")
+    })?;
+    let read = values::backend_at(&SocketAddr::new(ip, port).to_string());
+    read.map(|backend| backend.address)
+        .map_err(|error| error.to_string())
 }
 
 /// Counts in a gauge, until it is dropped.

@@ -274,14 +274,54 @@ impl Chance<'_> {
     }
 
     fn discovery(&mut self) -> Discovery {
-        match self.0.u8(..4) {
+        match self.0.u8(..6) {
             0 => Discovery::Dns {
                 name: "web.example".to_owned(),
                 port: self.0.u16(1..),
             },
             1 => Discovery::Srv("_web._tcp.example.".to_owned()),
             2 => Discovery::File(self.path()),
+            3 => Discovery::Consul(self.consul()),
+            4 => Discovery::Kubernetes(self.kubernetes()),
             _ => Discovery::Etcd(self.etcd()),
+        }
+    }
+
+    fn consul(&mut self) -> Consul {
+        let key = self.maybe(Self::path);
+        Consul {
+            service: "my \"redis\"".to_owned(),
+            endpoints: vec!["https://consul:8501".to_owned(); self.0.usize(1..=16)],
+            health: self.pick(&ConsulHealth::ALL).1,
+            tags: vec!["primary".to_owned(); self.0.usize(0..3)],
+            filter: self.maybe(|_| "Service.Meta.version == \"2\"".to_owned()),
+            datacenter: self.maybe(|_| "dc1".to_owned()),
+            namespace: self.maybe(|_| "team".to_owned()),
+            partition: self.maybe(|_| "part".to_owned()),
+            token_file: self.maybe(Self::path),
+            ca: self.maybe(Self::path),
+            certificate: key.as_ref().map(|_| self.path()),
+            key,
+        }
+    }
+
+    fn kubernetes(&mut self) -> Kubernetes {
+        let key = self.maybe(Self::path);
+        let port = self.0.u16(1..);
+        let ports = [
+            ServicePort::Name("http".to_owned()),
+            ServicePort::Number(port),
+        ];
+        Kubernetes {
+            service: "web".to_owned(),
+            namespace: "shop-2".to_owned(),
+            port: self.maybe(|it| it.pick(&ports)),
+            address_type: self.maybe(|it| it.pick(&AddressType::ALL).1),
+            endpoints: vec!["https://k8s:6443".to_owned(); self.0.usize(1..=16)],
+            token_file: self.maybe(Self::path),
+            ca: self.maybe(Self::path),
+            certificate: key.as_ref().map(|_| self.path()),
+            key,
         }
     }
 

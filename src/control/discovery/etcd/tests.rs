@@ -30,7 +30,7 @@ fn all(keys: &[(&str, i64, &str)]) -> Step<Backend> {
 }
 
 fn shown(members: &Keys<Backend>) -> (Vec<String>, Option<String>) {
-    let (found, error) = answer(members);
+    let (found, error) = keyed::answer(members, backends);
     let found = found.map_or_else(Vec::new, |found| found.backends);
     let shown = found.iter().map(|its| {
         format!(
@@ -161,10 +161,10 @@ fn neither_a_failure_nor_an_empty_prefix_empties_a_pool() {
         &Notify::new(),
     );
     // Nothing is found, so what was found before stays.
-    let (found, error) = answer(&members);
+    let (found, error) = keyed::answer(&members, backends);
     assert_eq!((found, error), (None, Some("it is away".to_owned())));
     members.take(all(&[]), &Notify::new());
-    let (found, error) = answer(&members);
+    let (found, error) = keyed::answer(&members, backends);
     assert_eq!(
         (found, error),
         (None, Some("no key under `/p/`".to_owned()))
@@ -179,13 +179,13 @@ fn keys_beyond_the_limit_are_left_out_until_there_is_room() {
     let keys = values.iter().map(|(key, value)| (&**key, 1, &**value));
     let keys: Vec<_> = keys.collect();
     let mut members = members(&keys[..BACKENDS_MAX]);
-    assert!(answer(&members).1.is_none());
+    assert!(keyed::answer(&members, backends).1.is_none());
     let (key, _, value) = keys[BACKENDS_MAX];
     assert!(members.take(
         Step::Changed(vec![entry(key, 2, Some(value))]),
         &Notify::new()
     ));
-    let (found, error) = answer(&members);
+    let (found, error) = keyed::answer(&members, backends);
     assert_eq!(found.unwrap().backends.len(), BACKENDS_MAX);
     let want = "more than 1000 keys under `/p/`: others are left out";
     assert_eq!(error.as_deref(), Some(want));
