@@ -14,6 +14,7 @@
 //! - [`kernel`] and [`token`]: what a worker asks of the kernel;
 //! - [`fault`]: whose fault an error is; [`metric`]: what a figure is;
 //! - [`ring`]: the same on io_uring; [`sys`]: other system calls;
+//! - [`fleet_shares`]: what balancers may take of limits over all of them;
 //! - [`history`]: what figures were, in memory and in a file;
 //! - [`simulate`]: what strategies would do, without a network;
 //! - [`writer`]: files that are written to without waiting; [`operational_log`]: one of them;
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod fault;
+pub mod fleet_shares;
 pub mod guard;
 pub mod hash;
 pub mod history;
