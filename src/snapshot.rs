@@ -270,12 +270,20 @@ impl Draft<'_> {
     pub fn take_effect(self) -> Snapshot {
         let next = self.next;
         next.connections.set_max(self.max_connections);
+        let is_shared = self.config.fleet_max_connections.is_some();
+        next.connections.set_shared(is_shared);
+        let is_shared = self.config.rate_limit.is_some_and(|limit| limit.fleet);
+        next.sources.fleet_rate.set_shared(is_shared);
         next.bans.set_max(self.config.bans.max);
         next.pit.slots.set_max(self.config.tarpit.slots.get());
         next.bandwidth.set(self.config.bandwidth.by_way());
         for (listener, config) in next.listeners.iter().zip(&self.config.listeners) {
             let max = config.max_connections.map_or(u32::MAX, NonZeroU32::get);
             listener.connections.set_max(max);
+            let is_shared = config.fleet_max_connections.is_some();
+            listener.connections.set_shared(is_shared);
+            let is_shared = config.rate_limit.is_some_and(|limit| limit.fleet);
+            listener.gate.fleet_rate.set_shared(is_shared);
             if let Some(proxies) = &listener.proxies {
                 let max = config.unfinished_headers.get();
                 proxies.stage.set_unfinished_max(max);

@@ -23,6 +23,7 @@ mod etcd;
 mod events;
 mod explain;
 mod figures;
+mod fleet;
 mod membership;
 mod peers;
 mod route;
@@ -43,6 +44,7 @@ pub use figures::{
     ControlStatus, HistogramStatus, HistoryStatus, LastChange, LatencyStatus, LatencyWindow,
     ProbeStatus, SegmentsStatus, TrafficStatus,
 };
+pub use fleet::{FleetLimitStatus, FleetStatus};
 pub use membership::{LEAVE_WAIT, LeaveQuery, Readiness};
 pub use peers::{PeerStatus, PeersStatus};
 pub use route::{ListenerRoutes, MetStatus, RouteChoice, RouteQuestion, RouteStatus};
@@ -135,6 +137,9 @@ pub struct Status {
     /// What is known of Kubernetes, over all Services that are followed.
     #[serde(default)]
     pub kubernetes: RegistryStatus,
+    /// What this balancer has of limits over the fleet; `null`: there are none.
+    #[serde(default)]
+    pub fleet: Option<FleetStatus>,
     /// Lines of the operational log that were dropped: standard error did not take them.
     #[serde(default)]
     pub log_lines_dropped: u64,
@@ -257,6 +262,9 @@ pub struct ListenerStatus {
     /// Clients that came back within a second after the idle timeout had cut them.
     #[serde(default)]
     pub idle_regrets: u64,
+    /// What this balancer has of its limits over the fleet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fleet: Vec<FleetLimitStatus>,
     /// What waited for its limits of bandwidth, by limit: `session`, `source` or `all`.
     #[serde(default)]
     pub paced: BTreeMap<String, PacedStatus>,

@@ -204,7 +204,14 @@ impl Change {
                     return Err(ChangeError::Invalid(why));
                 }
             }
-            Self::SetGlobal { patch } => patch.apply(config),
+            Self::SetGlobal { patch } => {
+                let before = (config.fleet_max_connections, config.rate_limit);
+                patch.apply(config);
+                if let Some(why) = rules::broken_by_global(config) {
+                    (config.fleet_max_connections, config.rate_limit) = before;
+                    return Err(ChangeError::Invalid(why));
+                }
+            }
             Self::AddBackend { .. }
             | Self::RemoveBackend { .. }
             | Self::SetBackend { .. }

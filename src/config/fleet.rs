@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::codec::{Codec, group_if_given, groups, parsed, path, required, spelled, truth};
+use super::codec::{
+    Codec, duration, group_if_given, groups, name, parsed, path, required, spelled, truth,
+};
 use super::etcd::Etcd;
 use super::reader::{At, Reader};
 use super::table::{Shape, defaults, settings};
-use super::values;
+use super::values::{self, MINUTE, SECOND, between};
 
 settings! {
     /// What several balancers share, by etcd, among themselves, or both.
@@ -20,6 +23,11 @@ settings! {
         pub peers: Option<PeerSettings> = None => group_if_given();
         /// Whether this balancer shares its own bans, by hand and by rules, with the others.
         pub share_bans: bool = true => truth();
+        /// The name of this balancer among them, for its shares of limits: each has another. Auto:
+        /// that of the machine.
+        pub name: Option<String> = None => name().or("auto");
+        /// How long a share of a limit may be acted on without a word from etcd.
+        pub lease: Duration = Duration::from_secs(10) => duration(between(2 * SECOND, 5 * MINUTE));
     }
 }
 

@@ -7,7 +7,7 @@ use super::Listener;
 use super::codec::{duration, named, number, required, truth};
 use super::table::settings;
 use super::values::{self, MINUTE, SECOND, between};
-use crate::guard::{Action, Rate, RateRule, Shed, SourceRules};
+use crate::guard::{Action, FleetRule, Rate, RateRule, Shed, SourceRules};
 use crate::time::nanos;
 
 settings! {
@@ -41,6 +41,8 @@ settings! {
         pub rate: NonZeroU32 = NonZeroU32::MIN => required(number(values::RATE));
         /// How many new connections may come at once. Auto: as many as `rate`.
         pub burst: Option<NonZeroU32> = None => number(values::RATE).or("auto");
+        /// Whether it is one limit over all balancers of the `fleet`: this one has a share of it.
+        pub fleet: bool = false => truth();
         /// Whether clients beyond the limit are only counted and logged.
         pub dry_run: bool = false => truth();
         /// What is done with clients beyond the limit, as in `source_limits`.
@@ -128,8 +130,10 @@ impl RateLimit {
     /// What workers apply.
     #[must_use]
     pub fn rule(&self) -> RateRule {
+        let (rate, burst) = (self.rate, self.burst.unwrap_or(self.rate));
         RateRule {
-            rate: Rate::new(self.rate, self.burst.unwrap_or(self.rate)),
+            rate: Rate::new(rate, burst),
+            fleet: self.fleet.then_some(FleetRule { rate, burst }),
             dry_run: self.dry_run,
             action: self.action,
         }

@@ -54,6 +54,10 @@ settings! {
         /// The most client connections at a time, over all workers. Off: only the global limit
         /// holds.
         pub max_connections: Option<NonZeroU32> = None => number(values::CONNECTIONS).or("off");
+        /// The most client connections at a time, over all balancers of the `fleet`: this one has a
+        /// share of them. Off: any number.
+        pub fleet_max_connections: Option<NonZeroU32> = None
+            => number(values::CONNECTIONS).or("off");
         /// The name of the access list that says which clients may connect. Off: all may.
         pub access_list: Option<String> = None => list_name().or("off");
         /// The most new connections of the listener in a second. Off: any number.

@@ -134,6 +134,10 @@ settings! {
         /// The most client connections at a time. Auto: as many as the descriptor limit allows.
         pub max_connections: Option<NonZeroU32> = None
             => number(values::CONNECTIONS).or("auto").also("off");
+        /// The most client connections at a time, over all balancers of the `fleet`: this one has a
+        /// share of them. Off: any number.
+        pub fleet_max_connections: Option<NonZeroU32> = None
+            => number(values::CONNECTIONS).or("off");
         /// The most memory of receive buffers and pipes, over all workers. Auto: a share of the
         /// machine's memory.
         pub memory: Option<u64> = None => waits(memory().or("auto"));
@@ -196,8 +200,8 @@ settings! {
         pub metrics: Option<MetricsHttp> = None => waits(group_or_off(
             "\"off\", an address or a group such as (bind: \"0.0.0.0:9100\", allow: [...])",
         ));
-        /// What several balancers share: bans, administrative states of backends, sticky clients.
-        /// Off: nothing.
+        /// What several balancers share: bans, administrative states of backends, sticky clients,
+        /// and limits. Off: nothing.
         pub fleet: Option<FleetSettings> = None => group_or_off(
             "\"off\" or a group such as (etcd: (endpoints: [...], prefix: \"/mahoraga/fleet/\"))",
         );

@@ -380,6 +380,7 @@ changeable!(
     "ListenerChange",
     [
         "max_connections",
+        "fleet_max_connections",
         "access_list",
         "rate_limit",
         "source_limits",
@@ -402,7 +403,7 @@ changeable!(
 changeable!(
     Config,
     "GlobalChange",
-    ["max_connections", "rate_limit"].map(setting)
+    ["max_connections", "fleet_max_connections", "rate_limit"].map(setting)
 );
 
 fn of_pool() -> Vec<Setting<Pool>> {

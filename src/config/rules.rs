@@ -18,12 +18,14 @@ use super::{AdminHttp, Backend, Config, FirstTier, Group, Pool, Strategy, TwoTie
 use crate::address::Address;
 
 mod access;
+mod fleet;
 mod listener;
 mod loops;
 mod numbers;
 mod routes;
 
 pub(super) use access::too_many_prefixes;
+pub(super) use fleet::broken_by_global;
 pub(super) use listener::{broken_by_listener, broken_by_routes};
 pub(crate) use loops::{Machine, found_loops, leads_back};
 pub(super) use loops::{by_machine as loops_by_machine, of_pool as loop_of};
@@ -138,6 +140,7 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     listeners(config, &mut found);
     access::find(config, &mut found);
     listener::find(config, &mut found);
+    fleet::find(config, &mut found);
     let names = config.pools.iter().enumerate();
     let names = names.map(|(i, pool)| (format!("pools[{i}].name"), &*pool.name));
     unique(("two pools are called", RENAME), names, &mut found);

@@ -67,6 +67,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         }
     }
     proxies(config, &mut found);
+    fleet(config, &mut found);
     routes::find(config, &mut found);
     access_lists(config, &mut found);
     bans(config, &mut found);
@@ -94,6 +95,26 @@ fn access_lists(config: &Config, found: &mut Vec<Finding>) {
         if listeners.all(|listener| listener.access_list.as_ref() != Some(name)) {
             let sentence = format!("no listener uses the access list `{name}`");
             found.push(Finding::at(format!("access_lists[{i}].name"), sentence));
+        }
+    }
+}
+
+/// Limits over the fleet of listeners whose names other balancers can't have.
+fn fleet(config: &Config, found: &mut Vec<Finding>) {
+    for (i, listener) in config.listeners.iter().enumerate() {
+        let is_shared = listener.fleet_max_connections.is_some()
+            || listener.rate_limit.is_some_and(|limit| limit.fleet);
+        let is_own = matches!(listener.bind, Address::Tcp(at) if !at.ip().is_unspecified());
+        if is_shared && is_own && listener.name == listener.bind.to_string() {
+            let sentence = format!(
+                "name: balancers share the limits of listeners of one name, and `{}` is an address \
+                 of this one: give it a name",
+                listener.name
+            );
+            found.push(Finding::at(
+                format!("listeners[{i}].name|listeners[{i}].bind"),
+                sentence,
+            ));
         }
     }
 }

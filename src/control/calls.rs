@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::admin::model::{
-    Changed, ConfigText, EventKind, ListenerRoutes, SESSIONS, SESSIONS_MAX, SegmentsStatus,
-    SessionFilter, SessionStatus, Stage, Status,
+    Changed, ConfigText, EventKind, ListenerRoutes, ListenerStatus, SESSIONS, SESSIONS_MAX,
+    SegmentsStatus, SessionFilter, SessionStatus, Stage, Status,
 };
 use crate::admin::{self, Author, Call, Reply, Which};
 use crate::config::{AdminState, Backend, Change, ChangeError, RouteList};
@@ -47,9 +47,7 @@ impl Balancer {
         // Where the caller has gone away, the answer is dropped.
         match call {
             Call::Status(reply) => drop(reply.send(self.status())),
-            Call::Listeners(reply) => {
-                drop(reply.send(status::listeners(self.publisher.snapshot(), &self.workers)))
-            }
+            Call::Listeners(reply) => drop(reply.send(self.listeners())),
             Call::AccessLists(reply) => drop(reply.send(self.access.status())),
             Call::AccessList(name, client, reply) => match self.access.detail(&name, client) {
                 Ok(detail) => drop(aside::compute(move || drop(reply.send(Ok(detail()))))),
@@ -162,6 +160,18 @@ impl Balancer {
         });
     }
 
+    pub(super) fn listeners(&self) -> Vec<ListenerStatus> {
+        let mut listeners = status::listeners(self.publisher.snapshot(), &self.workers);
+        let fleet = self.fleet.limits.status();
+        for limit in fleet.into_iter().flat_map(|fleet| fleet.limits) {
+            let of = |name: &str| limit.is_of(name);
+            if let Some(listener) = listeners.iter_mut().find(|its| of(&its.name)) {
+                listener.fleet.push(limit);
+            }
+        }
+        listeners
+    }
+
     pub(super) fn status(&self) -> Status {
         let stats = &self.workers.stats;
         let sum = |number: fn(&Stats) -> u64| stats.iter().map(|its| number(its)).sum();
@@ -202,6 +212,7 @@ impl Balancer {
             peers: self.peers.status(),
             consul: self.in_force.discoveries.consul_status(),
             kubernetes: self.in_force.discoveries.kubernetes_status(),
+            fleet: self.fleet.limits.status(),
             log_lines_dropped: operational_log::dropped(),
             scrapers_refused: admin::refused_scrapers(),
             segments: metrics.segments.map(|its| SegmentsStatus {

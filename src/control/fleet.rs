@@ -5,6 +5,7 @@
 //! last good one stays, whatever fails. It also writes this balancer's own bans.
 
 mod keys;
+mod limits;
 mod writer;
 
 use std::collections::{BTreeMap, HashSet};
@@ -25,6 +26,7 @@ use super::aside;
 use super::balancer::Balancer;
 use super::events::{Events, Severity, Subject};
 use super::remote::{self, RemoteCounts, WatchPace};
+use limits::FleetLimits;
 use writer::Write;
 
 /// Follows what the fleet shares, and keeps the last good state of it.
@@ -44,6 +46,8 @@ pub(super) struct Fleet {
     /// How often the table had changed at the last look, and when that was, in ns of the workers'
     /// clock.
     scanned: (u64, u64),
+    /// Shares of limits.
+    pub(super) limits: FleetLimits,
     events: Events,
     counts: Arc<RemoteCounts>,
 }
@@ -100,6 +104,7 @@ impl Fleet {
             unwritten: None,
             scan: None,
             scanned: (0, 0),
+            limits: FleetLimits::new(Arc::clone(&counts)),
             events: events.clone(),
             counts,
         }
@@ -191,6 +196,7 @@ impl Fleet {
 
     /// Shares what rules have banned since the last look. To be called each second.
     pub(super) fn tick(&mut self, bans: &Arc<Bans>) {
+        self.limits.tick(&self.events);
         if !self.is_sharing() {
             return;
         }
@@ -267,7 +273,8 @@ impl Fleet {
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
         let unknown = self.error.as_deref().map(sentence);
         let unwritten = self.unwritten.as_deref().map(not_shared);
-        unknown.into_iter().chain(unwritten)
+        let problems = unknown.into_iter().chain(unwritten);
+        problems.chain(self.limits.problems())
     }
 
     /// The key that may ban a network.
@@ -287,6 +294,9 @@ impl Balancer {
 
     /// Follows what a configuration says about the fleet.
     pub(super) fn follow_fleet(&mut self) {
+        let snapshot = self.publisher.snapshot();
+        let config = &self.in_force.config;
+        self.fleet.limits.follow(config, snapshot);
         if self.fleet.follow(&self.in_force.config) {
             self.share(Shares {
                 states: FleetStates::new(),

@@ -293,7 +293,7 @@ impl Balancer {
             at: SystemTime::now(),
             state: State {
                 status: self.status(),
-                listeners: status::listeners(snapshot, &self.workers),
+                listeners: self.listeners(),
                 pools: Vec::new(),
                 latencies: status::latencies(&self.workers.stats),
             },

@@ -386,6 +386,7 @@ pub fn run(
         listeners.close().await;
         workers.join();
         workers.remove_files(None);
+        balancer.fleet.limits.leave().await;
         balancer.track_file.finish().await;
         balancer.keep_bans().await;
         balancer.end_history();

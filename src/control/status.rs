@@ -58,6 +58,7 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         refused: refused_by(listener).values().sum(),
         refused_by: refused_by(listener),
         dry_run: dry_run(listener),
+        fleet: Vec::new(),
         idle_regrets: listener.gate.idle_regrets(),
         paced: paced_by(listener),
         routes: routes(listener),

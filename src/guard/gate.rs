@@ -10,6 +10,7 @@ use crate::metric::BucketBounds;
 use crate::time::NEVER;
 
 use super::Action;
+use super::fleet_rate::{FleetRate, FleetRule};
 use super::rate::{Rate, SharedBucket};
 use super::sources::{Count, Held, Source, SourceRules, Sources};
 
@@ -19,6 +20,8 @@ pub struct Gate {
     number: u32,
     /// Its new connections.
     rate: SharedBucket,
+    /// The same where the fleet limits them.
+    pub fleet_rate: FleetRate,
     /// Sessions that began.
     sessions: AtomicU64,
     /// Sessions that ended, by the number of the reason.
@@ -60,6 +63,8 @@ pub struct Rules {
 pub struct RateRule {
     /// What it allows.
     pub rate: Rate,
+    /// Where it is one of the fleet, of which this balancer has a share.
+    pub fleet: Option<FleetRule>,
     /// Whether connections beyond it are only counted.
     pub dry_run: bool,
     /// What is done with connections beyond it.
@@ -131,6 +136,20 @@ impl Rules {
     }
 }
 
+/// The bucket of a rate, and that of the fleet's.
+#[derive(Clone, Copy)]
+struct Buckets<'a>(&'a SharedBucket, &'a FleetRate);
+
+impl RateRule {
+    /// Takes a token of the bucket that is meant.
+    fn try_take(&self, buckets: Buckets<'_>, now: u64) -> bool {
+        match self.fleet {
+            None => buckets.0.try_take(self.rate, now),
+            Some(whole) => buckets.1.try_take(whole, now),
+        }
+    }
+}
+
 impl Gate {
     /// There are no more close reasons than this. Their names are not known here.
     pub const REASONS_MAX: usize = 40;
@@ -141,6 +160,7 @@ impl Gate {
         Self {
             number: sources.number_gate(),
             rate: SharedBucket::default(),
+            fleet_rate: FleetRate::default(),
             overflow: Mutex::default(),
             sessions: AtomicU64::new(0),
             closed: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -314,17 +334,22 @@ impl Gate {
 
     /// Asks the rates of the listener and of all listeners.
     fn admit_rates(&self, sources: &Sources, rules: &Rules, now: u64) -> Result<Pass, Refusal> {
-        let take = |bucket: &SharedBucket, limit: Option<RateRule>, refusal| match limit {
-            Some(limit) if !bucket.try_take(limit.rate, now) => match limit.dry_run {
+        let take = |buckets: Buckets<'_>, limit: Option<RateRule>, refusal| match limit {
+            Some(limit) if !limit.try_take(buckets, now) => match limit.dry_run {
                 true => Ok(Some(refusal)),
                 false => Err(refusal),
             },
             _ => Ok(None),
         };
-        let listener = take(&self.rate, rules.listener, Refusal::ListenerRate)?;
-        let global = take(&sources.all, rules.global, Refusal::GlobalRate);
+        let own = Buckets(&self.rate, &self.fleet_rate);
+        let all = Buckets(&sources.all, &sources.fleet_rate);
+        let listener = take(own, rules.listener, Refusal::ListenerRate)?;
+        let global = take(all, rules.global, Refusal::GlobalRate);
         if let (Err(_), None, Some(limit)) = (&global, listener, rules.listener) {
-            self.rate.put_back(limit.rate);
+            match limit.fleet {
+                None => self.rate.put_back(limit.rate),
+                Some(whole) => self.fleet_rate.put_back(whole),
+            }
         }
         Ok(Pass {
             held: None,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::bandwidth::Taken;
+use super::fleet_rate::FleetRate;
 use super::gate::Gate;
 use super::rate::{Bucket, Rate, SharedBucket};
 use super::{Action, Refusal};
@@ -24,6 +25,8 @@ pub struct Sources {
     table: Lru<Source, Count>,
     /// New connections of all listeners.
     pub(super) all: SharedBucket,
+    /// The same where the fleet limits them.
+    pub fleet_rate: FleetRate,
     /// Listeners that there have been.
     gates: AtomicU32,
     /// Clients for whose source the table had no room.
@@ -96,6 +99,7 @@ impl Sources {
         Self {
             table: Lru::new(Lru::<Source, Count>::entries_in(bytes)),
             all: SharedBucket::default(),
+            fleet_rate: FleetRate::default(),
             gates: AtomicU32::new(0),
             overflowed: AtomicU64::new(0),
         }

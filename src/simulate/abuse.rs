@@ -137,6 +137,7 @@ impl Protection {
         let rate = RateLimit {
             rate: number(1_000),
             burst: number_of(2_000),
+            fleet: false,
             dry_run: false,
             action: Action::Reset,
         };

@@ -26,7 +26,7 @@ mod users;
 
 pub use calls::calls_of_thread;
 pub(crate) use calls::count_calls;
-pub use clock::monotonic;
+pub use clock::{boot_time, monotonic};
 pub use descriptor::{
     clear_eventfd, close, close_owned, close_pipe, duplicate, eventfd, handed_descriptors, notify,
     own_descriptor_table, pipe,

@@ -33,6 +33,8 @@ struct State {
     watches: Vec<(String, TcpStream)>,
     connections: Vec<TcpStream>,
     has_ended: bool,
+    /// It has refused a write of a ledger, as if another balancer had written before.
+    has_refused: bool,
 }
 
 impl Gateway {
@@ -107,6 +109,31 @@ impl State {
         }
     }
 
+    /// A transaction: its puts are done if all holds that it compares.
+    fn compare(&mut self, body: &Value) -> Value {
+        let holds = |compare: &Value| {
+            let found = self.keys.iter().find(|kv| kv["key"] == compare["key"]);
+            match compare["target"].as_str().unwrap() {
+                "VERSION" => found.is_none(),
+                "VALUE" => found.is_some_and(|kv| kv["value"] == compare["value"]),
+                _ => {
+                    found.map_or("0", |kv| kv["mod_revision"].as_str().unwrap())
+                        == compare["mod_revision"]
+                }
+            }
+        };
+        let compares = body["compare"].as_array().unwrap();
+        let is_write = compares.iter().any(|its| its["target"] == "MOD");
+        let is_refused = is_write && !std::mem::replace(&mut self.has_refused, is_write);
+        let succeeded = !is_refused && compares.iter().all(holds);
+        let puts = body["success"].as_array().filter(|_| succeeded);
+        for put in puts.into_iter().flatten() {
+            let put = &put["request_put"];
+            self.change(&decoded(&put["key"]), Some(&decoded(&put["value"])));
+        }
+        json!({ "header": self.header(), "succeeded": succeeded })
+    }
+
     fn header(&self) -> Value {
         json!({ "revision": self.revision.to_string() })
     }
@@ -153,6 +180,8 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
         } else {
             let answer = match &*path {
                 "/v3/lease/grant" => json!({ "ID": "7", "TTL": body["TTL"] }),
+                "/v3/lease/keepalive" => json!({ "result": { "ID": "7", "TTL": "2" } }),
+                "/v3/kv/txn" => state.compare(&body),
                 "/v3/kv/put" => {
                     state.change(&decoded(&body["key"]), Some(&decoded(&body["value"])));
                     json!({ "header": state.header() })
@@ -315,5 +344,46 @@ fn own_bans_are_written_to_etcd_and_any_balancer_lifts_them() {
         etcd.end();
         balancer.until_logged("the fleet's state in etcd: ");
         balancer.finish();
+    });
+}
+
+#[test]
+fn a_limit_of_the_fleet_is_a_share_until_its_lease_ends() {
+    watched(|| {
+        let etcd = Gateway::start();
+        let other = r#"{"other": {"connections": {"limit": 3, "share": 1, "base": 1}}}"#;
+        etcd.put("/fleet/limits/ledger", other);
+        etcd.put("/fleet/limits/members/other", "it");
+        let limits = format!(
+            "fleet: (etcd: (endpoints: [\"{0}\"], prefix: \"/fleet/\"), name: \"lb\", \
+             lease: \"2s\"), fleet_max_connections: 3, rate_limit: (rate: 9000, fleet: true)",
+            etcd.endpoint
+        );
+        let fleet = Fleet::of(1);
+        let backends = format!("backends: [\"{}\"]", fleet.addresses()[0]);
+        let launch = Launch::with_pool(&backends).settings(&limits).workers(1);
+        let stage = Stage::start(launch, "round_robin", fleet);
+        let balancer = &stage.balancer;
+        // The other one has the third, and more may be asked for than there is.
+        let guests = [stage.hold(), stage.hold()];
+        let limit = || balancer.ask(&["status"])["fleet"]["limits"][0].clone();
+        eventually("it has all that is free", || limit()["share"] == 2);
+        assert_eq!(
+            [&limit()["limit"], &limit()["whole"]],
+            [&json!("connections"), &json!(3)]
+        );
+        assert_eq!([&limit()["base"], &limit()["given"]], [1, 3]);
+        let status = balancer.ask(&["status"])["fleet"].clone();
+        assert_eq!([&status["members"], &status["leased"]], [2, 2]);
+        assert_eq!(
+            [&status["has_lease"], &status["conflicts"]],
+            [&json!(true), &json!(1)]
+        );
+        balancer.note_figures();
+        etcd.end();
+        balancer.until_logged("limits of the fleet: no lease");
+        assert_eq!([&limit()["share"], &limit()["used"]], [1, 2]);
+        drop(guests);
+        stage.finish();
     });
 }

@@ -501,6 +501,7 @@ fn rules(random: &mut Random) -> Rules {
         let dry_run = random.permille(300);
         rate(random).map(|rate| RateRule {
             rate,
+            fleet: None,
             dry_run,
             action: action(random),
         })

@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use super::figure::{
-    Figure, Group, Reading, Value, counter, counts, each, gauge, micros, optional, rests, times,
-    traffic,
+    Figure, Group, Reading, Value, counter, counts, each, each_now, gauge, micros, optional, rests,
+    times, traffic,
 };
 use super::registries;
 use crate::admin::model::{
-    AccessListStatus, BackendStatus, HealthStatus, ListenerStatus, PacedStatus, PoolStatus, Stage,
-    Status, WorkerStatus,
+    AccessListStatus, BackendStatus, FleetLimitStatus, HealthStatus, ListenerStatus, PacedStatus,
+    PoolStatus, Stage, Status, WorkerStatus,
 };
 use crate::config::UNROUTED;
 use crate::metric::{BucketBounds, Kind, Metric, Unit};
@@ -169,6 +169,39 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
             "Changes of keys of etcd that arrived.",
             |its: &Status| its.etcd.changes,
         ),
+        gauge(
+            "fleet_members",
+            "Balancers that etcd has with shares of limits over the fleet, this one included.",
+            |its: &Status| its.fleet.as_ref().map_or(0, |fleet| fleet.members),
+        ),
+        gauge(
+            "fleet_leased",
+            "Whether the lease of this balancer's shares lasts: 1, else 0.",
+            |its: &Status| its.fleet.as_ref().is_some_and(|fleet| fleet.has_lease),
+        ),
+        counter(
+            "fleet_conflicts",
+            "Writes of shares that came too late: another balancer had written before.",
+            |its: &Status| its.fleet.as_ref().map_or(0, |fleet| fleet.conflicts),
+        ),
+        each_now(
+            "fleet_limit",
+            "Limits over the fleet: connections, or new connections in a second.",
+            "limit",
+            |its: &Status| of_fleet(its, |limit| limit.whole),
+        ),
+        each_now(
+            "fleet_share",
+            "What this balancer may take of them now.",
+            "limit",
+            |its: &Status| of_fleet(its, |limit| limit.share),
+        ),
+        each_now(
+            "fleet_used",
+            "What it has in use, or takes in a second.",
+            "limit",
+            |its: &Status| of_fleet(its, |limit| limit.used),
+        ),
         counter(
             "peer_strangers",
             "Connections for peers that were refused, as their certificates name no member.",
@@ -214,6 +247,13 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
     figures.extend(registries::figures());
     Group::new("", &[], figures)
 });
+
+/// A figure of each limit over the fleet.
+fn of_fleet(status: &Status, figure: fn(&FleetLimitStatus) -> u32) -> Vec<(String, Value)> {
+    let limits = status.fleet.iter().flat_map(|fleet| &fleet.limits);
+    let figures = limits.map(|its| (its.limit.clone(), Value::Whole(figure(its).into())));
+    figures.collect()
+}
 
 pub(super) static ACCESS_LIST: LazyLock<Group<AccessListStatus>> = LazyLock::new(|| {
     let figures = vec![

@@ -9,9 +9,9 @@ use super::show;
 use super::table::{Align, Cell, Paint, Table, Tone};
 use super::units::{bytes, count, micros, plain, span};
 use crate::admin::model::{
-    AccessListStatus, BanImportStatus, BansStatus, HistogramStatus, LatencyStatus, LatencyWindow,
-    ListenerStatus, PoolStatus, PrivilegesStatus, Reloads, SourcesStatus, Stage, Status,
-    SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
+    AccessListStatus, BanImportStatus, BansStatus, FleetLimitStatus, FleetStatus, HistogramStatus,
+    LatencyStatus, LatencyWindow, ListenerStatus, PoolStatus, PrivilegesStatus, Reloads,
+    SourcesStatus, Stage, Status, SynFilterMeans, SynFilterStatus, TrafficStatus, WorkerStatus,
 };
 use crate::config::values::written;
 use crate::wording::{counted, plural};
@@ -262,10 +262,45 @@ fn guards(status: &Status) -> String {
     let lists = access_lists(&status.access_lists);
     privileges(&status.privileges)
         + &lists
+        + &fleet(status.fleet.as_ref())
         + &sources(&status.sources)
         + &bans(&status.bans)
         + &held(&status.workers)
         + &syn_filter(&status.syn_filter)
+}
+
+/// Lines for limits over the fleet, where there are some.
+fn fleet(fleet: Option<&FleetStatus>) -> String {
+    let Some(fleet) = fleet else {
+        return String::new();
+    };
+    let lease = if fleet.has_lease {
+        ""
+    } else {
+        ", no lease here"
+    };
+    let members = counted(fleet.members, count(fleet.members), "balancer");
+    let name = plain(&fleet.name);
+    let leased = count(fleet.leased);
+    let mut text = format!("fleet        {name}, one of {members}, {leased} with a lease{lease}\n");
+    for limit in &fleet.limits {
+        let (limit, what) = (plain(&limit.limit), fleet_share(limit));
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:<12} {limit}: {what}", "");
+    }
+    text
+}
+
+/// Such as `12 used, 40 of 100 here (33 without a lease)`.
+fn fleet_share(limit: &FleetLimitStatus) -> String {
+    let FleetLimitStatus {
+        whole,
+        share,
+        base,
+        used,
+        ..
+    } = limit;
+    format!("{used} used, {share} of {whole} here ({base} without a lease)")
 }
 
 /// A line for what drops banned clients before they are accepted, while it does.

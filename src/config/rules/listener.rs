@@ -46,6 +46,7 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
     let at = |setting: &str| format!("listeners[{i}].{setting}");
     super::routes::find(config, &format!("listeners[{i}]"), listener, found);
     proxies(listener, &at, found);
+    super::fleet::of_listener(config, i, found);
     if listener.freebind && matches!(listener.bind, Address::Unix(_)) {
         let sentence = "freebind: a Unix socket is bound to a path: leave it out";
         found.push(Finding::at(at("freebind"), sentence).needing(at("bind")));

@@ -202,14 +202,15 @@ impl Chance<'_> {
 
     fn config(&mut self) -> Config {
         let pools: Vec<_> = (0..self.0.usize(1..4)).map(|i| self.pool(i)).collect();
-        let default = Timeouts::default();
-        let timeouts = self.timeouts();
+        let (default, timeouts) = (Timeouts::default(), self.timeouts());
         let shared = Defaults {
             attempts: self.pick(&[ATTEMPTS, 2]),
             timeouts: self.pick(&[default, timeouts]),
         };
         let access_lists = self.access_lists();
         let access_list = access_lists.last().map(|list| list.name.clone());
+        let fleet = self.maybe(Self::fleet);
+        let has_fleet = fleet.is_some();
         let listeners = (0..self.0.usize(1..4)).map(|i| {
             // Apart from the backends: a pool that leads back to itself is refused.
             let bind = self.address(1000 + i);
@@ -218,10 +219,7 @@ impl Chance<'_> {
             let accept_proxy = self.proxies(is_tcp);
             let routes = self.routes_behind(pools.len(), is_tcp, !accept_proxy.is_empty());
             Listener {
-                name: match self.half() {
-                    true => format!("{i}\""),
-                    false => bind.to_string(),
-                },
+                name: self.listener_name(i, &bind),
                 bind,
                 freebind: is_tcp && self.half(),
                 pool: self.0.usize(..pools.len()),
@@ -229,8 +227,9 @@ impl Chance<'_> {
                 unfinished_headers: self.limit().unwrap_or(NonZeroU32::MIN),
                 routes,
                 max_connections: self.limit(),
+                fleet_max_connections: self.limit().filter(|_| has_fleet),
                 access_list: access_list.clone().filter(|_| is_tcp),
-                rate_limit: self.rate_limit(),
+                rate_limit: self.rate_limit(has_fleet),
                 source_limits: self.source_limits().filter(|_| is_tcp),
                 ban: self.maybe(Self::ban).filter(|_| is_tcp),
                 bandwidth: Bandwidth::any(self.0, is_tcp),
@@ -246,8 +245,9 @@ impl Chance<'_> {
         Config {
             workers: NonZeroU32::new(self.0.u32(..=1024)),
             max_connections: self.limit(),
+            fleet_max_connections: self.limit().filter(|_| has_fleet),
             memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
-            rate_limit: self.rate_limit(),
+            rate_limit: self.rate_limit(has_fleet),
             bandwidth: Rates::any(self.0),
             tarpit: self.tarpit(),
             overload: self.overload(),
@@ -264,12 +264,19 @@ impl Chance<'_> {
             reload_on_change: self.half(),
             admin: self.maybe(Self::admin),
             metrics: self.maybe(Self::metrics),
-            fleet: self.maybe(Self::fleet),
+            fleet,
             resolvers: (0..self.0.usize(..3)).map(|_| self.tcp()).collect(),
             defaults: shared,
             access_lists: access_lists.into_iter().map(Shared::from).collect(),
             listeners,
             pools: pools.into_iter().map(Shared::from).collect(),
+        }
+    }
+
+    fn listener_name(&mut self, number: usize, bind: &Address) -> String {
+        match self.half() {
+            true => format!("{number}\""),
+            false => bind.to_string(),
         }
     }
 
@@ -296,6 +303,8 @@ impl Chance<'_> {
             etcd,
             peers,
             share_bans: self.half(),
+            name: self.maybe(|it| it.pick(&["lb-1", "b\""]).to_owned()),
+            lease: self.ms(2_000, 300_000),
         }
     }
 

@@ -6,6 +6,7 @@
 //! kept as text.
 
 mod client;
+mod ledger;
 mod watch;
 mod wire;
 mod writer;
@@ -14,6 +15,7 @@ use super::remote::{self, RemoteCounts};
 use crate::admin::model::EtcdStatus;
 use crate::config::Etcd;
 
+pub(super) use ledger::LedgerKeeper;
 pub(super) use watch::Watch;
 pub(super) use writer::KeyWriter;
 

@@ -1,6 +1,7 @@
 //! Watches of a stand-in for etcd, which answers late, wrong or not at all. `scripts/etcd.sh` has
 //! the real one.
 
+mod ledger;
 mod stand_in;
 
 use std::path::PathBuf;

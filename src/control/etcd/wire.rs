@@ -76,6 +76,33 @@ pub(super) struct WatchEvent {
 pub(super) struct Granted {
     #[serde(rename = "ID", deserialize_with = "whole")]
     pub(super) id: i64,
+    /// In seconds; 0: it has ended.
+    #[serde(rename = "TTL", deserialize_with = "whole")]
+    pub(super) ttl: i64,
+}
+
+/// The answer of `/v3/lease/keepalive`: a line of its own for each lease.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Renewed {
+    pub(super) result: Option<Granted>,
+    pub(super) error: Option<Value>,
+}
+
+/// The answer of `/v3/kv/txn`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Compared {
+    pub(super) succeeded: bool,
+    #[serde(deserialize_with = "few::<1, _, _>")]
+    pub(super) responses: Vec<Response>,
+}
+
+/// What a request in it was answered.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Response {
+    pub(super) response_range: Ranged,
 }
 
 /// The answer of `/v3/auth/authenticate`.

@@ -26,6 +26,8 @@ pub(super) enum Share {
         reason: Arc<str>,
     },
     State(String, String, AdminState),
+    /// Of the shares of limits, which [`super::limits`] reads.
+    Limits,
 }
 
 /// The value of a ban.
@@ -60,7 +62,14 @@ pub(super) async fn follow(
     );
     let mut gathered = Gathered::new(keys, news, Arc::clone(&again));
     let send = async {
+        let mut sent = None;
         while let Some(keys) = gathered.changed().await {
+            let state = (keys.failure().cloned(), others(keys));
+            // Shares of limits change often, and all bans would be looked at.
+            if keys.failure().is_none() && sent.as_ref() == Some(&state) {
+                continue;
+            }
+            sent = Some(state);
             let (shares, error) = match keys.failure() {
                 Some((why, _)) => (None, Some(why.clone())),
                 None if keys.is_wiped() => (None, Some(WIPED.to_owned())),
@@ -79,6 +88,19 @@ pub(super) async fn follow(
         () = remote::follow(watch, steps, again) => {}
         () = send => {}
     }
+}
+
+/// What shows that other keys than those of limits have changed: how many there are, the revision
+/// of the latest, and what is wrong with some.
+fn others(keys: &Keys<Share>) -> (usize, Option<i64>, Option<String>) {
+    let (mut count, mut latest) = (0, None);
+    for (_, revision, share) in keys.good() {
+        if *share != Share::Limits {
+            count += 1;
+            latest = latest.max(Some(revision));
+        }
+    }
+    (count, latest, keys.mistakes().sentence())
 }
 
 /// What all keys say.
@@ -104,7 +126,7 @@ fn shares(keys: &Keys<Share>) -> Shares {
                     until,
                 });
             }
-            Share::State(_, _, AdminState::Ready) => {}
+            Share::Limits | Share::State(_, _, AdminState::Ready) => {}
             Share::State(pool, backend, state) => {
                 let states = shares.states.entry(pool.clone()).or_default();
                 states.insert(backend.clone(), *state);
@@ -124,6 +146,9 @@ pub(super) fn no_bans() -> ImportedBans {
 fn share(key: &str, value: &[u8]) -> Result<Share, String> {
     if let Some(prefix) = key.strip_prefix("bans/") {
         return ban(prefix, value);
+    }
+    if key.starts_with("limits/") {
+        return Ok(Share::Limits);
     }
     let parts = key
         .strip_prefix("states/")

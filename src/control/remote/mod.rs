@@ -63,7 +63,7 @@ pub(super) enum RemoteError {
 }
 
 impl RemoteError {
-    fn broken(error: &dyn std::fmt::Display) -> Self {
+    pub(in crate::control) fn broken(error: &dyn std::fmt::Display) -> Self {
         Self::Broken(error.to_string())
     }
 }

@@ -49,6 +49,7 @@ fn rules(connections: u32, burst: u32) -> Rules {
         }),
         listener: Some(RateRule {
             rate: Rate::new(number(1), number(burst)),
+            fleet: None,
             dry_run: false,
             action: Action::Drop,
         }),

@@ -15,6 +15,7 @@ fn rate(burst: u32) -> Option<RateRule> {
     let dry_run = false;
     Some(RateRule {
         rate,
+        fleet: None,
         dry_run,
         action: Action::Reset,
     })

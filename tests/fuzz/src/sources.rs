@@ -117,6 +117,7 @@ impl Tokens {
     fn rule(self) -> RateRule {
         RateRule {
             rate: self.rate(),
+            fleet: None,
             dry_run: false,
             action: Action::Reset,
         }

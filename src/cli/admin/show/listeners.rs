@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::table::{Align, Cell, Paint, Table};
 use super::super::units::{bytes, count, plain};
-use super::{limit, per_s};
+use super::{fleet_share, limit, per_s};
 use crate::admin::model::ListenerStatus;
 use crate::config::{REFUSE, UNROUTED};
 use crate::session::CloseReason;
@@ -84,11 +84,16 @@ fn refusals(listener: &ListenerStatus) -> String {
         ("would have been refused (dry run)", &listener.dry_run),
     ];
     let said = both.into_iter().filter(|(_, all)| !all.is_empty());
-    let lines = said.map(|(what, all)| {
-        let name = plain(&listener.name);
-        format!("clients of `{name}` {what}: {}\n", counts(all))
+    let name = plain(&listener.name);
+    let shares = listener.fleet.iter().map(|limit| {
+        let what = limit.limit.rsplit('/').next().unwrap_or_default();
+        format!(
+            "the fleet's limit of `{name}`, {what}: {}\n",
+            fleet_share(limit)
+        )
     });
-    lines.collect()
+    let lines = said.map(|(what, all)| format!("clients of `{name}` {what}: {}\n", counts(all)));
+    shares.chain(lines).collect()
 }
 
 /// How many clients the access list of a listener refused, or would have refused in a dry run.

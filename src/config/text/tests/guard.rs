@@ -82,10 +82,11 @@ impl Chance<'_> {
         }
     }
 
-    pub(super) fn rate_limit(&mut self) -> Option<RateLimit> {
+    pub(super) fn rate_limit(&mut self, has_fleet: bool) -> Option<RateLimit> {
         Some(RateLimit {
             rate: self.rate()?,
             burst: self.rate(),
+            fleet: has_fleet && self.half(),
             dry_run: self.half(),
             action: self.action(),
         })
