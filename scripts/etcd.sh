@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Backends and bans in a real etcd (docs/shared-state.md), which is stopped, wiped, full and slow
-# while a client asks the balancer again and again.
+# Backends, bans and shares of limits in a real etcd (docs/shared-state.md), which is stopped,
+# wiped, full and slow while a client asks the balancer again and again.
 #
 #   scripts/etcd.sh [--long]
 #
 # Right when each change counts, each mistake is told with its key, no request of the client fails
-# whatever happens to etcd, and the control thread keeps turning. Takes half a minute; with --long,
+# whatever happens to etcd, the control thread keeps turning, and balancers never have more
+# connections open than a limit that they share. Takes half a minute; with --long,
 # which also stops etcd by SIGSTOP, fills its quota and writes 10,000 changes in a minute, two
 # minutes. By environment:
 #   MAHORAGA=PATH   the binary (default: what `cargo build --release` makes now)
@@ -379,3 +380,26 @@ print("FAILED etcd: " + "; ".join(wrong) if wrong else "ok etcd")
 sys.exit(bool(wrong))
 PYTHON
 stop "$balancer"
+
+# ---- Limits over the fleet -------------------------------------------------------------------
+
+step 'three balancers share a limit, one of them is stopped, and etcd is killed'
+fleet=()
+for name in one two three; do
+    free_port
+    mkdir "$WORK/$name"
+    cat >"$WORK/$name/config.ron" <<CONF
+(
+    workers: 1,
+    listeners: [(name: "web", bind: "127.0.0.1:$PORT", pool: "web", fleet_max_connections: 30)],
+    access_log: "off",
+    fleet: (etcd: (endpoints: ["http://127.0.0.1:$MAIN"], prefix: "/limits/"),
+        name: "$name", lease: "2s"),
+    pools: [(name: "web", backends: ["${AT[a]}"])],
+)
+CONF
+    start any "$name" env -C "$WORK/$name" "$MAHORAGA" run
+    fleet+=("$PORT:$STARTED:$WORK/$name/mahoraga.sock")
+    wait_port "$PORT" "$name"
+done
+python3 "$(dirname "${BASH_SOURCE[0]}")/fleet_limits.py" 30 $((LONG ? 30 : 3)) "$main" "${fleet[@]}"
