@@ -151,6 +151,20 @@ fn not_checked(config: &Config) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
+    let servers = servers(config);
+    format!(
+        "not checked: whether {}{more} can be listened on, {fifos}{servers}backends answer, and \
+         io_uring is allowed",
+        addresses[..shown].join(", ")
+    )
+}
+
+/// The servers that the balancer asks, other than backends: `etcd answers, ` and such.
+fn servers(config: &Config) -> String {
+    let asks = |is_asked: fn(&Discovery) -> bool| {
+        let mut discoveries = config.pools.iter().flat_map(|pool| &pool.discovery);
+        discoveries.any(is_asked)
+    };
     let asks_dns = |pool: &Pool| match pool.discovery {
         Some(Discovery::Dns { .. } | Discovery::Srv(_)) => true,
         Some(
@@ -161,42 +175,32 @@ fn not_checked(config: &Config) -> String {
         )
         | None => pool.backends.iter().any(|its| its.host.is_some()),
     };
-    let names = if config.pools.iter().any(|pool| asks_dns(pool)) {
-        "names resolve, "
-    } else {
-        ""
-    };
-    let asks = |is_asked: fn(&Discovery) -> bool| {
-        let mut discoveries = config.pools.iter().flat_map(|pool| &pool.discovery);
-        discoveries.any(is_asked)
-    };
     let fleet = config.fleet.as_ref();
-    let is_etcd = |source: &Discovery| matches!(source, Discovery::Etcd(_));
     let shares_by_etcd = fleet.is_some_and(|its| its.etcd.is_some());
     let servers = [
-        ("etcd", shares_by_etcd || asks(is_etcd)),
         (
-            "Consul",
-            asks(|source| matches!(source, Discovery::Consul(_))),
+            "names resolve, ",
+            config.pools.iter().any(|pool| asks_dns(pool)),
         ),
         (
-            "Kubernetes",
-            asks(|source| matches!(source, Discovery::Kubernetes(_))),
+            "etcd answers, ",
+            shares_by_etcd || asks(|its| matches!(its, Discovery::Etcd(_))),
+        ),
+        (
+            "Consul answers, ",
+            asks(|its| matches!(its, Discovery::Consul(_))),
+        ),
+        (
+            "Kubernetes answers, ",
+            asks(|its| matches!(its, Discovery::Kubernetes(_))),
+        ),
+        (
+            "peers answer, ",
+            fleet.is_some_and(|its| its.peers.is_some()),
         ),
     ];
-    let servers = servers.iter().filter(|(_, is_asked)| *is_asked);
-    let servers: String = servers
-        .map(|(name, _)| format!("{name} answers, "))
-        .collect();
-    let peers = match fleet.is_some_and(|its| its.peers.is_some()) {
-        true => "peers answer, ",
-        false => "",
-    };
-    format!(
-        "not checked: whether {}{more} can be listened on, {fifos}{names}{servers}{peers}backends \
-         answer, and io_uring is allowed",
-        addresses[..shown].join(", ")
-    )
+    let asked = servers.iter().filter(|(_, is_asked)| *is_asked);
+    asked.map(|(words, _)| *words).collect()
 }
 
 /// Addresses that are named; beyond them only their number is.
