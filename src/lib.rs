@@ -47,6 +47,7 @@ pub mod select;
 pub mod session;
 pub mod shared;
 pub mod simulate;
+pub mod sizing;
 pub mod snapshot;
 pub mod sys;
 pub mod time;

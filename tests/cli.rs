@@ -21,6 +21,8 @@ mod fake;
 mod live;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/plan.rs"]
+mod plan;
 #[path = "cli/preflight.rs"]
 mod preflight;
 #[path = "cli/strategies.rs"]

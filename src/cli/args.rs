@@ -9,6 +9,7 @@ use clap::builder::{StyledStr, Styles};
 use clap::{Args, Parser, Subcommand};
 
 use super::admin::ClientCommand;
+use super::plan::PlanArgs;
 use super::proxy::ProxyFlags;
 use crate::address::Address;
 use crate::config::REFUSE;
@@ -98,6 +99,9 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
         after_long_help = super::simulate::long_help()
     )]
     Simulate(SimulateArgs),
+    /// Say how many cores and machines a load takes, and which limit binds first.
+    #[command(after_help = super::plan::AFTER_HELP)]
+    Plan(PlanArgs),
     /// Commands to a running balancer.
     #[command(flatten)]
     Client(ClientCommand),

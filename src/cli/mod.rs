@@ -11,12 +11,14 @@ pub mod admin;
 mod args;
 mod check;
 mod demo;
+mod plan;
 mod proxy;
 mod run;
 mod simulate;
 mod tips;
 
 pub use args::{Cli, ConfigFile, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated, Task};
+pub use plan::PlanArgs;
 pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 
 use std::env;
@@ -58,9 +60,11 @@ pub fn main() -> ExitCode {
             sys::await_signals();
             operational_log::prepare();
         }
-        Task::Check { .. } | Task::Simulate(_) | Task::Client(_) | Task::Version => {
-            sys::release_signals()
-        }
+        Task::Check { .. }
+        | Task::Simulate(_)
+        | Task::Plan(_)
+        | Task::Client(_)
+        | Task::Version => sys::release_signals(),
     }
     let code = execute(command);
     operational_log::flush();
@@ -167,6 +171,7 @@ fn execute(command: Task) -> ExitCode {
             Err(code) => code,
         },
         Task::Simulate(args) => simulate::simulate(&args),
+        Task::Plan(args) => plan::plan(&args),
         Task::Client(command) => admin::ask(&command),
         Task::Version => {
             // A reader that closed standard output does not need the rest.

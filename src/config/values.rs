@@ -20,6 +20,7 @@ use crate::wording::is_misleading;
 
 mod backend;
 mod check;
+mod count;
 mod duration;
 mod meant;
 mod memory;
@@ -34,10 +35,11 @@ pub use check::expect_regex;
 pub(super) use check::{
     CheckType, alpn, check_type, http_host, http_method, http_path, server_name, status, verify,
 };
+pub use count::count;
 pub(crate) use duration::written;
 pub use duration::{
     BAN, Bounds, CHECK_INTERVAL, DEADLINE, DECAY, EJECTION, GRACE, HISTORY_KEPT, HORIZON, PROGRESS,
-    QUEUE_WAIT, REFRESH, SECONDS_KEPT, TTL,
+    QUEUE_WAIT, REFRESH, SECONDS_KEPT, TIME_WAIT, TTL,
 };
 pub(super) use duration::{DAY, HOUR, MINUTE, SECOND, between, duration_of};
 pub(super) use meant::{binary_memory, plain_number, truth};
@@ -203,6 +205,11 @@ pub fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, ValueError>
 /// Reads a duration.
 pub fn duration(text: &str, bounds: Bounds) -> Result<Duration, ValueError> {
     codec::duration(bounds).flag(text)
+}
+
+/// Reads an amount of memory, in bytes.
+pub fn memory_amount(text: &str) -> Result<u64, ValueError> {
+    codec::memory().flag(text)
 }
 
 /// Reads a duration, or `off` as none.

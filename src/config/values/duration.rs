@@ -26,6 +26,11 @@ pub const HORIZON: Bounds = Bounds {
     step: SECOND,
     ..between(SECOND, 10 * MINUTE)
 };
+/// How long a port stays in use after its connection.
+pub const TIME_WAIT: Bounds = Bounds {
+    step: SECOND,
+    ..between(0, 10 * MINUTE)
+};
 /// Waits in a pool's queue, of which a twentieth is still a time.
 pub const QUEUE_WAIT: Bounds = between(20, HOUR);
 /// Times from one line of a session in the access log to the next.
