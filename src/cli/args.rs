@@ -93,7 +93,7 @@ Which strategy, when: docs/strategies.md; mahoraga simulate shows what each does
     #[command(after_help = "Example:
   mahoraga demo")]
     Demo(SandboxFlag),
-    /// Simulate strategies on a fleet, or limits under abuse: seconds instead of days.
+    /// Simulate strategies, limits under abuse, or several balancers.
     #[command(
         after_help = super::simulate::AFTER_HELP,
         after_long_help = super::simulate::long_help()
@@ -279,12 +279,35 @@ pub struct SimulateArgs {
     /// Workers of the simulated balancer.
     #[arg(long, value_name = "N", default_value = "2", value_parser = simulated_workers)]
     pub workers: u32,
+    /// The size of the scenario `fleet`.
+    #[command(flatten)]
+    pub fleet: FleetSize,
     /// Write JSON instead of tables.
     #[arg(long)]
     pub json: bool,
     /// Draw a chart into this file too.
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+}
+
+/// The size of the scenario `fleet`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct FleetSize {
+    /// Balancers of the scenario `fleet`.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = balancers)]
+    pub balancers: u32,
+    /// Backends of its pool, where no configuration has one.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        conflicts_with = "config"
+    )]
+    #[arg(value_parser = backends)]
+    pub backends: u16,
+    /// Its clients, all connected most of the time [default: 200 for each backend and balancer].
+    #[arg(long, value_name = "N", value_parser = clients)]
+    pub clients: Option<u32>,
 }
 
 /// What `--scenario` names.
@@ -294,6 +317,8 @@ pub enum Simulated {
     Strategies(Box<Scenario>),
     /// Limits under abuse.
     Abuse,
+    /// Several balancers before one pool.
+    Fleet,
 }
 
 /// A value, or none where `off` or `auto` is written. An [`Option`] is a flag that may be left out.
@@ -343,6 +368,19 @@ pub(super) fn names<T>(all: &[(&'static str, T)]) -> String {
 
 fn simulated_workers(text: &str) -> Result<u32, ValueError> {
     values::number(text, values::WORKERS)
+}
+
+fn balancers(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 2..=1_000)
+}
+
+fn backends(text: &str) -> Result<u16, ValueError> {
+    let number = values::number(text, 1..=16_384)?;
+    Ok(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+fn clients(text: &str) -> Result<u32, ValueError> {
+    values::number(text, 1..=10_000_000)
 }
 
 fn seed(text: &str) -> Result<u64, ValueError> {

@@ -17,7 +17,9 @@ mod run;
 mod simulate;
 mod tips;
 
-pub use args::{Cli, ConfigFile, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated, Task};
+pub use args::{
+    Cli, ConfigFile, FleetSize, Maybe, ProxyArgs, SandboxFlag, SimulateArgs, Simulated, Task,
+};
 pub use plan::PlanArgs;
 pub use proxy::{ProxyError, ProxyFlags, proxy_config};
 

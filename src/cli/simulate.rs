@@ -2,6 +2,7 @@
 //! results.
 
 mod abuse;
+mod fleet;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use crate::config::{self, Strategy, values};
 use crate::shared::Shared;
 use crate::simulate::abuse::{ABOUT, Crowd, NAME};
-use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace};
+use crate::simulate::{self, LINES_MAX, Outcome, Scenario, Trace, balancers};
 use crate::wording::plural;
 
 use super::args::{SimulateArgs, Simulated};
@@ -25,13 +26,13 @@ use super::args::{SimulateArgs, Simulated};
 /// Runs each strategy over each scenario that the arguments name, or limits under abuse.
 #[must_use]
 pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
-    let scenarios = args.scenario.iter().filter_map(|named| match named {
-        Simulated::Strategies(scenario) => Some((**scenario).clone()),
-        Simulated::Abuse => None,
-    });
-    let scenarios: Vec<_> = scenarios.collect();
-    if scenarios.len() < args.scenario.len() {
-        return abuse::simulate(args);
+    let mut scenarios = Vec::new();
+    for named in &args.scenario {
+        match named {
+            Simulated::Strategies(scenario) => scenarios.push((**scenario).clone()),
+            Simulated::Abuse => return abuse::simulate(args),
+            Simulated::Fleet => return fleet::simulate(args),
+        }
     }
     let configured = match args.config.as_deref() {
         Some(path) => match load(path, args.pool.as_deref()) {
@@ -80,11 +81,17 @@ pub(super) fn scenario(name: &str) -> Result<Simulated, String> {
     if name == NAME {
         return Ok(Simulated::Abuse);
     }
+    if name == balancers::NAME {
+        return Ok(Simulated::Fleet);
+    }
     let found = Scenario::named(name).map(|scenario| Simulated::Strategies(Box::new(scenario)));
     found.ok_or_else(|| {
         let names = Scenario::all().map(|scenario| format!("`{}`", scenario.name));
         let names = names.join(", ");
-        format!("invalid scenario `{name}`: expected {names} or `{NAME}`")
+        format!(
+            "invalid scenario `{name}`: expected {names}, `{NAME}` or `{}`",
+            balancers::NAME
+        )
     })
 }
 
@@ -216,11 +223,13 @@ pub(super) fn long_help() -> String {
         let _ = writeln!(text, "  {}\n      {}", scenario.name, scenario.about);
     }
     let _ = writeln!(text, "  {NAME}\n      {ABOUT}");
+    let _ = writeln!(text, "  {}\n      {}", balancers::NAME, balancers::ABOUT);
     text.push_str(MODEL);
     for crowd in Crowd::all() {
         let _ = writeln!(text, "  {}\n      {}", crowd.name, crowd.about);
     }
     text.push_str(ABUSE_MODEL);
+    text.push_str(FLEET_MODEL);
     text
 }
 
@@ -266,6 +275,38 @@ dry_run were set. Left out: backends, and refused clients that try again.
 
 Which limits, when: docs/protection.md";
 
+/// Explains `fleet`.
+const FLEET_MODEL: &str = "
+
+Columns of fleet:
+  agree        Clients that all balancers would send to the same backend
+  same, one away, it is back
+               New connections that went to their client's last backend, while
+               all balancers are there, one is away, and it is back
+  rerouted     Clients of other balancers whose open connections the router
+               sends to another one as one leaves
+  of each      The smallest and the largest share of a balancer
+  peak         The most connections of a backend over the mean
+  messages     Events of etcd, or probes, to all balancers
+  sets         Sets of backends that all balancers built
+  first, all   When the first balancer knew of the change, and the last one
+  apart        The longest time for which balancers had different sets
+  remapped     Clients that get another backend; of others: whose own stayed
+  wanted, taken, most
+               Of the limit: what balancers would take, have at the end of the
+               stage, and may take at most at a time, those that live
+  settled      When they had nearly as much as at the end
+  requests     To etcd, of all balancers
+
+A router spreads connections over 2 balancers or more by a hash of address and
+port. Each has counts of its own. Clients are connected for 20 s on average and
+come again a second later. --config takes the pool from a file. Each balancer
+hears of an event of etcd within 20 ms. With more than 20,000 counts (balancers
+times backends) no clients are simulated, and with more than 16 balancers no
+limit. A stage of a limit lasts 60 s.
+
+What one machine and several carry: docs/scaling.md";
+
 /// Shown by `-h` and `--help`.
 pub(super) const AFTER_HELP: &str = "Examples:
   mahoraga simulate
@@ -273,5 +314,6 @@ pub(super) const AFTER_HELP: &str = "Examples:
   mahoraga simulate --config config.ron --pool web --json --svg web.svg
   mahoraga simulate --config config.ron --trace /var/log/mahoraga/access.log
   mahoraga simulate --scenario abuse --config config.ron
+  mahoraga simulate --scenario fleet --balancers 100 --backends 10000
 
 Which strategy, when: docs/strategies.md";

@@ -87,6 +87,7 @@ use balancer::Balancer;
 use bans::KeptBans;
 pub use bans::{read_imported_bans, rewrite_kept_bans};
 use discovery::Discoveries;
+pub(crate) use remote::GATHER;
 use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use history::HistoryReader;

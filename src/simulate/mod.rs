@@ -1,5 +1,6 @@
 //! Simulates a strategy on a fleet of backends, with the production code of [`crate::select`], and
-//! limits of clients under [`abuse`], with that of [`crate::guard`].
+//! limits of clients under [`abuse`], with that of [`crate::guard`], and several
+//! [`balancers`] before one pool.
 //!
 //! Processes events in order of time, from a seed. Uses no clock and no I/O, so the same input has
 //! the same outcome. A backend of mean weight is a processor-sharing server with 4 cores. A connect
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abuse;
+pub mod balancers;
 mod chance;
 mod chart;
 mod engine;

@@ -216,7 +216,7 @@ Balancer:
 [also: validate]
   proxy       Run the balancer with flags, without a configuration file
   demo        Start three small HTTP backends and the balancer in front of them
-  simulate    Simulate strategies on a fleet, or limits under abuse: seconds instead of days
+  simulate    Simulate strategies, limits under abuse, or several balancers
   plan        Say how many cores and machines a load takes, and which limit binds first
 
 Commands to a running balancer:

@@ -153,7 +153,7 @@ fn mistakes_are_reported_in_one_sentence() {
             "--scenario slow",
             "error: invalid value 'slow' for '--scenario <NAME>': invalid scenario `slow`: \
              expected `equal`, `slow_backend`, `black_hole`, `heavy_tail`, `busy_sessions`, \
-             `burst`, `daily_wave`, `leave_and_return`, `day_with_reserve` or `abuse`",
+             `burst`, `daily_wave`, `leave_and_return`, `day_with_reserve`, `abuse` or `fleet`",
         ),
         (
             "--strategy roundrobin",
@@ -219,7 +219,7 @@ fn help_lists_the_scenarios() {
     for scenario in Scenario::all() {
         assert!(stdout(&output).contains(&format!("\n  {}\n", scenario.name)));
     }
-    for name in ["abuse"]
+    for name in ["abuse", "fleet"]
         .into_iter()
         .chain(Crowd::all().map(|crowd| crowd.name))
     {
@@ -243,4 +243,43 @@ fn limits_are_compared_under_abuse() {
     let crowds = Crowd::all().map(|crowd| crowd.name);
     let columns: Vec<_> = lines[2].split_whitespace().skip(1).collect();
     assert_eq!(columns, crowds);
+}
+
+/// A pool of a configuration has its own strategy, which comes first.
+#[test]
+fn a_fleet_takes_the_pool_of_a_configuration() {
+    let directory = directory("simulate_fleet");
+    fs::write(directory.join("config.ron"), CONFIG).unwrap();
+    let fleet = "--scenario fleet --balancers 2 --clients 50 --config config.ron";
+    let output = run(&directory, fleet);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    let lines: Vec<_> = stdout(&output).lines().collect();
+    assert_eq!(lines[1], "2 balancers, 2 backends, 50 clients, seed 1");
+    assert!(lines[4].starts_with("of the pool "), "{lines:#?}");
+    let output = run(&directory, &format!("{fleet} --json --strategy random"));
+    let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(outcome["strategies"][0]["strategy"], "random");
+    assert_eq!(outcome["changes"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_fleet_refuses_what_has_no_meaning_there() {
+    let directory = directory("simulate_fleet_misused");
+    for (arguments, want) in [
+        (
+            "--scenario fleet --scenario equal",
+            "error: --scenario fleet: it has balancers, the others backends or limits: run it \
+             alone",
+        ),
+        (
+            "--scenario fleet --svg fleet.svg",
+            "error: --scenario fleet: it has no chart: leave --svg out",
+        ),
+        (
+            "--scenario fleet --balancers 1",
+            "error: invalid value '1' for '--balancers <N>': expected a whole number, 2 to 1000",
+        ),
+    ] {
+        misused(&directory, arguments, want);
+    }
 }

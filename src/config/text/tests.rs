@@ -210,7 +210,7 @@ impl Chance<'_> {
         let access_lists = self.access_lists();
         let access_list = access_lists.last().map(|list| list.name.clone());
         let fleet = self.maybe(Self::fleet);
-        let has_fleet = fleet.is_some();
+        let has_etcd = fleet.as_ref().is_some_and(|its| its.etcd.is_some());
         let listeners = (0..self.0.usize(1..4)).map(|i| {
             // Apart from the backends: a pool that leads back to itself is refused.
             let bind = self.address(1000 + i);
@@ -227,9 +227,9 @@ impl Chance<'_> {
                 unfinished_headers: self.limit().unwrap_or(NonZeroU32::MIN),
                 routes,
                 max_connections: self.limit(),
-                fleet_max_connections: self.limit().filter(|_| has_fleet),
+                fleet_max_connections: self.limit().filter(|_| has_etcd),
                 access_list: access_list.clone().filter(|_| is_tcp),
-                rate_limit: self.rate_limit(has_fleet),
+                rate_limit: self.rate_limit(has_etcd),
                 source_limits: self.source_limits().filter(|_| is_tcp),
                 ban: self.maybe(Self::ban).filter(|_| is_tcp),
                 bandwidth: Bandwidth::any(self.0, is_tcp),
@@ -245,9 +245,9 @@ impl Chance<'_> {
         Config {
             workers: NonZeroU32::new(self.0.u32(..=1024)),
             max_connections: self.limit(),
-            fleet_max_connections: self.limit().filter(|_| has_fleet),
+            fleet_max_connections: self.limit().filter(|_| has_etcd),
             memory: self.maybe(|it| u64::from(it.0.u32(4_096..=1 << 30)) << 10),
-            rate_limit: self.rate_limit(has_fleet),
+            rate_limit: self.rate_limit(has_etcd),
             bandwidth: Rates::any(self.0),
             tarpit: self.tarpit(),
             overload: self.overload(),

@@ -279,6 +279,6 @@ impl<T> Gathered<T> {
 }
 
 /// From one answer to the next.
-const GATHER: Duration = Duration::from_millis(250);
+pub(crate) const GATHER: Duration = Duration::from_millis(250);
 /// Steps of a watch that wait to be taken in; it waits with more.
 pub(in crate::control) const STEPS: usize = 4;

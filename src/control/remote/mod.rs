@@ -32,6 +32,7 @@ use crate::config::{bounded, values};
 pub(super) use connection::{Connection, Lines, Request, stream_error_words};
 pub(super) use endpoints::Endpoints;
 pub(super) use files::{authorities, chain, mistake_in, private_key, unfit};
+pub(crate) use keys::GATHER;
 pub(super) use keys::{Gathered, KeyNews, Keys, Mistakes, STEPS, Step};
 pub(super) use lists::few;
 pub(super) use pace::{WatchPace, jittered};

@@ -82,11 +82,11 @@ impl Chance<'_> {
         }
     }
 
-    pub(super) fn rate_limit(&mut self, has_fleet: bool) -> Option<RateLimit> {
+    pub(super) fn rate_limit(&mut self, has_etcd: bool) -> Option<RateLimit> {
         Some(RateLimit {
             rate: self.rate()?,
             burst: self.rate(),
-            fleet: has_fleet && self.half(),
+            fleet: has_etcd && self.half(),
             dry_run: self.half(),
             action: self.action(),
         })
