@@ -96,6 +96,7 @@ fn the_control_thread_calls_nothing_that_waits() {
         "listening.rs",
         "preflight.rs",
         "socket_paths.rs",
+        "track_file.rs",
         "unix_sockets.rs",
     ];
     let mut sources = sources(&["src/control"]);

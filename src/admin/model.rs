@@ -19,6 +19,7 @@ pub use crate::worker::{SESSIONS, SESSIONS_MAX, SessionFilter, SessionId};
 
 mod access_lists;
 mod bans;
+mod done;
 mod etcd;
 mod events;
 mod explain;
@@ -33,6 +34,7 @@ pub use bans::{
     BANS, BANS_MAX, BanFilter, BanImportStatus, BanOrder, BanStatus, Banned, BannedBy, BansStatus,
     Lifted, LiftedBans, SynFilterMeans, SynFilterStatus, UnbanFilter,
 };
+pub use done::{Changed, Killed, Reloaded, Reopened};
 pub use etcd::{EtcdStatus, RegistryStatus};
 pub use events::{BalancerEvent, EventKind};
 pub use explain::{
@@ -521,67 +523,6 @@ pub struct SessionStatus {
     pub bytes_up: u64,
     /// Bytes to the client.
     pub bytes_down: u64,
-}
-
-/// A change is in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Changed {
-    /// The number of the snapshot in force now.
-    pub snapshot: u64,
-    /// Whether the change changed anything.
-    #[serde(default)]
-    pub changed: bool,
-    /// Warnings about the result, a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-}
-
-/// The file was read again and is in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Reloaded {
-    /// The number of the snapshot in force now.
-    pub snapshot: u64,
-    /// Whether it differs from the snapshot before.
-    #[serde(default)]
-    pub changed: bool,
-    /// What of the file waits for the next start, and which changes it has ended: a sentence for
-    /// each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-    /// The changes by command that still hold, and those that the file contains now: a sentence
-    /// for each of the two.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<String>,
-}
-
-impl Reloaded {
-    /// The result in a sentence, for the log and the command line.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let snapshot = self.snapshot;
-        let news = if self.changed {
-            ""
-        } else {
-            "nothing has changed: "
-        };
-        let sentence = format!("{news}snapshot {snapshot} is in force");
-        let changes = self.changes.iter();
-        changes.fold(sentence, |sentence, change| format!("{sentence}\n{change}"))
-    }
-}
-
-/// The files of the logs were opened again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Reopened {
-    /// The names of those files.
-    pub files: Vec<String>,
-}
-
-/// Sessions are being closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Killed {
-    /// The number of sessions that were closed.
-    pub sessions: u64,
 }
 
 /// The effective configuration.

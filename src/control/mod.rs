@@ -87,7 +87,6 @@ use balancer::Balancer;
 use bans::KeptBans;
 pub use bans::{read_imported_bans, rewrite_kept_bans};
 use discovery::Discoveries;
-pub(crate) use remote::GATHER;
 use histograms::Measurements;
 pub(crate) use histograms::TARGET as HISTOGRAMS_TARGET;
 pub use history::HistoryReader;
@@ -97,6 +96,7 @@ pub use listening::Inherited;
 use listening::Patience;
 pub use preflight::{preflight, start_warnings, unreadable};
 pub use reload::{Reread, Seen};
+pub(crate) use remote::GATHER;
 use supervise::Signals;
 
 /// Why the balancer did not start.

@@ -145,7 +145,8 @@ fn note(state: &mut State, wanted: Wanted, problem: Option<String>) {
 /// Whether the file could be written, without a change to it.
 ///
 /// # Errors
-/// What open(2) says; `InvalidInput`: it is not a regular file, or has something else than a number.
+/// What open(2) says; `InvalidInput`: it is not a regular file, or has something else than a
+/// number.
 pub(super) fn can_write(path: &Path) -> io::Result<()> {
     sys::can_rewrite(path)?;
     match sys::open_regular(path) {

@@ -565,23 +565,19 @@ pub(super) static WORKER: LazyLock<Group<WorkerStatus>> = LazyLock::new(|| {
             "The number of the snapshot that it routes by.",
             |its: &WorkerStatus| its.snapshot,
         ),
-        each(
-            "closed",
-            "Sessions ended, by reason.",
-            "reason",
-            |its: &WorkerStatus| {
-                let reasons = its.numbers.iter();
-                let reasons = reasons.filter_map(|(name, count)| {
-                    let reason = name.strip_prefix("closed.")?;
-                    Some((reason.to_owned(), Value::Whole(*count)))
-                });
-                reasons.collect()
-            },
-        ),
+        each("closed", "Sessions ended, by reason.", "reason", closed),
         traffic(|its: &WorkerStatus| &its.traffic),
     ]);
     Group::new("worker", &["worker"], figures)
 });
+
+fn closed(its: &WorkerStatus) -> Vec<(String, Value)> {
+    let reasons = its.numbers.iter().filter_map(|(name, count)| {
+        let reason = name.strip_prefix("closed.")?;
+        Some((reason.to_owned(), Value::Whole(*count)))
+    });
+    reasons.collect()
+}
 
 pub(super) static TIMES: LazyLock<Group<LatencyCounts>> = LazyLock::new(|| {
     let figures = LATENCIES.iter().enumerate().map(|(kind, metric)| {
