@@ -221,6 +221,7 @@ fn garbage_slow_answers_and_disconnects_are_told() {
         for (answer, why) in [
             (Scripted::json("<html>"), "cannot read its answer"),
             (Scripted::json("{}"), "a list without a version"),
+            (listed("1", "rest", &[]), "a list without an end"),
             (Scripted::json("{\"items\": {}}"), "cannot read its answer"),
             (Scripted::Raw(half.to_owned()), "body"),
             (Scripted::Raw(String::new()), "connection closed"),

@@ -21,6 +21,8 @@ pub(in crate::control) struct KubernetesWatch {
     /// Counts lists and changes, in the order in which they came. Versions of Kubernetes are not to
     /// be compared.
     revision: i64,
+    /// Lists in a row whose rest had expired.
+    expired: u32,
 }
 
 /// What a list has.
@@ -56,8 +58,13 @@ impl Rounds<Slice> for KubernetesWatch {
 
     async fn round(&mut self, mut round: Round<'_, Slice>) -> Result<(), RemoteError> {
         let Some(listed) = self.list().await? else {
-            return Ok(());
+            self.expired += 1;
+            return match self.expired < EXPIRED_MAX {
+                true => Ok(()),
+                false => Err(RemoteError::Expired),
+            };
         };
+        self.expired = 0;
         let mut version = listed.version;
         let step = Step::Listed {
             keys: listed.keys,
@@ -94,6 +101,7 @@ impl KubernetesWatch {
             endpoints: Endpoints::new(super::server(source), pace, counts),
             token: source.token_path().map(|path| Secret::new(path.to_owned())),
             revision: 0,
+            expired: 0,
             source: source.clone(),
         }
     }
@@ -102,7 +110,8 @@ impl KubernetesWatch {
     async fn list(&mut self) -> Result<Option<Listed>, RemoteError> {
         let (mut keys, mut rest, mut page) = (Vec::new(), String::new(), PAGE);
         self.revision += 1;
-        loop {
+        // A page may have one slice, and may have none; so many are no list of a Service.
+        for _ in 0..=SLICES_MAX {
             let limit = page.min(SLICES_MAX + 1 - keys.len());
             let mut query = format!("limit={limit}");
             if !rest.is_empty() {
@@ -144,6 +153,7 @@ impl KubernetesWatch {
                 }));
             }
         }
+        Err(RemoteError::Garbage("a list without an end".to_owned()))
     }
 
     /// Begins to watch; `None`: the version has expired.
@@ -269,6 +279,8 @@ fn bearer(token: &str) -> (HeaderName, String) {
     (AUTHORIZATION, format!("Bearer {token}"))
 }
 
+/// So many lists in a row that expire before they are whole are a failure.
+const EXPIRED_MAX: u32 = 3;
 /// How many looks a watch lasts: five minutes. The server ends it then, in order.
 const LOOKS: u32 = 60;
 /// Slices of a Service. One has up to 1,000 endpoints, and 100 by default.

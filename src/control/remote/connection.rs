@@ -73,9 +73,11 @@ impl Drop for Connection {
 pub(in crate::control) struct Lines {
     _connection: Connection,
     body: Incoming,
-    /// What came of the next lines.
+    /// What came: lines that were taken, and the next ones.
     read: Vec<u8>,
-    /// How much of it has no end of a line.
+    /// Where the next line begins.
+    begin: usize,
+    /// Up to where it was searched for the end of that.
     searched: usize,
 }
 
@@ -146,6 +148,7 @@ impl Connection {
             _connection: self,
             body: answer.into_body(),
             read: Vec::new(),
+            begin: 0,
             searched: 0,
         })
     }
@@ -184,13 +187,18 @@ impl Lines {
         &mut self,
         bytes_max: usize,
     ) -> Result<Option<Vec<u8>>, RemoteError> {
+        // Where many have come at once, others on this thread get their turn.
+        tokio::task::consume_budget().await;
         loop {
             let mut new = self.read[self.searched..].iter();
             if let Some(end) = new.position(|byte| *byte == b'\n') {
-                let rest = self.read.split_off(self.searched + end + 1);
-                self.searched = 0;
-                return Ok(Some(std::mem::replace(&mut self.read, rest)));
+                let end = self.searched + end + 1;
+                let line = self.read[self.begin..end].to_vec();
+                (self.begin, self.searched) = (end, end);
+                return Ok(Some(line));
             }
+            self.read.drain(..self.begin);
+            self.begin = 0;
             self.searched = self.read.len();
             if self.read.len() > bytes_max {
                 return Err(RemoteError::TooLarge(bytes_max));
