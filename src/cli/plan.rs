@@ -26,8 +26,8 @@ pub struct PlanArgs {
     /// Bits in a second, of both directions together, such as 20G.
     #[arg(long, value_name = "BITS", group = "demand", value_parser = bits)]
     pub bandwidth: Option<u64>,
-    /// Clients that move these bits at a time: up to 64 are spliced, more copied [default: all].
-    #[arg(long, value_name = "N", value_parser = load)]
+    /// Clients that move these bits at a time: 64 are spliced, others copied [default: --clients].
+    #[arg(long, value_name = "N", requires = "bandwidth", value_parser = load)]
     pub streams: Option<u64>,
     /// Addresses and ports of backends.
     #[arg(long, value_name = "N", value_parser = backends)]
@@ -64,6 +64,13 @@ pub struct PlanArgs {
 /// Prints the size of the fleet.
 #[must_use]
 pub(super) fn plan(args: &PlanArgs) -> ExitCode {
+    let streams = args.streams.or(args.clients);
+    if args.bandwidth.is_some() && streams.is_none() {
+        return super::refuse(&format_args!(
+            "error: --bandwidth: expected --clients or --streams beside it, as more than 64 \
+             streams cost several times the CPU"
+        ));
+    }
     let costs = match Costs::measured() {
         Ok(costs) => costs,
         Err(error) => {
@@ -76,7 +83,7 @@ pub(super) fn plan(args: &PlanArgs) -> ExitCode {
         rate: args.rate.unwrap_or(0),
         requests: args.requests.unwrap_or(0),
         bandwidth: args.bandwidth.unwrap_or(0),
-        streams: args.streams.or(args.clients).unwrap_or(0),
+        streams: streams.unwrap_or(0),
         backends: args.backends,
     };
     let machine = MachineShape {

@@ -19,7 +19,7 @@ pub struct Costs {
     pub request_ns: u64,
     /// 10^9 bytes of few streams, which are spliced, in µs of CPU.
     pub spliced_us: u64,
-    /// The same of many streams, which are copied.
+    /// The same of streams that are copied, as there is no pipe for them.
     pub copied_us: u64,
     /// The program's memory for an idle session, in bytes.
     pub session_bytes: u64,

@@ -19,7 +19,8 @@ pub struct Law {
     pub unit: SizeUnit,
     /// How many the load takes, in all.
     pub count: u64,
-    /// The part of the whole fleet's that the load uses, while the spare machines have failed.
+    /// The part that the load uses of what all machines have, while the spare ones have failed; of
+    /// addresses, of those that it takes.
     pub used: f64,
     #[serde(skip)]
     needs: u128,
@@ -88,7 +89,7 @@ pub(super) fn all(load: &FleetLoad, machine: &MachineShape, costs: &Costs) -> Ve
     ]
 }
 
-/// Nanoseconds of CPU in a second. More streams than a machine has pipes are taken as copied.
+/// Nanoseconds of CPU in a second. A machine has pipes for so many streams; the others are copied.
 fn cpu(load: &FleetLoad, machine: &MachineShape, costs: &Costs) -> Law {
     let times = |count: u64, cost: u64| u128::from(count) * u128::from(cost);
     let counts = [
@@ -96,11 +97,20 @@ fn cpu(load: &FleetLoad, machine: &MachineShape, costs: &Costs) -> Law {
         (load.requests, costs.request_ns),
     ];
     let bytes = load.bandwidth / 8;
-    let (cost_of_bulk, way) = match load.streams > pipes(1, u32::MAX).into() {
-        true => (costs.copied_us, "copied"),
-        false => (costs.spliced_us, "spliced"),
+    let pipes = pipes(1, u32::MAX).into();
+    let streams = load.streams.max(1);
+    let spliced = streams.min(pipes);
+    let copied = streams - spliced;
+    let cost_of_streams = times(spliced, costs.spliced_us) + times(copied, costs.copied_us);
+    let cost_of_bulk = cost_of_streams / u128::from(streams);
+    let way = match copied {
+        0 => "spliced",
+        _ => "mixed",
     };
-    let bulk = times(bytes, cost_of_bulk) * u128::from(US) / GB;
+    let bulk = u128::from(bytes)
+        .saturating_mul(cost_of_bulk)
+        .saturating_mul(US.into())
+        / GB;
     let needs = counts
         .iter()
         .fold(bulk, |sum, (count, cost)| sum + times(*count, *cost));
@@ -114,7 +124,7 @@ fn cpu(load: &FleetLoad, machine: &MachineShape, costs: &Costs) -> Law {
         .collect();
     if bytes > 0 {
         let rate = decimal(bytes.into(), GB);
-        let cost = decimal(cost_of_bulk.into(), u128::from(SECOND / US));
+        let cost = decimal(cost_of_bulk, u128::from(SECOND / US));
         terms.push(format!("{rate} GB/s {way} × {cost} s/GB"));
     }
     let percent = machine.load_percent;

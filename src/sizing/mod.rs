@@ -77,7 +77,8 @@ pub struct Sizing {
     pub sessions: u64,
     /// Descriptors of each worker.
     pub descriptors: u64,
-    /// The name of the law that is used most: as the load grows it binds first.
+    /// The name of the law of cores and machines that is used most: as the load grows it binds
+    /// first.
     pub binds_first: &'static str,
     /// The laws.
     pub laws: Vec<Law>,
@@ -100,13 +101,16 @@ pub fn size(demand: FleetLoad, machine: MachineShape, costs: Costs) -> Sizing {
     let addresses = most(SizeUnit::Address).div_ceil(working);
     for law in &mut laws {
         law.note_use(match law.unit {
-            SizeUnit::Core => working.saturating_mul(cores),
+            SizeUnit::Core => working.saturating_mul(machine.cores),
             SizeUnit::Machine => working,
             SizeUnit::Address => working.saturating_mul(addresses),
         });
     }
-    // Of equals the first one.
-    let first = laws.iter().rev();
+    // Addresses can be added. Of equals the first one.
+    let first = laws
+        .iter()
+        .rev()
+        .filter(|law| law.unit != SizeUnit::Address);
     let first = first.max_by(|one, other| one.used.total_cmp(&other.used));
     let sessions = demand.clients.div_ceil(working.saturating_mul(cores));
     Sizing {

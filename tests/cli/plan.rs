@@ -79,6 +79,11 @@ fn input_that_is_none_is_refused() {
              as 500, 50k or 2M, 1 to 1000T",
         ),
         (
+            "--bandwidth 20G --backends 4",
+            "error: --bandwidth: expected --clients or --streams beside it, as more than 64 \
+             streams cost several times the CPU",
+        ),
+        (
             "--rate 1.5k --backends 4",
             "error: invalid value '1.5k' for '--rate <N>': expected a whole number such as 500, \
              50k or 2M, 1 to 1G",

@@ -48,5 +48,7 @@ mod tests {
             assert_eq!(why, want, "{bad}");
         }
         assert!(count("99999999999999999999T", 1..=1_000_000).is_err());
+        let why = count("2k", 0..=1_000).unwrap_err().to_string();
+        assert!(why.ends_with(", 0 to 1k"), "{why}");
     }
 }

@@ -16,7 +16,8 @@ impl Units {
 
     /// An amount in the largest unit that leaves no fraction.
     pub(in crate::config) fn write(self, amount: u64) -> String {
-        let mut units = self.0.iter();
+        // Zero has no unit.
+        let mut units = self.0.iter().filter(|_| amount > 0);
         match units.rfind(|(_, unit)| amount.is_multiple_of(*unit)) {
             Some((name, unit)) => format!("{}{name}", amount / unit),
             None => amount.to_string(),
