@@ -380,7 +380,7 @@ fn backends(text: &str) -> Result<u16, ValueError> {
 }
 
 fn clients(text: &str) -> Result<u32, ValueError> {
-    values::number(text, 1..=10_000_000)
+    values::number(text, 1..=1_000_000)
 }
 
 fn seed(text: &str) -> Result<u64, ValueError> {

@@ -31,6 +31,18 @@ const CONFIG: &str = "\
 )
 ";
 
+/// A pool whose backends etcd has.
+const CONFIG_WITHOUT_BACKENDS: &str = "\
+(
+    listeners: [(bind: \"127.0.0.1:8080\", pool: \"found\")],
+    pools: [(
+        name: \"found\",
+        discover: (etcd: (endpoints: [\"http://127.0.0.1:1\"], prefix: \"/p/\")),
+        backends: [],
+    )],
+)
+";
+
 /// An empty directory for one test.
 fn directory(test: &str) -> PathBuf {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(test);
@@ -265,6 +277,7 @@ fn a_fleet_takes_the_pool_of_a_configuration() {
 #[test]
 fn a_fleet_refuses_what_has_no_meaning_there() {
     let directory = directory("simulate_fleet_misused");
+    fs::write(directory.join("found.ron"), CONFIG_WITHOUT_BACKENDS).unwrap();
     for (arguments, want) in [
         (
             "--scenario fleet --scenario equal",
@@ -274,6 +287,11 @@ fn a_fleet_refuses_what_has_no_meaning_there() {
         (
             "--scenario fleet --svg fleet.svg",
             "error: --scenario fleet: it has no chart: leave --svg out",
+        ),
+        (
+            "--scenario fleet --config found.ron",
+            "error: --scenario fleet: the pool `found` names no backend: expected one at least, or \
+             --backends instead of --config",
         ),
         (
             "--scenario fleet --balancers 1",

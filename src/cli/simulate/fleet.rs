@@ -31,6 +31,13 @@ pub(super) fn simulate(args: &SimulateArgs) -> ExitCode {
     };
     let fleet = args.fleet;
     let pool = configured.unwrap_or_else(|| balancers::pool_of(fleet.backends));
+    if pool.backends.is_empty() {
+        let pool = &pool.name;
+        return crate::cli::refuse(&format_args!(
+            "error: --scenario fleet: the pool `{pool}` names no backend: expected one at least, \
+             or --backends instead of --config"
+        ));
+    }
     let backends = u32::try_from(pool.backends.len()).unwrap_or(u32::MAX);
     let scenario = FleetScenario {
         balancers: fleet.balancers,
