@@ -105,6 +105,13 @@ impl Routes {
         its.is_some_and(|its| Some(its.exit) == route.exit())
     }
 
+    /// Whether a client's address counts: for a condition, or for its share of a route.
+    #[must_use]
+    pub fn ask_for_addresses(&self) -> bool {
+        let asks = |route: &config::Route| !route.client.is_empty() || route.shares_by_address();
+        self.written.iter().any(asks)
+    }
+
     /// The share that the pool of a route has of its clients; `None`: it has them all.
     #[must_use]
     pub fn share(&self, route: RouteNumber, first: &FirstBytes<'_>) -> Option<ShareOf> {

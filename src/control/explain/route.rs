@@ -43,7 +43,7 @@ pub(super) fn choose(
     let pool = &plan.pool().name;
     let leads_nowhere =
         !listener.routes.refuses(route) && matches!(plan.look(address, first), Looked::Nowhere);
-    let says = match leads_nowhere {
+    let mut says = match leads_nowhere {
         true => format!(
             "it would go to pool `{pool}` of listener `{}`, but its name is that of no member \
              there (`sni_member`), so that it is refused",
@@ -51,6 +51,9 @@ pub(super) fn choose(
         ),
         false => taken.says(),
     };
+    if client.is_none() && listener.has_addresses() && listener.routes.ask_for_addresses() {
+        says.push_str("; its address was not given (`--client`), and may change that");
+    }
     let is_refused = leads_nowhere || listener.routes.refuses(route);
     RouteChoice {
         listener: listener.name.clone(),
