@@ -1,6 +1,7 @@
 #!/bin/sh
 # Has bird announce the shared addresses while the balancer is ready (scripts/bird.conf): it asks
-# /readyz twice a second, and enables or disables the protocols mahoraga_4 and mahoraga_6.
+# /readyz twice a second, and enables or disables the protocols mahoraga_4 and
+# mahoraga_6, or the one of them that there is.
 #
 #   bird-follow.sh [ADMIN_SOCKET [BIRD_SOCKET]]
 #
@@ -12,12 +13,13 @@ said=
 
 # say enable|disable: each time, as bird may have been started again.
 say() {
+    heard=
     for protocol in mahoraga_4 mahoraga_6; do
-        # bird may not run.
-        birdc -s "$bird" "$1" "$protocol" >/dev/null 2>&1 || return 0
+        # Its configuration may have one of them only, or bird may not run.
+        birdc -s "$bird" "$1" "$protocol" >/dev/null 2>&1 && heard=$1
     done
-    [ "$1" = "$said" ] || echo "$1"
-    said=$1
+    [ "$heard" = "$said" ] || echo "${heard:-bird does not answer}"
+    said=$heard
 }
 
 trap 'say disable; exit 0' INT TERM

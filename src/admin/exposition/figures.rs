@@ -174,10 +174,11 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
             "Balancers that etcd has with shares of limits over the fleet, this one included.",
             |its: &Status| its.fleet.as_ref().map_or(0, |fleet| fleet.members),
         ),
-        gauge(
+        optional(
+            Kind::Gauge,
             "fleet_leased",
-            "Whether the lease of this balancer's shares lasts: 1, else 0.",
-            |its: &Status| its.fleet.as_ref().is_some_and(|fleet| fleet.has_lease),
+            "Whether this balancer's lease lasts: 1, else 0; left out without such limits.",
+            |its: &Status| its.fleet.as_ref().map(|fleet| fleet.has_lease.into()),
         ),
         counter(
             "fleet_conflicts",
