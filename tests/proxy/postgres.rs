@@ -72,11 +72,16 @@ impl Postgres {
                         let key = [b"K", &length[..], &rest].concat();
                         for piece in [b"R\0\0\0\x08\0\0", &b"\0\0S\0\0\0\x08a\0b\0"[..], &key[..3]]
                         {
-                            stream.write_all(piece).unwrap();
+                            // The client may have gone.
+                            if stream.write_all(piece).is_err() {
+                                return;
+                            }
                         }
-                        stream.write_all(&key[3..]).unwrap();
-                        stream.write_all(b"Z\0\0\0\x05I").unwrap();
-                        return echo(stream);
+                        let rest = [&key[3..], b"Z\0\0\0\x05I"].concat();
+                        if stream.write_all(&rest).is_ok() {
+                            echo(stream);
+                        }
+                        return;
                     }
                 }
             }
