@@ -144,8 +144,8 @@ impl StickyTable {
         Times {
             now,
             since: since.max(1),
-            // An eighth of the TTL, about 1 to 69 s.
             step: 2 * u64::from(self.changes.get().is_some()),
+            // An eighth of the TTL, about 1 to 69 s.
             slot_bits: (ttl >> 2).max(1).ilog2().clamp(31, 37),
         }
     }
