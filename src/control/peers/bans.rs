@@ -2,7 +2,7 @@
 //!
 //! Writes are merged by their stamps, so all balancers come to the same whatever the order in which
 //! they learn of them, and however often. A ban that was lifted is kept for a while as such, or an
-//! older message would bring it back. It has no clock and no connection.
+//! older message would bring it back. It has no connection, and is told the time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::frame::BanEntry;
 #[derive(Debug)]
 pub(super) struct BanWrites {
     writer: u64,
+    clock: Clock,
     all: BTreeMap<Prefix, Write>,
     /// How many of them came from each source.
     held: HashMap<Source, usize>,
@@ -76,6 +77,7 @@ impl BanWrites {
     pub(super) fn new(writer: u64) -> Self {
         Self {
             writer,
+            clock: Clock::default(),
             all: BTreeMap::new(),
             held: HashMap::new(),
             own: HashMap::new(),
@@ -87,6 +89,7 @@ impl BanWrites {
 
     /// Takes in what a member says of a network.
     pub(super) fn merge(&mut self, entry: &BanEntry, from: usize, now: Now) -> Result<(), Refusal> {
+        self.follow_clock(now);
         let BanEntry { prefix, stamp, .. } = *entry;
         if !is_past(stamp, now.wall) {
             return Err(Refusal::Clock);
@@ -128,9 +131,31 @@ impl BanWrites {
         Ok(())
     }
 
+    /// To be called before each use of the clock. After the machine's clock was set back, writes of
+    /// before may be ahead of the time by more than is tolerated. Those whose clocks are right have
+    /// refused them, and would refuse each later write about the same network. So own ones are made
+    /// anew now, and those of others come before any other write: each makes its own anew.
+    pub(super) fn follow_clock(&mut self, now: Now) {
+        if !self.clock.fall_back(now.wall) {
+            return;
+        }
+        for (prefix, write) in &mut self.all {
+            if is_past(write.stamp, now.wall) {
+                continue;
+            }
+            match write.from {
+                Source::Own => {
+                    write.stamp = self.clock.stamp(now.wall);
+                    self.unsent.push(*prefix);
+                }
+                Source::Peer(_) => write.stamp = Stamp::default(),
+            }
+        }
+    }
+
     /// Takes in the bans of this balancer: all of its table. The others learn of those by hand and
     /// by rules, up to a limit.
-    pub(super) fn look(&mut self, table: &[Arc<Ban>], clock: &mut Clock, now: Now) {
+    pub(super) fn look(&mut self, table: &[Arc<Ban>], now: Now) {
         let is_own = |ban: &&Arc<Ban>| !ban.by.is_listed() && ban.until > now.monotonic;
         let is_narrow = |ban: &&Arc<Ban>| ban.prefix.length() >= shortest_ban(ban.prefix);
         let mut own: Vec<_> = table.iter().filter(is_own).filter(is_narrow).collect();
@@ -138,11 +163,11 @@ impl BanWrites {
         own.truncate(OWN_MAX);
         self.own = own.iter().map(|ban| (ban.prefix, ban.since)).collect();
         for ban in own {
-            self.look_at(ban, clock, now);
+            self.look_at(ban, now);
         }
     }
 
-    fn look_at(&mut self, ban: &Ban, clock: &mut Clock, now: Now) {
+    fn look_at(&mut self, ban: &Ban, now: Now) {
         let prefix = ban.prefix;
         // How long ago it was made; a clock that began with the machine may be younger.
         let age = signed(now.monotonic).saturating_sub(ban.since);
@@ -160,7 +185,7 @@ impl BanWrites {
             Some(known) if known.from == Source::Own && known.since == ban.since => return,
             // It was made by one who knew of the other write, or after it.
             Some(known) if ban.since > known.since || made > known.stamp.0 => {
-                clock.stamp(now.wall).max(Stamp(known.stamp.0 + 1))
+                self.clock.stamp(now.wall).max(Stamp(known.stamp.0 + 1))
             }
             Some(known) => {
                 if known.reason.is_none() {
@@ -182,14 +207,15 @@ impl BanWrites {
     }
 
     /// An operator has lifted the ban of a network here.
-    pub(super) fn lift(&mut self, prefix: Prefix, clock: &mut Clock, now: Now) {
+    pub(super) fn lift(&mut self, prefix: Prefix, now: Now) {
+        self.follow_clock(now);
         self.own.remove(&prefix);
         let Some(known) = self.all.get(&prefix).filter(|its| its.reason.is_some()) else {
             return;
         };
         let until = known.until.min(now.monotonic.saturating_add(LIFTED_FOR));
         let write = Write {
-            stamp: clock.stamp(now.wall).max(Stamp(known.stamp.0 + 1)),
+            stamp: self.clock.stamp(now.wall).max(Stamp(known.stamp.0 + 1)),
             writer: self.writer,
             reason: None,
             until,
@@ -205,6 +231,7 @@ impl BanWrites {
     }
 
     fn put(&mut self, prefix: Prefix, write: Write) {
+        self.clock.observe(write.stamp);
         *self.held.entry(write.from).or_default() += 1;
         if let Some(before) = self.all.insert(prefix, write) {
             self.release(before.from);

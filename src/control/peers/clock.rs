@@ -28,22 +28,35 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// The stamp of a write, or of a message, at this time. It is later than each before, and than
-    /// each that was taken in.
+    /// The stamp of a write at this time. It is later than each before, and than each that was
+    /// taken in.
     pub(super) fn stamp(&mut self, wall: u64) -> Stamp {
         self.last = Stamp::at(wall).max(Stamp(self.last.0.saturating_add(1)));
         self.last
     }
 
-    /// Takes in the stamp of a message. `false`: the sender's clock differs by more than is
-    /// tolerated, and none of its stamps may count. Otherwise one balancer would win for ever.
-    pub(super) fn observe(&mut self, sent: Stamp, wall: u64) -> bool {
-        let is_near = sent.0.abs_diff(wall) <= SKEW_MAX;
-        if is_near {
-            self.last = self.last.max(sent);
-        }
-        is_near
+    /// Takes in the stamp of a write that counts here.
+    pub(super) fn observe(&mut self, stamp: Stamp) {
+        self.last = self.last.max(stamp);
     }
+
+    /// Falls back to the time of this machine, if that was set back by more than is tolerated.
+    /// Otherwise the others would refuse each write until the time has come to where it was.
+    /// `true`: it has fallen back, and stamps of before may be ahead of the time.
+    pub(super) fn fall_back(&mut self, wall: u64) -> bool {
+        let is_ahead = !is_past(self.last, wall);
+        if is_ahead {
+            self.last = Stamp::at(wall);
+        }
+        is_ahead
+    }
+}
+
+/// Compares the clock of one who says this time now. The error says by how many seconds it differs,
+/// where that is more than is tolerated: none of its stamps may count, or it would win for ever.
+pub(super) fn compare(sent: u64, wall: u64) -> Result<(), u64> {
+    let off = sent.abs_diff(wall);
+    (off <= SKEW_MAX).then_some(()).ok_or(off / SECOND)
 }
 
 /// Whether a write may have been made by now.
@@ -75,7 +88,18 @@ mod tests {
         let more: Vec<_> = (0..100).map(|_| clock.stamp(wall)).collect();
         assert!(more.is_sorted() && first < more[0] && more[99].0 <= wall + COUNTER);
         // The machine's clock goes back.
+        assert!(!clock.fall_back(wall - 5 * SECOND));
         assert!(clock.stamp(wall - 5 * SECOND) > more[99]);
+    }
+
+    #[test]
+    fn stamps_follow_a_clock_that_was_far_ahead() {
+        let mut clock = Clock::default();
+        let wall = 10_000 * SECOND;
+        clock.stamp(wall + 3_600 * SECOND);
+        assert!(clock.fall_back(wall) && !clock.fall_back(wall));
+        let stamp = clock.stamp(wall);
+        assert!(stamp.0.abs_diff(wall) <= COUNTER && stamp < clock.stamp(wall));
     }
 
     #[test]
@@ -83,18 +107,20 @@ mod tests {
         let mut clock = Clock::default();
         let wall = 1_000 * SECOND;
         let ahead = Stamp::at(wall + 9 * SECOND);
-        assert!(clock.observe(ahead, wall));
+        clock.observe(ahead);
+        assert!(!clock.fall_back(wall));
         assert!(clock.stamp(wall) > ahead);
     }
 
     #[test]
     fn a_clock_that_is_far_off_is_refused() {
-        let mut clock = Clock::default();
         let wall = 1_000 * SECOND;
-        for far in [Stamp::at(wall + 11 * SECOND), Stamp::at(wall - 11 * SECOND)] {
-            assert!(!clock.observe(far, wall));
+        for far in [wall + 11 * SECOND, wall - 11 * SECOND] {
+            assert_eq!(compare(far, wall), Err(11));
         }
-        assert!(clock.stamp(wall).0 <= wall);
+        for near in [wall + 9 * SECOND, wall - 9 * SECOND] {
+            assert_eq!(compare(near, wall), Ok(()));
+        }
         assert!(!is_past(Stamp::at(wall + 11 * SECOND), wall));
     }
 }

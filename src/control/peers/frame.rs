@@ -1,6 +1,6 @@
 //! What goes over a connection between two balancers: frames, each with its length before it.
 //!
-//! A frame is its length in 4 bytes, the version, its kind, the sender's stamp in 8 bytes, and a
+//! A frame is its length in 4 bytes, the version, its kind, the sender's time in 8 bytes, and a
 //! body. Numbers are big-endian. Nothing is kept of a frame before it is whole, a length beyond
 //! [`FRAME_MAX`] ends the connection, and each count is compared with the bytes that are there.
 
@@ -12,12 +12,13 @@ use thiserror::Error;
 use crate::config::values::shown_reason;
 use crate::prefix::Prefix;
 
-use super::clock::Stamp;
+use super::clock::{Stamp, wall};
 
-/// A frame with the stamp that it was sent at.
+/// A frame with the time that it was sent at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
-    pub(super) sent: Stamp,
+    /// By the clock of its sender's machine, in ns since 1970. No stamp: those may be ahead of it.
+    pub(super) sent: u64,
     pub(super) body: Body,
 }
 
@@ -30,10 +31,10 @@ pub(super) enum Body {
     Clients(Clients),
     /// All that the sender knows has come.
     Synced,
-    /// The sender is there. To be answered by an [`Body::Ack`] of this stamp.
+    /// The sender is there. To be answered by an [`Body::Ack`] of this time.
     Beat,
-    /// All before the beat of this stamp was taken in.
-    Ack(Stamp),
+    /// All before the beat of this time was taken in.
+    Ack(u64),
 }
 
 /// The last write about the ban of a network.
@@ -82,6 +83,11 @@ pub(super) enum FrameError {
 }
 
 impl Frame {
+    /// A frame of this moment.
+    pub(super) fn now(body: Body) -> Self {
+        Self { sent: wall(), body }
+    }
+
     /// The bytes of the frame, with its length before them.
     pub(super) fn bytes(&self) -> Arc<[u8]> {
         let mut to = Writer(vec![0; 4]);
@@ -98,9 +104,9 @@ impl Frame {
             }
             Body::Synced => to.head(SYNCED, self.sent),
             Body::Beat => to.head(BEAT, self.sent),
-            Body::Ack(stamp) => {
+            Body::Ack(sent) => {
                 to.head(ACK, self.sent);
-                to.u64(stamp.0);
+                to.u64(*sent);
             }
         }
         let length = u32::try_from(to.0.len() - 4).unwrap_or(u32::MAX);
@@ -142,7 +148,7 @@ impl Frame {
 
 fn read(from: &mut Cursor<'_>) -> Option<Frame> {
     let kind = from.u8()?;
-    let sent = Stamp(from.u64()?);
+    let sent = from.u64()?;
     let body = match kind {
         BANS => {
             let count = from.count(BAN_BYTES_MIN)?;
@@ -151,7 +157,7 @@ fn read(from: &mut Cursor<'_>) -> Option<Frame> {
         CLIENTS => Body::Clients(from.clients()?),
         SYNCED => Body::Synced,
         BEAT => Body::Beat,
-        ACK => Body::Ack(Stamp(from.u64()?)),
+        ACK => Body::Ack(from.u64()?),
         _ => return None,
     };
     from.0.is_empty().then_some(Frame { sent, body })
@@ -160,9 +166,9 @@ fn read(from: &mut Cursor<'_>) -> Option<Frame> {
 struct Writer(Vec<u8>);
 
 impl Writer {
-    fn head(&mut self, kind: u8, sent: Stamp) {
+    fn head(&mut self, kind: u8, sent: u64) {
         self.0.push(kind);
-        self.u64(sent.0);
+        self.u64(sent);
     }
 
     fn u64(&mut self, number: u64) {

@@ -11,11 +11,10 @@ use crate::config::{PeerSettings, bounded};
 use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 use crate::sys;
-use crate::time::SECOND;
 
 use super::bans::{BanWrites, Now, OwnLifted};
 use super::clients::{Base, StickyPool, StickyPools};
-use super::clock::{Clock, wall};
+use super::clock::wall;
 use super::counts::{PeerCounts, Refusal};
 use super::frame::{BANS_MAX, BanEntry, Body, Clients, Frame};
 use super::link::PATIENCE;
@@ -44,7 +43,6 @@ pub(super) struct Hub {
 
 struct Known {
     bans: BanWrites,
-    clock: Clock,
     pools: StickyPools,
     base: Base,
 }
@@ -87,7 +85,6 @@ impl Hub {
             retries: settings.members.iter().map(|_| Notify::new()).collect(),
             known: Mutex::new(Known {
                 bans: BanWrites::new(fastrand::u64(1..)),
-                clock: Clock::default(),
                 pools: StickyPools::default(),
                 base: Base::new(now()),
             }),
@@ -135,15 +132,15 @@ impl Hub {
     fn look_at_bans(&self, snapshot: &Snapshot, look: &mut Look) {
         let now = now();
         let mut known = self.known.lock();
-        let known = &mut *known;
         known.bans.expire(now.monotonic);
+        known.bans.follow_clock(now);
         let changes = snapshot.bans.changes();
         if Some(changes) == look.changes || now.monotonic < look.resume_at {
             return;
         }
         look.changes = Some(changes);
         let table = snapshot.bans.all(now.monotonic);
-        known.bans.look(&table, &mut known.clock, now);
+        known.bans.look(&table, now);
         let ended = sys::monotonic();
         let took = ended.saturating_sub(now.monotonic);
         look.resume_at = ended.saturating_add(took.saturating_mul(PAUSE_FACTOR));
@@ -188,9 +185,8 @@ impl Hub {
     fn lift(&self, prefixes: Vec<Prefix>) {
         let now = now();
         let mut known = self.known.lock();
-        let known = &mut *known;
         for prefix in prefixes {
-            known.bans.lift(prefix, &mut known.clock, now);
+            known.bans.lift(prefix, now);
         }
     }
 
@@ -206,16 +202,10 @@ impl Hub {
 
     /// Sends to all that are connected.
     pub(super) fn send(&self, body: Body) {
-        let frame = self.frame(body);
+        let frame = Frame::now(body);
         let change = Change::Frame(frame.bytes(), frame.entries(), Instant::now());
         // Without a receiver no member is connected, and each gets all when it is.
         let _ = self.frames.send(change);
-    }
-
-    /// A frame of this moment.
-    pub(super) fn frame(&self, body: Body) -> Frame {
-        let sent = self.known.lock().clock.stamp(wall());
-        Frame { sent, body }
     }
 
     /// Changes from now on.
@@ -227,15 +217,6 @@ impl Hub {
     pub(super) fn known_bans(&self) -> Vec<BanEntry> {
         let now = sys::monotonic();
         self.known.lock().bans.known(self.share_bans, now)
-    }
-
-    /// Whether the clock of a member that sends now is near enough. Otherwise how far off it is, in
-    /// seconds.
-    pub(super) fn observe(&self, frame: &Frame) -> Result<(), u64> {
-        let wall = wall();
-        let is_near = self.known.lock().clock.observe(frame.sent, wall);
-        let off = frame.sent.0.abs_diff(wall) / SECOND;
-        is_near.then_some(()).ok_or(off)
     }
 
     /// Takes in what a member says about bans.

@@ -12,8 +12,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
+use super::clock::{compare, wall};
 use super::counts::{PeerCounts, Refusal};
-use super::frame::Body;
+use super::frame::{Body, Frame};
 use super::hub::{Hub, Side};
 use super::link::{EntryPace, FrameReader, LinkError, write};
 use super::tls::named;
@@ -179,7 +180,7 @@ async fn take_frames(
             Err(_) => return LinkError::Silent(hub.patience),
         };
         let entries = frame.entries();
-        if let Err(off) = hub.observe(&frame) {
+        if let Err(off) = compare(frame.sent, wall()) {
             hub.refuse(place, Refusal::Clock, entries.max(1));
             return LinkError::Clock(off);
         }
@@ -190,7 +191,7 @@ async fn take_frames(
             Body::Clients(clients) => hub.take_clients(&clients, place),
             Body::Synced => hub.note(place, Side::Incoming, None).await,
             Body::Beat => {
-                let answer = hub.frame(Body::Ack(frame.sent));
+                let answer = Frame::now(Body::Ack(frame.sent));
                 if let Err(error) = write(to, &answer.bytes(), hub.patience).await {
                     return error;
                 }

@@ -124,13 +124,12 @@ const FRAME_COST: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::peers::clock::Stamp;
     use crate::control::peers::frame::Body;
 
     #[tokio::test]
     async fn frames_are_read_however_they_are_cut() {
-        let beat = |stamp| Frame {
-            sent: Stamp(stamp),
+        let beat = |sent| Frame {
+            sent,
             body: Body::Beat,
         };
         let bytes = [beat(1).bytes(), beat(2).bytes()].concat();

@@ -18,7 +18,7 @@ use crate::time::MS;
 
 use super::clock::wall;
 use super::counts::PeerCounts;
-use super::frame::{BANS_MAX, Body};
+use super::frame::{BANS_MAX, Body, Frame};
 use super::hub::{Change, Hub, Side, now};
 use super::link::{FrameReader, LinkError, write};
 
@@ -98,7 +98,7 @@ async fn read_answers(hub: &Hub, place: usize, from: &mut (impl AsyncRead + Unpi
         let Body::Ack(sent) = frame.body else {
             return LinkError::Order;
         };
-        let lag = wall().saturating_sub(sent.0).div_ceil(MS);
+        let lag = wall().saturating_sub(sent).div_ceil(MS);
         counts.lag_ms.store(lag, Ordering::Relaxed);
         if !counts.is_sending.swap(true, Ordering::Relaxed) {
             hub.note(place, Side::Outgoing, None).await;
@@ -131,9 +131,9 @@ async fn send_all(
     (to, changes): (&mut (impl AsyncWrite + Unpin), &mut Receiver<Change>),
 ) -> Result<(), LinkError> {
     // Its answer says that the connection is in use.
-    write(to, &hub.frame(Body::Beat).bytes(), hub.patience).await?;
+    write(to, &Frame::now(Body::Beat).bytes(), hub.patience).await?;
     for some in hub.known_bans().chunks(BANS_MAX) {
-        let frame = hub.frame(Body::Bans(some.to_vec()));
+        let frame = Frame::now(Body::Bans(some.to_vec()));
         write(to, &frame.bytes(), hub.patience).await?;
         PeerCounts::add(&hub.counts[place].sent, some.len());
         send_waiting(hub, place, (to, changes)).await?;
@@ -145,7 +145,7 @@ async fn send_all(
             let (frames, next) = pool.page(at, base, now());
             page = next;
             for clients in frames {
-                let frame = hub.frame(Body::Clients(clients));
+                let frame = Frame::now(Body::Clients(clients));
                 write(to, &frame.bytes(), hub.patience).await?;
                 PeerCounts::add(&hub.counts[place].sent, frame.entries());
             }
@@ -154,7 +154,7 @@ async fn send_all(
             tokio::task::yield_now().await;
         }
     }
-    write(to, &hub.frame(Body::Synced).bytes(), hub.patience).await
+    write(to, &Frame::now(Body::Synced).bytes(), hub.patience).await
 }
 
 /// Sends the changes that wait.

@@ -32,7 +32,6 @@ fn ban(text: &str, now: Now, ago: u64) -> Arc<Ban> {
 /// A balancer with its table of own bans.
 struct Node {
     writes: BanWrites,
-    clock: Clock,
     table: Vec<Arc<Ban>>,
     /// How far its clock is ahead, in ns.
     ahead: i64,
@@ -42,7 +41,6 @@ impl Node {
     fn new(writer: u64, ahead: i64) -> Self {
         Self {
             writes: BanWrites::new(writer),
-            clock: Clock::default(),
             table: Vec::new(),
             ahead,
         }
@@ -63,13 +61,14 @@ impl Node {
     fn unban(&mut self, text: &str, now: Now) {
         self.table.retain(|ban| ban.prefix != prefix(text));
         let now = self.now(now);
-        self.writes.lift(prefix(text), &mut self.clock, now);
+        self.writes.lift(prefix(text), now);
     }
 
     /// Looks at its own bans, and answers with what the others are to learn.
     fn look(&mut self, now: Now) -> Vec<BanEntry> {
         let now = self.now(now);
-        self.writes.look(&self.table, &mut self.clock, now);
+        self.writes.follow_clock(now);
+        self.writes.look(&self.table, now);
         self.follow_lifted();
         self.writes.take_unsent(now.monotonic)
     }
@@ -77,7 +76,6 @@ impl Node {
     fn learn(&mut self, entries: &[BanEntry], from: usize, now: Now) {
         let now = self.now(now);
         for entry in entries {
-            let _ = self.clock.observe(entry.stamp, now.wall);
             let _ = self.writes.merge(entry, from, now);
         }
         self.follow_lifted();
@@ -185,6 +183,44 @@ fn bans_of_the_last_run_do_not_come_before_what_was_done_since() {
     again.learn(&b.writes.known(true, at(2).monotonic), 0, at(2));
     b.learn(&sent, 0, at(2));
     assert_eq!((again.banned(at(2)), b.banned(at(2))), (vec![], vec![]));
+}
+
+#[test]
+fn a_balancer_whose_clock_was_ahead_is_heard_once_that_is_right() {
+    let hour = i64::try_from(3_600 * SECOND).unwrap();
+    let (mut a, mut b) = (Node::new(1, hour), Node::new(2, 0));
+    a.ban("192.0.2.1", NOW);
+    a.ban("192.0.2.2", NOW);
+    b.learn(&a.look(NOW), 0, NOW);
+    assert_eq!(b.banned(NOW), []);
+    a.ahead = 0;
+    b.learn(&a.look(at(1)), 0, at(1));
+    assert_eq!(b.banned(at(1)), a.banned(at(1)));
+    assert_eq!(b.banned(at(1)).len(), 2);
+    // It hears the others too.
+    b.unban("192.0.2.1", at(2));
+    a.learn(&b.writes.take_unsent(at(2).monotonic), 0, at(2));
+    a.unban("192.0.2.2", at(3));
+    b.learn(&a.writes.take_unsent(at(3).monotonic), 0, at(3));
+    assert_eq!((a.banned(at(3)), b.banned(at(3))), (vec![], vec![]));
+}
+
+#[test]
+fn a_fleet_whose_clocks_were_ahead_still_comes_to_the_same() {
+    let hour = i64::try_from(3_600 * SECOND).unwrap();
+    let (mut a, mut b) = (Node::new(1, hour), Node::new(2, hour));
+    a.ban("192.0.2.1", NOW);
+    b.learn(&a.look(NOW), 0, NOW);
+    // What it learned stays, and its maker is heard about it.
+    (a.ahead, b.ahead) = (0, 0);
+    b.look(at(1));
+    assert_eq!(b.banned(at(1)), [prefix("192.0.2.1")]);
+    b.learn(&a.look(at(2)), 0, at(2));
+    assert_eq!(b.banned(at(2)), [prefix("192.0.2.1")]);
+    assert_eq!(a.known(), b.known());
+    a.unban("192.0.2.1", at(3));
+    b.learn(&a.writes.take_unsent(at(3).monotonic), 0, at(3));
+    assert_eq!(b.banned(at(3)), []);
 }
 
 #[test]

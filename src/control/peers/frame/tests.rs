@@ -43,10 +43,10 @@ fn any(rng: &mut Rng) -> Frame {
         }
         2 => Body::Synced,
         3 => Body::Beat,
-        _ => Body::Ack(Stamp(rng.u64(..))),
+        _ => Body::Ack(rng.u64(..)),
     };
     Frame {
-        sent: Stamp(rng.u64(..)),
+        sent: rng.u64(..),
         body,
     }
 }
@@ -94,10 +94,7 @@ fn the_largest_frames_fit() {
         entries: vec![entry; CLIENTS_MAX],
     };
     for body in [Body::Bans(vec![ban; BANS_MAX]), Body::Clients(clients)] {
-        let frame = Frame {
-            sent: Stamp(7),
-            body,
-        };
+        let frame = Frame { sent: 7, body };
         assert!(frame.bytes().len() <= FRAME_MAX, "{}", frame.bytes().len());
         assert_eq!(Frame::read(&frame.bytes()[4..]), Ok(frame));
     }

@@ -51,7 +51,7 @@ fn entry(prefix: &str, stamp: Stamp) -> BanEntry {
 
 fn bans(sent: u64, entries: Vec<BanEntry>) -> Vec<u8> {
     let frame = Frame {
-        sent: Stamp::at(sent),
+        sent,
         body: Body::Bans(entries),
     };
     frame.bytes().to_vec()
@@ -61,10 +61,7 @@ fn bans(sent: u64, entries: Vec<BanEntry>) -> Vec<u8> {
 async fn what_is_no_frame_ends_the_connection_and_is_counted() {
     let site = Site::new(2);
     let mut a = site.start(0);
-    let beat = Frame {
-        sent: Stamp::at(wall()),
-        body: Body::Beat,
-    };
+    let beat = Frame::now(Body::Beat);
     let mut other_version = beat.bytes().to_vec();
     other_version[4] = 9;
     let huge = [&u32::MAX.to_be_bytes()[..], &[0; 100]].concat();
@@ -101,6 +98,23 @@ async fn a_clock_that_is_ahead_wins_nothing() {
     assert!(!a.bans("192.0.2.1"));
     let refused = a.of(1).refused;
     assert_eq!((refused["clock"], refused["too_wide"]), (2, 1));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_does_not_take_others_along() {
+    let site = Site::new(2);
+    let mut a = site.start(0);
+    let stream = connect(&site, &site.settings("lb-1.test")).await;
+    let mut stream = stream.unwrap();
+    let ahead = wall() + 9 * SECOND;
+    let sent = bans(ahead, vec![entry("192.0.2.1", Stamp::at(ahead))]);
+    stream.write_all(&sent).await.unwrap();
+    eventually(|| a.bans("192.0.2.1")).await;
+    let beat = Frame::now(Body::Beat);
+    stream.write_all(&beat.bytes()).await.unwrap();
+    let answer = FrameReader::default().next(&mut stream).await.unwrap();
+    assert_eq!(answer.body, Body::Ack(beat.sent));
+    assert!(answer.sent <= wall());
 }
 
 #[tokio::test]
@@ -199,10 +213,7 @@ async fn clients_of_what_is_not_known_here_are_dropped_and_counted() {
         clients("web", "source_ip", wall() + 60 * SECOND),
         clients("web", "source_ip", past),
     ] {
-        let frame = Frame {
-            sent: Stamp::at(wall()),
-            body: Body::Clients(clients),
-        };
+        let frame = Frame::now(Body::Clients(clients));
         stream.write_all(&frame.bytes()).await.unwrap();
     }
     eventually(|| a.backend(7) == Some("b")).await;
