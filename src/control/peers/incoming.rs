@@ -16,7 +16,7 @@ use super::clock::{compare, wall};
 use super::counts::{PeerCounts, Refusal};
 use super::frame::{Body, Frame};
 use super::hub::{Hub, Side};
-use super::link::{EntryPace, FrameReader, LinkError, write};
+use super::link::{EntryPace, FrameReader, LinkError, handshake_failure, write};
 use super::tls::named;
 
 /// Takes connections. It ends never.
@@ -136,7 +136,7 @@ async fn identify(hub: &Hub, stream: TcpStream) -> Known {
         (None, why) => return Err(why.unwrap_or_default()),
     };
     let stream = identity.acceptor.accept(stream).await;
-    let stream = stream.map_err(|error| error.to_string())?;
+    let stream = stream.map_err(|error| handshake_failure(&error))?;
     let (_, connection) = stream.get_ref();
     let shown = connection.peer_certificates().and_then(<[_]>::first);
     let place = shown.and_then(|certificate| named(certificate, &hub.settings.members));

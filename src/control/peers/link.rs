@@ -16,7 +16,7 @@ pub(super) enum LinkError {
     #[error("it closed the connection")]
     Closed,
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("it sends nothing for {} s", .0.as_secs())]
@@ -32,6 +32,35 @@ pub(super) enum LinkError {
     Lagged,
     #[error("it sends what only the other side sends")]
     Order,
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        match is_end(&error) {
+            true => Self::Closed,
+            false => Self::Io(error),
+        }
+    }
+}
+
+/// Why there is no TLS with the other side.
+pub(super) fn handshake_failure(error: &io::Error) -> String {
+    match is_end(error) {
+        true => "it closed the connection within the TLS handshake".to_owned(),
+        false => error.to_string(),
+    }
+}
+
+/// Whether the other side has closed the connection, in whatever way. Without close_notify (RFC
+/// 8446, section 6.1) rustls says so by a text for programmers.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
 }
 
 /// The frames that come.

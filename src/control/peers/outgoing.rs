@@ -20,7 +20,7 @@ use super::clock::wall;
 use super::counts::PeerCounts;
 use super::frame::{BANS_MAX, Body, Frame};
 use super::hub::{Change, Hub, Side, now};
-use super::link::{FrameReader, LinkError, write};
+use super::link::{FrameReader, LinkError, handshake_failure, write};
 
 /// Connects again and again, and sends. It ends never.
 pub(super) async fn keep(hub: Arc<Hub>, place: usize) {
@@ -79,7 +79,7 @@ async fn connect(hub: &Hub, place: usize) -> Result<TlsStream<TcpStream>, String
     let name = ServerName::try_from(member.name.clone()).map_err(|error| error.to_string())?;
     let secured = timeout(OPEN_MAX, identity.connector.connect(name, stream)).await;
     match secured {
-        Ok(secured) => secured.map_err(|error| error.to_string()),
+        Ok(secured) => secured.map_err(|error| handshake_failure(&error)),
         Err(_) => Err("it does not answer by TLS".to_owned()),
     }
 }

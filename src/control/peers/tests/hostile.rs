@@ -253,3 +253,25 @@ async fn one_that_is_too_slow_gets_all_anew_and_one_that_takes_nothing_is_left()
     let error = sending.await.unwrap();
     assert!(matches!(error, LinkError::Stalled(_)), "{error}");
 }
+
+#[tokio::test]
+async fn one_that_breaks_off_is_told_of_in_plain_words() {
+    let site = Site::new(2);
+    let to = &site.members[1].address;
+    let listener = tokio::net::TcpListener::bind(to).await.unwrap();
+    let mut a = site.start(0);
+    let identity = identity(&site.settings("lb-1.test")).unwrap();
+    // It ends without the end that TLS has.
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut stream = identity.acceptor.accept(stream).await.unwrap();
+    let mut reader = FrameReader::default();
+    while reader.next(&mut stream).await.unwrap().body != Body::Synced {}
+    drop(stream);
+    eventually(|| a.was_told("peer lb-1.test: it closed the connection")).await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    drop(stream);
+    eventually(|| a.was_told("it closed the connection within the TLS handshake")).await;
+    let foreign = |its: &&String| its.contains("rustls") || its.contains("os error");
+    assert_eq!(a.told.iter().find(foreign), None);
+}
