@@ -44,6 +44,8 @@ pub(super) struct Hub {
 struct Known {
     bans: BanWrites,
     pools: StickyPools,
+    /// The place of the pool that is looked at first the next time.
+    turn: usize,
     base: Base,
 }
 
@@ -86,6 +88,7 @@ impl Hub {
             known: Mutex::new(Known {
                 bans: BanWrites::new(fastrand::u64(1..)),
                 pools: StickyPools::default(),
+                turn: 0,
                 base: Base::new(now()),
             }),
             frames: broadcast::channel(CHANGES).0,
@@ -147,17 +150,21 @@ impl Hub {
     }
 
     /// Sends the sticky clients of this balancer that have changed.
-    fn look_at_clients(&self, snapshot: &Snapshot) {
+    pub(super) fn look_at_clients(&self, snapshot: &Snapshot) {
         let now = now();
         let mut known = self.known.lock();
         known.base.follow(now);
         known.pools.follow(snapshot);
-        let (pools, base) = (known.pools.all(), known.base);
+        let (mut pools, base) = (known.pools.all(), known.base);
+        // A pool in which much changes leaves nothing to those behind it.
+        let turn = known.turn % pools.len().max(1);
+        known.turn = turn + 1;
         drop(known);
+        pools.rotate_left(turn);
         let mut left = CLIENTS_PER_TICK;
         for pool in pools {
             if pool.has_lost() {
-                let _ = self.frames.send(Change::All);
+                self.send_all_again();
             }
             let changed = pool.changes(left, base, now);
             for clients in changed {
@@ -206,6 +213,11 @@ impl Hub {
         let change = Change::Frame(frame.bytes(), frame.entries(), Instant::now());
         // Without a receiver no member is connected, and each gets all when it is.
         let _ = self.frames.send(change);
+    }
+
+    /// Has all sent again to all that are connected, as changes were lost.
+    pub(super) fn send_all_again(&self) {
+        let _ = self.frames.send(Change::All);
     }
 
     /// Changes from now on.

@@ -136,9 +136,11 @@ async fn send_all(
         let frame = Frame::now(Body::Bans(some.to_vec()));
         write(to, &frame.bytes(), hub.patience).await?;
         PeerCounts::add(&hub.counts[place].sent, some.len());
+        // If changes of clients were lost: all clients are yet to be sent.
         send_waiting(hub, place, (to, changes)).await?;
     }
     let (pools, base) = hub.pools();
+    let mut has_lost = false;
     for pool in pools {
         let mut page = Some(StickyPage::default());
         while let Some(at) = page {
@@ -149,29 +151,31 @@ async fn send_all(
                 write(to, &frame.bytes(), hub.patience).await?;
                 PeerCounts::add(&hub.counts[place].sent, frame.entries());
             }
-            send_waiting(hub, place, (to, changes)).await?;
+            has_lost |= send_waiting(hub, place, (to, changes)).await?;
             // Others on this thread have their turn.
             tokio::task::yield_now().await;
         }
     }
-    write(to, &Frame::now(Body::Synced).bytes(), hub.patience).await
+    write(to, &Frame::now(Body::Synced).bytes(), hub.patience).await?;
+    // Those that were lost may be of clients that were sent before.
+    (!has_lost).then_some(()).ok_or(LinkError::Lagged)
 }
 
-/// Sends the changes that wait.
+/// Sends the changes that wait. Answers whether others were lost.
 async fn send_waiting(
     hub: &Hub,
     place: usize,
     (to, changes): (&mut (impl AsyncWrite + Unpin), &mut Receiver<Change>),
-) -> Result<(), LinkError> {
+) -> Result<bool, LinkError> {
+    let mut has_lost = false;
     loop {
         match changes.try_recv() {
             Ok(Change::Frame(frame, entries, _)) => {
                 write(to, &frame, hub.patience).await?;
                 PeerCounts::add(&hub.counts[place].sent, entries);
             }
-            // All is being sent.
-            Ok(Change::All) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(()),
+            Ok(Change::All) => has_lost = true,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(has_lost),
             Err(TryRecvError::Lagged(_)) => return Err(LinkError::Lagged),
         }
     }

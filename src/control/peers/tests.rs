@@ -2,6 +2,7 @@
 
 mod hostile;
 mod sharing;
+mod sparing;
 
 use std::fs;
 use std::net::TcpListener;
@@ -117,13 +118,10 @@ impl Drop for Node {
 
 impl Node {
     fn start(settings: &PeerSettings, place: usize) -> Self {
-        let members = settings.members.iter();
-        let counts: Vec<_> = members.map(|its| Arc::new(PeerCounts::new(its))).collect();
         let strangers = Arc::default();
-        let (sender, news) = mpsc::channel(NEWS);
-        let mut hub = Hub::new((settings, true), &counts, &strangers, (1, sender));
+        let (mut hub, counts, news) = hub(settings, &strangers);
         hub.patience = Duration::from_secs(2);
-        let snapshot = Arc::new(snapshot());
+        let snapshot = Arc::new(snapshot(&["web"]));
         let (orders, waiting) = mpsc::channel(ORDERS);
         let (snapshots, shown) = watch::channel(Arc::clone(&snapshot));
         let control = Control {
@@ -220,11 +218,28 @@ fn hash(backend: &str) -> u64 {
     crate::hash::of(backend.as_bytes())
 }
 
-fn snapshot() -> Snapshot {
-    let text = "(listeners: [(bind: \"127.0.0.1:1\", pool: \"web\")], pools: [(name: \"web\", \
-                persist: (key: \"source_ip\", clients_max: 4096), backends: [\
-                (name: \"a\", address: \"127.0.0.1:2\"), \
-                (name: \"b\", address: \"127.0.0.1:3\")])])";
+fn hub(
+    settings: &PeerSettings,
+    strangers: &Arc<AtomicU64>,
+) -> (Hub, Vec<Arc<PeerCounts>>, mpsc::Receiver<PeersNews>) {
+    let members = settings.members.iter();
+    let counts: Vec<_> = members.map(|its| Arc::new(PeerCounts::new(its))).collect();
+    let (sender, news) = mpsc::channel(NEWS);
+    let hub = Hub::new((settings, true), &counts, strangers, (1, sender));
+    (hub, counts, news)
+}
+
+/// Pools of these names, each with sticky clients.
+fn snapshot(pools: &[&str]) -> Snapshot {
+    let pools = pools.iter().map(|name| {
+        format!(
+            "(name: \"{name}\", persist: (key: \"source_ip\", clients_max: 65536), backends: [\
+             (name: \"a\", address: \"127.0.0.1:2\"), \
+             (name: \"b\", address: \"127.0.0.1:3\")])"
+        )
+    });
+    let pools = pools.collect::<Vec<_>>().join(", ");
+    let text = format!("(listeners: [(bind: \"127.0.0.1:1\", pool: \"web\")], pools: [{pools}])");
     let (config, _) = parse("f".to_owned(), text.into()).unwrap();
     let access = AccessFilters::new();
     let standings = |_| std::iter::repeat_with(Standing::default);

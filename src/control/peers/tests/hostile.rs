@@ -8,8 +8,7 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 use crate::control::peers::clock::{Clock, Stamp, wall};
 use crate::control::peers::frame::{BANS_MAX, BanEntry, Body, ClientEntry, Clients, Frame};
-use crate::control::peers::link::{FrameReader, LinkError};
-use crate::control::peers::outgoing;
+use crate::control::peers::link::FrameReader;
 use crate::control::peers::tls::identity;
 use crate::time::SECOND;
 
@@ -222,36 +221,6 @@ async fn clients_of_what_is_not_known_here_are_dropped_and_counted() {
     let of = |why: &str| refused.get(why).copied();
     assert_eq!((of("unknown_pool"), of("other_key")), (Some(2), Some(2)));
     assert_eq!((of("clock"), of("unknown_backend")), (Some(1), Some(2)));
-}
-
-#[tokio::test]
-async fn one_that_is_too_slow_gets_all_anew_and_one_that_takes_nothing_is_left() {
-    let site = Site::new(2);
-    let counts: Vec<_> = site
-        .members
-        .iter()
-        .map(|its| Arc::new(PeerCounts::new(its)))
-        .collect();
-    let (news, _kept) = mpsc::channel(NEWS);
-    let settings = site.settings("lb-0.test");
-    let mut hub = Hub::new((&settings, true), &counts, &Arc::default(), (1, news));
-    hub.patience = Duration::from_millis(500);
-    let hub = Arc::new(hub);
-    let (mut near, mut far) = tokio::io::duplex(64);
-    let sender = Arc::clone(&hub);
-    let sending = tokio::spawn(async move { outgoing::send(&sender, 1, &mut near).await });
-    let mut reader = FrameReader::default();
-    let mut synced = async || {
-        while reader.next(&mut far).await.unwrap().body != Body::Synced {}
-    };
-    synced().await;
-    // More than waits for it.
-    (0..1_000).for_each(|_| hub.send(Body::Beat));
-    synced().await;
-    assert_eq!(counts[1].status().resyncs, 1);
-    (0..10).for_each(|_| hub.send(Body::Beat));
-    let error = sending.await.unwrap();
-    assert!(matches!(error, LinkError::Stalled(_)), "{error}");
 }
 
 #[tokio::test]

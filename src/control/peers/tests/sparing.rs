@@ -1,0 +1,88 @@
+//! Where something is short: time, room in queues, descriptors.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::control::peers::frame::{Body, Frame};
+use crate::control::peers::hub::Change;
+use crate::control::peers::link::{FrameReader, LinkError};
+use crate::control::peers::outgoing;
+
+#[tokio::test]
+async fn one_that_is_too_slow_gets_all_anew_and_one_that_takes_nothing_is_left() {
+    let site = Site::new(2);
+    let (mut hub, counts, _news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    hub.patience = Duration::from_millis(500);
+    let hub = Arc::new(hub);
+    let (mut near, mut far) = tokio::io::duplex(64);
+    let sender = Arc::clone(&hub);
+    let sending = tokio::spawn(async move { outgoing::send(&sender, 1, &mut near).await });
+    let mut reader = FrameReader::default();
+    let mut synced = async || {
+        while reader.next(&mut far).await.unwrap().body != Body::Synced {}
+    };
+    synced().await;
+    // More than waits for it.
+    (0..1_000).for_each(|_| hub.send(Body::Beat));
+    synced().await;
+    assert_eq!(counts[1].status().resyncs, 1);
+    (0..10).for_each(|_| hub.send(Body::Beat));
+    let error = sending.await.unwrap();
+    assert!(matches!(error, LinkError::Stalled(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_lost_while_all_is_sent_is_sent_after_that() {
+    let site = Site::new(2);
+    let (hub, counts, _news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    let (hub, snapshot) = (Arc::new(hub), snapshot(&["web"]));
+    hub.look_at_clients(&snapshot);
+    fill(&snapshot, 4_000);
+    let (mut near, mut far) = tokio::io::duplex(64);
+    let sender = Arc::clone(&hub);
+    let sending = tokio::spawn(async move { outgoing::send(&sender, 1, &mut near).await });
+    let mut reader = FrameReader::default();
+    let mut next = async || {
+        let next = timeout(Duration::from_secs(5), reader.next(&mut far)).await;
+        next.expect("in time").unwrap().body
+    };
+    while !matches!(next().await, Body::Clients(_)) {}
+    // A client of that page may be among those that are lost, and no later page has it.
+    hub.send_all_again();
+    assert!(matches!(next().await, Body::Clients(_)));
+    for _ in 0..2 {
+        while next().await != Body::Synced {}
+    }
+    assert_eq!(counts[1].status().resyncs, 1);
+    sending.abort();
+}
+
+#[tokio::test]
+async fn a_busy_pool_does_not_keep_others_waiting() {
+    let site = Site::new(2);
+    let (hub, _, _news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    let snapshot = snapshot(&["web", "shop"]);
+    hub.look_at_clients(&snapshot);
+    let mut changes = hub.changes();
+    // Each has as many as are told in two ticks.
+    fill(&snapshot, 40_000);
+    hub.look_at_clients(&snapshot);
+    hub.look_at_clients(&snapshot);
+    let mut told = BTreeSet::new();
+    while let Ok(Change::Frame(bytes, ..)) = changes.try_recv() {
+        if let Body::Clients(clients) = Frame::read(&bytes[4..]).unwrap().body {
+            told.insert(clients.pool);
+        }
+    }
+    assert_eq!(told, BTreeSet::from(["shop".to_owned(), "web".to_owned()]));
+}
+
+/// So many clients come to each pool.
+fn fill(snapshot: &Snapshot, clients: u64) {
+    for plan in snapshot.pools.iter() {
+        let table = plan.pool().sticky.clone().unwrap();
+        for client in 0..clients {
+            table.insert(client, hash("a"), None, sys::monotonic());
+        }
+    }
+}
