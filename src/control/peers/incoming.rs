@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::clock::{compare, wall};
@@ -21,21 +21,63 @@ use super::tls::named;
 
 /// Takes connections. It ends never.
 pub(super) async fn accept(hub: Arc<Hub>) {
+    let listener = listen(&hub).await;
+    take(&hub, || listener.accept()).await;
+}
+
+async fn listen(hub: &Hub) -> TcpListener {
     let mut is_told = false;
     loop {
-        let why = match TcpListener::bind(hub.settings.listen).await {
-            Ok(listener) => {
-                is_told = false;
-                Connections::new(&hub).take(&listener).await
-            }
-            Err(error) => error,
-        };
-        if !std::mem::replace(&mut is_told, true) {
-            let at = hub.settings.listen;
-            let sentence = format!("cannot take connections of peers at {at}: {why}");
-            hub.tell(sentence).await;
+        match TcpListener::bind(hub.settings.listen).await {
+            Ok(listener) => return listener,
+            Err(error) => tell_once(hub, &mut is_told, &error).await,
         }
         sleep(LISTEN_PAUSE).await;
+    }
+}
+
+/// Takes connections. It ends never: while there are no descriptors for more, those that are there
+/// go on.
+pub(super) async fn take<T>(hub: &Arc<Hub>, accept: impl Fn() -> T)
+where
+    T: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
+    let mut connections = Connections::new(hub);
+    let mut resume_at = Instant::now();
+    let mut is_told = false;
+    loop {
+        let accepted = async {
+            sleep_until(resume_at).await;
+            accept().await
+        };
+        tokio::select! {
+            accepted = accepted => match accepted {
+                Ok((stream, from)) => {
+                    is_told = false;
+                    connections.on_accepted(stream, from);
+                }
+                Err(error) if is_of_client(&error) => {}
+                Err(error) => {
+                    resume_at = Instant::now() + ACCEPT_PAUSE;
+                    tell_once(hub, &mut is_told, &error).await;
+                }
+            },
+            Some(done) = connections.tasks.join_next() => {
+                // The task of a connection that another one replaced was aborted.
+                if let Ok(Some(known)) = done {
+                    connections.unknown -= 1;
+                    connections.on_known(known).await;
+                }
+            }
+        }
+    }
+}
+
+async fn tell_once(hub: &Hub, is_told: &mut bool, why: &io::Error) {
+    if !std::mem::replace(is_told, true) {
+        let at = hub.settings.listen;
+        let sentence = format!("cannot take connections of peers at {at}: {why}");
+        hub.tell(sentence).await;
     }
 }
 
@@ -62,26 +104,6 @@ impl<'a> Connections<'a> {
             unknown: 0,
             members: hub.counts.iter().map(|_| None).collect(),
             told: None,
-        }
-    }
-
-    /// Takes connections until that fails.
-    async fn take(mut self, listener: &TcpListener) -> io::Error {
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) => self.on_accepted(stream, from),
-                    Err(error) if is_of_client(&error) => {}
-                    Err(error) => return error,
-                },
-                Some(done) = self.tasks.join_next() => {
-                    // The task of a connection that another one replaced was aborted.
-                    if let Ok(Some(known)) = done {
-                        self.unknown -= 1;
-                        self.on_known(known).await;
-                    }
-                }
-            }
         }
     }
 
@@ -231,5 +253,7 @@ const UNKNOWN_MAX: usize = 32;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Before listening is tried again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(2);
+/// Before a connection is taken after that has failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Strangers are told once in this time.
 const TELL_PAUSE: Duration = Duration::from_secs(10);

@@ -13,7 +13,10 @@ use crate::control::peers::tls::identity;
 use crate::time::SECOND;
 
 /// Connects to a member with the certificate of another one, or of a stranger.
-async fn connect(site: &Site, settings: &PeerSettings) -> std::io::Result<TlsStream<TcpStream>> {
+pub(super) async fn connect(
+    site: &Site,
+    settings: &PeerSettings,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let to = &site.members[0];
     let identity = identity(settings).unwrap();
     let stream = loop {

@@ -1,12 +1,18 @@
 //! Where something is short: time, room in queues, descriptors.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::AtomicBool;
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::hostile::connect;
 use super::*;
 use crate::control::peers::frame::{Body, Frame};
 use crate::control::peers::hub::Change;
 use crate::control::peers::link::{FrameReader, LinkError};
-use crate::control::peers::outgoing;
+use crate::control::peers::{incoming, outgoing};
 
 #[tokio::test]
 async fn one_that_is_too_slow_gets_all_anew_and_one_that_takes_nothing_is_left() {
@@ -84,5 +90,43 @@ fn fill(snapshot: &Snapshot, clients: u64) {
         for client in 0..clients {
             table.insert(client, hash("a"), None, sys::monotonic());
         }
+    }
+}
+
+#[tokio::test]
+async fn members_stay_connected_while_descriptors_are_short() {
+    let site = Site::new(2);
+    let (hub, counts, mut news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    let (hub, at) = (Arc::new(hub), &site.members[0].address);
+    let listener = TcpListener::bind(at).await.unwrap();
+    let is_short = AtomicBool::new(false);
+    let accept = || async {
+        let accepted = listener.accept().await;
+        match is_short.swap(false, Ordering::Relaxed) {
+            true => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            false => accepted,
+        }
+    };
+    let member = async {
+        let as_member = site.settings("lb-1.test");
+        let mut stream = connect(&site, &as_member).await.unwrap();
+        eventually(|| counts[1].status().receiving).await;
+        is_short.store(true, Ordering::Relaxed);
+        drop(TcpStream::connect(at).await);
+        let told = news.recv().await.map(|its| its.what);
+        let Some(News::Failed(why)) = told else {
+            panic!("expected that it fails");
+        };
+        assert!(why.starts_with("cannot take connections of peers at 127.0.0.1:"));
+        // The member is still heard, and others come in.
+        let beat = Frame::now(Body::Beat);
+        stream.write_all(&beat.bytes()).await.unwrap();
+        let answer = FrameReader::default().next(&mut stream).await.unwrap();
+        assert_eq!(answer.body, Body::Ack(beat.sent));
+        connect(&site, &as_member).await.unwrap();
+    };
+    tokio::select! {
+        () = incoming::take(&hub, accept) => panic!("it ended"),
+        () = member => {}
     }
 }
