@@ -28,7 +28,18 @@ pub(super) struct Identity {
 /// The identity of the files as they were a moment ago, at most.
 pub(super) struct Identities {
     settings: PeerSettings,
-    last: Mutex<Option<(Instant, Identity)>>,
+    last: Mutex<Last>,
+}
+
+/// What came of reading the files.
+#[derive(Clone, Default)]
+struct Last {
+    /// When they were read, or could not be.
+    at: Option<Instant>,
+    /// What they held when they could be read last.
+    identity: Option<Identity>,
+    /// Why they could not be read.
+    why: Option<String>,
 }
 
 impl Identities {
@@ -40,24 +51,23 @@ impl Identities {
     }
 
     /// The identity; that of before while the files can't be read. The error comes with it, or
-    /// alone where there has been none.
+    /// alone where there has been none. However often others connect, files are read once in a
+    /// while, also those that can't be.
     pub(super) async fn present(&self) -> (Option<Identity>, Option<String>) {
-        if let Some((at, last)) = &*self.last.lock()
-            && at.elapsed() < FRESH
-        {
-            return (Some(last.clone()), None);
+        let last = self.last.lock().clone();
+        if last.at.is_some_and(|at| at.elapsed() < FRESH) {
+            return (last.identity, last.why);
         }
         let settings = self.settings.clone();
         let read = aside::read(move || identity(&settings)).await;
         let read = read.unwrap_or_else(|_| Err("no thread can be made".to_owned()));
         let mut last = self.last.lock();
+        last.at = Some(Instant::now());
         match read {
-            Ok(identity) => {
-                *last = Some((Instant::now(), identity.clone()));
-                (Some(identity), None)
-            }
-            Err(why) => (last.as_ref().map(|(_, last)| last.clone()), Some(why)),
+            Ok(identity) => (last.identity, last.why) = (Some(identity), None),
+            Err(why) => last.why = Some(why),
         }
+        (last.identity.clone(), last.why.clone())
     }
 }
 
@@ -121,3 +131,30 @@ pub(in crate::control) fn mistake_in(settings: &PeerSettings) -> Option<(&'stati
 const ALPN: &[u8] = b"mahoraga-peers";
 /// How long files are not looked at again.
 const FRESH: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_cannot_be_read_are_not_read_for_each_stranger() {
+        let name = format!("mahoraga-identity-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let identities = Identities::new(&PeerSettings {
+            listen: "127.0.0.1:1".parse().unwrap(),
+            members: Vec::new(),
+            certificate: file.clone(),
+            key: file.clone(),
+            ca: file.clone(),
+        });
+        let missing = identities.present().await.1;
+        std::fs::write(&file, "no certificate").unwrap();
+        let soon = identities.present().await.1;
+        let long_ago = Instant::now().checked_sub(FRESH);
+        identities.last.lock().at = long_ago;
+        let later = identities.present().await.1;
+        std::fs::remove_file(&file).unwrap();
+        assert!(missing.is_some() && soon == missing && later.is_some());
+        assert_ne!(later, missing);
+    }
+}
