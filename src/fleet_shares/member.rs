@@ -27,6 +27,8 @@ pub struct FleetMember {
     is_planned: bool,
     /// What the ledger lets it act on.
     held: BTreeMap<String, Held>,
+    /// Each limit, by this balancer's configuration.
+    wholes: BTreeMap<String, u32>,
     /// What it is to have.
     planned: BTreeMap<String, FleetShare>,
     /// A write that may still be done, though there was no answer: it is of this revision.
@@ -149,6 +151,7 @@ impl FleetMember {
             read_at: None,
             is_planned: false,
             held: BTreeMap::new(),
+            wholes: BTreeMap::new(),
             planned: BTreeMap::new(),
             unknown: None,
             gone: BTreeMap::new(),
@@ -226,6 +229,12 @@ impl FleetMember {
     pub fn plan(&mut self, demands: &BTreeMap<String, Demand>, now: u64) {
         self.held.retain(|limit, _| demands.contains_key(limit));
         self.planned.retain(|limit, _| demands.contains_key(limit));
+        let wholes = demands.iter();
+        self.wholes = wholes
+            .map(|(limit, its)| (limit.clone(), its.limit))
+            .collect();
+        // A lower limit holds at once, whatever the ledger has.
+        lower(&mut self.held, &self.wholes, (&self.name, &self.ledger));
         // Without another look: what is free may do.
         let is_hungry = demands.iter().any(|(limit, demand)| {
             let planned = self.planned.get(limit);
@@ -445,6 +454,25 @@ impl FleetMember {
             }
             self.held.insert(limit.clone(), held);
         }
+        lower(&mut self.held, &self.wholes, (&self.name, ledger));
+    }
+}
+
+/// Lowers what is held to the whole of each limit, and without a lease to an equal part of it.
+fn lower(
+    held: &mut BTreeMap<String, Held>,
+    wholes: &BTreeMap<String, u32>,
+    (me, ledger): (&str, &Ledger),
+) {
+    for (limit, held) in held {
+        let Some(whole) = wholes.get(limit) else {
+            continue;
+        };
+        let others = ledger.members.iter().filter(|(name, _)| *name != me);
+        let others = others.filter(|(_, shares)| shares.contains_key(limit));
+        let members = u32::try_from(others.count() + 1).unwrap_or(u32::MAX);
+        held.share = held.share.min(*whole);
+        held.base = held.base.min(whole / members);
     }
 }
 

@@ -161,6 +161,11 @@ impl Fleet {
         }
     }
 
+    fn limit_to(&mut self, place: usize, limit: u32) {
+        let demands = self.processes[place].demands.values_mut();
+        demands.for_each(|demand| demand.limit = limit);
+    }
+
     fn step(&mut self) {
         self.now += 10 * MS;
         self.keeper.run(self.now);
@@ -205,6 +210,10 @@ impl Fleet {
         }
         process.member.plan(&process.demands, now);
         process.apply();
+        for (limit, bound) in LIMITS.iter().zip(&process.bounds) {
+            let whole = process.demands[*limit].limit;
+            assert!(bound.at(now) <= whole, "{bound:?} of {whole}");
+        }
         let Some(ask) = process.member.ask(&process.demands, now) else {
             process.waits_until = now + SECOND / 4;
             return;
@@ -243,7 +252,7 @@ impl Fleet {
     fn disturb(&mut self) {
         let place = self.rng.usize(..self.processes.len());
         let later = self.now + self.rng.u64(0..4 * LASTS);
-        match self.rng.u8(0..12) {
+        match self.rng.u8(0..15) {
             0 => self.processes[place].stopped_until = later,
             1 => self.processes[place].is_cut_off = true,
             2..=3 => self
@@ -256,6 +265,14 @@ impl Fleet {
             }
             5 => self.keeper.stopped_until = later,
             6 => self.latency = [20 * MS, 400 * MS, 3 * SECOND][self.rng.usize(..3)],
+            7 => {
+                let limit = self.rng.u32(1..=self.limit);
+                self.limit_to(place, limit);
+            }
+            8 => {
+                let limit = self.rng.u32(1..=self.limit);
+                (0..self.processes.len()).for_each(|place| self.limit_to(place, limit));
+            }
             _ => {
                 let used = self.rng.u32(..=self.limit);
                 let bound = self.processes[place].bounds[0].at(self.now);
@@ -379,4 +396,22 @@ fn after_a_wipe_no_share_grows_before_all_know() {
     fleet.run(60 * SECOND);
     assert_eq!(before, [83, 8, 8]);
     assert_eq!(fleet.shares().iter().sum::<u32>(), 99);
+}
+
+#[test]
+fn a_lower_limit_holds_while_the_keeper_is_away() {
+    let mut fleet = Fleet::new(8, 2, 100);
+    fleet.demand(0, 50, 100);
+    fleet.run(8 * SECOND);
+    assert_eq!(fleet.shares(), [88, 12]);
+    fleet.keeper.stopped_until = u64::MAX;
+    fleet.run(SECOND);
+    (0..2).for_each(|place| fleet.limit_to(place, 10));
+    fleet.run(3 * SECOND);
+    assert_eq!(fleet.shares(), [10, 10], "while the leases last");
+    fleet.run(2 * LASTS);
+    assert_eq!(fleet.shares(), [5, 5]);
+    fleet.keeper.stopped_until = 0;
+    fleet.run(10 * SECOND);
+    assert!(fleet.shares().iter().sum::<u32>() <= 10);
 }
