@@ -14,7 +14,7 @@
 mod ledger;
 mod member;
 
-pub use ledger::{Demand, FleetShare, Ledger, Other, next_share};
+pub use ledger::{Demand, FleetShare, Ledger, MEMBERS_MAX, Other, next_share};
 pub use member::{Answer, Ask, FleetMember, LedgerView, LedgerWrite, ShareBound};
 
 #[cfg(test)]

@@ -158,3 +158,6 @@ impl Ledger {
         shares.map(|share| u64::from(share.share)).sum()
     }
 }
+
+/// Balancers that a ledger has at most.
+pub const MEMBERS_MAX: usize = 255;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ledger::{Demand, FleetShare, Ledger, next_share};
+use super::ledger::{Demand, FleetShare, Ledger, MEMBERS_MAX, next_share};
 
 /// A balancer, as it takes part in the ledger.
 ///
@@ -104,7 +104,7 @@ pub struct LedgerWrite {
     pub revision: i64,
     /// What is written.
     pub ledger: Ledger,
-    /// Balancers whose shares are cut.
+    /// Balancers whose shares are cut, or left out: some of them, as each is a condition.
     pub gone: Vec<String>,
 }
 
@@ -209,6 +209,13 @@ impl FleetMember {
     /// Balancers that the ledger has, and that have no lease.
     pub fn gone(&self) -> impl Iterator<Item = &str> {
         self.gone.keys().map(String::as_str)
+    }
+
+    /// Whether the ledger has no room for this balancer.
+    #[must_use]
+    pub fn is_left_out(&self) -> bool {
+        let members = &self.ledger.members;
+        members.len() >= MEMBERS_MAX && !members.contains_key(&self.name)
     }
 
     /// Writes that came too late: another balancer had written before.
@@ -328,15 +335,23 @@ impl FleetMember {
             is_needed |= before.is_none_or(|before| differs(&before, &next));
             shares.insert(limit.clone(), next);
         }
-        ledger.members.insert(self.name.clone(), shares);
         let mut gone = Vec::new();
         for (name, since) in &self.gone {
+            if gone.len() == GONE_MAX {
+                break;
+            }
             if now >= since.saturating_add(FORGOTTEN_AFTER) {
                 ledger.members.remove(name);
                 gone.push(name.clone());
             } else if ledger.cut(name) {
                 gone.push(name.clone());
             }
+        }
+        let members = &mut ledger.members;
+        if members.len() < MEMBERS_MAX || members.contains_key(&self.name) {
+            members.insert(self.name.clone(), shares);
+        } else {
+            is_needed = false;
         }
         let write = LedgerWrite {
             revision: self.revision,
@@ -493,3 +508,5 @@ impl Lease {
 
 /// A balancer that has had no lease for so long is left out: an hour.
 const FORGOTTEN_AFTER: u64 = 3_600 * crate::time::SECOND;
+/// Names that one write cuts or leaves out: etcd takes 128 conditions in a transaction.
+const GONE_MAX: usize = 64;

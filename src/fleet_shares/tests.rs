@@ -415,3 +415,39 @@ fn a_lower_limit_holds_while_the_keeper_is_away() {
     fleet.run(10 * SECOND);
     assert!(fleet.shares().iter().sum::<u32>() <= 10);
 }
+
+#[test]
+fn many_that_are_gone_are_cut_and_left_out_in_several_writes() {
+    let mut fleet = Fleet::new(11, 1, 1_000);
+    let share = FleetShare {
+        limit: 1_000,
+        share: 4,
+        base: 2,
+        want: 0,
+    };
+    fleet.keeper.bury(200, LIMITS, share);
+    fleet.demand(0, 0, 1_000);
+    fleet.run(10 * SECOND);
+    assert_eq!(fleet.shares(), [600]);
+    fleet.now += 3_600 * SECOND;
+    fleet.run(20 * SECOND);
+    assert_eq!(fleet.shares(), [1_000]);
+}
+
+#[test]
+fn a_full_ledger_takes_another_balancer_once_one_is_left_out() {
+    let mut fleet = Fleet::new(12, 1, 1_000);
+    let share = FleetShare {
+        limit: 1_000,
+        ..FleetShare::default()
+    };
+    fleet.keeper.bury(255, LIMITS, share);
+    fleet.demand(0, 0, 1_000);
+    fleet.run(10 * SECOND);
+    assert_eq!(fleet.shares(), [0]);
+    assert!(fleet.processes[0].member.is_left_out());
+    assert_eq!(fleet.keeper.ledger().members.len(), 255);
+    fleet.now += 3_600 * SECOND;
+    fleet.run(20 * SECOND);
+    assert_eq!(fleet.shares(), [1_000]);
+}

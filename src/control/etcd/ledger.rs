@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::wire::{self, Compared, Granted, Ranged, Renewed, encoded};
-use crate::config::Etcd;
+use crate::config::{Etcd, bounded, values};
 use crate::control::remote::{self, RemoteCounts, RemoteError, WatchPace};
-use crate::fleet_shares::{Answer, Ask, LedgerView, LedgerWrite};
+use crate::fleet_shares::{Answer, Ask, Ledger, LedgerView, LedgerWrite, MEMBERS_MAX};
 use crate::time::SECOND;
 
 /// Asks etcd what a member of the fleet asks.
@@ -127,7 +127,10 @@ impl LedgerKeeper {
         let answer = self.client.ask("/v3/kv/range", &request, READ_MAX);
         let ranged: Ranged = remote::read(&answer.await?)?;
         if ranged.more {
-            let why = format!("more than {KEYS_MAX} keys under `{prefix}`");
+            let why = format!(
+                "more than {KEYS_MAX} keys under `{prefix}`: expected `{LEDGER}`, and \
+                 `members/NAME` of at most {MEMBERS_MAX} balancers; delete the others"
+            );
             return Err(RemoteError::Broken(why));
         }
         let mut view = LedgerView::default();
@@ -137,7 +140,8 @@ impl LedgerKeeper {
             let name = key.strip_prefix(&*prefix).unwrap_or_default();
             if name == LEDGER {
                 view.revision = kv.mod_revision;
-                view.ledger = serde_json::from_slice(&value).map_err(|error| {
+                view.ledger = ledger(&value).map_err(|error| {
+                    let error = bounded(error);
                     RemoteError::Broken(format!("key `{key}`: {error}; delete it"))
                 })?;
             } else if let Some(member) = name.strip_prefix("members/") {
@@ -184,6 +188,22 @@ impl LedgerKeeper {
     }
 }
 
+/// Reads a ledger, which balancers write, but others may.
+fn ledger(text: &[u8]) -> Result<Ledger, String> {
+    let ledger: Ledger = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let count = ledger.members.len();
+    if count > MEMBERS_MAX {
+        return Err(format!("{count} balancers: expected at most {MEMBERS_MAX}"));
+    }
+    let mut names = ledger.members.keys();
+    match names.find(|name| !values::is_name(name)) {
+        None => Ok(ledger),
+        Some(name) => Err(format!(
+            "invalid name {name:?}: expected 1 to 64 characters, and no control character"
+        )),
+    }
+}
+
 fn member(name: &str) -> String {
     format!("members/{name}")
 }
@@ -194,8 +214,8 @@ fn text(encoded: &str) -> Result<String, RemoteError> {
 }
 
 const LEDGER: &str = "ledger";
-/// The ledger, and up to 255 balancers.
-const KEYS_MAX: usize = 256;
+/// The ledger, and the names of balancers.
+const KEYS_MAX: usize = 1 + MEMBERS_MAX;
 /// Bytes of a ledger and those keys.
 const READ_MAX: usize = 1 << 20;
 /// Bytes of an answer without keys.

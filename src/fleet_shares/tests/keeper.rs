@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Answer, Ask, Ledger, LedgerView};
+use super::super::{Answer, Ask, FleetShare, Ledger, LedgerView};
 use crate::time::SECOND;
 
 /// How long leases last.
@@ -81,6 +81,14 @@ impl Keeper {
         self.names.clear();
     }
 
+    /// It has so many balancers without a lease.
+    pub(super) fn bury(&mut self, count: u32, limits: [&str; 2], share: FleetShare) {
+        let shares = limits.map(|limit| (limit.to_owned(), share));
+        let members = (0..count).map(|number| (format!("pod-{number}"), shares.clone().into()));
+        self.ledger.members.extend(members);
+        (self.revision, self.changed) = (self.revision + 1, self.revision + 1);
+    }
+
     fn obey(&mut self, request: &Request, now: u64) -> Answer {
         match &request.ask {
             Ask::Grant => {
@@ -90,8 +98,9 @@ impl Keeper {
                 Answer::Granted(id, LASTS)
             }
             Ask::Register(lease) => {
-                if let Some((instance, _)) = self.names.get(&request.name) {
-                    return Answer::Registered(Some(instance.clone()));
+                let bound = self.names.get(&request.name).map(|(instance, _)| instance);
+                if let Some(other) = bound.filter(|its| **its != request.instance) {
+                    return Answer::Registered(Some(other.clone()));
                 }
                 if !self.leases.contains_key(lease) {
                     return Answer::Failed;
@@ -115,6 +124,9 @@ impl Keeper {
                 })
             }
             Ask::Write(write) => {
+                if write.gone.len() + 2 > CONDITIONS_MAX {
+                    return Answer::Failed;
+                }
                 let own = self.names.get(&request.name).map(|(instance, _)| instance);
                 let holds = write.revision == self.changed
                     && own == Some(&request.instance)
@@ -129,3 +141,6 @@ impl Keeper {
         }
     }
 }
+
+/// Conditions of a write, as etcd takes them.
+const CONDITIONS_MAX: usize = 128;

@@ -108,3 +108,31 @@ fn a_ledger_is_written_on_its_revision_and_for_those_who_are_gone() {
         assert!(why.starts_with("key `/p/limits/ledger`: "), "{why}");
     });
 }
+
+#[test]
+fn what_no_balancer_has_written_is_refused() {
+    run(async {
+        let etcd = StandIn::start().await;
+        let mut keeper = keeper(&etcd);
+        let many = |count: usize| {
+            let names = (0..count).map(|number| format!("\"pod-{number}\": {{}}"));
+            format!("{{{}}}", names.collect::<Vec<_>>().join(","))
+        };
+        for (ledger, why) in [
+            (many(256), "256 balancers: expected at most 255; delete it"),
+            (
+                "{\"a\\nb\": {}}".to_owned(),
+                "invalid name \"a\\nb\": expected 1 to 64 characters",
+            ),
+        ] {
+            etcd.lists([listed(9, &[("limits/ledger", &ledger, 8)])]);
+            let told = keeper.ask(&Ask::Read).await.unwrap_err().to_string();
+            assert!(told.contains(why), "{told}");
+        }
+        etcd.lists([listed(9, &[("limits/ledger", &many(255), 8)])]);
+        assert!(keeper.ask(&Ask::Read).await.is_ok());
+        etcd.lists([said(&json!({ "kvs": [], "more": true }))]);
+        let told = keeper.ask(&Ask::Read).await.unwrap_err().to_string();
+        assert!(told.ends_with("delete the others"), "{told}");
+    });
+}
