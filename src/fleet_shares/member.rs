@@ -1,6 +1,8 @@
 //! A balancer of a fleet: its lease, what it reads and writes of the ledger, and what it may act
 //! on meanwhile.
 
+mod ends;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ledger::{Demand, FleetShare, Ledger, MEMBERS_MAX, next_share};

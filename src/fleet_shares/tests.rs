@@ -166,6 +166,14 @@ impl Fleet {
         demands.for_each(|demand| demand.limit = limit);
     }
 
+    /// The settings of the keeper change. What was asked before may still be done.
+    fn begin_again(&mut self, place: usize) {
+        let process = &mut self.processes[place];
+        process.asked = None;
+        process.member = process.member.clone().again(PACE);
+        process.apply();
+    }
+
     fn step(&mut self) {
         self.now += 10 * MS;
         self.keeper.run(self.now);
@@ -273,6 +281,7 @@ impl Fleet {
                 let limit = self.rng.u32(1..=self.limit);
                 (0..self.processes.len()).for_each(|place| self.limit_to(place, limit));
             }
+            9 if self.now >= self.processes[place].stopped_until => self.begin_again(place),
             _ => {
                 let used = self.rng.u32(..=self.limit);
                 let bound = self.processes[place].bounds[0].at(self.now);
@@ -414,6 +423,52 @@ fn a_lower_limit_holds_while_the_keeper_is_away() {
     fleet.keeper.stopped_until = 0;
     fleet.run(10 * SECOND);
     assert!(fleet.shares().iter().sum::<u32>() <= 10);
+}
+
+#[test]
+fn one_that_begins_again_without_the_keeper_has_its_base() {
+    let mut fleet = Fleet::new(9, 2, 100);
+    fleet.demand(0, 50, 100);
+    fleet.run(8 * SECOND);
+    assert_eq!(fleet.shares(), [88, 12]);
+    fleet.keeper.stopped_until = fleet.now + 5 * SECOND;
+    fleet.run(SECOND);
+    fleet.begin_again(0);
+    fleet.run(SECOND);
+    assert_eq!(fleet.shares(), [50, 12]);
+    fleet.run(30 * SECOND);
+    assert_eq!(fleet.shares(), [88, 12]);
+}
+
+#[test]
+fn one_that_leaves_gives_all_back_at_once() {
+    let mut fleet = Fleet::new(10, 2, 100);
+    fleet.run(5 * SECOND);
+    assert_eq!(fleet.shares(), [50, 50]);
+    let mut leaves = fleet.processes.pop().unwrap();
+    leaves.member.leave();
+    assert_eq!(leaves.member.bound("rate").share, 0);
+    let (name, instance) = leaves.member.identity();
+    let (name, instance) = (name.to_owned(), instance.to_owned());
+    let mut ask = |ask: Ask| {
+        let (name, instance) = (name.clone(), instance.clone());
+        let [at, answered_at] = [fleet.now; 2];
+        let request = Request {
+            ask,
+            name,
+            instance,
+            at,
+            answered_at,
+        };
+        fleet.keeper.obey(&request, at)
+    };
+    let view = ask(Ask::Read);
+    let now = 6 * SECOND;
+    leaves.member.answered(Ask::Read, view, now, now);
+    let write = leaves.member.farewell(now).unwrap();
+    assert_eq!(ask(Ask::Write(write)), Answer::Written(true));
+    fleet.run(2 * SECOND);
+    assert_eq!(fleet.shares(), [100]);
 }
 
 #[test]

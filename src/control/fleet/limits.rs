@@ -4,6 +4,7 @@
 //! workers may take. They read it where they read their own limits, and it ends by itself.
 
 mod demand;
+mod problems;
 mod task;
 
 use std::num::NonZeroU32;
@@ -18,10 +19,11 @@ use crate::admin::model::{EventKind, FleetStatus};
 use crate::config::{Config, Etcd, RateLimit};
 use crate::control::events::{Events, Severity, Subject};
 use crate::control::remote::{self, RemoteCounts};
-use crate::fleet_shares::ShareBound;
+use crate::fleet_shares::{FleetMember, ShareBound};
 use crate::guard::{Gate, Limit, Sources};
 use crate::snapshot::Snapshot;
 use crate::sys;
+use crate::time::nanos;
 
 /// Follows the limits of a configuration.
 pub(in crate::control) struct FleetLimits {
@@ -37,9 +39,13 @@ struct Running {
     by: Terms,
     limits: watch::Sender<Vec<FleetLimit>>,
     leave: Option<oneshot::Sender<oneshot::Sender<()>>>,
+    member: SharedMember,
     news: Arc<Mutex<News>>,
     task: AbortHandle,
 }
+
+/// This balancer in the ledger. Whoever takes it out ends the task that had it.
+type SharedMember = Arc<Mutex<Option<FleetMember>>>;
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -53,6 +59,23 @@ struct Terms {
     etcd: Etcd,
     name: String,
     lease: Duration,
+}
+
+impl Terms {
+    /// How often the ledger is read while nobody needs more, in ns. A quarter of it is how soon
+    /// what others need is seen.
+    fn pace(&self) -> u64 {
+        nanos(READ.min(self.lease / 8))
+    }
+
+    /// Whether these lead to the ledger of the others, for all that is known: by an endpoint that
+    /// both have.
+    fn share_ledger(&self, others: &Self) -> bool {
+        let known = &others.etcd.endpoints;
+        let mut endpoints = self.etcd.endpoints.iter();
+        (&self.name, &self.etcd.prefix) == (&others.name, &others.etcd.prefix)
+            && endpoints.any(|its| known.contains(its))
+    }
 }
 
 /// What the task knows.
@@ -106,28 +129,46 @@ impl FleetLimits {
             running.limits.send_replace(limits);
             return;
         }
-        let news = Arc::<Mutex<News>>::default();
-        let none = "limits of the fleet: no share yet: no client is let in where they hold";
-        news.lock().problems = vec![none.to_owned()];
+        let (member, news) = self.begin(&by);
+        let (member, news) = (
+            Arc::new(Mutex::new(Some(member))),
+            Arc::new(Mutex::new(news)),
+        );
         let (sender, receiver) = watch::channel(limits);
         let (leave, left) = oneshot::channel();
-        let task = task::run(
-            by.clone(),
-            (receiver, left),
-            Arc::clone(&news),
-            &self.counts,
-        );
+        let known = (Arc::clone(&member), Arc::clone(&news));
+        let task = task::run(&by, (receiver, left), known, &self.counts);
         self.running = Some(Running {
             by,
             limits: sender,
             leave: Some(leave),
+            member,
             news,
             task: remote::spawn(task),
         });
     }
 
-    /// Ends the lease, so that the next process of this balancer need not wait for its end. All
-    /// sessions have ended. It waits for etcd no longer than a second.
+    /// How it begins to take part on these terms: with what it has, if only the way to the ledger
+    /// has changed, which may be to other endpoints because etcd is away.
+    fn begin(&mut self, by: &Terms) -> (FleetMember, News) {
+        let before = self.running.take();
+        let before = before.filter(|its| its.by.share_ledger(by));
+        let before =
+            before.and_then(|its| Some((its.member.lock().take()?, its.news.lock().clone())));
+        if let Some((member, news)) = before {
+            return (member.again(by.pace()), news);
+        }
+        let none = "limits of the fleet: no share yet: no client is let in where they hold";
+        let news = News {
+            status: FleetStatus::default(),
+            problems: vec![none.to_owned()],
+        };
+        (FleetMember::new(&by.name, instance(), by.pace()), news)
+    }
+
+    /// Gives the shares back and ends the lease, so that others need not wait for its end, nor the
+    /// next process of this balancer. All sessions have ended. It waits for etcd no longer than a
+    /// second.
     pub(in crate::control) async fn leave(&mut self) {
         let leave = self.running.as_mut().and_then(|its| its.leave.take());
         let (done, left) = oneshot::channel();
@@ -220,6 +261,8 @@ fn tell(events: &Events, severity: Severity, kind: EventKind, message: String) {
     events.tell_one_of_many(severity, kind, Subject::default(), message);
 }
 
+/// From one look at the ledger to the next, while nobody needs more.
+const READ: Duration = Duration::from_secs(1);
 /// How long the end of a lease may hold up that of the process.
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 

@@ -89,7 +89,7 @@ impl Keeper {
         (self.revision, self.changed) = (self.revision + 1, self.revision + 1);
     }
 
-    fn obey(&mut self, request: &Request, now: u64) -> Answer {
+    pub(super) fn obey(&mut self, request: &Request, now: u64) -> Answer {
         match &request.ask {
             Ask::Grant => {
                 self.asked += 1;
