@@ -213,6 +213,12 @@ impl FleetMember {
         self.gone.keys().map(String::as_str)
     }
 
+    /// Whether the ledger was lost a moment ago, so that no share grows yet.
+    #[must_use]
+    pub fn is_held_back(&self, now: u64) -> bool {
+        now < self.grows_at
+    }
+
     /// Whether the ledger has no room for this balancer.
     #[must_use]
     pub fn is_left_out(&self) -> bool {

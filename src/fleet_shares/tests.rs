@@ -402,8 +402,17 @@ fn after_a_wipe_no_share_grows_before_all_know() {
     let before = fleet.shares();
     fleet.keeper.wipe();
     fleet.demand(1, 8, 99);
-    fleet.run(60 * SECOND);
     assert_eq!(before, [83, 8, 8]);
+    let end = fleet.now + LASTS;
+    while fleet.now < end {
+        fleet.step();
+        let shares = fleet.shares();
+        let has_grown = shares.iter().zip(&before).any(|(now, before)| now > before);
+        assert!(!has_grown, "{shares:?}");
+    }
+    assert_eq!(fleet.shares(), [33, 8, 8]);
+    assert!(fleet.processes[1].member.is_held_back(fleet.now));
+    fleet.run(50 * SECOND);
     assert_eq!(fleet.shares().iter().sum::<u32>(), 99);
 }
 

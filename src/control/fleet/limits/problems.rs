@@ -33,6 +33,9 @@ pub(super) fn problems(
              those out of it that do not come back"
         ));
     }
+    if member.is_held_back(now) {
+        problems.push("the ledger was lost: no share grows before all balancers know".to_owned());
+    }
     problems.extend(gone(member));
     problems.extend(without_part(member, limits));
     problems.extend(different(member, limits));
