@@ -329,7 +329,7 @@ impl FleetMember {
     fn write(&self, demands: &BTreeMap<String, Demand>, now: u64) -> Option<LedgerWrite> {
         let mut ledger = self.ledger.clone();
         let before = self.ledger.members.get(&self.name);
-        let mut is_needed = self.unknown == Some(self.revision);
+        let mut is_needed = self.unknown == Some(self.revision) || self.revision == 0;
         is_needed |= before.is_none_or(|before| before.len() != self.planned.len());
         let mut shares = BTreeMap::new();
         for (limit, planned) in &self.planned {
@@ -386,6 +386,11 @@ impl FleetMember {
                     lease.is_registered = is_own;
                 }
                 self.rival = by.filter(|_| !is_own);
+                if !is_own {
+                    // What the name has in the ledger is the other one's.
+                    self.held.clear();
+                    self.planned.clear();
+                }
                 // What was read before is older than the name is bound.
                 self.read_at = None;
             }
@@ -435,7 +440,7 @@ impl FleetMember {
         }
         self.revision = view.revision;
         // Where there is none any more, it is written again as it was known.
-        if !(is_lost && view.revision == 0) {
+        if view.revision > 0 {
             self.ledger = view.ledger;
         }
         self.live = view.instances.into_keys().collect();

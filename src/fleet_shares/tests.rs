@@ -394,6 +394,41 @@ fn a_second_process_of_the_same_name_waits_for_the_first() {
     assert_eq!(fleet.shares(), [100]);
 }
 
+/// The first one was stopped meanwhile, and its lease has ended.
+#[test]
+fn of_two_with_one_name_one_has_a_share() {
+    let mut fleet = Fleet::new(7, 1, 100);
+    fleet.run(3 * SECOND);
+    fleet.processes[0].stopped_until = fleet.now + 3 * LASTS;
+    fleet.run(2 * LASTS);
+    let second = fleet.process(0);
+    fleet.processes.push(second);
+    // Until the first one is told, it acts on its base.
+    fleet.limit = 200;
+    fleet.run(4 * LASTS);
+    assert_eq!(fleet.shares(), [0, 100]);
+}
+
+#[test]
+fn a_ledger_that_was_deleted_is_written_again() {
+    let mut fleet = Fleet::new(6, 3, 99);
+    fleet.demand(0, 33, 99);
+    fleet.run(8 * SECOND);
+    let before = fleet.shares();
+    fleet.keeper.forget();
+    let end = fleet.now + 10 * SECOND;
+    while fleet.now < end {
+        fleet.step();
+        assert!(
+            fleet.shares().iter().all(|share| *share >= 8),
+            "{:?}",
+            fleet.shares()
+        );
+    }
+    fleet.run(20 * SECOND);
+    assert_eq!(fleet.shares(), before);
+}
+
 #[test]
 fn after_a_wipe_no_share_grows_before_all_know() {
     let mut fleet = Fleet::new(6, 3, 99);

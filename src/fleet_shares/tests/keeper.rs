@@ -81,6 +81,11 @@ impl Keeper {
         self.names.clear();
     }
 
+    /// A person deletes the ledger.
+    pub(super) fn forget(&mut self) {
+        (self.revision, self.changed, self.ledger) = (0, 0, Ledger::default());
+    }
+
     /// It has so many balancers without a lease.
     pub(super) fn bury(&mut self, count: u32, limits: [&str; 2], share: FleetShare) {
         let shares = limits.map(|limit| (limit.to_owned(), share));
