@@ -124,7 +124,15 @@ pub(in crate::control) fn mistake_in(settings: &PeerSettings) -> Option<(&'stati
     let first = ca
         .or_else(|| Some(("certificate", shown()?)))
         .or_else(|| Some(("key", key()?)));
-    first.or_else(|| Some(("key", identity(settings).err()?)))
+    first.or_else(|| match identity(settings) {
+        Err(why) => Some(("key", why)),
+        Ok(Identity { own: None, .. }) => {
+            let why = "it names none of `members`: expected the `name` of this balancer as a DNS \
+                       name of it (subjectAltName)";
+            Some(("certificate", unfit(&settings.certificate, &why)))
+        }
+        Ok(_) => None,
+    })
 }
 
 /// The protocol that both sides name (RFC 7301), so that no other service is taken for a peer.

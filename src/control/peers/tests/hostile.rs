@@ -247,3 +247,13 @@ async fn one_that_breaks_off_is_told_of_in_plain_words() {
     let foreign = |its: &&String| its.contains("rustls") || its.contains("os error");
     assert_eq!(a.told.iter().find(foreign), None);
 }
+
+#[test]
+fn a_certificate_that_names_no_member_is_told() {
+    let site = Site::new(2);
+    let told = |name: &str| crate::control::peers::mistake_in(&site.settings(name));
+    let (setting, why) = told("stranger.test").unwrap();
+    assert_eq!(setting, "certificate");
+    assert!(why.contains("it names none of `members`"), "{why}");
+    assert_eq!(told("lb-1.test"), None);
+}
