@@ -110,7 +110,7 @@ date	$(date +%F)
 connection	$(cost connection 1000)	ns of CPU for a connection with one small request, 64 at a time
 request	$(cost request 1000)	ns of CPU for a small request over one of 1,000 open connections
 spliced	$(cost stream 1000000)	µs of CPU for 1e9 bytes over 8 streams
-copied	$(copied)	µs of CPU for 1e9 bytes over streams without a pipe: what 128 streams cost beyond 64 pipes
+copied	$(copied)	µs of CPU for 1e9 bytes over streams that have no pipe, of 128
 session	$SESSION	bytes of the program for an idle session
 socket	$SOCKET	bytes of the kernel for an idle socket
 descriptors	$DESCRIPTORS	descriptors of a session
