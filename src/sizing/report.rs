@@ -61,7 +61,7 @@ pub fn table(sizing: &Sizing) -> String {
     let costs = &sizing.costs;
     let _ = writeln!(
         text,
-        "\nused: of what {} have, without the spare ones; ports: of the addresses above\n\
+        "\nused: of {} at work, without the spare ones; ports: of the addresses above\n\
          costs: measured by loadtest/capacity.sh, {}, on\n  {}\n\
          what the limits are: docs/scaling.md",
         counted(sizing.working, "machine"),
