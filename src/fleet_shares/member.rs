@@ -9,7 +9,7 @@ use super::ledger::{Demand, FleetShare, Ledger, MEMBERS_MAX, next_share};
 
 /// A balancer, as it takes part in the ledger.
 ///
-/// In each turn [`plan`](Self::plan) comes first. Then [`bounds`](Self::bounds) is put in force,
+/// In each turn [`plan`](Self::plan) comes first. Then [`bound`](Self::bound) is put in force,
 /// what is in use is looked at, and [`ask`](Self::ask) says what is to be asked of the ledger's
 /// keeper. [`answered`](Self::answered) takes in what comes of that, and bounds are put in force
 /// again. One request is under way at a time. Times are ns of a clock that goes on while the

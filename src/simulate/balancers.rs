@@ -2,9 +2,9 @@
 //!
 //! A router spreads clients over the balancers by a hash of their address and port, as Linux does.
 //! Each balancer counts its own connections and knows of no other one. One of them leaves and
-//! returns; what is counted says whether a client still gets its backend ([`clients`]). Apart from
+//! returns; what is counted says whether a client still gets its backend (`clients`). Apart from
 //! that backends leave and return, and each balancer learns it by etcd or by its own probes
-//! ([`membership`]). A limit over the fleet is divided by leases ([`leases`]).
+//! (`membership`). A limit over the fleet is divided by leases (`leases`).
 //!
 //! Left out: the time of connecting, what requests cost, and balancers that crash: their sessions
 //! break, and their clients come again at once.

@@ -125,7 +125,8 @@ fn a_client_goes_to_the_pool_of_the_first_route_that_it_fits() {
         }
         let words = balancer.words(&["route", "127.0.0.1:0", "--http-path", "/secret"]);
         let sentence = "The client would be refused: route 7 of listener `127.0.0.1:0` refuses \
-                        it, by http_path `/secret`.";
+                        it, by http_path `/secret`; its address was not given (`--client`), and \
+                        may change that.";
         assert_eq!(words.trim_end(), sentence);
         let from = Ipv4Addr::new(127, 0, 0, 9);
         let guest = Guest::welcome(send(&balancer, from, &request("b.example", "/")));
