@@ -251,7 +251,7 @@ async fn one_that_breaks_off_is_told_of_in_plain_words() {
 #[test]
 fn a_certificate_that_names_no_member_is_told() {
     let site = Site::new(2);
-    let told = |name: &str| crate::control::peers::mistake_in(&site.settings(name));
+    let told = |name: &str| mistake_in(&site.settings(name));
     let (setting, why) = told("stranger.test").unwrap();
     assert_eq!(setting, "certificate");
     assert!(why.contains("it names none of `members`"), "{why}");
