@@ -52,8 +52,8 @@ pub struct Ledger {
 ///   and do not use.
 /// - What it does not need, it gives back where others need it, down to a quarter of an equal part.
 /// - What is free beyond that goes to those who need it, half to the first of two.
-/// - What nobody needs goes into equal parts, so that each has its part when a crowd comes, or when
-///   the ledger can't be reached.
+/// - What no balancer needs goes into equal parts, so that each has its part when a crowd comes, or
+///   when the ledger can't be reached.
 ///
 /// The share may be less than what is in use: then nothing new begins, and the ledger keeps what is
 /// in use until it ends.

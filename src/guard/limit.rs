@@ -201,7 +201,7 @@ mod tests {
             (2, 12),
             "its own ceiling holds too"
         );
-        // The lease has ended: nobody has to say so.
+        // The lease has ended: no message is needed.
         limit.set_share(bound(3, 50, 1));
         (0..9).for_each(|_| limit.release());
         assert!(limit.is_full() && take_all() == 0);

@@ -172,7 +172,7 @@ fn memory(load: &FleetLoad, machine: &MachineShape, costs: &Costs) -> Law {
     Law::new("memory", SizeUnit::Machine, (needs, each_has), left)
 }
 
-/// Local ports towards a backend. A port counts for each address and port of a backend anew.
+/// Local ports towards a backend. Each address and port of a backend has all ports.
 fn ports(load: &FleetLoad, machine: &MachineShape) -> Law {
     let waiting = u128::from(load.rate) * u128::from(machine.time_wait_s);
     let held = u128::from(load.clients) + waiting;

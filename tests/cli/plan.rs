@@ -14,7 +14,7 @@ const EXAMPLE: [&str; 9] = [
     "40",
 ];
 
-/// The costs are measured anew now and then, so their figures are not looked at.
+/// The costs are measured again now and then, so their figures are not looked at.
 #[test]
 fn a_load_has_a_size() {
     let output = run(&EXAMPLE);

@@ -15,7 +15,7 @@ use crate::fleet::Fleet;
 use crate::stage::{Stage, tally};
 use crate::watchdog::{eventually, watched};
 
-/// One that has a service, and tells of its changes. It closes its first connection without a word.
+/// One that has a service, and sends its changes. It closes its first connection without a word.
 struct Registry {
     endpoint: String,
     state: Arc<Mutex<State>>,

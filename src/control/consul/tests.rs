@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc};
 
 use super::*;
 use crate::config::{AdminState, ConsulHealth};
-use crate::control::remote::stand_in::{FAST, Scripted, StandIn, run};
+use crate::control::remote::stand_in::{FAST, Running, Scripted, StandIn, run};
 use crate::control::remote::{KeyNews, RemoteCounts, Step, WatchPace};
 
 async fn start() -> StandIn {
@@ -64,37 +63,16 @@ fn indexed(index: &str, entries: impl Into<Value>) -> Scripted {
     Scripted::Whole(200, header, entries.to_string())
 }
 
-/// A watch that runs, and what it sends.
-struct Running {
-    steps: mpsc::Receiver<Step<Instance>>,
-    again: Arc<Notify>,
-    counts: Arc<RemoteCounts>,
+fn begin(source: &Consul, pace: WatchPace) -> Running<Instance> {
+    let watch = |counts: &Arc<RemoteCounts>| ConsulWatch::new(source, pace, counts);
+    Running::begin(watch, in_words)
 }
 
-impl Running {
-    fn begin(source: &Consul, pace: WatchPace) -> Self {
-        let (sender, steps) = mpsc::channel(4);
-        let (again, counts) = (Arc::new(Notify::new()), Arc::default());
-        let watch = ConsulWatch::new(source, pace, &counts);
-        tokio::spawn(remote::follow(watch, sender, Arc::clone(&again)));
-        Self {
-            steps,
-            again,
-            counts,
-        }
-    }
-
-    async fn next(&mut self) -> String {
-        match self.steps.recv().await.unwrap() {
-            Step::Listed { keys, .. } => keys.into_iter().map(shown).collect::<Vec<_>>().join(" "),
-            Step::Changed(_) => unreachable!("Consul tells whole sets"),
-            Step::Failed(why, _) => format!("failed: {why}"),
-        }
-    }
-
-    /// Waits for this; earlier steps may come again.
-    async fn until(&mut self, part: &str) {
-        while !self.next().await.contains(part) {}
+fn in_words(step: Step<Instance>) -> String {
+    match step {
+        Step::Listed { keys, .. } => keys.into_iter().map(shown).collect::<Vec<_>>().join(" "),
+        Step::Changed(_) => unreachable!("Consul tells whole sets"),
+        Step::Failed(why, _) => format!("failed: {why}"),
     }
 }
 
@@ -135,7 +113,7 @@ fn instances_are_listed_and_followed() {
             namespace: Some("team".to_owned()),
             ..source(&[&consul])
         };
-        let mut watch = Running::begin(&source, FAST);
+        let mut watch = begin(&source, FAST);
         assert_eq!(watch.next().await, "a/redis=10.0.0.1:8000*10");
         // Without an address of its own it has that of its node.
         assert_eq!(
@@ -173,7 +151,7 @@ fn an_index_that_goes_back_begins_again_and_one_that_is_none_is_one() {
         let b = || [entry("b", "10.0.0.2", 1, "passing")];
         consul.set("list", [indexed("50", a()), indexed("3", b())]);
         consul.set("wait", [indexed("2", a()), Scripted::Silence]);
-        let mut watch = Running::begin(&source(&[&consul]), FAST);
+        let mut watch = begin(&source(&[&consul]), FAST);
         for step in ["a/redis", "a/redis", "b/redis"] {
             assert!(watch.next().await.starts_with(step));
         }
@@ -195,7 +173,7 @@ fn an_index_that_goes_back_begins_again_and_one_that_is_none_is_one() {
             let consul = start().await;
             let text = Value::from(a().to_vec()).to_string();
             consul.set("list", [Scripted::Whole(200, header.to_owned(), text)]);
-            let mut watch = Running::begin(&source(&[&consul]), FAST);
+            let mut watch = begin(&source(&[&consul]), FAST);
             assert!(watch.next().await.starts_with("a/redis"));
             while consul.asked("wait").is_empty() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -237,7 +215,7 @@ fn garbage_slow_answers_and_disconnects_are_told() {
         let mut running = None;
         for (answer, why) in answers {
             consul.set("list", [answer]);
-            let watch = running.get_or_insert_with(|| Running::begin(&source(&[&consul]), FAST));
+            let watch = running.get_or_insert_with(|| begin(&source(&[&consul]), FAST));
             watch.until(why).await;
         }
         let watch = running.unwrap();
@@ -258,7 +236,7 @@ fn an_agent_that_hangs_is_left_for_another_one() {
             ..FAST
         };
         // It begins with one of them at random.
-        let mut watch = Running::begin(&source(&[&hangs, &well]), pace);
+        let mut watch = begin(&source(&[&hangs, &well]), pace);
         watch.until("a/redis").await;
         // It hangs while a query waits: the next look notices.
         hangs.set(
@@ -285,7 +263,7 @@ fn a_token_that_rotates_is_read_again() {
             token_file: Some(file.clone()),
             ..source(&[&consul])
         };
-        let mut watch = Running::begin(&source, FAST);
+        let mut watch = begin(&source, FAST);
         watch.until("cannot use").await;
         consul.set(
             "list",
@@ -313,12 +291,12 @@ fn a_token_that_rotates_is_read_again() {
 fn answers_are_bounded_and_what_is_hidden_is_told() {
     run(async {
         let consul = start().await;
-        // A check may say a lot, and nobody reads it.
+        // A check may say a lot, and no part of it is kept.
         let mut large = entry("a", "10.0.0.1", 1, "passing");
         large["Checks"][0]["Output"] = "x".repeat(1 << 20).into();
         consul.set("list", [indexed("1", [large])]);
         let source = source(&[&consul]);
-        let mut watch = Running::begin(&source, FAST);
+        let mut watch = begin(&source, FAST);
         assert_eq!(watch.next().await, "a/redis=10.0.0.1:8000*1");
         let header = "X-Consul-Index: 2\r\nX-Consul-Results-Filtered-By-ACLs: true\r\n";
         consul.set(

@@ -7,22 +7,12 @@ mod stand_in;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc};
-
 use super::*;
+use crate::control::remote::stand_in::{FAST, Running, run};
 use crate::control::remote::{KeyNews, Step, WatchPace};
 use stand_in::{Answer, StandIn, canceled, changes, listed};
 
 const PREFIX: &str = "/p/";
-
-/// Everything runs a hundred times as fast, but for what a busy machine must not miss.
-const FAST: WatchPace = WatchPace {
-    open: std::time::Duration::from_secs(20),
-    answer: std::time::Duration::from_secs(20),
-    look: std::time::Duration::from_millis(20),
-    retry_min: std::time::Duration::from_millis(5),
-    retry_max: std::time::Duration::from_millis(20),
-};
 
 fn source(endpoints: &[&StandIn]) -> Etcd {
     Etcd {
@@ -40,55 +30,37 @@ fn text(_: &str, value: &[u8]) -> Result<String, String> {
     }
 }
 
-/// A watch that runs, what it sends, and its figures.
-struct Running {
-    steps: mpsc::Receiver<Step<String>>,
-    again: Arc<Notify>,
-    counts: Arc<RemoteCounts>,
+fn begin(source: &Etcd, keys_max: usize, pace: WatchPace) -> Running<String> {
+    let watch = |counts: &Arc<RemoteCounts>| Watch::new(source, (text, keys_max), pace, counts);
+    Running::begin(watch, in_words)
 }
 
-impl Running {
-    fn begin(source: &Etcd, keys_max: usize, pace: WatchPace) -> Self {
-        let (sender, steps) = mpsc::channel(4);
-        let (again, counts) = (Arc::new(Notify::new()), Arc::default());
-        let watch = Watch::new(source, (text, keys_max), pace, &counts);
-        tokio::spawn(remote::follow(watch, sender, Arc::clone(&again)));
-        Self {
-            steps,
-            again,
-            counts,
+fn in_words(step: Step<String>) -> String {
+    match step {
+        Step::Listed { keys, has_more, .. } => {
+            let more = if has_more { " and more" } else { "" };
+            format!("all: {}{more}", shown(keys))
         }
-    }
-
-    async fn next(&mut self) -> String {
-        match self.steps.recv().await.unwrap() {
-            Step::Listed { keys, has_more, .. } => {
-                let more = if has_more { " and more" } else { "" };
-                format!("all: {}{more}", shown(keys))
-            }
-            Step::Changed(keys) => format!("new: {}", shown(keys)),
-            Step::Failed(why, _) => {
-                let (_, why) = why.split_once("//").unwrap();
-                let (_, why) = why.split_once(": ").unwrap();
-                format!("failed: {why}")
-            }
+        Step::Changed(keys) => format!("new: {}", shown(keys)),
+        Step::Failed(why, _) => {
+            let (_, why) = why.split_once("//").unwrap();
+            let (_, why) = why.split_once(": ").unwrap();
+            format!("failed: {why}")
         }
     }
 }
 
-impl Running {
-    /// Waits for this; earlier steps may come again.
-    async fn until(&mut self, step: &str) {
-        while self.next().await != step {}
-    }
+/// Waits for this step; earlier ones may come again.
+async fn until(watch: &mut Running<String>, step: &str) {
+    while watch.next().await != step {}
+}
 
-    /// Waits until it fails for this reason.
-    async fn until_failed(&mut self, why: &str) {
-        loop {
-            let told = self.next().await;
-            if told.starts_with("failed: ") && told.contains(why) {
-                return;
-            }
+/// Waits until it fails for this reason.
+async fn until_failed(watch: &mut Running<String>, why: &str) {
+    loop {
+        let told = watch.next().await;
+        if told.starts_with("failed: ") && told.contains(why) {
+            return;
         }
     }
 }
@@ -105,16 +77,6 @@ fn shown(keys: Vec<KeyNews<String>>) -> String {
     shown.collect::<Vec<_>>().join(" ")
 }
 
-fn run(test: impl Future<Output = ()>) {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().build().unwrap();
-    let in_time = async {
-        let test = tokio::time::timeout(std::time::Duration::from_secs(60), test);
-        test.await.expect("a test ends in a minute");
-    };
-    runtime.block_on(in_time);
-}
-
 #[test]
 fn keys_are_listed_and_followed() {
     run(async {
@@ -124,7 +86,7 @@ fn keys_are_listed_and_followed() {
             changes(8, &[("a", Some("2"), 8), ("b", None, 8)]),
             changes(9, &[("c", Some("3"), 9)]),
         ])]);
-        let mut watch = Running::begin(&source(&[&etcd]), 10, FAST);
+        let mut watch = begin(&source(&[&etcd]), 10, FAST);
         assert_eq!(watch.next().await, "all: a=1@3 b=(it is bad)@7");
         assert_eq!(watch.next().await, "new: a=2@8 b=gone@8");
         assert_eq!(watch.next().await, "new: c=3@9");
@@ -156,7 +118,7 @@ fn a_compacted_revision_lists_again() {
             Answer::Lines(vec![canceled(5, "")]),
             Answer::Lines(late.to_vec()),
         ]);
-        let mut watch = Running::begin(&source(&[&etcd]), 10, FAST);
+        let mut watch = begin(&source(&[&etcd]), 10, FAST);
         for all in ["all: a=1@2", "all: a=2@5", "all: a=3@9"] {
             assert_eq!(watch.next().await, all);
         }
@@ -201,8 +163,8 @@ fn garbage_slow_answers_and_disconnects_are_told_and_end() {
         let mut watch = None;
         for (answer, why) in answers {
             etcd.lists([answer]);
-            let watch = watch.get_or_insert_with(|| Running::begin(&source(&[&etcd]), 10, FAST));
-            watch.until_failed(why).await;
+            let watch = watch.get_or_insert_with(|| begin(&source(&[&etcd]), 10, FAST));
+            until_failed(watch, why).await;
         }
         // Lines of the watch.
         let mut watch = watch.unwrap();
@@ -221,7 +183,7 @@ fn garbage_slow_answers_and_disconnects_are_told_and_end() {
         ] {
             etcd.watches([Answer::Lines(lines)]);
             etcd.lists([listed(1, &[("a", "1", 1)])]);
-            watch.until_failed(why).await;
+            until_failed(&mut watch, why).await;
         }
         assert_eq!(status(&watch.counts).watched, 0);
     });
@@ -238,17 +200,17 @@ fn an_endpoint_that_hangs_is_left_for_another_one() {
             ..FAST
         };
         // It begins with one of them at random.
-        let mut watch = Running::begin(&source(&[&hangs, &well]), 10, pace);
-        watch.until("all: a=1@4").await;
+        let mut watch = begin(&source(&[&hangs, &well]), 10, pace);
+        until(&mut watch, "all: a=1@4").await;
         // It hangs while it is watched: the next look notices.
         hangs.lists([listed(5, &[("a", "2", 5)])]);
         well.lists([Answer::Silence]);
         well.looks([Answer::Silence]);
-        watch.until("all: a=2@5").await;
+        until(&mut watch, "all: a=2@5").await;
         // Both hang: that is told.
         hangs.lists([Answer::Silence]);
         hangs.looks([Answer::Silence]);
-        watch.until_failed("no answer within 30ms").await;
+        until_failed(&mut watch, "no answer within 30ms").await;
     });
 }
 
@@ -257,7 +219,7 @@ fn a_wiped_cluster_is_listed_again() {
     run(async {
         let etcd = StandIn::start().await;
         etcd.lists([listed(50, &[("a", "1", 50)])]);
-        let mut watch = Running::begin(&source(&[&etcd]), 10, FAST);
+        let mut watch = begin(&source(&[&etcd]), 10, FAST);
         assert_eq!(watch.next().await, "all: a=1@50");
         etcd.lists([listed(1, &[])]);
         etcd.looks([Answer::Json(200, r#"{"header":{"revision":"1"}}"#.into())]);
@@ -278,14 +240,14 @@ fn a_watch_that_is_silent_while_keys_change_is_left() {
         };
         // One was put.
         etcd.looks([look(5, 1), look(6, 1)]);
-        let mut watch = Running::begin(&source(&[&etcd]), 10, FAST);
+        let mut watch = begin(&source(&[&etcd]), 10, FAST);
         assert_eq!(watch.next().await, "all: a=1@5");
         etcd.lists([listed(7, &[("a", "2", 6)])]);
-        watch.until("all: a=2@6").await;
+        until(&mut watch, "all: a=2@6").await;
         // One has gone.
         etcd.looks([look(6, 2), look(6, 1)]);
         etcd.lists([listed(8, &[])]);
-        watch.until("all: ").await;
+        until(&mut watch, "all: ").await;
     });
 }
 
@@ -294,10 +256,10 @@ fn a_revision_that_no_cluster_has_is_garbage() {
     run(async {
         let etcd = StandIn::start().await;
         etcd.lists([listed(i64::MAX, &[])]);
-        let mut watch = Running::begin(&source(&[&etcd]), 10, FAST);
-        watch.until_failed("revision 9223372036854775807").await;
+        let mut watch = begin(&source(&[&etcd]), 10, FAST);
+        until_failed(&mut watch, "revision 9223372036854775807").await;
         etcd.lists([listed(-7, &[])]);
-        watch.until_failed("revision -7").await;
+        until_failed(&mut watch, "revision -7").await;
     });
 }
 
@@ -312,7 +274,7 @@ fn keys_and_values_are_bounded() {
             1,
             &[("a", &large, 1), ("b", &too_large, 1), (&long_name, "1", 1)],
         )]);
-        let mut watch = Running::begin(&source(&[&etcd]), 3, FAST);
+        let mut watch = begin(&source(&[&etcd]), 3, FAST);
         let all = watch.next().await;
         assert!(all.starts_with(&format!("all: a={large}@1 ")));
         assert!(all.contains(" b=(invalid value: expected at most 65536 bytes)@1 "));
@@ -365,7 +327,7 @@ fn a_user_has_a_token_which_is_renewed() {
         };
         etcd.tokens(["one", "two"]);
         etcd.lists([listed(1, &[("a", "1", 1)])]);
-        let mut watch = Running::begin(&source, 10, FAST);
+        let mut watch = begin(&source, 10, FAST);
         assert_eq!(watch.next().await, "all: a=1@1");
         let asked = &etcd.asked("/v3/auth/authenticate")[0];
         assert_eq!(

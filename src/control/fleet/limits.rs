@@ -44,7 +44,7 @@ struct Running {
     task: AbortHandle,
 }
 
-/// This balancer in the ledger. Whoever takes it out ends the task that had it.
+/// This balancer in the ledger. Taking it out ends the task that had it.
 type SharedMember = Arc<Mutex<Option<FleetMember>>>;
 
 impl Drop for Running {
@@ -62,7 +62,7 @@ struct Terms {
 }
 
 impl Terms {
-    /// How often the ledger is read while nobody needs more, in ns. A quarter of it is how soon
+    /// How often the ledger is read while none needs more, in ns. A quarter of it is how soon
     /// what others need is seen.
     fn pace(&self) -> u64 {
         nanos(READ.min(self.lease / 8))
@@ -261,7 +261,7 @@ fn tell(events: &Events, severity: Severity, kind: EventKind, message: String) {
     events.tell_one_of_many(severity, kind, Subject::default(), message);
 }
 
-/// From one look at the ledger to the next, while nobody needs more.
+/// From one look at the ledger to the next, while no balancer needs more.
 const READ: Duration = Duration::from_secs(1);
 /// How long the end of a lease may hold up that of the process.
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! A slice, as far as it says which backends there are.
+//! A slice: the backends that it names.
 
 use crate::address::Address;
 use crate::config::{AddressType, Kubernetes, ServicePort};

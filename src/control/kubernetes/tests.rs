@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc};
 
 use super::*;
-use crate::control::remote::stand_in::{FAST, Scripted, StandIn, run};
+use crate::control::remote::stand_in::{FAST, Running, Scripted, StandIn, run};
 use crate::control::remote::{KeyNews, RemoteCounts, Step, WatchPace};
 
 async fn start() -> StandIn {
@@ -81,40 +80,19 @@ fn status(code: u16, message: &str) -> Value {
     })
 }
 
-/// A watch that runs, and what it sends.
-struct Running {
-    steps: mpsc::Receiver<Step<Slice>>,
-    again: Arc<Notify>,
-    counts: Arc<RemoteCounts>,
+fn begin(source: &Kubernetes, pace: WatchPace) -> Running<Slice> {
+    let watch = |counts: &Arc<RemoteCounts>| KubernetesWatch::new(source, pace, counts);
+    Running::begin(watch, in_words)
 }
 
-impl Running {
-    fn begin(source: &Kubernetes, pace: WatchPace) -> Self {
-        let (sender, steps) = mpsc::channel(4);
-        let (again, counts) = (Arc::new(Notify::new()), Arc::default());
-        let watch = KubernetesWatch::new(source, pace, &counts);
-        tokio::spawn(remote::follow(watch, sender, Arc::clone(&again)));
-        Self {
-            steps,
-            again,
-            counts,
+fn in_words(step: Step<Slice>) -> String {
+    match step {
+        Step::Listed { keys, has_more, .. } => {
+            let more = if has_more { " and more" } else { "" };
+            format!("all: {}{more}", shown(keys))
         }
-    }
-
-    async fn next(&mut self) -> String {
-        match self.steps.recv().await.unwrap() {
-            Step::Listed { keys, has_more, .. } => {
-                let more = if has_more { " and more" } else { "" };
-                format!("all: {}{more}", shown(keys))
-            }
-            Step::Changed(keys) => format!("new: {}", shown(keys)),
-            Step::Failed(why, _) => format!("failed: {why}"),
-        }
-    }
-
-    /// Waits for this; earlier steps may come again.
-    async fn until(&mut self, part: &str) {
-        while !self.next().await.contains(part) {}
+        Step::Changed(keys) => format!("new: {}", shown(keys)),
+        Step::Failed(why, _) => format!("failed: {why}"),
     }
 }
 
@@ -152,7 +130,7 @@ fn slices_are_listed_in_pages_and_followed() {
         ]);
         let second = Scripted::Lines(vec![event("ADDED", &object("c", "141", &["10.1.2.7"]))]);
         server.set("watch", [first, second]);
-        let mut watch = Running::begin(&source(&[&server]), FAST);
+        let mut watch = begin(&source(&[&server]), FAST);
         let all = "all: a=10.1.2.3:80 b=10.1.2.4:80+10.1.2.5:80";
         assert_eq!(watch.next().await, all);
         assert_eq!(watch.next().await, "new: a=10.1.2.6:80");
@@ -201,7 +179,7 @@ fn what_has_expired_is_listed_again() {
             "watch",
             [gone(), Scripted::Lines(late), Scripted::Lines(Vec::new())],
         );
-        let mut watch = Running::begin(&source(&[&server]), FAST);
+        let mut watch = begin(&source(&[&server]), FAST);
         for ip in ["10.0.0.2", "10.0.0.3", "10.0.0.4"] {
             assert_eq!(watch.next().await, format!("all: a={ip}:80"));
         }
@@ -232,7 +210,7 @@ fn garbage_slow_answers_and_disconnects_are_told() {
             ),
         ] {
             server.set("list", [answer]);
-            let watch = running.get_or_insert_with(|| Running::begin(&source(&[&server]), FAST));
+            let watch = running.get_or_insert_with(|| begin(&source(&[&server]), FAST));
             watch.until(why).await;
         }
         let mut watch = running.unwrap();
@@ -282,7 +260,7 @@ fn a_server_that_hangs_is_left_for_another_one() {
             answer: Duration::from_millis(30),
             ..FAST
         };
-        let mut watch = Running::begin(&source(&[&hangs, &well]), pace);
+        let mut watch = begin(&source(&[&hangs, &well]), pace);
         watch.until("all: a=10.0.0.1:80").await;
         hangs.set(
             "list",
@@ -315,7 +293,7 @@ fn a_token_that_rotates_is_read_again() {
             [listed("1", "", &[object("a", "1", &["10.0.0.1"])])],
         );
         server.set("watch", [Scripted::Ended(vec![bookmark("2")])]);
-        let mut watch = Running::begin(&source, FAST);
+        let mut watch = begin(&source, FAST);
         watch.until("all: a").await;
         assert_eq!(
             server.asked("list")[0].secret.as_deref(),
@@ -351,7 +329,7 @@ fn slices_are_bounded() {
             ],
         );
         server.set("watch", [Scripted::Lines(Vec::new())]);
-        let mut watch = Running::begin(&source(&[&server]), FAST);
+        let mut watch = begin(&source(&[&server]), FAST);
         assert_eq!(watch.next().await, "all: a=10.0.0.1:80");
         assert_eq!(server.asked("list")[1].path, format!("{PATH}limit=6"));
         let page = |n: usize| {

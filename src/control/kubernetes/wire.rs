@@ -1,4 +1,4 @@
-//! What the API server answers, as far as it is read. What is zero or empty may be left out or
+//! The fields of the API server's answers that are read. What is zero or empty may be left out or
 //! `null`.
 
 use serde::Deserialize;

@@ -134,7 +134,7 @@ impl BanWrites {
     /// To be called before each use of the clock. After the machine's clock was set back, writes of
     /// before may be ahead of the time by more than is tolerated. Those whose clocks are right have
     /// refused them, and would refuse each later write about the same network. So own ones are made
-    /// anew now, and those of others come before any other write: each makes its own anew.
+    /// again now, and those of others come before any other write: each makes its own again.
     pub(super) fn follow_clock(&mut self, now: Now) {
         if !self.clock.fall_back(now.wall) {
             return;

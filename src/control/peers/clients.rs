@@ -169,7 +169,7 @@ impl StickyPool {
         )
     }
 
-    /// The next entries, whoever has written them; where to go on, or `None`.
+    /// The next entries, of all writers; where to go on, or `None`.
     pub(super) fn page(
         &self,
         page: StickyPage,

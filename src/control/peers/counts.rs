@@ -54,7 +54,7 @@ pub(super) struct PeerCounts {
     refused: [AtomicU64; Refusal::ALL.len()],
     /// Frames that can't be read: each has ended a connection.
     pub(super) malformed: AtomicU64,
-    /// How often all was sent anew, as it was too slow for changes.
+    /// How often all was sent again, as it was too slow for changes.
     pub(super) resyncs: AtomicU64,
     /// From a beat to its answer, in ms.
     pub(super) lag_ms: AtomicU64,

@@ -54,7 +54,7 @@ struct Known {
 pub(super) enum Change {
     /// A frame of so many entries, which waits since then.
     Frame(Arc<[u8]>, usize, Instant),
-    /// All anew: changes were lost.
+    /// All again: changes were lost.
     All,
 }
 
@@ -242,7 +242,7 @@ impl Hub {
         }
     }
 
-    /// Tells the control thread what has changed, as far as it takes more.
+    /// Tells the control thread what has changed, while it takes more.
     fn report(&self) {
         let mut known = self.known.lock();
         if let Ok(permit) = self.news.try_reserve()
@@ -325,7 +325,7 @@ impl Hub {
 const TICK: Duration = Duration::from_millis(200);
 /// A beat each second.
 const TICKS_PER_BEAT: u64 = 5;
-/// Frames that wait for the slowest member, of 64 KiB at most. Beyond: it gets all anew.
+/// Frames that wait for the slowest member, of 64 KiB at most. Beyond: it gets all again.
 const CHANGES: usize = 128;
 /// Sticky clients that are told in a tick, about. The others wait.
 const CLIENTS_PER_TICK: usize = 20_000;

@@ -2,8 +2,8 @@
 //!
 //! Each balancer connects to each other one, by TLS with certificates on both sides, and sends what
 //! it has written by that connection: never what it has learned, but for a member that connects
-//! anew. Of two writes about one thing the later one counts, by a hybrid logical clock. All tasks
-//! run on the thread of etcd: the control thread gets whole lists, and never waits.
+//! again. Of two writes about one thing the later one counts, by a hybrid logical clock. All tasks
+//! run on the thread of `remote`: the control thread gets whole lists, and never waits.
 
 mod bans;
 mod clients;
@@ -84,7 +84,7 @@ enum News {
 }
 
 impl Peers {
-    /// Follows nobody yet.
+    /// Follows no peer yet.
     pub(super) fn new(events: &Events) -> Self {
         let (sender, news) = mpsc::channel(NEWS);
         Self {

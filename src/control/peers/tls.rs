@@ -93,7 +93,7 @@ pub(super) fn identity(settings: &PeerSettings) -> Result<Identity, String> {
         .with_root_certificates(roots)
         .with_client_auth_cert(certificates.clone(), key);
     let mut client = client.map_err(|error| unfit(&settings.key, &error))?;
-    // Each connection shows its certificate anew.
+    // Each connection shows its certificate again.
     server.send_tls13_tickets = 0;
     client.resumption = Resumption::disabled();
     server.alpn_protocols = vec![ALPN.to_vec()];

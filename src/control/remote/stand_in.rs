@@ -6,6 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+
+use super::{RemoteCounts, Rounds, Step, follow};
 
 /// One answer.
 #[derive(Clone, Debug)]
@@ -167,6 +170,40 @@ async fn write_lines(stream: &mut BufReader<TcpStream>, lines: &[String]) -> std
         }
     }
     Ok(())
+}
+
+/// Rounds that run, what they send in words, and their figures.
+pub(in crate::control) struct Running<T> {
+    steps: mpsc::Receiver<Step<T>>,
+    in_words: fn(Step<T>) -> String,
+    pub(in crate::control) again: Arc<Notify>,
+    pub(in crate::control) counts: Arc<RemoteCounts>,
+}
+
+impl<T: Send + 'static> Running<T> {
+    pub(in crate::control) fn begin<R: Rounds<T> + 'static>(
+        rounds: impl FnOnce(&Arc<RemoteCounts>) -> R,
+        in_words: fn(Step<T>) -> String,
+    ) -> Self {
+        let (sender, steps) = mpsc::channel(4);
+        let (again, counts) = (Arc::new(Notify::new()), Arc::default());
+        tokio::spawn(follow(rounds(&counts), sender, Arc::clone(&again)));
+        Self {
+            steps,
+            in_words,
+            again,
+            counts,
+        }
+    }
+
+    pub(in crate::control) async fn next(&mut self) -> String {
+        (self.in_words)(self.steps.recv().await.unwrap())
+    }
+
+    /// Waits for a step that has this in it; earlier steps may come again.
+    pub(in crate::control) async fn until(&mut self, part: &str) {
+        while !self.next().await.contains(part) {}
+    }
 }
 
 /// Runs a test, which ends in a minute.

@@ -106,7 +106,7 @@ impl StickyTable {
         }
     }
 
-    /// Adds the next fresh entries, whoever has written them: up to so many are looked at. Answers
+    /// Adds the next fresh entries, of all writers: up to so many are looked at. Answers
     /// where to go on; `None`: these were the last.
     pub fn entries(
         &self,

@@ -25,7 +25,7 @@ pub enum LimitStage {
     AllWant,
     /// One wants six tenths of the limit, the others next to nothing.
     OneIsBusy,
-    /// The same, and etcd answers nobody.
+    /// The same, and etcd answers no balancer.
     EtcdIsAway,
     /// All want as much again, and one balancer dies.
     OneDies,

@@ -14,7 +14,7 @@ async fn bans_come_and_go_among_three() {
         .bans
         .exact("192.0.2.1".parse().unwrap(), 0);
     assert_eq!(by.unwrap().by, BannedBy::Peer);
-    // Whoever lifts it: it is lifted on all, and on the one that made it.
+    // Any of them lifts it: it is lifted on all, and on the one that made it.
     nodes[1].unban("192.0.2.1");
     eventually(|| nodes.iter_mut().all(|node| !node.bans("192.0.2.1"))).await;
     for node in &nodes {
@@ -44,7 +44,7 @@ async fn one_that_was_away_learns_what_happened() {
     eventually(|| !a.of(1).sending && !a.of(1).receiving).await;
     a.ban("192.0.2.2");
     let mut b = site.start(1);
-    // It starts anew, and learns of both.
+    // It starts again, and learns of both.
     eventually(|| b.bans("192.0.2.1") && b.bans("192.0.2.2")).await;
 }
 
