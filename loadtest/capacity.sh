@@ -62,7 +62,7 @@ worker_descriptors() {
 
 # hold_sessions: as many idle sessions; sets SESSION, SOCKET and DESCRIPTORS.
 hold_sessions() {
-    local rss rings fds i count size bytes=0 cache
+    local rss rings fds count size bytes=0 cache
     start_echo "$LOAD_CPU"
     start_mahoraga "$PROXY_CPU" 1 "$PORT"
     local proxy=$STARTED
@@ -70,14 +70,7 @@ hold_sessions() {
     rss=$(memory_of "$proxy" Rss)
     fds=$(worker_descriptors "$proxy")
     read -r rings _ < <(objects io_kiocb)
-    start "$LOAD_CPU" idle python3 "$LOADTEST/echo_clients.py" "127.0.0.1:$PORT" \
-        --connections "$IDLE" --rounds 0 --hold
-    for ((i = 0; i < 600; i++)); do
-        ! grep -qs '^holding' "$WORK/idle.log" || break
-        kill -0 "$STARTED" 2>/dev/null || break
-        sleep 0.1
-    done
-    grep -qs '^holding' "$WORK/idle.log" || { log_of idle; die "idle connections were lost"; }
+    hold_idle "$LOAD_CPU" idle "$PORT" "$IDLE"
     # A moment later what is idle has given back what it can.
     sleep 1
     SESSION=$((($(memory_of "$proxy" Rss) - rss) / IDLE))

@@ -127,19 +127,12 @@ stream_turn() {
 # memory_turn LOAD ROUND PROXY BACKEND_PORT: in a process of its own, since new connections would
 # reuse the memory of earlier ones, and it would not be counted.
 memory_turn() {
-    local load=$1 round=$2 name=$3 backend=$4 before i proxy
+    local load=$1 round=$2 name=$3 backend=$4 before proxy
     start_proxy "$name" "$backend"
     proxy=$STARTED
     sleep 0.3
     before=$(memory_of "${PID_OF[$name]}" Rss)
-    start "$LOAD_CPU" idle python3 "$LOADTEST/echo_clients.py" "127.0.0.1:${PORT_OF[$name]}" \
-        --connections "$IDLE" --rounds 0 --hold
-    for ((i = 0; i < 600; i++)); do
-        ! grep -qs '^holding' "$WORK/idle.log" || break
-        kill -0 "$STARTED" 2>/dev/null || break
-        sleep 0.1
-    done
-    grep -qs '^holding' "$WORK/idle.log" || { log_of idle; die "$name lost idle connections"; }
+    hold_idle "$LOAD_CPU" idle "${PORT_OF[$name]}" "$IDLE"
     # Idle memory is what stays once nothing moves: some give memory back a moment later.
     sleep 1
     record "$load" "$round" "$name" before="$before" \

@@ -445,6 +445,21 @@ start_mahoraga() {
     wait_port "$PORT" "mahoraga-$PORT"
 }
 
+# hold_idle CPUS NAME PORT COUNT: a process NAME that holds so many idle connections, once all are
+# there.
+hold_idle() {
+    local cpus=$1 name=$2 port=$3 count=$4 i
+    start "$cpus" "$name" python3 "$LOADTEST/echo_clients.py" "127.0.0.1:$port" \
+        --connections "$count" --rounds 0 --hold
+    for ((i = 0; i < 600; i++)); do
+        ! grep -qs '^holding' "$WORK/$name.log" || return 0
+        kill -0 "$STARTED" 2>/dev/null || break
+        sleep 0.1
+    done
+    log_of "$name"
+    die "$name: connections were lost"
+}
+
 # balancer_number NAME: a gauge or counter of the workers of the balancer whose admin socket is
 # $WORK/admin.sock, added up.
 balancer_number() {

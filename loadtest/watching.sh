@@ -102,16 +102,10 @@ watch_kind() {
 }
 
 part_memory() {
-    local kind before i
+    local kind before
     for kind in "${KINDS[@]}"; do
         before=$(memory_of "${PID_OF[$kind]}" Rss)
-        start "$LOAD_CPU" "$kind-idle" python3 "$LOADTEST/echo_clients.py" \
-            "127.0.0.1:${IDLE_PORT_OF[$kind]}" --connections "$IDLE" --rounds 0 --hold
-        for ((i = 0; i < 300; i++)); do
-            ! grep -qs '^holding' "$WORK/$kind-idle.log" || break
-            sleep 0.1
-        done
-        grep -qs '^holding' "$WORK/$kind-idle.log" || { log_of "$kind-idle"; die "$kind: lost"; }
+        hold_idle "$LOAD_CPU" "$kind-idle" "${IDLE_PORT_OF[$kind]}" "$IDLE"
         sleep 1
         echo "$kind: $((($(memory_of "${PID_OF[$kind]}" Rss) - before) / IDLE)) bytes for each" \
             "of $IDLE idle connections"
