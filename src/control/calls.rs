@@ -1,6 +1,6 @@
 //! Calls of the admin API, answered from the control thread's state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,11 +163,14 @@ impl Balancer {
     pub(super) fn listeners(&self) -> Vec<ListenerStatus> {
         let mut listeners = status::listeners(self.publisher.snapshot(), &self.workers);
         let fleet = self.fleet.limits.status();
+        let mut limits: HashMap<String, Vec<_>> = HashMap::new();
         for limit in fleet.into_iter().flat_map(|fleet| fleet.limits) {
-            let of = |name: &str| limit.is_of(name);
-            if let Some(listener) = listeners.iter_mut().find(|its| of(&its.name)) {
-                listener.fleet.push(limit);
+            if let Some(name) = limit.listener() {
+                limits.entry(name.to_owned()).or_default().push(limit);
             }
+        }
+        for listener in &mut listeners {
+            listener.fleet = limits.remove(&listener.name).unwrap_or_default();
         }
         listeners
     }

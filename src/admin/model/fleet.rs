@@ -42,11 +42,11 @@ pub struct FleetLimitStatus {
 }
 
 impl FleetLimitStatus {
-    /// Whether it is one of this listener.
+    /// The listener that it is one of; `None`: it is of all together.
     #[must_use]
-    pub fn is_of(&self, listener: &str) -> bool {
-        let name = self.limit.strip_prefix("listeners/");
-        let name = name.and_then(|name| name.rsplit_once('/'));
-        name.is_some_and(|(name, _)| name == listener)
+    pub fn listener(&self) -> Option<&str> {
+        let name = self.limit.strip_prefix("listeners/")?;
+        let (name, _) = name.rsplit_once('/')?;
+        Some(name)
     }
 }

@@ -262,12 +262,14 @@ impl BanWrites {
         known.collect()
     }
 
-    /// Own bans that others have lifted since the last call.
+    /// Own bans that others have lifted, the first ones that were not taken yet: a member that lifts
+    /// thousands at once does not keep the control thread.
     pub(super) fn take_lifted(&mut self) -> Vec<OwnLifted> {
-        std::mem::take(&mut self.lifted)
+        let count = self.lifted.len().min(LIFTED_AT_ONCE);
+        self.lifted.drain(..count).collect()
     }
 
-    /// All that is known, of whomever. `own_too`: own writes are shared.
+    /// All that is known, of all writers. `own_too`: own writes are shared.
     pub(super) fn known(&self, own_too: bool, now: u64) -> Vec<BanEntry> {
         let all = self.all.iter();
         let all = all.filter(|(_, write)| write.until > now);
@@ -317,6 +319,8 @@ fn signed(ns: u64) -> i64 {
 const OWN_MAX: usize = 5_000;
 /// Writes that are held of each member, and of this balancer.
 const PEER_MAX: usize = 10_000;
+/// Bans that the control thread lifts at once.
+const LIFTED_AT_ONCE: usize = 256;
 /// How long it is known that a ban was lifted, unless the ban would have ended before: a day. Who
 /// was away for longer may bring it back.
 const LIFTED_FOR: u64 = 86_400 * SECOND;

@@ -15,7 +15,7 @@ use crate::sys;
 use super::bans::{BanWrites, Now, OwnLifted};
 use super::clients::{Base, StickyPool, StickyPools};
 use super::clock::wall;
-use super::counts::{PeerCounts, Refusal};
+use super::counts::PeerCounts;
 use super::frame::{BANS_MAX, BanEntry, Body, Clients, Frame};
 use super::link::PATIENCE;
 use super::tls::Identities;
@@ -284,9 +284,9 @@ impl Hub {
         }
     }
 
-    /// Counts entries that a member sends and that are not taken.
-    pub(super) fn refuse(&self, place: usize, why: Refusal, count: usize) {
-        self.counts[place].refuse(why, count);
+    /// Counts a connection of one that is no member. Answers how many there were.
+    pub(super) fn count_stranger(&self) -> u64 {
+        self.strangers.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
@@ -311,13 +311,6 @@ pub(super) fn now() -> Now {
     Now {
         monotonic: sys::monotonic(),
         wall: wall(),
-    }
-}
-
-impl Hub {
-    /// Counts a connection of one that is no member. Answers how many there were.
-    pub(super) fn count_stranger(&self) -> u64 {
-        self.strangers.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 

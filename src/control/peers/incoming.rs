@@ -203,7 +203,7 @@ async fn take_frames(
         };
         let entries = frame.entries();
         if let Err(off) = compare(frame.sent, wall()) {
-            hub.refuse(place, Refusal::Clock, entries.max(1));
+            hub.counts[place].refuse(Refusal::Clock, entries.max(1));
             return LinkError::Clock(off);
         }
         pace.wait(entries).await;

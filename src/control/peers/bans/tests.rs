@@ -341,3 +341,15 @@ fn all_come_to_the_same_after_a_partition() {
         assert_eq!(banned[1], banned[2], "seed {seed}");
     }
 }
+
+#[test]
+fn many_bans_that_a_member_lifts_are_taken_in_parts() {
+    let mut writes = BanWrites::new(1);
+    let lifted = OwnLifted {
+        prefix: "192.0.2.1".parse().unwrap(),
+        since: 1,
+    };
+    writes.lifted = vec![lifted; LIFTED_AT_ONCE + 1];
+    assert_eq!(writes.take_lifted().len(), LIFTED_AT_ONCE);
+    assert_eq!(writes.take_lifted(), [lifted]);
+}
