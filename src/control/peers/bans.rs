@@ -262,8 +262,8 @@ impl BanWrites {
         known.collect()
     }
 
-    /// Own bans that others have lifted, the first ones that were not taken yet: a member that lifts
-    /// thousands at once does not keep the control thread.
+    /// Own bans that others have lifted, the first ones that were not taken yet: a member that
+    /// lifts thousands at once does not keep the control thread.
     pub(super) fn take_lifted(&mut self) -> Vec<OwnLifted> {
         let count = self.lifted.len().min(LIFTED_AT_ONCE);
         self.lifted.drain(..count).collect()
