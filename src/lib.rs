@@ -51,6 +51,7 @@ pub mod sizing;
 pub mod snapshot;
 pub mod sys;
 pub mod time;
+pub mod tls;
 pub mod token;
 mod wording;
 pub mod worker;

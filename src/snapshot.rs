@@ -23,6 +23,7 @@ use crate::select::Plan;
 use crate::session::SessionLimits;
 use crate::shared::Shared;
 use crate::time::{NEVER, nanos};
+use crate::tls::{Terminator, Terminators};
 
 /// All that workers need to know at one moment. A session keeps the snapshot's parts that it began
 /// with.
@@ -103,6 +104,8 @@ pub struct LiveListener {
     pub bandwidth: Arc<ListenerBandwidth>,
     /// What is done with requests of PostgreSQL.
     pub postgres: Postgres,
+    /// The TLS of its clients, where it ends here.
+    pub tls: Option<Arc<Terminator>>,
 }
 
 /// What a listener does with requests of PostgreSQL clients that stand before a session.
@@ -150,7 +153,7 @@ impl Snapshot {
     #[must_use]
     pub fn compose<'a, Standings: Iterator<Item = Standing>>(
         before: Option<&'a Self>,
-        (config, access): (&'a Config, &AccessFilters),
+        (config, access, terminators): (&'a Config, &AccessFilters, &Terminators),
         max_connections: u32,
         standings: impl Fn(usize) -> Standings,
         has_changed: impl Fn(usize) -> bool,
@@ -165,7 +168,8 @@ impl Snapshot {
             |before| Arc::clone(&before.bans),
         );
         let trusted = trusted(before, config);
-        let (listeners, listeners_made) = compose_listeners(before, config, &pools, &sources);
+        let (listeners, listeners_made) =
+            compose_listeners(before, (config, terminators), &pools, &sources);
         let filters = listeners.iter().zip(&config.listeners);
         let filters = filters.filter_map(|(listener, config)| {
             let filter = access.get(config.access_list.as_ref()?)?;
@@ -386,6 +390,7 @@ impl LiveListener {
             bandwidth: old.map_or_else(Arc::default, |old| Arc::clone(&old.bandwidth)),
             postgres,
             plan,
+            tls: None,
         }
     }
 }
@@ -503,7 +508,7 @@ fn admission(config: &Config) -> Admission {
 /// The listeners of a configuration, and how many listeners were ever made.
 fn compose_listeners(
     before: Option<&Snapshot>,
-    config: &Config,
+    (config, terminators): (&Config, &Terminators),
     pools: &[Arc<Plan>],
     sources: &Arc<Sources>,
 ) -> (Vec<Arc<LiveListener>>, u64) {
@@ -519,6 +524,7 @@ fn compose_listeners(
         };
         Arc::new(LiveListener {
             rules: rules(config, listener),
+            tls: terminators.get(&listener.name).map(Arc::clone),
             ..LiveListener::new((id, gate), listener, pools, old)
         })
     });
@@ -579,6 +585,7 @@ fn limits(listener: &config::Listener, plan: &Plan, peeks: bool) -> SessionLimit
         attempts: listener.attempts,
         ends_together: listener.half_close == config::HalfClose::End,
         overhears: listener.postgres_cancel,
+        handshake: listener.tls.as_ref().map(|tls| nanos(tls.handshake)),
     }
 }
 

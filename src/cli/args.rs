@@ -199,6 +199,31 @@ pub struct ProxyArgs {
                 be given again"
     )]
     pub accept_proxy: Vec<ProxySource>,
+    /// The certificates of TLS that ends here.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        help = "End TLS here, with this certificate in PEM, followed by those between it and its \
+                authority; may be given again, each time with a --tls-key"
+    )]
+    pub tls_cert: Vec<PathBuf>,
+    /// Their keys.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        help = "The private key of the --tls-cert at the same place, in PEM"
+    )]
+    pub tls_key: Vec<PathBuf>,
+    /// The authorities of clients' certificates.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_cert",
+        help = "Let in only clients with a certificate of these authorities, in PEM"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
     /// Where the admin API and the dashboard answer over HTTP.
     #[arg(
         long,

@@ -29,6 +29,9 @@ pub enum ProxyError {
     /// A time for persistence, without persistence.
     #[error("--persist-ttl has no effect alone: add --persist, or --strategy sticky_round_robin")]
     NothingPersists,
+    /// A certificate without its key, or the other way round.
+    #[error("--tls-cert: expected as many as --tls-key: each certificate has its key")]
+    UnequalCertificates,
 }
 
 /// A flag, the path of its setting, and what stands for its value in help.
@@ -278,6 +281,7 @@ fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
             let path = format!("{at}.accept_proxy.{place}");
             all.set("accept-proxy", path, proxy);
         }
+        tls(args, &at, &mut all)?;
         all.group(&flags, "listeners.", &format!("{at}."));
         for (place, route) in routes.iter().enumerate() {
             let at = format!("{at}.routes.{place}");
@@ -310,6 +314,31 @@ fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
         all.set(flag, *path, value);
     }
     Ok(all.0)
+}
+
+/// The TLS of a listener.
+fn tls(args: &ProxyArgs, at: &str, all: &mut Given) -> Result<(), ProxyError> {
+    if args.tls_cert.len() != args.tls_key.len() {
+        return Err(ProxyError::UnequalCertificates);
+    }
+    for (place, (certificate, key)) in args.tls_cert.iter().zip(&args.tls_key).enumerate() {
+        let at = format!("{at}.tls.certificates.{place}");
+        let files = [
+            ("tls-cert", "certificate", certificate),
+            ("tls-key", "key", key),
+        ];
+        for (flag, setting, path) in files {
+            all.set(flag, format!("{at}.{setting}"), path.display());
+        }
+    }
+    if let Some(ca) = &args.tls_client_ca {
+        all.set(
+            "tls-client-ca",
+            format!("{at}.tls.clients.ca"),
+            ca.display(),
+        );
+    }
+    Ok(())
 }
 
 /// The flags, with the paths that their settings have beside the others.

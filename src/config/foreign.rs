@@ -124,8 +124,8 @@ const NGINX: &str = "worker_processes worker_connections user events http stream
                      worker_cpu_affinity pcre_jit";
 
 const UNSUPPORTED: &str = "\
-tls ssl cert certificate certificates crt
-    there is no TLS termination yet: TLS passes through to the backends
+tls ssl cert certificate certificates crt ssl_certificate
+    `tls` of a listener ends TLS: (certificates: [(certificate: \"FILE\", key: \"FILE\")])
 accept_proxy proxy_protocol
     the setting `accept_proxy` of a listener names the proxies whose PROXY headers it reads
 transparent usesrc
@@ -415,8 +415,8 @@ mod tests {
         for (got, want) in [
             (
                 listener("tls: (cert: \"a\")"),
-                "unknown field `tls`: there is no TLS termination yet: \
-                 TLS passes through to the backends",
+                "unknown field `cert`: `tls` of a listener ends TLS: \
+                 (certificates: [(certificate: \"FILE\", key: \"FILE\")])",
             ),
             (
                 pool("send_proxy_v2: true"),

@@ -12,14 +12,15 @@ use super::accept_proxy::{ProxySource, proxy_source};
 use super::bandwidth::Bandwidth;
 use super::bans::{BAN_AFTER, BanAfter};
 use super::codec::{
-    Codec, Leaf, duration, group, group_or_none, group_or_off, groups, list, name, named, number,
-    parsed, required, spelled, truth,
+    Codec, Leaf, duration, group, group_if_given, group_or_none, group_or_off, groups, list, name,
+    named, number, parsed, required, spelled, truth,
 };
 use super::limits::{self, RateLimit, SourceLimits};
 use super::reader::{Around, At, Reader};
 use super::route::Route;
 use super::table::{self, Settings, Shape, settings, words};
 use super::text::Text;
+use super::tls::Tls;
 use super::values::{self, HOUR, MINUTE, between};
 use crate::address::Address;
 
@@ -46,6 +47,9 @@ settings! {
         /// The most connections of such proxies whose header is not complete, over all workers, of
         /// which each has its part. Beyond it the oldest of them is refused.
         pub unfinished_headers: NonZeroU32 = UNFINISHED_HEADERS => number(values::CONNECTIONS);
+        /// TLS that ends here: certificates and what goes with them. Without it bytes of TLS go on
+        /// to the backends as they come.
+        pub tls: Option<Tls> = None => group_if_given();
         /// The name of the pool that its clients go to.
         pub pool: usize = usize::MAX => required(pool_name());
         /// Clients that go to other pools, or are refused. The first route that a client fits

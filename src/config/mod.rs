@@ -60,6 +60,7 @@ mod strategy_file;
 mod syntax;
 mod table;
 mod text;
+mod tls;
 mod tokens;
 mod tree;
 pub mod values;
@@ -116,6 +117,7 @@ pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,
     TwoTier,
 };
+pub use tls::{CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName};
 pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings, warnings_at};
 
 settings! {

@@ -33,6 +33,7 @@ use super::reload::Reloading;
 use super::roster::Roster;
 use super::scaling::Scaling;
 use super::syn_filter::SynFilter;
+use super::tls_listeners::TlsListeners;
 use super::track_file::TrackFile;
 use super::unix_sockets::Opened;
 use super::watchdog::Watchdog;
@@ -51,6 +52,7 @@ pub(super) struct Balancer {
     pub(super) roster: Roster,
     pub(super) checks: Checks,
     pub(super) access: AccessLists,
+    pub(super) tls: TlsListeners,
     pub(super) bans: BanReports,
     pub(super) fleet: Fleet,
     pub(super) peers: Peers,
@@ -74,7 +76,7 @@ impl Balancer {
     /// # Errors
     /// The audit log can't be opened.
     pub(super) fn new(
-        (config, discoveries, access): (&Config, Discoveries, AccessLists),
+        (config, discoveries, (access, tls)): (&Config, Discoveries, (AccessLists, TlsListeners)),
         workers: &Rc<Workers>,
         (reread, tokens, socket): (
             Option<Reread>,
@@ -100,6 +102,7 @@ impl Balancer {
             roster: Roster::default(),
             checks: Checks::new(workers.seed),
             access,
+            tls,
             bans: BanReports::default(),
             fleet,
             peers: Peers::new(events),
@@ -137,7 +140,7 @@ impl Balancer {
         let new = listening::bind_new(&self.workers, self.publisher.snapshot(), config, opened)?;
         // The pools may have other names or files to discover by.
         self.in_force.discoveries.follow(config);
-        let has_other_lists = self.access.follow(config);
+        let has_other_lists = self.access.follow(config) | self.tls.follow(config);
         self.bans.import.follow(config);
         let config = self.in_force.effective(&declared);
         self.in_force.declared = Arc::new(declared);
@@ -231,7 +234,11 @@ impl Balancer {
     }
 
     fn publish_with(&mut self, new: Vec<Bound>) {
-        let by = (&self.in_force.config, self.access.lists());
+        let by = (
+            &self.in_force.config,
+            self.access.lists(),
+            self.tls.terminators(),
+        );
         let changed = self.publisher.publish(by, &mut self.roster, new);
         let snapshot = self.publisher.snapshot();
         pools::follow(&mut self.roster, snapshot, &changed);

@@ -56,6 +56,7 @@ mod supervise;
 mod syn_filter;
 mod systemd;
 mod tcp_pressure;
+mod tls_listeners;
 mod track_file;
 mod unix_sockets;
 mod watchdog;
@@ -98,6 +99,7 @@ pub use preflight::{preflight, start_warnings, unreadable};
 pub use reload::{Reread, Seen};
 pub(crate) use remote::GATHER;
 use supervise::Signals;
+use tls_listeners::TlsListeners;
 
 /// Why the balancer did not start.
 #[derive(Debug, Error)]
@@ -185,6 +187,14 @@ pub enum StartError {
     Certificates {
         /// The pool's name.
         pool: String,
+        /// The file, and what is wrong with it.
+        why: String,
+    },
+    /// A listener can't end TLS with the files that its settings name.
+    #[error("listener `{listener}`: tls: {why}")]
+    Tls {
+        /// Its name.
+        listener: String,
         /// The file, and what is wrong with it.
         why: String,
     },
@@ -289,6 +299,7 @@ impl StartError {
             | Self::AccessList(_)
             | Self::ImportedBans(_)
             | Self::Certificates { .. }
+            | Self::Tls { .. }
             | Self::Memory { .. }
             | Self::Token { .. }
             | Self::User { .. }
@@ -317,6 +328,7 @@ impl StartError {
             | Self::Metrics { .. }
             | Self::Token { .. }
             | Self::Certificates { .. }
+            | Self::Tls { .. }
             | Self::Memory { .. }
             | Self::Unreadable { .. }
             | Self::Thread { .. } => 1,
@@ -360,10 +372,11 @@ pub fn run(
         let mut discoveries = Discoveries::new(handle.events());
         let resolved = discoveries.begin_with(config).await;
         let access = AccessLists::new(config, prepared.access_files);
+        let tls = TlsListeners::new(config, prepared.tls_files);
         let Inherited { by_listener, spare } = prepared.inherited;
-        let start_with = (&resolved, access.lists(), &prepared.bans);
-        let features = prepared.features;
-        let workers = start::start(start_with, features, by_listener, &patience, seed).await?;
+        let start_with = (&resolved, access.lists(), tls.terminators());
+        let found = (prepared.features, &prepared.bans);
+        let workers = start::start(start_with, found, by_listener, &patience, seed).await?;
         sandbox::end_start(reread.is_some());
         let workers = Rc::new(workers);
         workers.keep_spare(spare);
@@ -377,7 +390,7 @@ pub fn run(
         let handle = handle.with_history(history.reader());
         let events = handle.events();
         let (tokens, socket) = (listeners.tokens.clone(), listeners.socket.take());
-        let known = (config, discoveries, access);
+        let known = (config, discoveries, (access, tls));
         let kept = (&orders, &measurements, history);
         let mut balancer = Balancer::new(known, &workers, (reread, tokens, socket), events, kept)?;
         balancer.begin_bans(prepared.bans);
@@ -403,6 +416,7 @@ struct Prepared {
     socket: Option<SocketFile>,
     sink: Option<Sink>,
     access_files: Vec<access_lists::PrefixesRead>,
+    tls_files: Vec<tls_listeners::TlsRead>,
     bans: KeptBans,
     features: Features,
     inherited: Inherited,
@@ -416,6 +430,7 @@ impl Prepared {
         let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
         sink.iter().for_each(Sink::warn_if_shared);
         let access_files = access_lists::read_files(config, &access_lists::KnownPrefixes::new())?;
+        let tls_files = tls_listeners::read_files(config)?;
         let bans = KeptBans::read(config)?;
         // Before the control thread's own ring, which panics where io_uring is not available.
         let features = ring::probe()?;
@@ -428,6 +443,7 @@ impl Prepared {
             socket,
             sink,
             access_files,
+            tls_files,
             bans,
             features,
             inherited,

@@ -172,6 +172,7 @@ mod tests {
     use crate::config::{self, Config, Listener};
     use crate::guard::AccessFilters;
     use crate::pool::Standing;
+    use crate::tls::Terminators;
 
     fn snapshot(before: Option<&Snapshot>, pools: &[(&str, &[&str])]) -> Snapshot {
         let pools = pools.iter().map(|(name, addresses)| {
@@ -189,7 +190,8 @@ mod tests {
                 .into_iter()
         };
         let lists = AccessFilters::default();
-        let by = (&config, &lists);
+        let none = Terminators::new();
+        let by = (&config, &lists, &none);
         Snapshot::compose(before, by, u32::MAX, standings, |_| true).take_effect()
     }
 

@@ -8,6 +8,7 @@ use crate::guard::AccessFilters;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 use crate::time::{MS, SECOND};
+use crate::tls::Terminators;
 
 use super::capacity;
 use super::names::PastNames;
@@ -85,17 +86,17 @@ impl Publisher {
     /// of the pools that may differ from those of the last publication.
     pub(super) fn publish(
         &mut self,
-        (config, access): (&Config, &AccessFilters),
+        by: (&Config, &AccessFilters, &Terminators),
         roster: &mut Roster,
         new: Vec<Bound>,
     ) -> Vec<usize> {
         let began = sys::monotonic();
         self.known_at = self.requested_at.take().unwrap_or(began);
+        let (config, ..) = by;
         let max = capacity::within(config.max_connections, self.workers.connections_possible);
         let standings = |place: usize| roster.standings(&config.pools[place], place);
         let has_changed = |place| roster.has_changed(place);
-        let (before, by) = (Some(&*self.snapshot), (config, access));
-        let draft = Snapshot::compose(before, by, max, standings, has_changed);
+        let draft = Snapshot::compose(Some(&self.snapshot), by, max, standings, has_changed);
         let next = Arc::new(draft.take_effect());
         let changed = roster.on_published(&self.snapshot, &next);
         self.workers.publish(&next, new);

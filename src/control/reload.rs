@@ -406,7 +406,12 @@ impl Balancer {
         let reread = self.reloading.reread.as_mut();
         let is_same_text = reread.is_some_and(|reread| reread.digest == read.digest);
         let is_same = is_same_text && read.config == *self.in_force.declared.file();
-        if is_same && read.access_files.is_empty() && read.ban_files.is_empty() {
+        let files = [
+            read.access_files.len(),
+            read.ban_files.len(),
+            read.tls_files.len(),
+        ];
+        if is_same && files == [0; 3] {
             self.checks.refresh();
             self.replace_tokens(read.tokens);
             return Ok(self.at_start.pending(self.in_force.declared.config()));
@@ -414,6 +419,7 @@ impl Balancer {
         let old = Arc::clone(&self.in_force.declared);
         let (declared, ended) = old.reload(read.config, is_same_text);
         self.access.offer(read.access_files);
+        self.tls.offer(read.tls_files);
         self.bans.import.offer(read.ban_files);
         let (before, next) = (old.config(), declared.config());
         let kept = self
@@ -423,6 +429,7 @@ impl Balancer {
         if let Err(error) = self.apply(declared, opened) {
             self.in_force.discoveries.restore_known(kept);
             self.access.offer(Vec::new());
+            self.tls.offer(Vec::new());
             self.bans.import.offer(Vec::new());
             return Err(error.to_string());
         }

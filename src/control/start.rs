@@ -18,6 +18,7 @@ use crate::ring::{Features, Ring, SetupError, Size, Wakes};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell};
+use crate::tls::Terminators;
 use crate::wording::plural;
 use crate::worker::{Command, IdleCuts, Inbox, LogFeed, Record, Setup, Stats, Worker};
 
@@ -123,17 +124,18 @@ fn on_cpus(cpus: &[Option<usize>]) -> String {
 /// Binds every address that no inherited socket listens on, and starts every worker. Returns once
 /// all workers accept.
 pub(super) async fn start(
-    (config, access, kept): (&Config, &AccessFilters, &KeptBans),
-    features: Features,
+    by: (&Config, &AccessFilters, &Terminators),
+    (features, kept): (Features, &KeptBans),
     inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
     seed: u64,
 ) -> Result<Workers, StartError> {
+    let (config, ..) = by;
     sys::read_local_ports();
     sys::read_bind_rules();
     let plan = Plan::new(config, features)?;
     listening::probe_origins(config, None)?;
-    let snapshot = first_snapshot(config, access, plan.in_all);
+    let snapshot = first_snapshot(by, plan.in_all);
     kept.fill(&snapshot.bans, &snapshot.trusted);
     // Every worker gets copies of its own.
     let bound = listening::bind_all(config, plan.cpus.len(), inherited, patience).await?;
@@ -205,13 +207,17 @@ fn spawn_workers(
 }
 
 /// The first snapshot of the workers.
-fn first_snapshot(config: &Config, access: &AccessFilters, max_connections: u32) -> Arc<Snapshot> {
+fn first_snapshot(
+    by: (&Config, &AccessFilters, &Terminators),
+    max_connections: u32,
+) -> Arc<Snapshot> {
+    let (config, ..) = by;
     let standings = |place: usize| {
         let pool = &config.pools[place];
         let backends = pool.backends.iter();
         backends.map(move |backend| unknown(pool, backend))
     };
-    let draft = Snapshot::compose(None, (config, access), max_connections, standings, |_| true);
+    let draft = Snapshot::compose(None, by, max_connections, standings, |_| true);
     Arc::new(draft.take_effect())
 }
 

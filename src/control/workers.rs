@@ -532,6 +532,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Listener, Pool};
     use crate::guard::AccessFilters;
+    use crate::tls::Terminators;
 
     /// A worker whose mailbox is full.
     fn busy() -> (WorkerHandle, Receiver<Command>) {
@@ -580,7 +581,9 @@ mod tests {
         let config = Config::of(Vec::<Listener>::new(), Vec::<Pool>::new());
         let lists = AccessFilters::new();
         let nothing = |_| std::iter::empty();
-        let draft = Snapshot::compose(None, (&config, &lists), 1, nothing, |_| true);
+        let none = Terminators::new();
+        let by = (&config, &lists, &none);
+        let draft = Snapshot::compose(None, by, 1, nothing, |_| true);
         let snapshot = Arc::new(draft.take_effect());
         assert!(!worker.tell(Command::Publish(Arc::clone(&snapshot))));
         commands.try_iter().for_each(drop);

@@ -46,6 +46,7 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: false,
     overhears: false,
+    handshake: None,
 };
 
 /// When so many bytes have come, the route that is decided then: its place, or that of the pool.

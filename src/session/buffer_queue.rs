@@ -27,6 +27,8 @@ impl Default for Links {
 struct Link {
     buffer: Buffer,
     next: BufferId,
+    /// Of records: so many bytes are delivered with the last byte of this buffer.
+    plain: u16,
 }
 
 impl Links {
@@ -68,6 +70,12 @@ impl BufferQueue {
     }
 
     pub(super) fn push(&mut self, buffer: Buffer, links: &mut Links) {
+        self.push_sealed(buffer, 0, links);
+    }
+
+    /// The same with records: `plain` bytes are delivered once they are sent.
+    #[inline]
+    pub(super) fn push_sealed(&mut self, buffer: Buffer, plain: u16, links: &mut Links) {
         let id = usize::from(buffer.id);
         if links.table.len() <= id {
             let unused = Link {
@@ -77,10 +85,15 @@ impl BufferQueue {
                     len: 0,
                 },
                 next: 0,
+                plain: 0,
             };
             links.table.resize((id + 1).next_power_of_two(), unused);
         }
-        links.table[id] = Link { buffer, next: 0 };
+        links.table[id] = Link {
+            buffer,
+            next: 0,
+            plain,
+        };
         if self.is_empty() {
             self.head = buffer.id;
         } else {
@@ -92,6 +105,11 @@ impl BufferQueue {
 
     pub(super) fn front(&self, links: &Links) -> Option<Buffer> {
         (!self.is_empty()).then(|| links.table[usize::from(self.head)].buffer)
+    }
+
+    /// Bytes that are delivered with the last byte of the first buffer.
+    pub(super) fn front_plain(&self, links: &Links) -> u16 {
+        links.table[usize::from(self.head)].plain
     }
 
     /// Puts a buffer before all others.

@@ -27,6 +27,13 @@ pub enum CloseReason {
     ConnectTimeout,
     /// The backend has no TLS for a client of PostgreSQL that was told that it may begin with it.
     TlsRefused,
+    /// The client broke the protocol of TLS, or left in its handshake.
+    TlsFailed,
+    /// The client's handshake of TLS was not complete in time.
+    TlsTimeout,
+    /// The client's connection ended in the middle of what it sent by TLS: it never said that no
+    /// more would come.
+    TlsTruncated,
     /// The pool has no backend to select.
     NoBackend,
     /// The client is banned. Its session may have been open.
@@ -86,7 +93,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -95,6 +102,9 @@ impl CloseReason {
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::TlsRefused,
+        Self::TlsFailed,
+        Self::TlsTimeout,
+        Self::TlsTruncated,
         Self::NoBackend,
         Self::Banned,
         Self::AccessDenied,
@@ -195,6 +205,9 @@ impl CloseReason {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsRefused => "tls_refused",
+            Self::TlsFailed => "tls_failed",
+            Self::TlsTimeout => "tls_timeout",
+            Self::TlsTruncated => "tls_truncated",
             Self::NoBackend => "no_backend",
             Self::Banned => "banned",
             Self::AccessDenied => "access_denied",
@@ -236,6 +249,9 @@ impl CloseReason {
             | Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::TlsRefused
+            | Self::TlsFailed
+            | Self::TlsTimeout
+            | Self::TlsTruncated
             | Self::NoBackend
             | Self::Banned
             | Self::AccessDenied

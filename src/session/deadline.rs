@@ -12,8 +12,13 @@ impl Session {
     /// Handles the time that [`Self::deadline`] named, or any later one.
     pub fn on_deadline(&mut self, cx: &mut Context<'_>) {
         match self.state {
+            SessionState::Handshaking if cx.now >= self.handshake_until(cx.limits) => {
+                self.close(CloseReason::TlsTimeout, cx);
+            }
             SessionState::Peeking if cx.now >= self.peek_until(cx.limits) => {
-                let over = self.opened_at.saturating_add(cx.limits.peek.unwrap_or(0));
+                let over = self
+                    .peeks_from()
+                    .saturating_add(cx.limits.peek.unwrap_or(0));
                 match cx.now >= over {
                     true => self.on_first_bytes_late(cx),
                     false => self.on_silence(cx),
@@ -28,7 +33,10 @@ impl Session {
             SessionState::Connecting if self.overdue || cx.now < self.attempt_until(cx.limits) => {}
             SessionState::Connecting => self.on_late(cx),
             SessionState::Open => self.look(cx),
-            SessionState::Peeking | SessionState::Queued | SessionState::Closing => {}
+            SessionState::Handshaking
+            | SessionState::Peeking
+            | SessionState::Queued
+            | SessionState::Closing => {}
         }
     }
 
@@ -37,6 +45,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self, now: u64, limits: &SessionLimits) -> u64 {
         match self.state {
+            SessionState::Handshaking => self.handshake_until(limits),
             SessionState::Peeking => self.peek_until(limits),
             SessionState::Connecting if self.overdue => self.watch_at,
             SessionState::Connecting => self.attempt_until(limits).min(self.watch_at),
@@ -58,7 +67,10 @@ impl Session {
                 self.watch_at == NEVER && self.broken.is_none() && !self.is_ending()
             }
             SessionState::Closing => true,
-            SessionState::Peeking | SessionState::Connecting | SessionState::Queued => false,
+            SessionState::Handshaking
+            | SessionState::Peeking
+            | SessionState::Connecting
+            | SessionState::Queued => false,
         }
     }
 
@@ -162,17 +174,29 @@ impl Session {
         self.opened_at.saturating_add(limits.session)
     }
 
+    /// When its first bytes were awaited from.
+    fn peeks_from(&self) -> u64 {
+        self.opened_at
+            .saturating_add(u64::from(self.handshake_ms) * MS)
+    }
+
+    /// A reload may have made the listener one without TLS: its handshakes under way go on.
+    fn handshake_until(&self, limits: &SessionLimits) -> u64 {
+        let time = limits.handshake.unwrap_or(HANDSHAKE);
+        self.opened_at.saturating_add(time)
+    }
+
     fn attempt_until(&self, limits: &SessionLimits) -> u64 {
         self.active_at.saturating_add(limits.connect)
     }
 
     /// The end of the time for first bytes, or of that in which none has come.
     fn peek_until(&self, limits: &SessionLimits) -> u64 {
-        let until = self.opened_at.saturating_add(limits.peek.unwrap_or(0));
+        let until = self.peeks_from().saturating_add(limits.peek.unwrap_or(0));
         if self.looked > 0 {
             return until;
         }
-        until.min(self.opened_at.saturating_add(limits.server_first))
+        until.min(self.peeks_from().saturating_add(limits.server_first))
     }
 
     /// One direction has ended and the other is to end with it: as configured, or since the peer
@@ -236,5 +260,7 @@ const LOOKS: u64 = 4;
 const SLOW_READER: u64 = 30 * SECOND;
 /// With `half_close: "end"`: from the relayed end to the first look for its acknowledgement, 5 ms.
 pub(super) const END_LOOK: u64 = 5 * MS;
+/// The time for a handshake of TLS on a listener that has none any more: 10 s.
+const HANDSHAKE: u64 = 10 * SECOND;
 /// What a broken connection left behind waits so long for its sink: 100 ms.
 pub(super) const LINGER: u64 = 100 * MS;

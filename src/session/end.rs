@@ -22,4 +22,47 @@ pub(super) struct End {
     pub(super) ends_polls: bool,
     /// Its watch, while it is not read from.
     pub(super) watch: Watch,
+    /// Its TLS.
+    pub(super) tls: EndTls,
+}
+
+/// The TLS of an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum EndTls {
+    /// It has none: bytes come and go as they are.
+    #[default]
+    None,
+    /// Its socket carries records, which end here.
+    Records,
+    /// What was taken out of its records waits for a buffer.
+    Undrained,
+    /// Its peer was told that no more bytes come (`close_notify`).
+    Notified,
+    /// Both.
+    UndrainedNotified,
+}
+
+impl EndTls {
+    /// Whether its socket carries records.
+    pub(super) fn is_there(self) -> bool {
+        self != Self::None
+    }
+
+    pub(super) fn is_undrained(self) -> bool {
+        matches!(self, Self::Undrained | Self::UndrainedNotified)
+    }
+
+    pub(super) fn is_notified(self) -> bool {
+        matches!(self, Self::Notified | Self::UndrainedNotified)
+    }
+
+    /// The same with these two.
+    pub(super) fn with(undrained: bool, notified: bool) -> Self {
+        match (undrained, notified) {
+            (false, false) => Self::Records,
+            (true, false) => Self::Undrained,
+            (false, true) => Self::Notified,
+            (true, true) => Self::UndrainedNotified,
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::kernel::{BUFFER_BYTES, Pumped};
 use crate::time::US;
 
-use super::buffer_queue::BufferQueue;
+use super::buffer_queue::{BufferQueue, Links};
 
 /// The state of one direction. What is true of the sockets at its two ends stands in their
 /// [`End`](super::End)s.
@@ -44,6 +44,9 @@ pub(super) enum Mode {
     Switching,
     /// Spliced through a pipe, visit by visit.
     Splice,
+    /// Copied through TLS, always: what is spliced, or passed on without a buffer, goes past it.
+    /// `true`: the end of what was encrypted waits for what follows it, or for a buffer.
+    Tls(bool),
 }
 
 impl Flow {
@@ -66,7 +69,7 @@ impl Flow {
 
     /// Bytes are held for the sink.
     pub(super) fn is_loaded(&self) -> bool {
-        !self.backlog.is_empty() || self.in_pipe > 0
+        !self.backlog.is_empty() || self.in_pipe > 0 || self.mode == Mode::Tls(true)
     }
 
     /// Whether bytes that came from the source are held.
@@ -87,6 +90,17 @@ impl Flow {
         self.made -= u16::try_from(made).unwrap_or(self.made);
         self.delivered += u64::from(bytes - made);
         bytes - made
+    }
+
+    /// The same of records, whose bytes are delivered with the last one of their buffer.
+    pub(super) fn on_records_sent(&mut self, bytes: u32, links: &Links) -> u32 {
+        let whole = self
+            .backlog
+            .front(links)
+            .is_some_and(|its| its.len == bytes);
+        let plain = u32::from(self.backlog.front_plain(links)) * u32::from(whole);
+        self.delivered += u64::from(plain);
+        plain
     }
 
     /// Takes note of a received buffer; a row of full ones makes a stream.

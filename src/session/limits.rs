@@ -28,4 +28,7 @@ pub struct SessionLimits {
     pub watches_work: bool,
     /// Whether the first bytes of a backend are shown ([`Op::Overhear`](super::Op::Overhear)).
     pub overhears: bool,
+    /// The time for the client's handshake of TLS, which ends here; `None`: its bytes go on as they
+    /// come.
+    pub handshake: Option<u64>,
 }

@@ -6,6 +6,7 @@
 //!
 //! | state | in flight | left by |
 //! |---|---|---|
+//! | Handshaking | the client's receive; sends to it | TLS is established; a fault; a deadline |
 //! | Peeking | the client's receive, or a poll | its first bytes suffice; a deadline |
 //! | Connecting | connect or a visit; the client's receive or poll | `Connected`; a last failure |
 //! | Queued | the client's receive or poll | `Called`; `Refused`; a deadline |
@@ -26,6 +27,7 @@ mod op;
 mod paced;
 mod peeking;
 mod stalled;
+mod tls;
 mod view;
 mod waiting;
 mod watching;
@@ -36,11 +38,12 @@ mod tests;
 pub use buffer_queue::Links;
 pub use close::CloseReason;
 pub use connecting::RETRY_AFTER;
-use end::End;
+use end::{End, EndTls};
 use flow::{Flow, Mode};
 pub use limits::SessionLimits;
 pub use op::{Arrival, Event, Look, Op, Ops, PeerState, Preamble, Unsent};
-use op::{CANCELLABLE, InFlight};
+use op::{CANCELLABLE, InFlight, purpose_of};
+pub use tls::{Sealed, Unsealed};
 pub use view::{SessionState, View};
 use watching::Watch;
 
@@ -109,6 +112,10 @@ pub struct Session {
     asked: bool,
     /// The backend ended its stream by its own act alone ([`Self::is_hang_up`]).
     hung_up: bool,
+    /// Steps of TLS that were asked for, and are not answered yet.
+    tls_steps: u8,
+    /// How long the handshake of TLS took, in ms: its first bytes are awaited from then on.
+    handshake_ms: u16,
     /// When the client was accepted.
     opened_at: u64,
     /// When the attempt began, while connecting; then when something last moved.
@@ -158,6 +165,8 @@ impl Session {
             queued_until: NEVER,
             asked: false,
             hung_up: false,
+            tls_steps: 0,
+            handshake_ms: 0,
             opened_at: cx.now,
             active_at: cx.now,
             unsent: 0,
@@ -167,8 +176,15 @@ impl Session {
             in_use: 0,
             watch_at: NEVER,
         };
+        if cx.limits.handshake.is_some() {
+            session.state = SessionState::Handshaking;
+            session.ends[Side::Client as usize].tls = EndTls::Records;
+            for flow in &mut session.flows {
+                flow.mode = Mode::Tls(false);
+            }
+        }
         session.advance(Side::Client, cx);
-        if !peeks {
+        if session.state == SessionState::Connecting {
             session.connect(cx);
         }
         session
@@ -186,6 +202,8 @@ impl Session {
             return self.join(event, cx);
         }
         match event {
+            Event::Decrypted(from, opened, more) => self.on_decrypted(from, opened, more, cx),
+            Event::Encrypted(to, sealed) => self.on_encrypted(to, sealed, cx),
             Event::Peeked(look) => self.on_peeked(look, cx),
             Event::Connected(made) => self.on_connected(made, cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
@@ -513,15 +531,17 @@ impl Session {
     fn join(&mut self, event: Event, cx: &mut Context<'_>) {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent: it counts as undelivered.
-            self.enter(from, buffer, cx);
+            self.flow(from).backlog.push(buffer, cx.links);
         } else if let Event::Connected(Some(made)) = event {
             cx.ops.push_back(Op::Release(made.id));
+        } else {
+            self.join_tls(event, cx);
         }
         self.finish_when_joined(cx);
     }
 
     fn finish_when_joined(&self, cx: &mut Context<'_>) {
-        if !self.in_flight.is_empty() {
+        if !self.in_flight.is_empty() || self.tls_steps > 0 {
             return;
         }
         // The manner of closing depends on what is undelivered, so only the memory goes here.
@@ -548,41 +568,6 @@ impl Session {
     }
 }
 
-/// The operation in flight that an event is about; `None` for answers that come at once.
-fn purpose_of(event: &Event) -> Option<Purpose> {
-    match *event {
-        Event::Connected(_)
-        | Event::ConnectFailed(_)
-        | Event::Lacking(_)
-        | Event::Paused
-        | Event::Queued(_)
-        | Event::Requeued
-        | Event::Full
-        | Event::Unselected
-        | Event::Unrouted
-        | Event::Misfit
-        | Event::Gone
-        | Event::Spent
-        | Event::TlsRefused(_) => Some(Purpose::Connect),
-        Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
-        Event::Sent(to, _) => Some(Purpose::Send(to)),
-        Event::SourceReady(from, _) => Some(Purpose::PollSource(from)),
-        Event::SinkReady(to, _) => Some(Purpose::PollSink(to)),
-        Event::Watched(side, _) => Some(Purpose::Watch(side)),
-        Event::Retry => Some(Purpose::Retry),
-        Event::Starvation(from) => Some(Purpose::Starvation(from)),
-        Event::Pace(from) => Some(Purpose::Pace(from)),
-        Event::Peeked(_)
-        | Event::Called
-        | Event::Refused
-        | Event::PassedOn(..)
-        | Event::Pumped(..)
-        | Event::Unpiped(..)
-        | Event::Unsent(_)
-        | Event::Pipeless(_) => None,
-    }
-}
-
 /// A server that speaks first has begun by then: 1 s.
 const AT_ONCE: u64 = SECOND;
 /// Bytes of a backend that come further apart than this are no stream: 100 ms.
@@ -590,4 +575,4 @@ const STREAM_GAP: u64 = 100 * MS;
 /// A stream is reported in such pieces: 1 s.
 const USED_AT_ONCE: u64 = SECOND;
 /// What an idle session takes is its price in memory.
-const _: () = assert!(size_of::<Session>() <= 184);
+const _: () = assert!(size_of::<Session>() <= 192);

@@ -41,6 +41,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         match end {
+            Ok(()) if self.end(from).tls.is_there() => self.on_tls_recv_ended(from, cx),
             Ok(()) => {
                 self.end(from).ended = true;
                 self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
@@ -55,7 +56,7 @@ impl Session {
             Err(Errno::CANCELED) => {}
             Err(errno) if is_short(errno) => {
                 self.end(from).starved = true;
-                if self.state != SessionState::Open {
+                if self.state != SessionState::Open && !self.is_sealed(from) {
                     return self.wait_for_arrivals(from, cx);
                 }
                 if self.may_pass_on(from) {
@@ -87,8 +88,12 @@ impl Session {
         match outcome {
             Ok(bytes) => {
                 self.active_at = cx.now;
+                let carries_records = self.ends[to as usize].tls.is_there();
                 let flow = self.flow(from);
-                let received = flow.on_sent(bytes);
+                let received = match carries_records {
+                    false => flow.on_sent(bytes),
+                    true => flow.on_records_sent(bytes, cx.links),
+                };
                 if bytes > 0 {
                     flow.waits = 0;
                 }
@@ -117,7 +122,7 @@ impl Session {
     pub(super) fn on_sink_broken(&mut self, to: Side, cx: &mut Context<'_>) {
         let from = to.other();
         let reason = CloseReason::reset_by(to);
-        if self.end(from).shut {
+        if self.end(from).shut || self.state != SessionState::Open {
             return self.close(reason, cx);
         }
         self.broken = Some(reason);
@@ -126,6 +131,9 @@ impl Session {
         self.end(from).ended = true;
         let flow = self.flow(from);
         flow.in_pipe = 0;
+        if matches!(flow.mode, Mode::Tls(_)) {
+            flow.mode = Mode::Tls(false);
+        }
         while let Some(id) = flow.backlog.pop(cx.links) {
             cx.ops.push_back(Op::Release(id));
         }
@@ -190,10 +198,14 @@ impl Session {
         let (source, flow) = (&self.ends[from as usize], &self.flows[from as usize]);
         // After most sends nothing is left.
         let Some(buffer) = flow.backlog.front(cx.links) else {
+            if flow.mode == Mode::Tls(true) {
+                self.flush_tls(to, cx);
+            }
             return;
         };
         let sending = self.in_flight.has(Purpose::Send(to));
-        if sending || self.state != SessionState::Open || self.waits_for_room(from) {
+        let may_send = self.state == SessionState::Open || self.may_speak_early(to);
+        if sending || !may_send || self.waits_for_room(from) {
             return;
         }
         // What is held back for an end that never comes would be lost.
@@ -202,20 +214,20 @@ impl Session {
         self.leave(to, buffer, more, cx);
     }
 
-    /// Received bytes enter the flow that leads away from their end. A transform of what is
-    /// received belongs here; a flow that has one can't splice or pass on, which move bytes past
-    /// it. There is none: they go on as they came.
+    /// Received bytes enter the flow that leads away from their end: through TLS, where one of the
+    /// ends speaks it, else as they came.
     #[inline]
     pub(super) fn enter(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
-        if self.state == SessionState::Peeking {
+        if self.is_sealed(from) {
+            self.enter_through_tls(from, buffer, cx);
+        } else if self.state == SessionState::Peeking {
             self.on_first_bytes(buffer, cx);
         } else {
             self.flow(from).backlog.push(buffer, cx.links);
         }
     }
 
-    /// The first bytes of the flow that leads to an end leave it. A transform of what is sent
-    /// belongs here. There is none, so that as many bytes of the flow are delivered as were sent.
+    /// The first bytes of the flow that leads to an end leave it.
     fn leave(&mut self, to: Side, buffer: Buffer, more: bool, cx: &mut Context<'_>) {
         self.end(to).held_back = more;
         self.in_flight.insert(Purpose::Send(to));
@@ -235,14 +247,16 @@ impl Session {
         let source = &mut self.ends[from as usize];
         let flow = &mut self.flows[from as usize];
         match flow.mode {
-            Mode::Copy if receiving => {
+            // There is no backend yet.
+            Mode::Tls(_) if from == Side::Backend && self.state != SessionState::Open => {}
+            Mode::Copy | Mode::Tls(_) if receiving => {
                 if flow.backlog.len() >= high {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
-            Mode::Copy | Mode::Switching if is_awaited() => {}
-            Mode::Copy if !source.ended && flow.backlog.len() <= low => {
+            Mode::Copy | Mode::Tls(_) | Mode::Switching if is_awaited() => {}
+            Mode::Copy | Mode::Tls(_) if !source.ended && flow.backlog.len() <= low => {
                 // Without a buffer the receive ends at once, with an error.
                 source.starved = false;
                 let peeks = self.state == SessionState::Peeking;
@@ -262,7 +276,7 @@ impl Session {
                 flow.promote();
                 self.pump(from, cx);
             }
-            Mode::Copy | Mode::Switching => {
+            Mode::Copy | Mode::Tls(_) | Mode::Switching => {
                 if flow.is_loaded() {
                     self.watch_soon(cx.now);
                 }
@@ -292,10 +306,16 @@ impl Session {
             return;
         }
         let to = from.other();
+        let broke = self.is_broken(from);
+        if self.ends[to as usize].tls.is_there()
+            && self.broken.is_none()
+            && !self.is_notified(to, cx)
+        {
+            return;
+        }
         let sink = self.end(to);
         sink.shut = true;
         let held_back = sink.held_back;
-        let broke = self.broken == Some(CloseReason::reset_by(from));
         if broke && held_back {
             // The end came before the break, and a reset would drop what waits for it.
             cx.ops.push_back(Op::Shutdown(to));

@@ -4,6 +4,8 @@ use crate::fault::Fault;
 use crate::kernel::{Buffer, BufferId, Errno, Pumped};
 use crate::token::{Purpose, Side};
 
+use super::tls::{Sealed, Unsealed};
+
 /// What a session asks for: first of the kernel, then of routing, then to be counted.
 ///
 /// Operations that complete later are named by their [`Purpose`]; a session has at most one of each
@@ -58,6 +60,15 @@ pub enum Op {
     Connect,
     /// Close the backend's socket: the attempt failed by this.
     Abandon(Fault),
+
+    /// Take what the records of this side hold out of this buffer, or, without one, what was left
+    /// of the last; answered at once by `Decrypted`.
+    Decrypt(Side, Option<Buffer>),
+    /// Make records for this side of this buffer's bytes, or, without one, of what was held back;
+    /// answered at once by `Encrypted`.
+    Encrypt(Side, Option<Buffer>),
+    /// Make the record that tells this side that no more comes; answered at once by `Encrypted`.
+    Notify(Side),
 
     /// Look at these bytes of the backend, which are among its first.
     Overhear(Buffer),
@@ -217,6 +228,10 @@ pub enum Event {
     Unsent([Unsent; 2]),
     /// No pipe was free for a pump.
     Pipeless(Side),
+    /// What the records of this side have brought; `true`: there is more.
+    Decrypted(Side, Unsealed, bool),
+    /// Records for this side.
+    Encrypted(Side, Sealed),
 }
 
 /// What a poll of a source shows.
@@ -298,6 +313,43 @@ pub(super) const CANCELLABLE: [Purpose; 11] = [
     Purpose::Watch(Side::Client),
     Purpose::Watch(Side::Backend),
 ];
+
+/// The operation in flight that an event is about; `None` for answers that come at once.
+pub(super) fn purpose_of(event: &Event) -> Option<Purpose> {
+    match *event {
+        Event::Connected(_)
+        | Event::ConnectFailed(_)
+        | Event::Lacking(_)
+        | Event::Paused
+        | Event::Queued(_)
+        | Event::Requeued
+        | Event::Full
+        | Event::Unselected
+        | Event::Unrouted
+        | Event::Misfit
+        | Event::Gone
+        | Event::Spent
+        | Event::TlsRefused(_) => Some(Purpose::Connect),
+        Event::Received(from, _, _) | Event::RecvEnded(from, _) => Some(Purpose::Recv(from)),
+        Event::Sent(to, _) => Some(Purpose::Send(to)),
+        Event::SourceReady(from, _) => Some(Purpose::PollSource(from)),
+        Event::SinkReady(to, _) => Some(Purpose::PollSink(to)),
+        Event::Watched(side, _) => Some(Purpose::Watch(side)),
+        Event::Retry => Some(Purpose::Retry),
+        Event::Starvation(from) => Some(Purpose::Starvation(from)),
+        Event::Pace(from) => Some(Purpose::Pace(from)),
+        Event::Peeked(_)
+        | Event::Called
+        | Event::Refused
+        | Event::PassedOn(..)
+        | Event::Pumped(..)
+        | Event::Unpiped(..)
+        | Event::Unsent(_)
+        | Event::Pipeless(_)
+        | Event::Decrypted(..)
+        | Event::Encrypted(..) => None,
+    }
+}
 
 fn bit(purpose: Purpose) -> u32 {
     1 << purpose.code()

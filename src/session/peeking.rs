@@ -109,7 +109,7 @@ impl Session {
             || self.preamble == Preamble::Tls;
         if half_sent && cx.limits.ends_half_sent {
             self.close(CloseReason::FirstBytesTimeout, cx);
-        } else if self.end(Side::Client).starved {
+        } else if self.end(Side::Client).starved && !self.is_sealed(Side::Client) {
             self.peek_ahead(true, cx);
         } else {
             self.peek(true, cx);

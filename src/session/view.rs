@@ -22,6 +22,8 @@ pub struct View {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionState {
+    /// It waits for the client's part of the TLS handshake.
+    Handshaking,
     /// It waits for the client's first bytes, by which its backend is selected.
     #[default]
     Peeking,
@@ -40,6 +42,7 @@ impl SessionState {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Handshaking => "handshaking",
             Self::Peeking => "peeking",
             Self::Connecting => "connecting",
             Self::Queued => "queued",

@@ -142,6 +142,8 @@ impl Session {
             // The sink broke during the wait.
         } else if self.flow(from).mode == Mode::Splice {
             self.pump(from, cx);
+        } else if self.end(from).tls.is_undrained() {
+            self.drain_tls(from, cx);
         } else if self.end(from).starved && self.may_pass_on(from) {
             self.pass_on(from, cx);
         } else {

@@ -77,7 +77,10 @@ impl Session {
             SessionState::Queued => gone,
             // A backend is near: what the client has sent is still for it.
             SessionState::Connecting => gone && !self.flow(side).is_loaded(),
-            SessionState::Peeking | SessionState::Open | SessionState::Closing => false,
+            SessionState::Handshaking
+            | SessionState::Peeking
+            | SessionState::Open
+            | SessionState::Closing => false,
         };
         if waits_for_nothing {
             return self.close(CloseReason::reset_by(side), cx);

@@ -23,7 +23,7 @@ fn compose<'a>(
     let access = AccessFilters::new();
     Snapshot::compose(
         before,
-        (config, &access),
+        (config, &access, &Terminators::new()),
         max_connections,
         standings,
         |_| true,
@@ -120,7 +120,13 @@ fn a_session_keeps_no_access_list() {
     ));
     let access = AccessFilters::from([("office".to_owned(), Arc::clone(&filter))]);
     let standings = |_: usize| [Standing::default(); 2].into_iter();
-    let draft = Snapshot::compose(None, (&config, &access), 9, standings, |_| true);
+    let draft = Snapshot::compose(
+        None,
+        (&config, &access, &Terminators::new()),
+        9,
+        standings,
+        |_| true,
+    );
     drop(access);
     let first = draft.take_effect();
     assert!(first.access.contains_key(&first.listeners[0].id));

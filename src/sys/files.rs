@@ -48,6 +48,14 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether anybody on this machine may read or change a file, by its mode.
+///
+/// # Errors
+/// What stat(2) says.
+pub fn is_open_to_others(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o007 != 0)
+}
+
 /// Opens a regular file to read it and to write over it, and makes it if there is none. Refuses
 /// others.
 ///

@@ -33,8 +33,8 @@ pub use descriptor::{
 };
 pub use doorbell::Doorbell;
 pub use files::{
-    can_append_to, can_listen_at, can_make, can_replace, can_rewrite, open_private, open_regular,
-    open_to_append, open_to_rewrite,
+    can_append_to, can_listen_at, can_make, can_replace, can_rewrite, is_open_to_others,
+    open_private, open_regular, open_to_append, open_to_rewrite,
 };
 pub use helper::{dismiss_helper, start_helper};
 pub use interfaces::interface_addresses;

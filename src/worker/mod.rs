@@ -39,6 +39,7 @@ mod sessions;
 mod slot;
 mod stall;
 pub mod timers;
+mod tls;
 mod traffic;
 mod tries;
 
@@ -172,6 +173,8 @@ pub struct Worker<K> {
     log_lines: LogLines,
     /// The keys of sessions that may be cancelled.
     cancel_keys: CancelKeys,
+    /// Memory that TLS borrows.
+    spare: tls::Spare,
     idle_cuts: Arc<IdleCuts>,
     stats: Arc<Stats>,
     recorded: Box<Recorded>,
@@ -260,6 +263,7 @@ impl<K: Kernel> Worker<K> {
             look_at: NEVER,
             log_lines: LogLines::of(setup.log.as_ref()),
             cancel_keys: CancelKeys::default(),
+            spare: tls::Spare::default(),
             log: setup.log,
             idle_cuts: setup.idle_cuts,
             stats: setup.stats,

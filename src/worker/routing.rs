@@ -71,7 +71,10 @@ impl<K: Kernel> Worker<K> {
     /// Closes the client's connection at the end of its session. The kernel resets one that has
     /// bytes unread, which may take from the client what it was told: they are dropped first.
     pub(super) fn close_client(&mut self, client: Socket, manner: Manner, reason: CloseReason) {
-        let was_told = matches!(reason, CloseReason::NoRoute | CloseReason::TlsRefused);
+        let was_told = matches!(
+            reason,
+            CloseReason::NoRoute | CloseReason::TlsRefused | CloseReason::TlsFailed
+        );
         if was_told && manner == Manner::Graceful {
             self.kernel.hold(&client, false);
         }

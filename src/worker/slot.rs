@@ -21,6 +21,7 @@ use super::headers::{NamedClient, ProxyPeer, is_own, tlvs_of};
 use super::lanes::Party;
 use super::queue::QueueEntry;
 use super::routing::route_without_bytes;
+use super::tls::SlotTls;
 use super::{LogEvent, Record, Tries, Worker};
 
 /// A session's place in the slab.
@@ -73,6 +74,8 @@ pub(super) struct Slot {
     pub(super) queue_entry: Option<QueueEntry>,
     /// By source side: leased pipes that hold bytes.
     pipes: [Option<Pipe>; 2],
+    /// The TLS of its client, where it ends here.
+    pub(super) tls: Option<Box<SlotTls>>,
 }
 
 impl Slot {
@@ -181,6 +184,8 @@ impl<K: Kernel> Worker<K> {
         let decided = route_without_bytes(&listener, peer, tlvs);
         let (route, look) = decided.unwrap_or_default();
         let keys = listener.plan_of(route).keys_without_bytes(peer, tlvs);
+        let tls = listener.tls.as_ref();
+        let tls = tls.map(|tls| Box::new(SlotTls::new(tls.begins.begin())));
         let key = self.slots.insert(Slot {
             session,
             generation: self.generation,
@@ -208,6 +213,7 @@ impl<K: Kernel> Worker<K> {
             decision: 0,
             queue_entry: None,
             pipes: [None, None],
+            tls,
         });
         self.ports[port].sessions += 1;
         if let Some(look) = look {
@@ -330,6 +336,9 @@ impl<K: Kernel> Worker<K> {
             Op::Append(to, from) => self.kernel.append(to, from),
             Op::Connect => return self.connect(key),
             Op::Abandon(fault) => self.abandon(key, fault),
+            Op::Decrypt(from, buffer) => return Some(self.decrypt(key, from, buffer)),
+            Op::Encrypt(to, buffer) => return Some(self.encrypt(key, to, buffer)),
+            Op::Notify(to) => return Some(self.notify(key, to)),
             Op::Answered(first) => self.on_answered(key, first),
             Op::Finish => self.finish(key),
         }
@@ -536,4 +545,4 @@ pub(super) fn number(key: usize) -> u32 {
 
 const _: () = assert!(CloseReason::ALL.len() <= Gate::REASONS_MAX);
 /// What an idle connection takes in this process.
-const _: () = assert!(size_of::<Slot>() <= 408);
+const _: () = assert!(size_of::<Slot>() <= 424);

@@ -123,6 +123,7 @@ fn snapshot() -> Arc<Snapshot> {
         limits: LIMITS,
         bandwidth: Arc::default(),
         postgres: Postgres::default(),
+        tls: None,
     };
     Arc::new(Snapshot {
         version: 1,
@@ -160,4 +161,5 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: true,
     overhears: false,
+    handshake: None,
 };

@@ -101,8 +101,14 @@ fn the_simulation_is_not_tame() {
         return;
     }
     // Only other hosts than this one have clients that a backend can't be shown: tests/proxy does.
-    // Backends are asked for TLS in a moment of its own.
-    let elsewhere = [CloseReason::NotTransparent, CloseReason::TlsRefused];
+    // Backends are asked for TLS, and TLS ends, in moments of their own.
+    let elsewhere = [
+        CloseReason::NotTransparent,
+        CloseReason::TlsRefused,
+        CloseReason::TlsFailed,
+        CloseReason::TlsTimeout,
+        CloseReason::TlsTruncated,
+    ];
     let reached = |reason: &CloseReason| !elsewhere.contains(reason);
     let reasons = CloseReason::ALL.into_iter().filter(reached);
     let reasons: Vec<_> = reasons.map(CloseReason::as_str).collect();

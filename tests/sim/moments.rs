@@ -169,6 +169,7 @@ pub(crate) fn snapshots_with(
             limits: session,
             bandwidth: Arc::default(),
             postgres: Postgres::default(),
+            tls: None,
         };
         Arc::new(Snapshot {
             version,
@@ -655,4 +656,5 @@ pub(crate) const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: false,
     overhears: false,
+    handshake: None,
 };

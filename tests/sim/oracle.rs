@@ -256,6 +256,7 @@ impl FakeKernel {
     }
 
     /// A session has ended: its reason must fit what its peers saw.
+    #[expect(clippy::too_many_lines, reason = "a table of reasons")]
     pub(crate) fn on_record(&mut self, record: &Record) {
         self.check_closes(record);
         let port = record.client.expect("every client has an address").port();
@@ -301,6 +302,9 @@ impl FakeKernel {
             CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::TlsRefused
+            | CloseReason::TlsFailed
+            | CloseReason::TlsTimeout
+            | CloseReason::TlsTruncated
             | CloseReason::NoBackend
             | CloseReason::NoRoute
             | CloseReason::ProxyUntrusted
@@ -417,6 +421,9 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
         | CloseReason::TlsRefused
+        | CloseReason::TlsFailed
+        | CloseReason::TlsTimeout
+        | CloseReason::TlsTruncated
         | CloseReason::NoBackend
         | CloseReason::NoRoute
         | CloseReason::ProxyUntrusted
@@ -460,6 +467,9 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::ConnectFailed
         | CloseReason::ConnectTimeout
         | CloseReason::TlsRefused
+        | CloseReason::TlsFailed
+        | CloseReason::TlsTimeout
+        | CloseReason::TlsTruncated
         | CloseReason::NoBackend
         | CloseReason::NoRoute
         | CloseReason::ProxyUntrusted

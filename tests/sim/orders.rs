@@ -249,6 +249,9 @@ impl FakeKernel {
             | CloseReason::ConnectFailed
             | CloseReason::ConnectTimeout
             | CloseReason::TlsRefused
+            | CloseReason::TlsFailed
+            | CloseReason::TlsTimeout
+            | CloseReason::TlsTruncated
             | CloseReason::NoBackend
             | CloseReason::NoRoute
             | CloseReason::ProxyUntrusted

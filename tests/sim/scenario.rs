@@ -349,6 +349,7 @@ impl Plan {
                 limits,
                 bandwidth: Arc::clone(&self.bandwidth[number]),
                 postgres: Postgres::default(),
+                tls: None,
             }));
         }
         self.routes.push(self.pools.present.clone());
@@ -619,6 +620,7 @@ fn limits(random: &mut Random) -> SessionLimits {
         ends_together: false,
         watches_work: random.permille(700),
         overhears: false,
+        handshake: None,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::config::{
     Route, ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::config::{AddressType, Consul, ConsulHealth, Etcd, FleetSettings};
+use crate::config::{CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName};
 use crate::config::{HistoryPlace, HistorySettings, Kubernetes, ServicePort};
 use crate::config::{PeerMember, PeerSettings};
 use crate::origin::{Origins, Ports};
@@ -238,6 +239,7 @@ impl Chance<'_> {
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
                 postgres_tls: self.pick(&[PostgresTls::Pass, PostgresTls::Answer]),
                 postgres_cancel: self.half(),
+                tls: self.maybe(Self::ended_tls),
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),
             }
         });
@@ -291,6 +293,28 @@ impl Chance<'_> {
             }
         }
         routes
+    }
+
+    fn ended_tls(&mut self) -> Tls {
+        let certificates = (0..self.0.usize(1..3)).map(|i| CertificateFiles {
+            certificate: PathBuf::from(format!("/etc/c{i}.pem")),
+            key: PathBuf::from(format!("k{i}\".pem")),
+        });
+        Tls {
+            certificates: certificates.collect(),
+            unknown_name: self.pick(&UnknownName::ALL).1,
+            policy: self.pick(&TlsPolicy::ALL).1,
+            alpn: self
+                .pick(&[&[][..], &["h2", "http/1.1"]])
+                .iter()
+                .map(|&its| its.to_owned())
+                .collect(),
+            clients: self.maybe(|it| TlsClients {
+                ca: PathBuf::from("ca.pem"),
+                certificate: it.pick(&ClientCertificate::ALL).1,
+            }),
+            handshake: self.ms(1, 60_000),
+        }
     }
 
     fn fleet(&mut self) -> FleetSettings {

@@ -20,6 +20,7 @@ use crate::guard::{AccessFilters, Ban, BannedBy, Trusted};
 use crate::pool::{Standing, StickyTable};
 use crate::sys;
 use crate::time::NEVER;
+use crate::tls::Terminators;
 
 /// An authority with the certificates of its balancers, and where they listen.
 struct Site {
@@ -243,7 +244,13 @@ fn snapshot(pools: &[&str]) -> Snapshot {
     let (config, _) = parse("f".to_owned(), text.into()).unwrap();
     let access = AccessFilters::new();
     let standings = |_| std::iter::repeat_with(Standing::default);
-    let draft = Snapshot::compose(None, (&config, &access), 100, standings, |_| true);
+    let draft = Snapshot::compose(
+        None,
+        (&config, &access, &Terminators::new()),
+        100,
+        standings,
+        |_| true,
+    );
     draft.take_effect()
 }
 

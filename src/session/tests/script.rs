@@ -243,4 +243,5 @@ pub(super) const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: true,
     overhears: false,
+    handshake: None,
 };

@@ -1,0 +1,105 @@
+//! TLS as a transform of bytes between a socket and its session: records go in and the bytes of the
+//! peer come out, and the other way round. Pure: it has no socket, no clock and no file.
+//!
+//! [`Records`] is what a worker asks, one of each TLS end of a session; the simulation has one of
+//! its own, whose every step is decided by a seed. [`TlsServer`] is the real one, by rustls.
+
+#![forbid(unsafe_code)]
+
+mod certificates;
+mod counts;
+mod failure;
+mod server;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+pub use certificates::{Certificates, SelectBy};
+pub use counts::TlsCounts;
+pub use failure::{FailureKind, TlsFailure};
+pub use server::{Policy, ServerSettings, TlsServer, provider};
+
+/// What begins the TLS of listeners that end it, by their names.
+pub type Terminators = BTreeMap<String, Arc<Terminator>>;
+
+/// The TLS of a listener's clients.
+#[derive(Debug)]
+pub struct Terminator {
+    /// Begins it.
+    pub begins: Arc<dyn Terminate>,
+    /// What all workers count of it.
+    pub counts: Arc<TlsCounts>,
+}
+
+/// Begins TLS with clients of a listener.
+pub trait Terminate: Debug + Send + Sync {
+    /// The TLS of a connection that was just accepted.
+    fn begin(&self) -> Box<dyn Records>;
+}
+
+/// The records of one connection, in both directions.
+pub trait Records: Debug {
+    /// Takes the whole records at the front of `incoming`, which are decrypted in place: their
+    /// bytes go behind `plain`, and what the peer is to be sent goes behind `reply`.
+    fn open(&mut self, incoming: &mut [u8], plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Taken;
+
+    /// Makes records of some bytes, at most [`PLAIN_MAX`] of them, behind `sealed`. `incoming` is
+    /// what [`Records::open`] has left.
+    ///
+    /// # Errors
+    /// Nothing can be sent any more: the keys are used up.
+    fn seal(
+        &mut self,
+        plain: &[u8],
+        incoming: &mut [u8],
+        sealed: &mut Vec<u8>,
+    ) -> Result<(), TlsFailure>;
+
+    /// Makes the alert that no more comes (`close_notify`; RFC 8446, section 6.1), behind `sealed`.
+    fn close(&mut self, incoming: &mut [u8], sealed: &mut Vec<u8>);
+
+    /// What the handshake has agreed on, once it is done.
+    fn agreed(&self) -> Agreed<'_>;
+}
+
+/// What came of looking at incoming records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// So many bytes at the front are used up.
+    pub used: usize,
+    /// How the connection stands now.
+    pub standing: Result<TlsStanding, TlsFailure>,
+}
+
+/// How a TLS connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsStanding {
+    /// The handshake goes on.
+    Handshake,
+    /// Bytes may go both ways.
+    Open,
+    /// The peer has said that it sends no more.
+    Ended,
+}
+
+/// What a handshake has agreed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreed<'a> {
+    /// The version, as `TLSv1.3`.
+    pub version: Option<&'static str>,
+    /// The cipher suite, by its name at IANA.
+    pub cipher: Option<&'static str>,
+    /// The application protocol (ALPN; RFC 7301).
+    pub protocol: Option<&'a [u8]>,
+    /// The name that the client asked for (SNI; RFC 6066, section 3).
+    pub server_name: Option<&'a str>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+}
+
+/// The most bytes that one record carries (RFC 8446, section 5.1).
+pub const PLAIN_MAX: usize = 1 << 14;
+/// The most bytes that wait for the rest of their record, or of a message of the handshake, which
+/// rustls bounds at 64 KiB.
+pub const INCOMING_MAX: usize = 80 * 1024;

@@ -1,0 +1,340 @@
+//! The TLS of sessions' ends: records into bytes of the session, and back, in buffers of the arena.
+//!
+//! A record that has not come whole waits in memory of its session, as a buffer is too small for
+//! the largest one. It grows by what comes, and goes when nothing waits.
+
+use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
+use crate::session::{Event, Sealed, Unsealed};
+use crate::tls::{FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsFailure, TlsStanding};
+use crate::token::Side;
+
+use super::Worker;
+
+/// The TLS of a session's client.
+#[derive(Debug)]
+pub(super) struct SlotTls {
+    records: Box<dyn Records>,
+    /// What has come of records that are not whole.
+    incoming: Vec<u8>,
+    /// Bytes of the peer that wait for a buffer.
+    plain: Vec<u8>,
+    /// Bytes for the peer, which the handshake makes, that wait for a buffer.
+    reply: Vec<u8>,
+    /// Records that wait for more, or for a buffer.
+    sealed: Vec<u8>,
+    /// Bytes of the session in records whose end is in `sealed`.
+    unpaid: usize,
+    standing: TlsStanding,
+    /// How far the session knows of it.
+    told: TlsStanding,
+    /// Why it failed.
+    pub(super) failure: Option<TlsFailure>,
+}
+
+/// Memory that sessions borrow while they need it.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Vec<Vec<u8>>);
+
+impl Spare {
+    /// Memory for `vec`, which has none.
+    fn lend(&mut self, vec: &mut Vec<u8>) {
+        if vec.capacity() == 0 {
+            *vec = self.0.pop().unwrap_or_default();
+        }
+    }
+
+    /// Takes the memory of `vec` back where nothing is in it.
+    fn take_back(&mut self, vec: &mut Vec<u8>) {
+        if !vec.is_empty() || vec.capacity() == 0 {
+            return;
+        }
+        let memory = std::mem::take(vec);
+        if self.0.len() < SPARE && memory.capacity() <= SPARE_BYTES {
+            self.0.push(memory);
+        }
+    }
+}
+
+impl SlotTls {
+    pub(super) fn new(records: Box<dyn Records>) -> Self {
+        Self {
+            records,
+            incoming: Vec::new(),
+            plain: Vec::new(),
+            reply: Vec::new(),
+            sealed: Vec::new(),
+            unpaid: 0,
+            standing: TlsStanding::Handshake,
+            told: TlsStanding::Handshake,
+            failure: None,
+        }
+    }
+
+    /// Takes what has come.
+    fn take_in(&mut self, bytes: &mut [u8], spare: &mut Spare) {
+        spare.lend(&mut self.plain);
+        spare.lend(&mut self.reply);
+        let taken = if self.incoming.is_empty() {
+            let taken = self.records.open(bytes, &mut self.plain, &mut self.reply);
+            if let Some(left @ [_, ..]) = bytes.get(taken.used..) {
+                spare.lend(&mut self.incoming);
+                self.incoming.extend_from_slice(left);
+            }
+            taken
+        } else {
+            self.incoming.extend_from_slice(bytes);
+            let incoming = &mut self.incoming[..];
+            let taken = self
+                .records
+                .open(incoming, &mut self.plain, &mut self.reply);
+            self.incoming.drain(..taken.used.min(self.incoming.len()));
+            taken
+        };
+        match taken.standing {
+            Ok(standing) => self.standing = standing,
+            Err(failure) => self.failure = Some(failure),
+        }
+        if self.failure.is_none() && self.incoming.len() > INCOMING_MAX {
+            let why = "a message of the handshake is too long";
+            self.failure = Some(TlsFailure::new(FailureKind::Protocol, why));
+        }
+        if self.failure.is_some() || self.standing == TlsStanding::Ended {
+            // Nothing after it counts.
+            self.incoming.clear();
+        }
+        spare.take_back(&mut self.incoming);
+    }
+
+    /// What the session is to hear next; the first two go into the buffer that is passed in.
+    fn next(&self) -> Next {
+        if self.failure.is_some() {
+            Next::Failure
+        } else if !self.reply.is_empty() {
+            Next::Reply
+        } else if self.told == TlsStanding::Handshake && self.standing != TlsStanding::Handshake {
+            Next::Established
+        } else if !self.plain.is_empty() {
+            Next::Plain
+        } else if self.told != self.standing {
+            Next::Ended
+        } else {
+            Next::Nothing
+        }
+    }
+}
+
+/// What a session hears of its TLS, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Failure,
+    Reply,
+    Established,
+    Plain,
+    Ended,
+    Nothing,
+}
+
+impl<K: Kernel> Worker<K> {
+    /// Takes what is in the records of a buffer, or what is left of them.
+    #[inline(never)]
+    pub(super) fn decrypt(&mut self, key: usize, from: Side, buffer: Option<Buffer>) -> Event {
+        let Some(tls) = self.slots[key].tls.as_deref_mut() else {
+            debug_assert!(false, "only sessions with TLS ask for it");
+            return Event::Decrypted(from, Unsealed::Nothing, false);
+        };
+        if let Some(buffer) = buffer {
+            tls.take_in(self.kernel.bytes_mut(buffer), &mut self.spare);
+        }
+        let next = tls.next();
+        let opened = match next {
+            Next::Reply | Next::Plain => {
+                let whole = buffer.map(whole).or_else(|| self.kernel.take_buffer());
+                let Some(whole) = whole else {
+                    return Event::Decrypted(from, Unsealed::NoBuffer, false);
+                };
+                let is_reply = next == Next::Reply;
+                let waiting = if is_reply {
+                    &mut tls.reply
+                } else {
+                    &mut tls.plain
+                };
+                let filled = pour(&mut self.kernel, waiting, whole);
+                self.spare.take_back(waiting);
+                if is_reply {
+                    Unsealed::Reply(filled)
+                } else {
+                    Unsealed::Plain(filled)
+                }
+            }
+            Next::Established => {
+                tls.told = TlsStanding::Open;
+                self.count_established(key);
+                return self.end_decrypt(from, buffer, Unsealed::Established, true);
+            }
+            Next::Ended => {
+                tls.told = TlsStanding::Ended;
+                Unsealed::Ended
+            }
+            Next::Failure => {
+                let alert = std::mem::take(&mut tls.reply);
+                let told = !alert.is_empty() && self.kernel.say(&self.slots[key].client, &alert);
+                self.count_tls_failure(key, None);
+                return self.end_decrypt(from, buffer, Unsealed::Failed(told), false);
+            }
+            Next::Nothing => Unsealed::Nothing,
+        };
+        let more = tls.next() != Next::Nothing;
+        self.spare.take_back(&mut tls.reply);
+        self.spare.take_back(&mut tls.plain);
+        let used = matches!(opened, Unsealed::Reply(_) | Unsealed::Plain(_));
+        self.end_decrypt(from, buffer.filter(|_| !used), opened, more)
+    }
+
+    fn count_established(&self, key: usize) {
+        let slot = &self.slots[key];
+        if let (Some(tls), Some(terminator)) = (&slot.tls, &slot.listener.tls) {
+            let took = self.now.saturating_sub(slot.session.opened_at());
+            terminator
+                .counts
+                .on_established(&tls.records.agreed(), took);
+        }
+    }
+
+    /// TLS of a session has failed: by what its records show, or else by this.
+    pub(super) fn count_tls_failure(&mut self, key: usize, by: Option<TlsFailure>) {
+        let slot = &mut self.slots[key];
+        let Some(tls) = slot.tls.as_deref_mut() else {
+            return;
+        };
+        tls.failure = tls.failure.take().or(by);
+        if let (Some(failure), Some(terminator)) = (&tls.failure, &slot.listener.tls) {
+            terminator.counts.on_failed(failure.kind);
+        }
+    }
+
+    fn end_decrypt(
+        &mut self,
+        from: Side,
+        unused: Option<Buffer>,
+        opened: Unsealed,
+        more: bool,
+    ) -> Event {
+        if let Some(buffer) = unused {
+            self.kernel.give_back(buffer.id);
+        }
+        Event::Decrypted(from, opened, more)
+    }
+
+    /// Makes records of a buffer's bytes, or hands over the end of those before.
+    #[inline(never)]
+    pub(super) fn encrypt(&mut self, key: usize, to: Side, buffer: Option<Buffer>) -> Event {
+        let nothing = Sealed {
+            buffer: None,
+            plain: 0,
+            held: false,
+            full: false,
+        };
+        let Some(tls) = self.slots[key].tls.as_deref_mut() else {
+            debug_assert!(false, "only sessions with TLS ask for it");
+            return Event::Encrypted(to, nothing);
+        };
+        let mut last = 0;
+        if let Some(buffer) = buffer {
+            self.spare.lend(&mut tls.sealed);
+            let before = tls.sealed.len();
+            let bytes = self.kernel.bytes(buffer);
+            for plain in bytes.chunks(PLAIN_MAX) {
+                if let Err(failure) = tls.records.seal(plain, &mut tls.incoming, &mut tls.sealed) {
+                    tls.failure = Some(failure);
+                }
+            }
+            tls.unpaid += bytes.len();
+            last = tls.sealed.len() - before;
+        }
+        self.hand_over(key, to, (buffer, last))
+    }
+
+    /// Makes the record that tells the peer that no more comes.
+    #[inline(never)]
+    pub(super) fn notify(&mut self, key: usize, to: Side) -> Event {
+        if let Some(tls) = self.slots[key].tls.as_deref_mut() {
+            self.spare.lend(&mut tls.sealed);
+            tls.records.close(&mut tls.incoming, &mut tls.sealed);
+        }
+        self.hand_over(key, to, (None, 0))
+    }
+
+    /// Hands over as many records as fit a buffer: that of the bytes that were encrypted last, or
+    /// another one. The last record takes `last` bytes.
+    fn hand_over(
+        &mut self,
+        key: usize,
+        to: Side,
+        (buffer, last): (Option<Buffer>, usize),
+    ) -> Event {
+        let mut sealed = Sealed {
+            buffer: None,
+            plain: 0,
+            held: false,
+            full: false,
+        };
+        let Some(tls) = self.slots[key].tls.as_deref_mut() else {
+            return Event::Encrypted(to, sealed);
+        };
+        if tls.sealed.is_empty() {
+            if let Some(buffer) = buffer {
+                self.kernel.give_back(buffer.id);
+            }
+            self.spare.take_back(&mut tls.sealed);
+            return Event::Encrypted(to, sealed);
+        }
+        let whole = buffer.map(whole).or_else(|| self.kernel.take_buffer());
+        let Some(whole) = whole else {
+            sealed.held = true;
+            return Event::Encrypted(to, sealed);
+        };
+        let filled = pour(&mut self.kernel, &mut tls.sealed, whole);
+        let left = tls.sealed.len();
+        // The last record counts once its end is sent. Those before it are shorter than a buffer.
+        let new = buffer.map_or(0, |buffer| buffer.len as usize);
+        let paid = match left {
+            0 => tls.unpaid,
+            _ if left <= last => tls.unpaid - new,
+            _ => 0,
+        };
+        tls.unpaid -= paid;
+        sealed.buffer = Some(filled);
+        sealed.plain = u16::try_from(paid).unwrap_or(u16::MAX);
+        sealed.held = left > 0;
+        sealed.full = left >= FULL;
+        self.spare.take_back(&mut tls.sealed);
+        Event::Encrypted(to, sealed)
+    }
+}
+
+/// All of a buffer.
+fn whole(buffer: Buffer) -> Buffer {
+    Buffer {
+        start: 0,
+        len: BUFFER_BYTES,
+        ..buffer
+    }
+}
+
+/// Moves the first bytes of what waits into a buffer.
+fn pour<K: Kernel>(kernel: &mut K, waiting: &mut Vec<u8>, whole: Buffer) -> Buffer {
+    let len = waiting.len().min(whole.len as usize);
+    kernel.bytes_mut(whole)[..len].copy_from_slice(&waiting[..len]);
+    waiting.drain(..len);
+    Buffer {
+        len: u32::try_from(len).unwrap_or(whole.len),
+        ..whole
+    }
+}
+
+/// What is held back beyond this fills a buffer of its own: 8 KiB.
+const FULL: usize = 8 * 1024;
+/// Pieces of memory that a worker keeps for sessions.
+const SPARE: usize = 8;
+/// The largest of them.
+const SPARE_BYTES: usize = 64 * 1024;
