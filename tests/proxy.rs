@@ -177,6 +177,8 @@ mod systemd;
 mod tags;
 #[path = "proxy/tiers.rs"]
 mod tiers;
+#[path = "proxy/tls.rs"]
+mod tls;
 #[path = "proxy/traffic.rs"]
 mod traffic;
 #[path = "proxy/transparency.rs"]

@@ -21,10 +21,21 @@ pub struct FirstBytes<'a> {
     tlvs: CheckedTlvs<'a>,
     /// A request of PostgreSQL for TLS stood before them.
     follows_postgres: bool,
+    /// The TLS that they came in, where that ends here.
+    around: Option<EndedTls<'a>>,
     hello: OnceCell<Result<ClientHello, Miss>>,
     protocol: OnceCell<Result<Protocol, Miss>>,
     http_host: OnceCell<Result<Name, Miss>>,
     http_path: OnceCell<Result<&'a [u8], Miss>>,
+}
+
+/// TLS that ends here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedTls<'a> {
+    /// The client's hello.
+    pub hello: &'a [u8],
+    /// The application protocol that was agreed on.
+    pub protocol: Option<&'a [u8]>,
 }
 
 impl<'a> FirstBytes<'a> {
@@ -39,6 +50,7 @@ impl<'a> FirstBytes<'a> {
             is_unknown: false,
             tlvs: CheckedTlvs::NONE,
             follows_postgres: false,
+            around: None,
             hello: OnceCell::new(),
             protocol: OnceCell::new(),
             http_host: OnceCell::new(),
@@ -53,6 +65,19 @@ impl<'a> FirstBytes<'a> {
             follows_postgres: was_asked,
             ..self
         }
+    }
+
+    /// The same inside of TLS that ends here: what it says of names and protocols is known before
+    /// the first byte.
+    #[must_use]
+    pub fn inside(self, around: Option<EndedTls<'a>>) -> Self {
+        Self { around, ..self }
+    }
+
+    /// Whether they came in TLS that ends here.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.around.is_some()
     }
 
     /// No bytes: nothing is known but that none will be looked at.
@@ -93,11 +118,15 @@ impl<'a> FirstBytes<'a> {
         hello.server_name.as_ref()
     }
 
-    /// Each application protocol that a TLS hello offers (ALPN). The hello is walked again: ask
-    /// once.
-    pub fn each_offer(&self, found: impl FnMut(&[u8])) -> Result<(), Miss> {
+    /// Each application protocol that a TLS hello offers (ALPN); of TLS that ends here the one that
+    /// was agreed on. The hello is walked again: ask once.
+    pub fn each_offer(&self, mut found: impl FnMut(&[u8])) -> Result<(), Miss> {
+        if let Some(around) = &self.around {
+            around.protocol.into_iter().for_each(found);
+            return Ok(());
+        }
         self.hello()?;
-        self.settled(client_hello::each_offer(self.bytes, found))
+        self.settled(client_hello::each_offer(self.bytes, &mut found))
     }
 
     /// The protocol; [`Miss::Absent`]: the client's bytes are not looked at.
@@ -185,7 +214,10 @@ impl<'a> FirstBytes<'a> {
     }
 
     fn hello(&self) -> Result<&ClientHello, Miss> {
-        let parse = || self.settled(ClientHello::parse(self.bytes));
+        let parse = || match self.around {
+            Some(around) => ClientHello::parse(around.hello).map_err(|_| Miss::Absent),
+            None => self.settled(ClientHello::parse(self.bytes)),
+        };
         self.hello.get_or_init(parse).as_ref().map_err(|miss| *miss)
     }
 

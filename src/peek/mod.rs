@@ -24,7 +24,7 @@ mod short;
 mod spoken;
 
 pub use client_hello::ClientHello;
-pub use first_bytes::FirstBytes;
+pub use first_bytes::{EndedTls, FirstBytes};
 pub use member::{MEMBER_MAX, MemberPattern};
 pub use name_regex::NameRegex;
 pub use pattern::{NamePattern, PatternError, above};

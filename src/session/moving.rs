@@ -41,7 +41,12 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         match end {
-            Ok(()) if self.end(from).tls.is_there() => self.on_tls_recv_ended(from, cx),
+            Ok(()) if self.end(from).tls.is_there() => {
+                self.on_tls_recv_ended(from, cx);
+                if self.state == SessionState::Closing {
+                    return;
+                }
+            }
             Ok(()) => {
                 self.end(from).ended = true;
                 self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);

@@ -142,6 +142,8 @@ impl Session {
         self.active_at = cx.now;
         if cx.limits.peek.is_some() {
             self.state = SessionState::Peeking;
+            // The hello may tell enough.
+            cx.ops.push_back(Op::Peek(None, false));
         } else {
             self.state = SessionState::Connecting;
             self.connect(cx);

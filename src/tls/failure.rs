@@ -59,6 +59,8 @@ kinds! {
     Protocol = "protocol",
     /// The client left before its handshake was done.
     Left = "left",
+    /// Its handshake was not done in time.
+    Late = "late",
     /// The keys of the connection are used up.
     KeysUsedUp = "keys_used_up",
 }

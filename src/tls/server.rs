@@ -151,6 +151,10 @@ impl ServerRecords {
         mut wish: Wish<'_>,
     ) -> Taken {
         let mut used = 0;
+        if let Some(failure) = self.failure.clone() {
+            let standing = Err(failure);
+            return Taken { used, standing };
+        }
         loop {
             let left = &mut incoming[used..];
             let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(left);
@@ -184,14 +188,12 @@ impl ServerRecords {
                 Ok(ConnectionState::BlockedHandshake) => Some(Ok(TlsStanding::Handshake)),
                 Ok(ConnectionState::Closed) => Some(Ok(TlsStanding::Ended)),
                 Ok(_) => Some(Err(early_data())),
-                // The alert that it answers with comes next, and then the same error again.
-                Err(error) => match &self.failure {
-                    None => {
-                        self.failure = Some((&error).into());
-                        None
-                    }
-                    Some(failure) => Some(Err(failure.clone())),
-                },
+                Err(error) => {
+                    let failure = TlsFailure::from(&error);
+                    self.failure = Some(failure.clone());
+                    used += discard;
+                    return self.fail(failure, (incoming, used), out);
+                }
             };
             used += discard;
             match standing {
@@ -203,6 +205,31 @@ impl ServerRecords {
                 Some(standing) => return Taken { used, standing },
             }
         }
+    }
+}
+
+impl ServerRecords {
+    /// Hands over the alert that a failure is answered by. Nothing is taken in any more: rustls
+    /// would fail again, and panic for a second alert.
+    fn fail(
+        &mut self,
+        failure: TlsFailure,
+        (incoming, used): (&mut [u8], usize),
+        out: &mut Vec<u8>,
+    ) -> Taken {
+        while self.connection.wants_write() {
+            let left = &mut incoming[used..];
+            let status = self.connection.process_tls_records(left);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else {
+                break;
+            };
+            write(out, |into| match data.encode(into) {
+                Err(EncodeError::InsufficientSize(size)) => Err(size.required_size),
+                written => Ok(written.unwrap_or(0)),
+            });
+        }
+        let standing = Err(failure);
+        Taken { used, standing }
     }
 }
 

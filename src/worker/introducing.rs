@@ -120,6 +120,13 @@ impl Hello {
 
 /// What the client's hello says. Without a buffer for all of it the rest waits at the socket.
 fn hello_of<K: Kernel>(kernel: &mut K, slot: &Slot, links: &Links) -> Hello {
+    if let Some(around) = slot.around() {
+        let protocol = around.protocol;
+        return Hello {
+            server_name: ClientHello::parse(around.hello).map_or(None, |hello| hello.server_name),
+            alpn: protocol.and_then(|its| Short::read(its.iter().copied())),
+        };
+    }
     let first = slot.session.first_bytes(links);
     let held = first.map_or(&[][..], |first| kernel.bytes(first));
     let hello = match Hello::read(held) {

@@ -13,6 +13,7 @@ use crate::snapshot::LiveListener;
 use super::decisions::Decisions;
 use super::headers::tlvs_of;
 use super::slot::Slot;
+use super::tls::SlotTls;
 use super::{Stats, Worker};
 
 impl<K: Kernel> Worker<K> {
@@ -28,11 +29,15 @@ impl<K: Kernel> Worker<K> {
         }
         let slot = &mut self.slots[key];
         let look = match first {
-            None if !last => look_at_silence(slot, &mut self.decisions, &self.stats),
+            None if !last && !slot.takes_hello() => {
+                look_at_silence(slot, &mut self.decisions, &self.stats)
+            }
             first => {
                 let first = first.map_or(&[][..], |first| self.kernel.bytes(first));
                 let look = look_for_keys(slot, (first, last), &mut self.decisions, &self.stats);
                 if look.is_last() {
+                    let around = slot.around();
+                    let first = around.map_or(first, |around| around.hello);
                     self.log_lines.note_first_bytes(key, first);
                 }
                 look
@@ -130,6 +135,7 @@ fn look_for_keys(
 ) -> Look {
     let was_asked = slot.session.preamble() == Preamble::Tls;
     let bytes = FirstBytes::new(first, last)
+        .inside(slot.tls.as_deref().map(SlotTls::around))
         .behind(tlvs_of(slot.named.as_deref()))
         .behind_postgres(was_asked);
     let routes = &slot.listener.routes;
@@ -164,7 +170,7 @@ fn look_for_keys(
 
 /// How a client with these first bytes is refused: one that speaks TLS is told.
 fn refusal_of(first: &FirstBytes<'_>) -> Look {
-    match first.protocol() == Ok(Protocol::Tls) {
+    match first.protocol() == Ok(Protocol::Tls) && !first.is_inside() {
         true => Look::Told,
         false => Look::Refused,
     }

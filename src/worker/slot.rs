@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::guard::{DeniedBy, Gate, Held};
 use crate::kernel::{Buffer, Interest, Kernel, Pipe, SinkState, Sleeper, Socket};
+use crate::peek::EndedTls;
 use crate::pool::{Backend, Tally};
 use crate::route::RouteNumber;
 use crate::select::{Keys, Plan};
@@ -21,7 +22,7 @@ use super::headers::{NamedClient, ProxyPeer, is_own, tlvs_of};
 use super::lanes::Party;
 use super::queue::QueueEntry;
 use super::routing::route_without_bytes;
-use super::tls::SlotTls;
+use super::tls::{SlotTls, count_failure};
 use super::{LogEvent, Record, Tries, Worker};
 
 /// A session's place in the slab.
@@ -92,6 +93,17 @@ impl Slot {
     /// The pool that it goes to.
     pub(super) fn plan(&self) -> &Arc<Plan> {
         self.listener.plan_of(self.route)
+    }
+
+    /// Whether this look is at the hello of TLS that ends here, before its client's first byte.
+    pub(super) fn takes_hello(&mut self) -> bool {
+        let tls = self.tls.as_deref_mut();
+        tls.is_some_and(SlotTls::takes_hello)
+    }
+
+    /// The TLS that its client's bytes come in, where that ends here.
+    pub(super) fn around(&self) -> Option<EndedTls<'_>> {
+        self.tls.as_deref().map(SlotTls::around)
     }
 
     /// Its deadlines and tries.
@@ -453,6 +465,7 @@ impl<K: Kernel> Worker<K> {
         }
         let extras = self.end_extras(key, &slot, reason);
         self.note_regret(&slot, reason);
+        count_failure(&slot, reason);
         self.measure(&slot, &summary);
         if slot.backend.is_some() {
             self.count_missed(&slot);
@@ -527,6 +540,7 @@ impl<K: Kernel> Worker<K> {
             decision.connected = Some(slot.connect_us);
         }
         self.timers.set(number(key), slot.deadline(self.now));
+        self.forget_hello(key);
         self.log_start(key);
         self.note_cancelable(key);
         let slot = &self.slots[key];

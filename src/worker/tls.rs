@@ -4,16 +4,25 @@
 //! the largest one. It grows by what comes, and goes when nothing waits.
 
 use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
-use crate::session::{Event, Sealed, Unsealed};
+use crate::peek::{BYTES_MAX, ClientHello, EndedTls, Miss};
+use crate::session::{CloseReason, Event, Sealed, Unsealed};
 use crate::tls::{FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsFailure, TlsStanding};
 use crate::token::Side;
 
 use super::Worker;
+use super::slot::Slot;
 
 /// The TLS of a session's client.
 #[derive(Debug)]
 pub(super) struct SlotTls {
     records: Box<dyn Records>,
+    /// The beginning of what its client sent, up to the end of its hello; empty once nothing asks
+    /// for it any more.
+    hello: Vec<u8>,
+    /// The hello is whole, or none.
+    has_hello: bool,
+    /// The next look is at the hello alone.
+    looks_at_hello: bool,
     /// What has come of records that are not whole.
     incoming: Vec<u8>,
     /// Bytes of the peer that wait for a buffer.
@@ -59,6 +68,9 @@ impl SlotTls {
     pub(super) fn new(records: Box<dyn Records>) -> Self {
         Self {
             records,
+            hello: Vec::new(),
+            has_hello: false,
+            looks_at_hello: false,
             incoming: Vec::new(),
             plain: Vec::new(),
             reply: Vec::new(),
@@ -74,6 +86,9 @@ impl SlotTls {
     fn take_in(&mut self, bytes: &mut [u8], spare: &mut Spare) {
         spare.lend(&mut self.plain);
         spare.lend(&mut self.reply);
+        if !self.has_hello {
+            self.note_hello(bytes);
+        }
         let taken = if self.incoming.is_empty() {
             let taken = self.records.open(bytes, &mut self.plain, &mut self.reply);
             if let Some(left @ [_, ..]) = bytes.get(taken.used..) {
@@ -103,6 +118,28 @@ impl SlotTls {
             self.incoming.clear();
         }
         spare.take_back(&mut self.incoming);
+    }
+
+    /// Keeps what the client's hello says: it is gone once it was taken in.
+    fn note_hello(&mut self, bytes: &[u8]) {
+        let room = BYTES_MAX - self.hello.len();
+        self.hello
+            .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        let is_half = ClientHello::parse(&self.hello) == Err(Miss::Incomplete);
+        self.has_hello = !is_half || self.hello.len() >= BYTES_MAX;
+    }
+
+    /// Whether the next look is at the hello alone. Only the first one is.
+    pub(super) fn takes_hello(&mut self) -> bool {
+        std::mem::take(&mut self.looks_at_hello)
+    }
+
+    /// What routes and headers ask of it, until there is a backend.
+    pub(super) fn around(&self) -> EndedTls<'_> {
+        EndedTls {
+            hello: &self.hello,
+            protocol: self.records.agreed().protocol,
+        }
     }
 
     /// What the session is to hear next; the first two go into the buffer that is passed in.
@@ -168,7 +205,8 @@ impl<K: Kernel> Worker<K> {
             }
             Next::Established => {
                 tls.told = TlsStanding::Open;
-                self.count_established(key);
+                tls.looks_at_hello = true;
+                self.on_established(key);
                 return self.end_decrypt(from, buffer, Unsealed::Established, true);
             }
             Next::Ended => {
@@ -178,7 +216,6 @@ impl<K: Kernel> Worker<K> {
             Next::Failure => {
                 let alert = std::mem::take(&mut tls.reply);
                 let told = !alert.is_empty() && self.kernel.say(&self.slots[key].client, &alert);
-                self.count_tls_failure(key, None);
                 return self.end_decrypt(from, buffer, Unsealed::Failed(told), false);
             }
             Next::Nothing => Unsealed::Nothing,
@@ -190,25 +227,25 @@ impl<K: Kernel> Worker<K> {
         self.end_decrypt(from, buffer.filter(|_| !used), opened, more)
     }
 
-    fn count_established(&self, key: usize) {
+    /// Nothing asks for the hello of a session any more.
+    pub(super) fn forget_hello(&mut self, key: usize) {
+        if let Some(tls) = self.slots[key].tls.as_deref_mut() {
+            tls.hello = Vec::new();
+        }
+    }
+
+    fn on_established(&mut self, key: usize) {
         let slot = &self.slots[key];
+        if slot.limits().peek.is_none()
+            && let Some(around) = slot.around()
+        {
+            self.log_lines.note_first_bytes(key, around.hello);
+        }
         if let (Some(tls), Some(terminator)) = (&slot.tls, &slot.listener.tls) {
             let took = self.now.saturating_sub(slot.session.opened_at());
             terminator
                 .counts
                 .on_established(&tls.records.agreed(), took);
-        }
-    }
-
-    /// TLS of a session has failed: by what its records show, or else by this.
-    pub(super) fn count_tls_failure(&mut self, key: usize, by: Option<TlsFailure>) {
-        let slot = &mut self.slots[key];
-        let Some(tls) = slot.tls.as_deref_mut() else {
-            return;
-        };
-        tls.failure = tls.failure.take().or(by);
-        if let (Some(failure), Some(terminator)) = (&tls.failure, &slot.listener.tls) {
-            terminator.counts.on_failed(failure.kind);
         }
     }
 
@@ -338,3 +375,17 @@ const FULL: usize = 8 * 1024;
 const SPARE: usize = 8;
 /// The largest of them.
 const SPARE_BYTES: usize = 64 * 1024;
+
+/// Counts a session whose TLS has failed: by what its records show, or by how it ended.
+pub(super) fn count_failure(slot: &Slot, reason: CloseReason) {
+    let (Some(tls), Some(terminator)) = (&slot.tls, &slot.listener.tls) else {
+        return;
+    };
+    let kind = match (&tls.failure, reason) {
+        (Some(failure), _) => failure.kind,
+        (None, CloseReason::TlsFailed) => FailureKind::Left,
+        (None, CloseReason::TlsTimeout) => FailureKind::Late,
+        (None, _) => return,
+    };
+    terminator.counts.on_failed(kind);
+}
