@@ -24,6 +24,7 @@ mod figures;
 mod peers;
 pub(crate) mod readings;
 mod registries;
+mod tls;
 
 use figure::{Figure, Group, Reading, Value};
 

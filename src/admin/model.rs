@@ -277,15 +277,49 @@ pub struct ListenerStatus {
     /// was known; `null`: it has no routes.
     #[serde(default)]
     pub unrouted: Option<u64>,
+    /// TLS that ends there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsStatus>,
     /// Bytes of its sessions.
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+    /// How long handshakes of TLS took since the accept, for `/metrics`.
+    #[serde(skip)]
+    pub handshakes: BucketCounts,
     /// How long clients waited since their accept, for `/metrics`.
     #[serde(skip)]
     pub times: SessionCounts,
     /// How long clients waited in queues of pools, for `/metrics`.
     #[serde(skip)]
     pub waits: BucketCounts,
+}
+
+/// TLS that ends at a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TlsStatus {
+    /// Its certificates, in their order.
+    pub certificates: Vec<CertificateStatus>,
+    /// Handshakes since it listens, by version and by whether they began a session or resumed one,
+    /// such as `1.3/full` or `1.2/resumed`.
+    #[serde(default)]
+    pub handshakes: BTreeMap<String, u64>,
+    /// Clients whose TLS failed since it listens, by the kind of failure.
+    #[serde(default)]
+    pub failures: BTreeMap<String, u64>,
+    /// Why its files could not be read again; the certificates of before stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateStatus {
+    /// Its file.
+    pub file: String,
+    /// The names that it is for.
+    pub names: Vec<String>,
+    /// When it expires, in seconds since 1970.
+    pub expires: i64,
 }
 
 /// What waited for a limit of bandwidth.

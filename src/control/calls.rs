@@ -171,6 +171,7 @@ impl Balancer {
         }
         for listener in &mut listeners {
             listener.fleet = limits.remove(&listener.name).unwrap_or_default();
+            listener.tls = self.tls.status(&listener.name);
         }
         listeners
     }
@@ -368,6 +369,7 @@ impl Balancer {
         sentences.extend(self.peers.problems());
         sentences.extend(self.history.problem());
         sentences.extend(self.track_file.problem());
+        sentences.extend(self.tls.problems().take(ALERTS_MAX));
         let (problems, more) = self.access.problems(ALERTS_MAX);
         sentences.extend(problems);
         if more > 0 {

@@ -8,6 +8,7 @@ use crate::admin::model::{
     BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus, ProbeStatus,
     RouteStatus, SourcesStatus, TrafficStatus, WorkerStatus,
 };
+use crate::buckets::BucketCounts;
 use crate::guard::{DeniedBy, Limit, Meters, PeerDenied, Refusal, Sources};
 use crate::peek::FirstBytes;
 use crate::pool::{self, Backend, Condition, HistorySummary, Missed, Pool, Tally, Traffic};
@@ -66,6 +67,8 @@ pub(super) fn listeners(snapshot: &Snapshot, workers: &Workers) -> Vec<ListenerS
         sessions: listener.gate.sessions(),
         closed: ended_by(listener),
         traffic: traffic([&*listener.traffic]),
+        tls: None,
+        handshakes: tls_times(listener),
         times: listener.gate.times.counts(),
         waits: listener.gate.waits.counts(),
     });
@@ -96,6 +99,12 @@ fn routes(listener: &LiveListener) -> Vec<RouteStatus> {
         sessions,
     });
     counts.collect()
+}
+
+/// How long handshakes of a listener took.
+fn tls_times(listener: &LiveListener) -> BucketCounts {
+    let counts = listener.tls.as_ref().map(|tls| tls.counts.took.counts());
+    counts.unwrap_or_default()
 }
 
 /// Sessions of a listener that ended for each reason that occurred.

@@ -29,6 +29,7 @@ use super::health::HealthNews;
 use super::leaving::Departure;
 use super::peers::PeersNews;
 use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
+use super::tls_listeners::TlsNews;
 use super::watchdog::Watchdog;
 use super::{access_lists, admin_listeners, bans, pools, systemd};
 
@@ -232,6 +233,27 @@ impl Balancer {
         self.publisher.request();
     }
 
+    /// Certificates may have changed, or expire soon.
+    fn follow_certificates(&mut self) {
+        let (is_other, news) = self.tls.tick();
+        for news in news {
+            let (severity, kind, message) = match news {
+                TlsNews::Read(message) => (Severity::Info, EventKind::CertificatesRead, message),
+                TlsNews::Failed(message) => {
+                    (Severity::Warn, EventKind::CertificatesFailed, message)
+                }
+                TlsNews::Expires(message) => {
+                    (Severity::Warn, EventKind::CertificateExpires, message)
+                }
+            };
+            self.events
+                .tell(severity, kind, Subject::default(), message);
+        }
+        if is_other {
+            self.publisher.request();
+        }
+    }
+
     fn on_hup(&mut self) {
         drop(self.reopen_logs());
         self.in_force.discoveries.look_again();
@@ -265,6 +287,7 @@ impl Balancer {
         }
         systemd::tell_late();
         self.events.tick();
+        self.follow_certificates();
         let snapshot = self.publisher.snapshot();
         self.metrics
             .tick(&self.workers, snapshot, &mut self.roster, &self.events);

@@ -62,5 +62,5 @@ impl TlsCounts {
     }
 }
 
-/// The versions that are spoken, as rustls names them.
-const VERSIONS: [&str; 2] = ["TLSv1_2", "TLSv1_3"];
+/// The versions that are spoken.
+const VERSIONS: [&str; 2] = ["1.2", "1.3"];

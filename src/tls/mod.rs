@@ -86,7 +86,7 @@ pub enum TlsStanding {
 /// What a handshake has agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreed<'a> {
-    /// The version, as `TLSv1.3`.
+    /// The version, as `1.3`.
     pub version: Option<&'static str>,
     /// The cipher suite, by its name at IANA.
     pub cipher: Option<&'static str>,

@@ -10,7 +10,7 @@ use rustls::server::{
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{HandshakeKind, RootCertStore, ServerConfig, version};
+use rustls::{HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, version};
 
 use super::{Agreed, Certificates, FailureKind, PLAIN_MAX, Records, Taken, TlsStanding};
 use super::{Terminate, TlsFailure};
@@ -322,12 +322,21 @@ impl Records for ServerRecords {
         let connection = &self.connection;
         let suite = connection.negotiated_cipher_suite();
         Agreed {
-            version: connection.protocol_version().and_then(|its| its.as_str()),
+            version: connection.protocol_version().and_then(version_of),
             cipher: suite.and_then(|its| its.suite().as_str()),
             protocol: connection.alpn_protocol(),
             server_name: None,
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other version is spoken")]
+fn version_of(version: ProtocolVersion) -> Option<&'static str> {
+    match version {
+        ProtocolVersion::TLSv1_2 => Some("1.2"),
+        ProtocolVersion::TLSv1_3 => Some("1.3"),
+        _ => None,
     }
 }
 

@@ -12,6 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
+use serde_json::json;
+
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, ping};
 use crate::watchdog::{eventually, watched};
@@ -98,7 +100,8 @@ fn launch(authority: &Authority, backends: &[String], more: &str, routes: &str) 
     let pools = backends.iter().enumerate();
     let pools = pools.map(|(i, to)| format!("(name: \"p{i}\", backends: [\"{to}\"]),"));
     let config = format!(
-        "(workers: 1, access_log: \"-\", listeners: [(bind: \"127.0.0.1:0\", pool: \"p0\", {routes} \
+        "(workers: 1, access_log: \"-\", \
+         listeners: [(bind: \"127.0.0.1:0\", pool: \"p0\", {routes} \
          tls: (certificates: [{}, {}], {more}))], pools: [{}])",
         file("web"),
         file("wild"),
@@ -117,7 +120,7 @@ fn bytes_come_through_both_ways_in_each_version() {
         let (backend, authority) = (Backend::echo(), Authority::new());
         let balancer = launch(
             &authority,
-            &[backend.address.clone()],
+            std::slice::from_ref(&backend.address),
             "alpn: [\"a\", \"b\"]",
             "",
         );
@@ -263,7 +266,12 @@ fn a_client_needs_the_certificate_that_is_asked_for() {
         let ca = directory.join("clients.pem");
         fs::write(&ca, clients.0.pem()).unwrap();
         let asked = format!("clients: (ca: \"{}\")", ca.display());
-        let balancer = launch(&authority, &[backend.address.clone()], &asked, "");
+        let balancer = launch(
+            &authority,
+            std::slice::from_ref(&backend.address),
+            &asked,
+            "",
+        );
         clients.sign(&directory, "good", &["somebody"]);
         authority.sign(&directory, "foreign", &["somebody"]);
         let with = |name: Option<&str>| {
@@ -352,7 +360,7 @@ fn routes_ask_for_the_hello_and_for_what_is_inside() {
 fn a_new_certificate_takes_its_place_and_a_broken_one_does_not() {
     watched(|| {
         let (backend, authority) = (Backend::echo(), Authority::new());
-        let balancer = launch(&authority, &[backend.address.clone()], "", "");
+        let balancer = launch(&authority, std::slice::from_ref(&backend.address), "", "");
         let config = authority.client_of(&[&TLS13], None, |config| {
             config.resumption = rustls::client::Resumption::disabled();
         });
@@ -371,6 +379,19 @@ fn a_new_certificate_takes_its_place_and_a_broken_one_does_not() {
         let refused = balancer.refusal(&["reload"]);
         assert!(refused.1.contains("web.key"), "{refused:?}");
         assert_eq!(shown(&mut secured(&balancer, &config, "web.test")), second);
+        // Files are looked at, too.
+        let alerts = || balancer.ask(&["status"])["alerts"].to_string();
+        eventually("an alert names it", || alerts().contains("web.key"));
+        authority.sign(balancer.dir(), "web", &["web.test"]);
+        let third = || shown(&mut secured(&balancer, &config, "web.test")) != second;
+        eventually("the newest one is shown", third);
+        eventually("no alert is left", || !alerts().contains("web.key"));
+        let status = &balancer.ask(&["listeners"])[0]["tls"];
+        assert_eq!(status["certificates"][0]["names"], json!(["web.test"]));
+        assert!(
+            status["handshakes"]["1.3/full"].as_u64() >= Some(4),
+            "{status}"
+        );
         drop(old);
         balancer.finish();
     });
@@ -396,7 +417,7 @@ fn a_key_that_anybody_may_read_is_refused() {
 fn flags_end_tls_too() {
     watched(|| {
         let (backend, authority) = (Backend::echo(), Authority::new());
-        let launch = Launch::to(&[backend.address.clone()]);
+        let launch = Launch::to(std::slice::from_ref(&backend.address));
         authority.sign(launch.dir(), "web", &["web.test"]);
         let launch = launch.flag("--tls-cert", "web.pem");
         let balancer = launch.flag("--tls-key", "web.key").start();

@@ -364,7 +364,7 @@ pub(super) static LISTENER: LazyLock<Group<ListenerStatus>> = LazyLock::new(|| {
             |its| &its.waits,
         ),
     ];
-    Group::new("listener", &["listener"], figures)
+    Group::new("listener", &["listener"], super::tls::beside(figures))
 });
 
 pub(super) static POOL: LazyLock<Group<PoolStatus>> = LazyLock::new(|| {

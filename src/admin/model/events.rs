@@ -103,6 +103,12 @@ pub enum EventKind {
     AccessListRead,
     /// The file of an access list is wrong: the last good one stays in force.
     AccessListFailed,
+    /// New certificates of a listener are in force.
+    CertificatesRead,
+    /// Certificates of a listener can't be used: those of before stay.
+    CertificatesFailed,
+    /// A certificate of a listener expires soon, or has expired.
+    CertificateExpires,
     /// The history can't be kept in its file: the last hour is kept in memory.
     HistoryFailed,
     /// The history is kept in its file again.

@@ -9,7 +9,7 @@ export const title = 'Events';
 
 const BAD = new Set([
   'backend_down', 'panic', 'pool_down', 'reload_failed', 'discovery_failed', 'fleet_failed', 'overloaded',
-  'no_local_port', 'no_source_address', 'bans_unsaved', 'bans_import_failed', 'access_list_failed',
+  'no_local_port', 'no_source_address', 'bans_unsaved', 'bans_import_failed', 'access_list_failed', 'certificates_failed', 'certificate_expires',
   'stopping',
 ]);
 const WARN = new Set([

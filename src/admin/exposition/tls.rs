@@ -1,0 +1,52 @@
+//! Figures of TLS that ends at a listener.
+
+use super::figure::{Figure, Reading, Value, counts, each, metric, times};
+use crate::admin::model::{CertificateStatus, ListenerStatus, TlsStatus};
+use crate::metric::Kind;
+
+/// The figures of a listener, with these beside the others.
+pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<ListenerStatus>> {
+    others.extend([
+        each(
+            "tls_handshakes",
+            "Handshakes of TLS that ends there, by version and by whether they began a session or \
+             resumed one.",
+            "kind",
+            |its: &ListenerStatus| of(its, |tls| counts(&tls.handshakes)),
+        ),
+        each(
+            "tls_failures",
+            "Clients whose TLS failed, by the kind of failure.",
+            "reason",
+            |its: &ListenerStatus| of(its, |tls| counts(&tls.failures)),
+        ),
+        Figure {
+            metric: metric(
+                Kind::Gauge,
+                "certificate_expires",
+                "When a certificate expires, in seconds since 1970, by its file.",
+            ),
+            reading: Reading::Each("file", Box::new(|its| of(its, expiries))),
+        },
+        times(
+            "tls_handshake",
+            "From a client's accept to the end of its handshake of TLS.",
+            |its| &its.handshakes,
+        ),
+    ]);
+    others
+}
+
+fn of(
+    its: &ListenerStatus,
+    read: impl FnOnce(&TlsStatus) -> Vec<(String, Value)>,
+) -> Vec<(String, Value)> {
+    its.tls.as_ref().map_or_else(Vec::new, read)
+}
+
+fn expiries(tls: &TlsStatus) -> Vec<(String, Value)> {
+    let at = |its: &CertificateStatus| u64::try_from(its.expires).unwrap_or(0);
+    let all = tls.certificates.iter();
+    all.map(|its| (its.file.clone(), Value::Whole(at(its))))
+        .collect()
+}
