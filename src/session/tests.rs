@@ -12,6 +12,7 @@ mod preamble;
 mod queued;
 mod script;
 mod stalled;
+mod tls;
 mod unanswered;
 mod waiting;
 

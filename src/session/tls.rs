@@ -26,7 +26,7 @@ pub enum Unsealed {
     Ended,
     /// The records break the protocol, or can't be authenticated; `true`: the peer was told so.
     Failed(bool),
-    /// There is more, and no buffer for it.
+    /// There is more, and no buffer for it, or no time for a handshake in this turn.
     NoBuffer,
     /// Nothing, until more records come.
     Nothing,

@@ -173,6 +173,8 @@ pub struct Worker<K> {
     log_lines: LogLines,
     /// The keys of sessions that may be cancelled.
     cancel_keys: CancelKeys,
+    /// How long handshakes of TLS took in this turn, in ns.
+    handshaking: u64,
     /// Memory that TLS borrows.
     spare: tls::Spare,
     idle_cuts: Arc<IdleCuts>,
@@ -263,6 +265,7 @@ impl<K: Kernel> Worker<K> {
             look_at: NEVER,
             log_lines: LogLines::of(setup.log.as_ref()),
             cancel_keys: CancelKeys::default(),
+            handshaking: 0,
             spare: tls::Spare::default(),
             log: setup.log,
             idle_cuts: setup.idle_cuts,
@@ -288,6 +291,7 @@ impl<K: Kernel> Worker<K> {
     pub fn turn(&mut self) {
         let timer = self.timers.next().unwrap_or(NEVER);
         let due = self.wait_until(timer);
+        self.handshaking = 0;
         self.stall.on_wait(due);
         let timeout = between(self.now, due);
         let taken = self.take_events((due != NEVER).then_some(timeout));

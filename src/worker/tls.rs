@@ -6,6 +6,7 @@
 use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
 use crate::peek::{BYTES_MAX, ClientHello, EndedTls, Miss};
 use crate::session::{CloseReason, Event, Sealed, Unsealed};
+use crate::time::MS;
 use crate::tls::{FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsFailure, TlsStanding};
 use crate::token::Side;
 
@@ -21,6 +22,8 @@ pub(super) struct SlotTls {
     hello: Vec<u8>,
     /// The hello is whole, or none.
     has_hello: bool,
+    /// Other handshakes took this turn: what has come was not looked at.
+    is_held_up: bool,
     /// The next look is at the hello alone.
     looks_at_hello: bool,
     /// What has come of records that are not whole.
@@ -70,6 +73,7 @@ impl SlotTls {
             records,
             hello: Vec::new(),
             has_hello: false,
+            is_held_up: false,
             looks_at_hello: false,
             incoming: Vec::new(),
             plain: Vec::new(),
@@ -118,6 +122,16 @@ impl SlotTls {
             self.incoming.clear();
         }
         spare.take_back(&mut self.incoming);
+    }
+
+    /// Keeps what has come for another turn.
+    fn hold_up(&mut self, bytes: &[u8], spare: &mut Spare) {
+        if !self.has_hello {
+            self.note_hello(bytes);
+        }
+        spare.lend(&mut self.incoming);
+        self.incoming.extend_from_slice(bytes);
+        self.is_held_up = true;
     }
 
     /// Keeps what the client's hello says: it is gone once it was taken in.
@@ -179,8 +193,24 @@ impl<K: Kernel> Worker<K> {
             debug_assert!(false, "only sessions with TLS ask for it");
             return Event::Decrypted(from, Unsealed::Nothing, false);
         };
-        if let Some(buffer) = buffer {
-            tls.take_in(self.kernel.bytes_mut(buffer), &mut self.spare);
+        let is_handshake = tls.standing == TlsStanding::Handshake;
+        if is_handshake && self.handshaking >= HANDSHAKING_MAX {
+            if let Some(buffer) = buffer {
+                tls.hold_up(self.kernel.bytes(buffer), &mut self.spare);
+                self.kernel.give_back(buffer.id);
+            }
+            return Event::Decrypted(from, Unsealed::NoBuffer, false);
+        }
+        if buffer.is_some() | std::mem::take(&mut tls.is_held_up) {
+            let began = if is_handshake { self.kernel.now() } else { 0 };
+            let bytes = match buffer {
+                Some(buffer) => self.kernel.bytes_mut(buffer),
+                None => &mut [],
+            };
+            tls.take_in(bytes, &mut self.spare);
+            if is_handshake {
+                self.handshaking += self.kernel.now().saturating_sub(began);
+            }
         }
         let next = tls.next();
         let opened = match next {
@@ -369,6 +399,9 @@ fn pour<K: Kernel>(kernel: &mut K, waiting: &mut Vec<u8>, whole: Buffer) -> Buff
     }
 }
 
+/// Handshakes take so long in a turn, and the last of them longer: 1 ms. A signature by an RSA key
+/// takes as much, and established sessions wait meanwhile.
+const HANDSHAKING_MAX: u64 = MS;
 /// What is held back beyond this fills a buffer of its own: 8 KiB.
 const FULL: usize = 8 * 1024;
 /// Pieces of memory that a worker keeps for sessions.

@@ -56,10 +56,17 @@ impl Script {
             lanes: Default::default(),
             rests: 0,
         };
-        let connect = limits.peek.is_none().then_some(Op::Connect);
+        let connects = limits.peek.is_none() && limits.handshake.is_none();
+        let connect = connects.then_some(Op::Connect);
         let first: Vec<_> = [Op::Recv(Client)].into_iter().chain(connect).collect();
         script.asks(&first);
         script
+    }
+
+    /// A client whose TLS ends here was accepted.
+    pub(super) fn handshaking(limits: SessionLimits) -> Self {
+        assert!(limits.handshake.is_some(), "its TLS ends here");
+        Self::begin_with(limits)
     }
 
     /// A client was accepted and a backend connected before the client sent anything.
