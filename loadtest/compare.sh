@@ -2,6 +2,7 @@
 # mahoraga against HAProxy (as it comes, and with splicing forced) and nginx stream, in one run.
 #
 #   loadtest/compare.sh [latency] [small] [connect] [stream] [memory]     default: all of them
+#   loadtest/compare.sh tls         what ending TLS costs: loadtest/tls.sh, which has its own help
 #
 #   latency  one request at a time over one keep-alive connection: nothing waits in a queue
 #   small    requests over 64 and over 1000 keep-alive connections (wrk, nginx)
@@ -193,6 +194,9 @@ versions() {
 }
 
 help_if_asked "$@"
+if [[ ${1:-} == tls ]]; then
+    exec "$LOADTEST/tls.sh" "${@:2}"
+fi
 (($#)) || set -- latency small connect stream memory
 for part; do
     declare -F "part_$part" >/dev/null || die "no part named $part (see --help)"

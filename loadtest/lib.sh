@@ -522,13 +522,14 @@ attacking() { within "$ATTACKER_PID" "$@"; }
 
 # ---- Measurements ----------------------------------------------------------------------------
 
-# run_wrk CPUS PORT CONNECTIONS SECONDS WRK_ARGUMENT...: prints "REQUESTS RATE P50 P99 ERRORS",
-# times in µs; errors are sockets that failed and answers other than 2xx and 3xx.
+# run_wrk CPUS PORT CONNECTIONS SECONDS WRK_ARGUMENT...: prints "REQUESTS RATE P50 P99 ERRORS" of
+# requests by SCHEME (http), times in µs; errors are sockets that failed and answers other than 2xx
+# and 3xx.
 run_wrk() {
     local cpus=$1 port=$2 connections=$3 seconds=$4
     shift 4
     timeout $((seconds + 30)) taskset -c "$cpus" wrk -t1 -c"$connections" -d"$seconds"s --latency \
-        "$@" "http://127.0.0.1:$port/small" >"$WORK/wrk.out"
+        "$@" "${SCHEME:-http}://127.0.0.1:$port/small" >"$WORK/wrk.out"
     awk '
         function us(time) {
             if (time ~ /us$/) return time + 0

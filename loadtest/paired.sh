@@ -67,6 +67,9 @@ NAMES = {
     "connect": "µs of CPU per connection with one request",
     "requests": "µs of CPU per request",
     "hellos": "µs of CPU per connection with a TLS hello",
+    "full": "µs of CPU per connection with a whole handshake of TLS and one request",
+    "resumed": "µs of CPU per connection with a resumed session of TLS and one request",
+    "bytes": "µs of CPU per MB",
 }
 figures = defaultdict(dict)
 with open(sys.argv[1], encoding="utf-8", newline="") as file:
