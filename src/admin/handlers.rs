@@ -49,8 +49,13 @@ pub(super) async fn healthz(request: ApiRequest, (): ()) -> Answer<Readiness> {
 }
 
 pub(super) async fn readyz(request: ApiRequest, (): ()) -> Answer<Readiness> {
-    let Status { stage, .. } = request.ask(Call::Status).await?;
-    let not = |why| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
+    let Status {
+        stage, not_ready, ..
+    } = request.ask(Call::Status).await?;
+    let not = |why: &str| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
+    if let (Stage::Ready, Some(why)) = (stage, not_ready) {
+        return not(&why);
+    }
     match stage {
         Stage::Starting => not("starting: not every backend was probed yet"),
         Stage::Ready => Ok(Json(Readiness {

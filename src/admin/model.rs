@@ -67,6 +67,10 @@ pub struct Status {
     pub uptime_s: f64,
     /// Whether it takes connections.
     pub stage: Stage,
+    /// Why it is not ready in the stage `ready`: it can serve no client that a limit over the fleet
+    /// is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
     /// Addresses of `freebind` listeners that were still on this machine when it left: clients come
     /// to them, and are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -191,6 +191,7 @@ impl Balancer {
             started_at: humantime::format_rfc3339_millis(metrics.started_at).to_string(),
             uptime_s: metrics.uptime().as_secs_f64(),
             stage: self.shown_stage(),
+            not_ready: self.fleet.limits.shareless(),
             still_here: self.still_here(),
             snapshot: snapshot.version,
             publish_us: self.publisher.latency().map(|time| time / US),

@@ -216,7 +216,8 @@ impl Balancer {
 
     /// Has the track file say what `/readyz` says.
     fn follow_readiness(&self) {
-        let is_ready = self.shown_stage() == Stage::Ready;
+        let has_share = self.fleet.limits.shareless().is_none();
+        let is_ready = self.shown_stage() == Stage::Ready && has_share;
         let path = self.in_force.config.track_file.as_deref();
         self.track_file.follow(path, is_ready);
     }

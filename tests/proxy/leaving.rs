@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::balancer::Launch;
 use crate::network;
-use crate::peers::{Backend, connect, ping};
+use crate::peers::{Backend, connect, ping, refusing_address};
 use crate::watchdog::{eventually, watched};
 
 /// Goes from machine to machine.
@@ -104,6 +104,37 @@ fn new_clients_are_taken_until_the_address_has_moved() {
         network::set_address(SHARED, true);
         balancer.words(&["join"]);
         ping(&mut balancer.connect(), b"back");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_balancer_without_a_share_of_a_limit_is_not_ready() {
+    watched(|| {
+        let backend = Backend::echo();
+        // Its etcd does not answer.
+        let config = format!(
+            "(workers: 1, track_file: \"left\", \
+             fleet: (etcd: (endpoints: [\"http://{}\"], prefix: \"/m/\"), share_bans: false), \
+             listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", fleet_max_connections: 9)], \
+             pools: [(name: \"p\", backends: [\"{}\"])])",
+            refusing_address(),
+            backend.address
+        );
+        let balancer = Launch::with_config(&config, 1).start();
+        assert_eq!(balancer.http_status("/readyz"), 503);
+        assert_eq!(balancer.http_status("/healthz"), 200);
+        let status = balancer.ask(&["status"]);
+        let why = status["not_ready"].as_str().unwrap();
+        assert!(why.contains("no share of the fleet's limit"), "{why}");
+        let file = balancer.dir().join("left");
+        let says = |what: &str| fs::read_to_string(&file).is_ok_and(|text| text == what);
+        eventually("the track file says so", || says("1\n"));
+        // A limit of its own needs no share.
+        balancer.edit(|text| text.replace("fleet_max_connections", "max_connections"));
+        balancer.words(&["reload"]);
+        eventually("it is ready", || balancer.http_status("/readyz") == 200);
+        eventually("the track file says so too", || says("0\n"));
         balancer.finish();
     });
 }

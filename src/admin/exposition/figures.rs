@@ -27,7 +27,7 @@ pub(super) static PROCESS: LazyLock<Group<Status>> = LazyLock::new(|| {
         gauge(
             "ready",
             "Whether connections are taken: 1, else 0.",
-            |its: &Status| its.stage == Stage::Ready,
+            |its: &Status| its.stage == Stage::Ready && its.not_ready.is_none(),
         ),
         gauge(
             "snapshot",

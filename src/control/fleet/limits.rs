@@ -208,6 +208,20 @@ impl FleetLimits {
         problems.into_iter().flatten()
     }
 
+    /// Why no client is let in where a limit over the fleet holds; `None`: this balancer has a share
+    /// of each.
+    pub(in crate::control) fn shareless(&self) -> Option<String> {
+        let running = self.running.as_ref()?;
+        let news = running.news.lock();
+        let limits = &news.status.limits;
+        let none = limits.iter().find(|its| its.share == 0);
+        match none.map(|its| &its.limit) {
+            Some(limit) => Some(format!("no share of the fleet's limit {limit}")),
+            None if limits.is_empty() => Some("no share of the fleet's limits yet".to_owned()),
+            None => None,
+        }
+    }
+
     /// As the API shows it; `None`: there are no such limits.
     pub(in crate::control) fn status(&self) -> Option<FleetStatus> {
         let running = self.running.as_ref()?;
