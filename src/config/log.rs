@@ -116,6 +116,20 @@ impl AccessLog {
 }
 
 impl LogField {
+    /// Whether it is of TLS that ends here.
+    #[must_use]
+    pub fn is_of_tls(self) -> bool {
+        matches!(
+            self,
+            Self::TlsVersion
+                | Self::TlsCipher
+                | Self::TlsAlpn
+                | Self::TlsResumed
+                | Self::TlsUs
+                | Self::TlsError
+        )
+    }
+
     /// Whether it is what TCP knows of a connection.
     #[must_use]
     pub fn is_of_tcp(self) -> bool {
@@ -311,6 +325,18 @@ words! {
         Route = "route",
         /// The server name in the hello of TLS, where first bytes are looked at.
         Sni = "sni",
+        /// The version of TLS that ends here.
+        TlsVersion = "tls_version",
+        /// Its cipher suite.
+        TlsCipher = "tls_cipher",
+        /// The application protocol that was agreed on in it.
+        TlsAlpn = "tls_alpn",
+        /// Whether the client resumed a session of it.
+        TlsResumed = "tls_resumed",
+        /// How long its handshake took since the accept.
+        TlsUs = "tls_us",
+        /// Why it failed.
+        TlsError = "tls_error",
         /// The round-trip time to the client at the end.
         ClientRttUs = "client_rtt_us",
         /// Segments that were sent to the client again.

@@ -7,6 +7,7 @@ use crate::time::US;
 
 use super::Worker;
 use super::slot::Slot;
+use super::tls::count_failure;
 
 impl<K: Kernel> Worker<K> {
     pub(super) fn measure(&mut self, slot: &Slot, summary: &Summary) {
@@ -20,6 +21,12 @@ impl<K: Kernel> Worker<K> {
         self.recorded.session.record(took / US);
         self.recorded.bytes_up.record(up);
         self.recorded.bytes_down.record(down);
+    }
+
+    /// Takes note of an end that may show a limit as wrong, or that TLS has failed.
+    pub(super) fn note_end(&self, slot: &Slot, reason: CloseReason) {
+        self.note_regret(slot, reason);
+        count_failure(slot, reason);
     }
 }
 

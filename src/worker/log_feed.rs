@@ -36,6 +36,8 @@ pub struct LogRule {
     pub status: bool,
     /// Whether a line has the name that the client asks for in TLS.
     pub server_name: bool,
+    /// Lines have what TLS that ends here has agreed on.
+    pub tls: bool,
     /// Lines have what TCP knows of both connections.
     pub tcp_info: bool,
     /// Connections of a proxy's own on which it sends nothing get one.
@@ -57,6 +59,7 @@ impl LogRule {
             sample: sample.max(1),
             status: false,
             server_name: false,
+            tls: false,
             tcp_info: false,
             proxy_checks: true,
             start: false,

@@ -13,7 +13,9 @@ use crate::token::Side;
 
 use super::log_feed::{LogFeed, LogRule};
 use super::refuse::LINES_MAX;
+use super::report::TlsRecord;
 use super::slot::Slot;
+use super::tls::SlotTls;
 use super::{LogEvent, Record, Worker};
 
 /// What a worker keeps for lines of the access log that most logs do not have. Times are ns of its
@@ -36,6 +38,7 @@ pub(super) struct LogLines {
 pub(super) struct LineExtras {
     pub(super) status: Option<NonZeroU16>,
     pub(super) server_name: Option<Box<str>>,
+    pub(super) tls: Option<Box<TlsRecord>>,
     pub(super) tcp: Option<Box<[Option<TcpInfo>; 2]>>,
 }
 
@@ -195,6 +198,7 @@ impl<K: Kernel> Worker<K> {
         let LineExtras {
             status,
             server_name,
+            tls,
             tcp,
         } = self.extras(key, slot);
         Record {
@@ -213,15 +217,20 @@ impl<K: Kernel> Worker<K> {
             connect_us: slot.connect_us,
             status,
             server_name,
+            tls,
             tcp,
         }
     }
 
     fn extras(&self, key: usize, slot: &Slot) -> LineExtras {
         let asks = self.log.as_ref().is_some_and(|log| log.rule.tcp_info);
+        let asks_tls = self.log.as_ref().is_some_and(|log| log.rule.tls);
         LineExtras {
             status: self.log_lines.status(key),
             server_name: self.log_lines.name(key),
+            tls: asks_tls
+                .then(|| slot.tls.as_deref().map(SlotTls::record).map(Box::new))
+                .flatten(),
             tcp: asks.then(|| Box::new(self.tcp_of(slot))),
         }
     }

@@ -22,7 +22,7 @@ use super::headers::{NamedClient, ProxyPeer, is_own, tlvs_of};
 use super::lanes::Party;
 use super::queue::QueueEntry;
 use super::routing::route_without_bytes;
-use super::tls::{SlotTls, count_failure};
+use super::tls::SlotTls;
 use super::{LogEvent, Record, Tries, Worker};
 
 /// A session's place in the slab.
@@ -464,8 +464,7 @@ impl<K: Kernel> Worker<K> {
             decision.on_end(reason, &summary, self.now);
         }
         let extras = self.end_extras(key, &slot, reason);
-        self.note_regret(&slot, reason);
-        count_failure(&slot, reason);
+        self.note_end(&slot, reason);
         self.measure(&slot, &summary);
         if slot.backend.is_some() {
             self.count_missed(&slot);
@@ -519,6 +518,7 @@ impl<K: Kernel> Worker<K> {
                 connect_us: slot.connect_us,
                 status: extras.status,
                 server_name: extras.server_name,
+                tls: extras.tls,
                 tcp: extras.tcp,
             });
         }

@@ -6,11 +6,12 @@
 use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
 use crate::peek::{BYTES_MAX, ClientHello, EndedTls, Miss};
 use crate::session::{CloseReason, Event, Sealed, Unsealed};
-use crate::time::MS;
+use crate::time::{MS, US};
 use crate::tls::{FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsFailure, TlsStanding};
 use crate::token::Side;
 
 use super::Worker;
+use super::report::TlsRecord;
 use super::slot::Slot;
 
 /// The TLS of a session's client.
@@ -40,7 +41,9 @@ pub(super) struct SlotTls {
     /// How far the session knows of it.
     told: TlsStanding,
     /// Why it failed.
-    pub(super) failure: Option<TlsFailure>,
+    failure: Option<TlsFailure>,
+    /// How long its handshake took, in µs; 0: it is not done.
+    took_us: u32,
 }
 
 /// Memory that sessions borrow while they need it.
@@ -83,6 +86,25 @@ impl SlotTls {
             standing: TlsStanding::Handshake,
             told: TlsStanding::Handshake,
             failure: None,
+            took_us: 0,
+        }
+    }
+
+    /// What it agreed on, for the log.
+    pub(super) fn record(&self) -> TlsRecord {
+        let agreed = self.records.agreed();
+        let protocol = agreed.protocol.map(String::from_utf8_lossy);
+        let is_done = self.took_us > 0;
+        TlsRecord {
+            version: agreed.version,
+            cipher: agreed.cipher,
+            protocol: protocol.map(|its| its.into()),
+            resumed: is_done.then_some(agreed.resumed),
+            took_us: is_done.then_some(self.took_us),
+            error: self
+                .failure
+                .as_ref()
+                .map(|failure| failure.why.as_str().into()),
         }
     }
 
@@ -271,11 +293,13 @@ impl<K: Kernel> Worker<K> {
         {
             self.log_lines.note_first_bytes(key, around.hello);
         }
+        let took = self.now.saturating_sub(slot.session.opened_at());
         if let (Some(tls), Some(terminator)) = (&slot.tls, &slot.listener.tls) {
-            let took = self.now.saturating_sub(slot.session.opened_at());
-            terminator
-                .counts
-                .on_established(&tls.records.agreed(), took);
+            let agreed = tls.records.agreed();
+            terminator.counts.on_established(&agreed, took);
+        }
+        if let Some(tls) = self.slots[key].tls.as_deref_mut() {
+            tls.took_us = u32::try_from(took / US).unwrap_or(u32::MAX).max(1);
         }
     }
 

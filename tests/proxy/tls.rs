@@ -100,7 +100,9 @@ fn launch(authority: &Authority, backends: &[String], more: &str, routes: &str) 
     let pools = backends.iter().enumerate();
     let pools = pools.map(|(i, to)| format!("(name: \"p{i}\", backends: [\"{to}\"]),"));
     let config = format!(
-        "(workers: 1, access_log: \"-\", \
+        "(workers: 1, access_log: (to: \"-\", fields: [\"standard\", \"sni\", \
+         \"tls_version\", \"tls_cipher\", \"tls_alpn\", \"tls_resumed\", \"tls_us\", \
+         \"tls_error\"]), \
          listeners: [(bind: \"127.0.0.1:0\", pool: \"p0\", {routes} \
          tls: (certificates: [{}, {}], {more}))], pools: [{}])",
         file("web"),
@@ -158,6 +160,20 @@ fn bytes_come_through_both_ways_in_each_version() {
             balancer.output().all()
         );
         assert_eq!(reasons(&balancer, "client_closed"), 2);
+        for version in ["1.2", "1.3"] {
+            let line = &balancer
+                .output()
+                .lines_with(&format!("tls_version={version} "))[0];
+            assert!(line.contains(" sni=web.test "), "{line}");
+            assert!(
+                line.contains(" tls_alpn=b tls_resumed=false tls_us="),
+                "{line}"
+            );
+            assert!(
+                line.contains(" tls_cipher=TLS") && line.ends_with("tls_error=-"),
+                "{line}"
+            );
+        }
         balancer.finish();
     });
 }
@@ -317,6 +333,10 @@ fn what_is_no_tls_is_refused_and_what_stops_is_timed_out() {
             counts == [2, 1]
         });
         assert_eq!(backend.accepted(), 0);
+        let plain = balancer.output().lines_with("tls_error=\"");
+        assert!(plain[0].contains("tls_version=- "), "{plain:?}");
+        let status = &balancer.ask(&["listeners"])[0]["tls"]["failures"];
+        assert_eq!(*status, json!({"late": 1, "left": 1, "not_tls": 1}));
         balancer.finish();
     });
 }

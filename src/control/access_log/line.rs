@@ -11,7 +11,7 @@ use crate::pool::Pool;
 use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
-use crate::worker::{LogEvent, LogRule, Record};
+use crate::worker::{LogEvent, LogRule, Record, TlsRecord};
 
 /// A connect that was made, as a line shows it.
 #[derive(Serialize)]
@@ -196,6 +196,12 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             }
         }
         LogField::Sni => line.optional_text(key, record.server_name.as_ref()),
+        LogField::TlsVersion => line.optional_text(key, tls(record, |tls| tls.version)),
+        LogField::TlsCipher => line.optional_text(key, tls(record, |tls| tls.cipher)),
+        LogField::TlsAlpn => line.optional_text(key, tls(record, |tls| tls.protocol.as_ref())),
+        LogField::TlsResumed => line.optional_text(key, tls(record, |tls| tls.resumed)),
+        LogField::TlsUs => line.number(key, tls(record, |tls| tls.took_us).map(u64::from)),
+        LogField::TlsError => line.optional_text(key, tls(record, |tls| tls.error.as_ref())),
         LogField::ClientRttUs => line.number(key, tcp(record, 0, |tcp| tcp.rtt_us)),
         LogField::ClientRetransmits => line.number(key, tcp(record, 0, |tcp| tcp.retransmits)),
         LogField::ClientLost => line.number(key, tcp(record, 0, |tcp| tcp.lost)),
@@ -218,6 +224,11 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
 /// Where its route led; a client that a route refused was to go nowhere.
 fn pool(record: &Record) -> Option<&Pool> {
     (record.reason() != Some(CloseReason::NoRoute)).then(|| &**record.pool())
+}
+
+/// Something of the TLS that ended here.
+fn tls<'a, T>(record: &'a Record, read: fn(&'a TlsRecord) -> Option<T>) -> Option<T> {
+    record.tls.as_deref().and_then(read)
 }
 
 /// A number of the connection of one side, the client's first.
