@@ -20,9 +20,13 @@ use super::frame::BanEntry;
 #[derive(Debug)]
 pub(super) struct BanWrites {
     writer: u64,
+    /// The hub that uses it, by its number: one whose tasks are ending does not.
+    hub: u64,
+    /// The names of the members, by their places.
+    members: Vec<String>,
     clock: Clock,
     all: BTreeMap<Prefix, Write>,
-    /// How many of them came from each source.
+    /// How many of them came from each source: each has room of its own.
     held: HashMap<Source, usize>,
     /// Bans of this balancer at the last look: since when each holds.
     own: HashMap<Prefix, i64>,
@@ -34,12 +38,39 @@ pub(super) struct BanWrites {
     is_changed: bool,
 }
 
-/// Who this balancer has a write from.
+/// Who this balancer has a write from. Members are known by their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Source {
     Own,
-    /// A member, by its place among them.
+    /// A member, which has made it.
     Peer(usize),
+    /// A member that passes it on. So one that lies about others costs them nothing.
+    PassedOn {
+        maker: usize,
+        by: usize,
+    },
+}
+
+impl Source {
+    /// The member that has made it; `None`: this balancer.
+    fn maker(self) -> Option<usize> {
+        match self {
+            Self::Own => None,
+            Self::Peer(maker) | Self::PassedOn { maker, .. } => Some(maker),
+        }
+    }
+
+    /// The same where members have other places; `None`: one of them is no member any more.
+    fn moved(self, place: impl Fn(usize) -> Option<usize>) -> Option<Self> {
+        Some(match self {
+            Self::Own => Self::Own,
+            Self::Peer(maker) => Self::Peer(place(maker)?),
+            Self::PassedOn { maker, by } => Self::PassedOn {
+                maker: place(maker)?,
+                by: place(by)?,
+            },
+        })
+    }
 }
 
 /// A ban of this balancer that another one has lifted.
@@ -77,6 +108,8 @@ impl BanWrites {
     pub(super) fn new(writer: u64) -> Self {
         Self {
             writer,
+            hub: 0,
+            members: Vec::new(),
             clock: Clock::default(),
             all: BTreeMap::new(),
             held: HashMap::new(),
@@ -87,8 +120,46 @@ impl BanWrites {
         }
     }
 
+    /// A hub with these members goes on with it. What members have told stays, by their names. That
+    /// of others is forgotten.
+    pub(super) fn hand_on(&mut self, hub: u64, members: Vec<String>) {
+        let before = std::mem::replace(&mut self.members, members);
+        let place = |place: usize| {
+            let name = before.get(place)?;
+            let mut names = self.members.iter();
+            names.position(|its| its.eq_ignore_ascii_case(name))
+        };
+        self.held.clear();
+        self.all.retain(|_, write| {
+            let Some(from) = write.from.moved(place) else {
+                return false;
+            };
+            write.from = from;
+            *self.held.entry(from).or_default() += 1;
+            true
+        });
+        self.hub = hub;
+        self.is_changed = true;
+    }
+
+    /// Whether this hub uses it.
+    pub(super) fn is_of(&self, hub: u64) -> bool {
+        self.hub == hub
+    }
+
+    /// The place of a member.
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        let mut names = self.members.iter();
+        names.position(|its| its.eq_ignore_ascii_case(name))
+    }
+
     /// Takes in what a member says of a network.
-    pub(super) fn merge(&mut self, entry: &BanEntry, from: usize, now: Now) -> Result<(), Refusal> {
+    pub(super) fn merge(
+        &mut self,
+        entry: &BanEntry,
+        from: Source,
+        now: Now,
+    ) -> Result<(), Refusal> {
         self.follow_clock(now);
         let BanEntry { prefix, stamp, .. } = *entry;
         if !is_past(stamp, now.wall) {
@@ -107,11 +178,11 @@ impl BanWrites {
             writer: entry.writer,
             reason: entry.reason.clone(),
             until: left.map_or(NEVER, |left| now.monotonic.saturating_add(left)),
-            from: Source::Peer(from),
+            from,
             since: signed(now.monotonic),
         };
         let before = self.all.get(&prefix);
-        if before.is_some_and(|its| (its.stamp, its.writer) >= (stamp, entry.writer)) {
+        if before.is_some_and(|its| !write.replaces(its)) {
             return Ok(());
         }
         if write.until <= now.monotonic {
@@ -148,7 +219,7 @@ impl BanWrites {
                     write.stamp = self.clock.stamp(now.wall);
                     self.unsent.push(*prefix);
                 }
-                Source::Peer(_) => write.stamp = Stamp::default(),
+                Source::Peer(_) | Source::PassedOn { .. } => write.stamp = Stamp::default(),
             }
         }
     }
@@ -269,14 +340,19 @@ impl BanWrites {
         self.lifted.drain(..count).collect()
     }
 
-    /// All that is known, of all writers. `own_too`: own writes are shared.
-    pub(super) fn known(&self, own_too: bool, now: u64) -> Vec<BanEntry> {
+    /// All that is known, by the names of those who made it; without a name: this balancer, the
+    /// first one. `own_too`: own writes are shared.
+    pub(super) fn known(&self, own_too: bool, now: u64) -> BTreeMap<Option<&str>, Vec<BanEntry>> {
+        let mut known: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let all = self.all.iter();
         let all = all.filter(|(_, write)| write.until > now);
-        let shared = all.filter(|(_, write)| own_too || write.from != Source::Own);
-        shared
-            .map(|(prefix, write)| write.entry(*prefix, now))
-            .collect()
+        for (prefix, write) in all.filter(|(_, write)| own_too || write.from != Source::Own) {
+            let maker = write.from.maker();
+            let maker = maker.and_then(|place| self.members.get(place));
+            let of_maker = known.entry(maker.map(String::as_str)).or_default();
+            of_maker.push(write.entry(*prefix, now));
+        }
+        known
     }
 
     /// What the others ban, if that may have changed since the last call.
@@ -299,6 +375,14 @@ impl BanWrites {
 }
 
 impl Write {
+    /// Whether it counts instead of another one: it is later, or the same by the one who made it.
+    /// That frees the room of the one who passed it on.
+    fn replaces(&self, other: &Self) -> bool {
+        let is_passed_on = |write: &Self| matches!(write.from, Source::PassedOn { .. });
+        let of = |write: &Self| (write.stamp, write.writer, !is_passed_on(write));
+        of(self) > of(other)
+    }
+
     fn entry(&self, prefix: Prefix, now: u64) -> BanEntry {
         let left = self.until.saturating_sub(now);
         BanEntry {
@@ -317,7 +401,7 @@ fn signed(ns: u64) -> i64 {
 
 /// Bans of this balancer that are shared: those by hand first, and then the latest.
 const OWN_MAX: usize = 5_000;
-/// Writes that are held of each member, and of this balancer.
+/// Writes that are held of each source.
 const PEER_MAX: usize = 10_000;
 /// Bans that the control thread lifts at once.
 const LIFTED_AT_ONCE: usize = 256;

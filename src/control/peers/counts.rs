@@ -23,17 +23,20 @@ pub(super) enum Refusal {
     TooWide,
     /// The backend is not known here.
     UnknownBackend,
+    /// A ban of one that is no member here.
+    UnknownMember,
     /// The pool is not known here, or has no sticky clients.
     UnknownPool,
 }
 
 impl Refusal {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("clock", Self::Clock),
         ("no_room", Self::NoRoom),
         ("other_key", Self::OtherKey),
         ("too_wide", Self::TooWide),
         ("unknown_backend", Self::UnknownBackend),
+        ("unknown_member", Self::UnknownMember),
         ("unknown_pool", Self::UnknownPool),
     ];
 }

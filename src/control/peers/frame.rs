@@ -25,8 +25,10 @@ pub(super) struct Frame {
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    /// Bans and lifted ones.
+    /// Bans and lifted ones that the sender has made.
     Bans(Vec<BanEntry>),
+    /// The same of another member, by its name: the sender passes them on.
+    PassedOn(String, Vec<BanEntry>),
     /// The backends of clients of a pool.
     Clients(Clients),
     /// All that the sender knows has come.
@@ -95,8 +97,12 @@ impl Frame {
         match &self.body {
             Body::Bans(all) => {
                 to.head(BANS, self.sent);
-                to.count(all.len());
-                all.iter().for_each(|entry| to.ban(entry));
+                to.bans(all);
+            }
+            Body::PassedOn(maker, all) => {
+                to.head(PASSED_ON, self.sent);
+                to.text(maker);
+                to.bans(all);
             }
             Body::Clients(clients) => {
                 to.head(CLIENTS, self.sent);
@@ -139,7 +145,7 @@ impl Frame {
     /// How many entries it has.
     pub(super) fn entries(&self) -> usize {
         match &self.body {
-            Body::Bans(all) => all.len(),
+            Body::Bans(all) | Body::PassedOn(_, all) => all.len(),
             Body::Clients(clients) => clients.entries.len(),
             Body::Synced | Body::Beat | Body::Ack(_) => 0,
         }
@@ -150,10 +156,8 @@ fn read(from: &mut Cursor<'_>) -> Option<Frame> {
     let kind = from.u8()?;
     let sent = from.u64()?;
     let body = match kind {
-        BANS => {
-            let count = from.count(BAN_BYTES_MIN)?;
-            Body::Bans((0..count).map(|_| from.ban()).collect::<Option<_>>()?)
-        }
+        BANS => Body::Bans(from.bans()?),
+        PASSED_ON => Body::PassedOn(from.text(NAME_BYTES_MAX)?.to_owned(), from.bans()?),
         CLIENTS => Body::Clients(from.clients()?),
         SYNCED => Body::Synced,
         BEAT => Body::Beat,
@@ -184,6 +188,11 @@ impl Writer {
     fn text(&mut self, text: &str) {
         self.count(text.len());
         self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn bans(&mut self, all: &[BanEntry]) {
+        self.count(all.len());
+        all.iter().for_each(|entry| self.ban(entry));
     }
 
     fn ban(&mut self, entry: &BanEntry) {
@@ -256,6 +265,11 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(bytes).ok()
     }
 
+    fn bans(&mut self) -> Option<Vec<BanEntry>> {
+        let count = self.count(BAN_BYTES_MIN)?;
+        (0..count).map(|_| self.ban()).collect()
+    }
+
     fn ban(&mut self) -> Option<BanEntry> {
         let length = self.u8()?;
         let ip: IpAddr = match self.u8()? {
@@ -321,12 +335,13 @@ pub(super) const CLIENTS_MAX: usize = 2_000;
 /// Backends whose names fit beside them.
 pub(super) const BACKENDS_MAX: usize = 64;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const BANS: u8 = 1;
 const CLIENTS: u8 = 2;
 const SYNCED: u8 = 3;
 const BEAT: u8 = 4;
 const ACK: u8 = 5;
+const PASSED_ON: u8 = 6;
 
 /// A reason has 200 characters, of 4 bytes at most.
 const REASON_BYTES_MAX: usize = 800;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
@@ -12,10 +12,10 @@ use crate::prefix::Prefix;
 use crate::snapshot::Snapshot;
 use crate::sys;
 
-use super::bans::{BanWrites, Now, OwnLifted};
+use super::bans::{BanWrites, Now, OwnLifted, Source};
 use super::clients::{Base, StickyPool, StickyPools};
 use super::clock::wall;
-use super::counts::PeerCounts;
+use super::counts::{PeerCounts, Refusal};
 use super::frame::{BANS_MAX, BanEntry, Body, Clients, Frame};
 use super::link::PATIENCE;
 use super::tls::Identities;
@@ -34,6 +34,7 @@ pub(super) struct Hub {
     pub(super) strangers: Arc<AtomicU64>,
     /// Wakes those that wait before they connect to a member again.
     pub(super) retries: Vec<Notify>,
+    bans: Arc<Mutex<BanWrites>>,
     known: Mutex<Known>,
     /// Changes, for all connections.
     frames: broadcast::Sender<Change>,
@@ -42,7 +43,6 @@ pub(super) struct Hub {
 }
 
 struct Known {
-    bans: BanWrites,
     pools: StickyPools,
     /// The place of the pool that is looked at first the next time.
     turn: usize,
@@ -71,8 +71,10 @@ pub(super) struct Control {
 }
 
 impl Hub {
+    /// `bans` is what the hub before it held.
     pub(super) fn new(
         (settings, share_bans): (&PeerSettings, bool),
+        bans: &Arc<Mutex<BanWrites>>,
         counts: &[Arc<PeerCounts>],
         strangers: &Arc<AtomicU64>,
         (number, news): (u64, mpsc::Sender<PeersNews>),
@@ -85,8 +87,8 @@ impl Hub {
             counts: counts.to_vec(),
             strangers: Arc::clone(strangers),
             retries: settings.members.iter().map(|_| Notify::new()).collect(),
+            bans: Arc::clone(bans),
             known: Mutex::new(Known {
-                bans: BanWrites::new(fastrand::u64(1..)),
                 pools: StickyPools::default(),
                 turn: 0,
                 base: Base::new(now()),
@@ -100,6 +102,7 @@ impl Hub {
     /// Runs all connections. It ends never: its task is to be aborted.
     pub(super) async fn run(self, mut control: Control) {
         let hub = Arc::new(self);
+        hub.begin();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(incoming::accept(Arc::clone(&hub)));
         for place in 0..hub.settings.members.len() {
@@ -131,19 +134,33 @@ impl Hub {
         }
     }
 
+    /// From now on bans are this hub's, and no more of the one before it.
+    pub(super) fn begin(&self) {
+        let names = self.settings.members.iter().map(|its| its.name.clone());
+        self.bans.lock().hand_on(self.number, names.collect());
+    }
+
+    /// What is known of bans; `None`: another hub has it, and the tasks of this one are to end.
+    fn bans(&self) -> Option<MutexGuard<'_, BanWrites>> {
+        let bans = self.bans.lock();
+        bans.is_of(self.number).then_some(bans)
+    }
+
     /// Looks at the bans of this balancer, if they have changed.
     fn look_at_bans(&self, snapshot: &Snapshot, look: &mut Look) {
         let now = now();
-        let mut known = self.known.lock();
-        known.bans.expire(now.monotonic);
-        known.bans.follow_clock(now);
+        let Some(mut bans) = self.bans() else {
+            return;
+        };
+        bans.expire(now.monotonic);
+        bans.follow_clock(now);
         let changes = snapshot.bans.changes();
         if Some(changes) == look.changes || now.monotonic < look.resume_at {
             return;
         }
         look.changes = Some(changes);
         let table = snapshot.bans.all(now.monotonic);
-        known.bans.look(&table, now);
+        bans.look(&table, now);
         let ended = sys::monotonic();
         let took = ended.saturating_sub(now.monotonic);
         look.resume_at = ended.saturating_add(took.saturating_mul(PAUSE_FACTOR));
@@ -191,15 +208,18 @@ impl Hub {
 
     fn lift(&self, prefixes: Vec<Prefix>) {
         let now = now();
-        let mut known = self.known.lock();
+        let Some(mut bans) = self.bans() else {
+            return;
+        };
         for prefix in prefixes {
-            known.bans.lift(prefix, now);
+            bans.lift(prefix, now);
         }
     }
 
     /// Sends own writes to all.
     fn send_changes(&self) {
-        let unsent = self.known.lock().bans.take_unsent(sys::monotonic());
+        let unsent = self.bans().map(|mut its| its.take_unsent(sys::monotonic()));
+        let unsent = unsent.unwrap_or_default();
         if self.share_bans {
             for some in unsent.chunks(BANS_MAX) {
                 self.send(Body::Bans(some.to_vec()));
@@ -225,18 +245,38 @@ impl Hub {
         self.frames.subscribe()
     }
 
-    /// All bans that are known, for a member that knows none.
-    pub(super) fn known_bans(&self) -> Vec<BanEntry> {
-        let now = sys::monotonic();
-        self.known.lock().bans.known(self.share_bans, now)
+    /// Frames of all bans that are known, for a member that knows none.
+    pub(super) fn known_bans(&self) -> Vec<Body> {
+        let Some(bans) = self.bans() else {
+            return Vec::new();
+        };
+        let known = bans.known(self.share_bans, sys::monotonic());
+        let frames = known.into_iter().flat_map(|(maker, entries)| {
+            let frame = move |some: &[BanEntry]| match maker {
+                None => Body::Bans(some.to_vec()),
+                Some(maker) => Body::PassedOn(maker.to_owned(), some.to_vec()),
+            };
+            entries.chunks(BANS_MAX).map(frame).collect::<Vec<_>>()
+        });
+        frames.collect()
     }
 
-    /// Takes in what a member says about bans.
-    pub(super) fn take_bans(&self, entries: &[BanEntry], from: usize) {
+    /// Takes in what a member says about its bans, or about those of the one that made them.
+    pub(super) fn take_bans(&self, entries: &[BanEntry], from: usize, maker: Option<&str>) {
         let now = now();
-        let mut known = self.known.lock();
+        let Some(mut bans) = self.bans() else {
+            return;
+        };
+        let from_other = |name| match bans.place(name)? {
+            maker if maker == from => Some(Source::Peer(from)),
+            maker => Some(Source::PassedOn { maker, by: from }),
+        };
+        let Some(source) = maker.map_or(Some(Source::Peer(from)), from_other) else {
+            self.counts[from].refuse(Refusal::UnknownMember, entries.len());
+            return;
+        };
         for entry in entries {
-            if let Err(why) = known.bans.merge(entry, from, now) {
+            if let Err(why) = bans.merge(entry, source, now) {
                 self.counts[from].refuse(why, 1);
             }
         }
@@ -244,14 +284,16 @@ impl Hub {
 
     /// Tells the control thread what has changed, while it takes more.
     fn report(&self) {
-        let mut known = self.known.lock();
+        let Some(mut bans) = self.bans() else {
+            return;
+        };
         if let Ok(permit) = self.news.try_reserve()
-            && let Some(list) = known.bans.take_list(sys::monotonic())
+            && let Some(list) = bans.take_list(sys::monotonic())
         {
             permit.send(self.news(News::Bans(list)));
         }
         if let Ok(permit) = self.news.try_reserve() {
-            let lifted: Vec<OwnLifted> = known.bans.take_lifted();
+            let lifted: Vec<OwnLifted> = bans.take_lifted();
             if !lifted.is_empty() {
                 permit.send(self.news(News::Lifted(lifted)));
             }

@@ -209,7 +209,8 @@ async fn take_frames(
         pace.wait(entries).await;
         PeerCounts::add(&hub.counts[place].received, entries);
         match frame.body {
-            Body::Bans(bans) => hub.take_bans(&bans, place),
+            Body::Bans(bans) => hub.take_bans(&bans, place, None),
+            Body::PassedOn(maker, bans) => hub.take_bans(&bans, place, Some(&maker)),
             Body::Clients(clients) => hub.take_clients(&clients, place),
             Body::Synced => hub.note(place, Side::Incoming, None).await,
             Body::Beat => {

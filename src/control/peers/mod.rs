@@ -19,6 +19,7 @@ mod tls;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -31,6 +32,7 @@ use crate::snapshot::Snapshot;
 use super::balancer::Balancer;
 use super::events::{Events, Severity, Subject};
 use super::remote;
+use bans::BanWrites;
 pub(super) use bans::OwnLifted;
 use counts::PeerCounts;
 use hub::{Control, Hub, Order};
@@ -49,6 +51,8 @@ pub(super) struct Peers {
 struct Followed {
     settings: PeerSettings,
     share_bans: bool,
+    /// What is known of bans: also of members that are away.
+    bans: Arc<Mutex<BanWrites>>,
     number: u64,
     orders: mpsc::Sender<Order>,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -105,11 +109,12 @@ impl Peers {
         if present == wanted {
             return false;
         }
-        // The address is free for the next one, before that listens.
-        self.followed = None;
+        // The address is free for the next one, before that listens. What it held is handed on.
+        let bans = self.followed.take().map(|its| Arc::clone(&its.bans));
         self.followed = wanted.map(|wanted| {
             self.tasks += 1;
-            Followed::begin(wanted, (self.tasks, self.sender.clone()), snapshot)
+            let bans = bans.unwrap_or_else(no_bans);
+            Followed::begin(wanted, bans, (self.tasks, self.sender.clone()), snapshot)
         });
         self.followed.is_none()
     }
@@ -186,13 +191,15 @@ impl Peers {
 impl Followed {
     fn begin(
         (settings, share_bans): (PeerSettings, bool),
+        bans: Arc<Mutex<BanWrites>>,
         (number, news): (u64, mpsc::Sender<PeersNews>),
         snapshot: &Arc<Snapshot>,
     ) -> Self {
         let members = settings.members.iter();
         let counts: Vec<_> = members.map(|its| Arc::new(PeerCounts::new(its))).collect();
         let strangers = Arc::default();
-        let hub = Hub::new((&settings, share_bans), &counts, &strangers, (number, news));
+        let shared = (&settings, share_bans);
+        let hub = Hub::new(shared, &bans, &counts, &strangers, (number, news));
         let (orders, waiting) = mpsc::channel(ORDERS);
         let (snapshots, shown) = watch::channel(Arc::clone(snapshot));
         let control = Control {
@@ -202,6 +209,7 @@ impl Followed {
         Self {
             settings,
             share_bans,
+            bans,
             number,
             orders,
             snapshots,
@@ -252,6 +260,11 @@ impl Balancer {
             self.bans.set_peers(Arc::new(none), snapshot);
         }
     }
+}
+
+/// What a balancer knows that begins to follow peers. No other has its number.
+fn no_bans() -> Arc<Mutex<BanWrites>> {
+    Arc::new(Mutex::new(BanWrites::new(fastrand::u64(1..))))
 }
 
 fn sentence(peer: &str, why: &str) -> String {

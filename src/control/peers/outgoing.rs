@@ -18,7 +18,7 @@ use crate::time::MS;
 
 use super::clock::wall;
 use super::counts::PeerCounts;
-use super::frame::{BANS_MAX, Body, Frame};
+use super::frame::{Body, Frame};
 use super::hub::{Change, Hub, Side, now};
 use super::link::{FrameReader, LinkError, handshake_failure, write};
 
@@ -132,10 +132,10 @@ async fn send_all(
 ) -> Result<(), LinkError> {
     // Its answer says that the connection is in use.
     write(to, &Frame::now(Body::Beat).bytes(), hub.patience).await?;
-    for some in hub.known_bans().chunks(BANS_MAX) {
-        let frame = Frame::now(Body::Bans(some.to_vec()));
+    for body in hub.known_bans() {
+        let frame = Frame::now(body);
         write(to, &frame.bytes(), hub.patience).await?;
-        PeerCounts::add(&hub.counts[place].sent, some.len());
+        PeerCounts::add(&hub.counts[place].sent, frame.entries());
         // If changes of clients were lost: all clients are yet to be sent.
         send_waiting(hub, place, (to, changes)).await?;
     }

@@ -107,6 +107,7 @@ struct Node {
     news: mpsc::Receiver<PeersNews>,
     counts: Vec<Arc<PeerCounts>>,
     strangers: Arc<AtomicU64>,
+    bans: Arc<Mutex<BanWrites>>,
     told: Vec<String>,
     task: AbortHandle,
 }
@@ -119,10 +120,27 @@ impl Drop for Node {
 
 impl Node {
     fn start(settings: &PeerSettings, place: usize) -> Self {
-        let strangers = Arc::default();
-        let (mut hub, counts, news) = hub(settings, &strangers);
-        hub.patience = Duration::from_secs(2);
         let snapshot = Arc::new(snapshot(&["web"]));
+        Self::begin(settings, place, (1, no_bans()), snapshot)
+    }
+
+    /// Follows other settings, as after a reload.
+    fn reload(self, settings: &PeerSettings) -> Self {
+        let bans = (2, Arc::clone(&self.bans));
+        let (snapshot, place) = (Arc::clone(&self.snapshot), self.place);
+        drop(self);
+        Self::begin(settings, place, bans, snapshot)
+    }
+
+    fn begin(
+        settings: &PeerSettings,
+        place: usize,
+        (number, bans): (u64, Arc<Mutex<BanWrites>>),
+        snapshot: Arc<Snapshot>,
+    ) -> Self {
+        let strangers = Arc::default();
+        let (mut hub, counts, news) = hub(settings, (number, &bans), &strangers);
+        hub.patience = Duration::from_secs(2);
         let (orders, waiting) = mpsc::channel(ORDERS);
         let (snapshots, shown) = watch::channel(Arc::clone(&snapshot));
         let control = Control {
@@ -137,6 +155,7 @@ impl Node {
             news,
             counts,
             strangers,
+            bans,
             told: Vec::new(),
             task: tokio::spawn(hub.run(control)).abort_handle(),
         }
@@ -153,6 +172,22 @@ impl Node {
         let prefix = text.parse().unwrap();
         self.snapshot.bans.lift(prefix);
         assert!(self.orders.try_send(Order::Lifted(vec![prefix])).is_ok());
+    }
+
+    /// Takes in the next list of bans.
+    async fn next_list(&mut self) {
+        let wait = async {
+            loop {
+                let news = self.news.recv().await.expect("the hub runs");
+                if let News::Bans(list) = news.what {
+                    return list;
+                }
+            }
+        };
+        let list = timeout(Duration::from_secs(10), wait).await;
+        let now = sys::monotonic();
+        let bans = &self.snapshot.bans;
+        bans.import(&list.expect("in time"), &Trusted::default(), now);
     }
 
     /// Does with news as the control thread does.
@@ -221,12 +256,13 @@ fn hash(backend: &str) -> u64 {
 
 fn hub(
     settings: &PeerSettings,
+    (number, bans): (u64, &Arc<Mutex<BanWrites>>),
     strangers: &Arc<AtomicU64>,
 ) -> (Hub, Vec<Arc<PeerCounts>>, mpsc::Receiver<PeersNews>) {
     let members = settings.members.iter();
     let counts: Vec<_> = members.map(|its| Arc::new(PeerCounts::new(its))).collect();
     let (sender, news) = mpsc::channel(NEWS);
-    let hub = Hub::new((settings, true), &counts, strangers, (1, sender));
+    let hub = Hub::new((settings, true), bans, &counts, strangers, (number, sender));
     (hub, counts, news)
 }
 

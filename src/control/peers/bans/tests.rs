@@ -76,7 +76,7 @@ impl Node {
     fn learn(&mut self, entries: &[BanEntry], from: usize, now: Now) {
         let now = self.now(now);
         for entry in entries {
-            let _ = self.writes.merge(entry, from, now);
+            let _ = self.writes.merge(entry, Source::Peer(from), now);
         }
         self.follow_lifted();
     }
@@ -108,6 +108,12 @@ impl Node {
     }
 }
 
+/// All that it knows, of all makers.
+fn all_of(node: &Node, now: Now) -> Vec<BanEntry> {
+    let known = node.writes.known(true, now.monotonic);
+    known.into_values().flatten().collect()
+}
+
 #[test]
 fn a_ban_reaches_the_others_and_ends_there_too() {
     let (mut a, mut b) = (Node::new(1, 0), Node::new(2, 0));
@@ -120,7 +126,7 @@ fn a_ban_reaches_the_others_and_ends_there_too() {
     assert!(list.is_none(), "nothing has changed");
     // What was learned is told to no one, but for a new member.
     assert_eq!(b.look(at(1)), []);
-    assert_eq!(b.writes.known(true, at(1).monotonic).len(), 1);
+    assert_eq!(all_of(&b, at(1)).len(), 1);
     assert_eq!(b.banned(at(62)), []);
     b.writes.expire(at(62).monotonic);
     assert!(b.known().is_empty() && b.writes.held[&Source::Peer(0)] == 0);
@@ -180,7 +186,7 @@ fn bans_of_the_last_run_do_not_come_before_what_was_done_since() {
     let mut again = Node::new(3, 0);
     again.table.push(ban("192.0.2.1", NOW, 30));
     let sent = again.look(at(2));
-    again.learn(&b.writes.known(true, at(2).monotonic), 0, at(2));
+    again.learn(&all_of(&b, at(2)), 0, at(2));
     b.learn(&sent, 0, at(2));
     assert_eq!((again.banned(at(2)), b.banned(at(2))), (vec![], vec![]));
 }
@@ -233,12 +239,21 @@ fn a_lie_about_the_time_is_refused() {
         left_ms: None,
         reason: Some("".into()),
     };
-    assert_eq!(node.writes.merge(&entry, 0, NOW), Err(Refusal::Clock));
+    assert_eq!(
+        node.writes.merge(&entry, Source::Peer(0), NOW),
+        Err(Refusal::Clock)
+    );
     entry.stamp = Stamp(u64::MAX);
-    assert_eq!(node.writes.merge(&entry, 0, NOW), Err(Refusal::Clock));
+    assert_eq!(
+        node.writes.merge(&entry, Source::Peer(0), NOW),
+        Err(Refusal::Clock)
+    );
     entry.stamp = Stamp::at(NOW.wall);
     entry.prefix = prefix("0.0.0.0/0");
-    assert_eq!(node.writes.merge(&entry, 0, NOW), Err(Refusal::TooWide));
+    assert_eq!(
+        node.writes.merge(&entry, Source::Peer(0), NOW),
+        Err(Refusal::TooWide)
+    );
     assert!(node.known().is_empty());
 }
 
@@ -254,13 +269,101 @@ fn a_member_that_floods_has_its_own_part_only() {
     };
     let most = u32::try_from(PEER_MAX).unwrap();
     for number in 0..most {
-        assert_eq!(node.writes.merge(&entry(number), 0, NOW), Ok(()));
+        assert_eq!(
+            node.writes.merge(&entry(number), Source::Peer(0), NOW),
+            Ok(())
+        );
     }
-    let more = node.writes.merge(&entry(most), 0, NOW);
+    let more = node.writes.merge(&entry(most), Source::Peer(0), NOW);
     assert_eq!(more, Err(Refusal::NoRoom));
-    assert_eq!(node.writes.merge(&entry(most), 1, NOW), Ok(()));
+    assert_eq!(
+        node.writes.merge(&entry(most), Source::Peer(1), NOW),
+        Ok(())
+    );
     node.writes.expire(at(61).monotonic);
-    assert_eq!(node.writes.merge(&entry(most), 0, NOW), Ok(()));
+    assert_eq!(
+        node.writes.merge(&entry(most), Source::Peer(0), NOW),
+        Ok(())
+    );
+}
+
+#[test]
+fn what_a_member_passes_on_costs_its_own_room_for_that() {
+    let mut node = Node::new(1, 0);
+    let entry = |number: u32| BanEntry {
+        prefix: Prefix::new(std::net::Ipv4Addr::from_bits(number).into(), 32).unwrap(),
+        stamp: Stamp::at(NOW.wall),
+        writer: 9,
+        left_ms: Some(60_000),
+        reason: Some("".into()),
+    };
+    let (maker, by) = (1, 0);
+    let passed_on = Source::PassedOn { maker, by };
+    let most = u32::try_from(PEER_MAX).unwrap();
+    for number in 0..most {
+        assert_eq!(node.writes.merge(&entry(number), passed_on, NOW), Ok(()));
+    }
+    let more = node.writes.merge(&entry(most), passed_on, NOW);
+    assert_eq!(more, Err(Refusal::NoRoom));
+    // Both still have room for what they make, and so has another one that passes on.
+    let another = Source::PassedOn { maker, by: 2 };
+    for (number, from) in [
+        (0, Source::Peer(by)),
+        (1, Source::Peer(maker)),
+        (2, another),
+    ] {
+        assert_eq!(node.writes.merge(&entry(most + number), from, NOW), Ok(()));
+    }
+    // The one who made it says it: it is charged with it from then on, and frees the other's room.
+    assert_eq!(
+        node.writes.merge(&entry(7), Source::Peer(maker), NOW),
+        Ok(())
+    );
+    assert_eq!(node.writes.held[&Source::Peer(maker)], 2);
+    assert_eq!(node.writes.merge(&entry(7), passed_on, NOW), Ok(()));
+    assert_eq!(node.writes.merge(&entry(most + 9), passed_on, NOW), Ok(()));
+    assert_eq!(node.writes.held[&passed_on], PEER_MAX);
+}
+
+#[test]
+fn what_members_have_told_is_handed_on_by_their_names() {
+    let mut node = Node::new(1, 0);
+    let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
+    node.writes.hand_on(1, names(&["a", "b", "c"]));
+    for (nth, text) in ["192.0.2.0", "192.0.2.1", "192.0.2.2"].iter().enumerate() {
+        let mut maker = Node::new(10 + nth as u64, 0);
+        maker.ban(text, NOW);
+        node.learn(&maker.look(NOW), nth, NOW);
+    }
+    // The last one passes on what the second one has made, and the other way round.
+    for (number, maker, by) in [(3, 1, 2), (4, 2, 1)] {
+        let mut other = Node::new(20 + number, 0);
+        other.ban(&format!("192.0.2.{number}"), NOW);
+        let source = Source::PassedOn { maker, by };
+        let told = &other.look(NOW)[0];
+        assert_eq!(node.writes.merge(told, source, NOW), Ok(()));
+    }
+    node.ban("192.0.2.9", NOW);
+    node.unban("192.0.2.2", NOW);
+    node.look(NOW);
+    node.writes.hand_on(2, names(&["c", "B", "new"]));
+    assert!(node.writes.is_of(2) && !node.writes.is_of(1));
+    let banned = ["192.0.2.1", "192.0.2.3", "192.0.2.4", "192.0.2.9"].map(prefix);
+    assert_eq!(node.banned(NOW), banned);
+    let passed_on = Source::PassedOn { maker: 0, by: 1 };
+    assert_eq!(node.writes.held[&Source::Peer(1)], 1);
+    assert_eq!(node.writes.held[&passed_on], 1);
+    // That a ban was lifted is known on.
+    let lifted = node.known().into_iter().filter(|its| !its.3);
+    assert_eq!(
+        lifted.map(|its| its.0).collect::<Vec<_>>(),
+        [prefix("192.0.2.2")]
+    );
+    // Without the second one all that it made or passed on ends.
+    node.writes.hand_on(3, names(&["c"]));
+    assert_eq!(node.banned(NOW), [prefix("192.0.2.9")]);
+    let known = node.writes.known(true, NOW.monotonic);
+    assert_eq!(known.keys().collect::<Vec<_>>(), [&None]);
 }
 
 #[test]
@@ -329,7 +432,7 @@ fn all_come_to_the_same_after_a_partition() {
         for _ in 0..2 {
             for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
                 nodes[from].look(now);
-                let all = nodes[from].writes.known(true, now.monotonic);
+                let all = all_of(&nodes[from], now);
                 nodes[to].learn(&all, from, now);
             }
         }

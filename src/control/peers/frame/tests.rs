@@ -23,8 +23,10 @@ impl Pick for Rng {
 }
 
 fn any(rng: &mut Rng) -> Frame {
-    let body = match rng.u8(..5) {
-        0 => Body::Bans((0..rng.usize(..BANS_MAX)).map(|_| any_ban(rng)).collect()),
+    let bans = |rng: &mut Rng| (0..rng.usize(..BANS_MAX)).map(|_| any_ban(rng)).collect();
+    let body = match rng.u8(..6) {
+        0 => Body::Bans(bans(rng)),
+        5 => Body::PassedOn(any_text(rng, 64), bans(rng)),
         1 => {
             let backends: Vec<_> = (0..rng.usize(1..5)).map(|_| any_text(rng, 64)).collect();
             let count = rng.usize(..CLIENTS_MAX);

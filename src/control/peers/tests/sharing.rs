@@ -96,3 +96,51 @@ async fn one_that_starts_anew_gets_its_clients_back() {
     let a = site.start(0);
     eventually(|| a.backend(1) == Some("a")).await;
 }
+
+#[tokio::test]
+async fn a_reload_keeps_the_bans_of_members_that_are_away() {
+    let site = Site::new(3);
+    let mut a = site.start(0);
+    let b = site.start(1);
+    let c = site.start(2);
+    b.ban("192.0.2.1");
+    c.ban("192.0.2.2");
+    eventually(|| a.bans("192.0.2.1") && a.bans("192.0.2.2")).await;
+    drop((b, c));
+    eventually(|| !a.of(1).receiving && !a.of(2).receiving).await;
+    // Another order, and one that is new.
+    let mut settings = site.settings("lb-0.test");
+    settings.members.rotate_left(1);
+    settings.members.push(PeerMember {
+        name: "lb-9.test".to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+    });
+    let mut a = a.reload(&settings);
+    a.next_list().await;
+    assert!(a.bans("192.0.2.1") && a.bans("192.0.2.2"));
+    // One leaves: its bans end, and those of the other one do not.
+    settings.members.retain(|its| its.name != "lb-2.test");
+    let mut a = a.reload(&settings);
+    a.next_list().await;
+    assert!(a.bans("192.0.2.1") && !a.bans("192.0.2.2"));
+}
+
+#[tokio::test]
+async fn what_is_passed_on_comes_from_who_has_made_it() {
+    let site = Site::new(3);
+    let mut a = site.start(0);
+    let b = site.start(1);
+    b.ban("192.0.2.1");
+    eventually(|| a.bans("192.0.2.1")).await;
+    drop(b);
+    // It starts while the one that made the ban is away, and then that one leaves the fleet.
+    let mut c = site.start(2);
+    eventually(|| c.bans("192.0.2.1")).await;
+    let mut settings = site.settings("lb-2.test");
+    settings.members.remove(1);
+    let mut c = c.reload(&settings);
+    eventually(|| !c.bans("192.0.2.1")).await;
+    // The other one still has it as a member, and passes its ban on.
+    eventually(|| c.of(0).refused.get("unknown_member") == Some(&1)).await;
+    assert!(!c.bans("192.0.2.1"));
+}

@@ -17,7 +17,7 @@ use crate::control::peers::{incoming, outgoing};
 #[tokio::test]
 async fn one_that_is_too_slow_gets_all_anew_and_one_that_takes_nothing_is_left() {
     let site = Site::new(2);
-    let (mut hub, counts, _news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    let (mut hub, counts, _news) = fresh(&site);
     hub.patience = Duration::from_millis(500);
     let hub = Arc::new(hub);
     let (mut near, mut far) = tokio::io::duplex(64);
@@ -40,7 +40,7 @@ async fn one_that_is_too_slow_gets_all_anew_and_one_that_takes_nothing_is_left()
 #[tokio::test]
 async fn what_is_lost_while_all_is_sent_is_sent_after_that() {
     let site = Site::new(2);
-    let (hub, counts, _news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    let (hub, counts, _news) = fresh(&site);
     let (hub, snapshot) = (Arc::new(hub), snapshot(&["web"]));
     hub.look_at_clients(&snapshot);
     fill(&snapshot, 4_000);
@@ -66,7 +66,7 @@ async fn what_is_lost_while_all_is_sent_is_sent_after_that() {
 #[tokio::test]
 async fn a_busy_pool_does_not_keep_others_waiting() {
     let site = Site::new(2);
-    let (hub, _, _news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    let (hub, _, _news) = fresh(&site);
     let snapshot = snapshot(&["web", "shop"]);
     hub.look_at_clients(&snapshot);
     let mut changes = hub.changes();
@@ -83,6 +83,14 @@ async fn a_busy_pool_does_not_keep_others_waiting() {
     assert_eq!(told, BTreeSet::from(["shop".to_owned(), "web".to_owned()]));
 }
 
+/// The hub of the first member, which runs no tasks.
+fn fresh(site: &Site) -> (Hub, Vec<Arc<PeerCounts>>, mpsc::Receiver<PeersNews>) {
+    let (settings, bans) = (site.settings("lb-0.test"), no_bans());
+    let fresh = hub(&settings, (1, &bans), &Arc::default());
+    fresh.0.begin();
+    fresh
+}
+
 /// So many clients come to each pool.
 fn fill(snapshot: &Snapshot, clients: u64) {
     for plan in snapshot.pools.iter() {
@@ -96,7 +104,7 @@ fn fill(snapshot: &Snapshot, clients: u64) {
 #[tokio::test]
 async fn members_stay_connected_while_descriptors_are_short() {
     let site = Site::new(2);
-    let (hub, counts, mut news) = hub(&site.settings("lb-0.test"), &Arc::default());
+    let (hub, counts, mut news) = fresh(&site);
     let (hub, at) = (Arc::new(hub), &site.members[0].address);
     let listener = TcpListener::bind(at).await.unwrap();
     let is_short = AtomicBool::new(false);
