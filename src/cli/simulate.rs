@@ -278,6 +278,8 @@ Which limits, when: docs/protection.md";
 /// Explains `fleet`.
 const FLEET_MODEL: &str = "
 
+Balancers here share no sticky clients, as peers do (docs/peers.md).
+
 Columns of fleet:
   agree        Clients that all balancers would send to the same backend
   same, one away, it is back

@@ -179,7 +179,12 @@ impl Balancer {
             let stay = stay_in_fleet(lifted.of_fleet + again);
             let of_peers = (lifted.of_peers > 0).then(|| {
                 let bans = plural(lifted.of_peers, "ban");
-                format!("{bans} of peers stay: lift each by its network")
+                let stay = if lifted.of_peers == 1 {
+                    "stays"
+                } else {
+                    "stay"
+                };
+                format!("{bans} of peers {stay}: lift each by its network")
             });
             let notes = in_file.into_iter().chain(stay).chain(of_peers).collect();
             audit.record(&Entry {

@@ -122,6 +122,8 @@ impl Hub {
                         hub.send(Body::Beat);
                     }
                     beats += 1;
+                    // However many orders come: each list is of all bans.
+                    hub.report();
                 }
                 order = control.orders.recv() => match order {
                     Some(Order::Lifted(prefixes)) => hub.lift(prefixes),
@@ -130,7 +132,6 @@ impl Hub {
                 },
             }
             hub.send_changes();
-            hub.report();
         }
     }
 

@@ -1,16 +1,19 @@
 //! Takes connections of the others, finds out who each is, and takes in what members send.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
+
+use crate::config::PeerMember;
+use crate::prefix::Prefix;
 
 use super::clock::{compare, wall};
 use super::counts::{PeerCounts, Refusal};
@@ -62,10 +65,11 @@ where
                     tell_once(hub, &mut is_told, &error).await;
                 }
             },
-            Some(done) = connections.tasks.join_next() => {
+            Some(done) = connections.tasks.join_next_with_id() => {
                 // The task of a connection that another one replaced was aborted.
-                if let Ok(Some(known)) = done {
-                    connections.unknown -= 1;
+                let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+                connections.unknown.retain(|its| its.task.id() != id);
+                if let Ok((_, Some(known))) = done {
                     connections.on_known(known).await;
                 }
             }
@@ -85,12 +89,22 @@ async fn tell_once(hub: &Hub, is_told: &mut bool, why: &io::Error) {
 struct Connections<'a> {
     hub: &'a Arc<Hub>,
     tasks: JoinSet<Option<Known>>,
-    /// Those that have not shown who they are.
-    unknown: usize,
+    /// Those that have not shown who they are, the oldest first.
+    unknown: Vec<Unknown>,
+    /// Addresses of members, as far as the file has them as such.
+    expected: Vec<IpAddr>,
     /// The connection of each member: a newer one takes its place.
     members: Vec<Option<AbortHandle>>,
     /// When a stranger was told last.
     told: Option<Instant>,
+}
+
+/// A connection that has not shown whose it is.
+struct Unknown {
+    /// An IPv6 network is one source: each machine has as many addresses as it likes.
+    from: Prefix,
+    is_expected: bool,
+    task: AbortHandle,
 }
 
 /// A connection of a member.
@@ -101,26 +115,52 @@ impl<'a> Connections<'a> {
         Self {
             hub,
             tasks: JoinSet::new(),
-            unknown: 0,
+            unknown: Vec::new(),
+            expected: hub.settings.members.iter().filter_map(expected).collect(),
             members: hub.counts.iter().map(|_| None).collect(),
             told: None,
         }
     }
 
     fn on_accepted(&mut self, stream: TcpStream, from: SocketAddr) {
-        if self.unknown == UNKNOWN_MAX {
-            // It is closed: members come again.
-            self.hub.count_stranger();
-            return;
-        }
-        self.unknown += 1;
+        let ip = from.ip().to_canonical();
+        let is_expected = self.expected.contains(&ip);
+        let from_prefix = source(ip);
+        self.make_room(from_prefix, is_expected);
         let hub = Arc::clone(self.hub);
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             let known = timeout(HANDSHAKE_MAX, identify(&hub, stream)).await;
             let late = || Err("it does not finish the TLS handshake".to_owned());
             let known = known.unwrap_or_else(|_| late());
-            Some(known.map_err(|why| format!("{}: {why}", from.ip().to_canonical())))
+            Some(known.map_err(|why| format!("{ip}: {why}")))
         });
+        self.unknown.push(Unknown {
+            from: from_prefix,
+            is_expected,
+            task,
+        });
+    }
+
+    /// Ends the oldest connection of a source that has its places, or of all where no place is
+    /// left: a member needs one for a moment only. Addresses of members have places of their own.
+    fn make_room(&mut self, from: Prefix, is_expected: bool) {
+        let of_source = |its: &Unknown| its.from == from && its.is_expected == is_expected;
+        let others = |its: &Unknown| !its.is_expected;
+        let count = |which: &dyn Fn(&Unknown) -> bool| {
+            let all = self.unknown.iter();
+            all.filter(|its| which(its)).count()
+        };
+        let oldest = if count(&of_source) >= UNKNOWN_OF_SOURCE {
+            self.unknown.iter().position(of_source)
+        } else if !is_expected && count(&others) >= UNKNOWN_MAX {
+            self.unknown.iter().position(others)
+        } else {
+            None
+        };
+        if let Some(oldest) = oldest {
+            self.unknown.remove(oldest).task.abort();
+            self.hub.count_stranger();
+        }
     }
 
     async fn on_known(&mut self, known: Known) {
@@ -240,6 +280,18 @@ impl Drop for Receiving<'_> {
     }
 }
 
+/// The address of a member that the file has as one.
+fn expected(member: &PeerMember) -> Option<IpAddr> {
+    let address: SocketAddr = member.address.parse().ok()?;
+    Some(address.ip().to_canonical())
+}
+
+/// What counts as one source of connections.
+fn source(ip: IpAddr) -> Prefix {
+    let length = if ip.is_ipv4() { 32 } else { 64 };
+    Prefix::new(ip, length).expect("it is as long as an address at most")
+}
+
 /// Whether accepting failed by the one who connects.
 fn is_of_client(error: &io::Error) -> bool {
     matches!(
@@ -248,10 +300,12 @@ fn is_of_client(error: &io::Error) -> bool {
     )
 }
 
-/// Connections that have not shown who they are.
+/// Connections that have not shown who they are, beside those from addresses of members.
 const UNKNOWN_MAX: usize = 32;
+/// The same of an IPv4 address, or of an IPv6 network of 64 bits.
+const UNKNOWN_OF_SOURCE: usize = 4;
 /// How long one may take for that.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// Before listening is tried again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(2);
 /// Before a connection is taken after that has failed.

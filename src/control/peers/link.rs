@@ -68,6 +68,9 @@ fn is_end(error: &io::Error) -> bool {
 pub(super) struct FrameReader {
     /// What came of the next frames: never more than one and what a read adds to it.
     read: Vec<u8>,
+    /// How many of these bytes were of frames that are read. They are removed before the next read
+    /// of the connection, not for each frame: thousands of small ones may be there.
+    done: usize,
 }
 
 impl FrameReader {
@@ -77,14 +80,17 @@ impl FrameReader {
         from: &mut (impl AsyncRead + Unpin),
     ) -> Result<Frame, LinkError> {
         loop {
-            let length = Frame::length(&self.read)?;
+            let waiting = &self.read[self.done..];
+            let length = Frame::length(waiting)?;
             if let Some(length) = length
-                && let Some(bytes) = self.read.get(4..4 + length)
+                && let Some(bytes) = waiting.get(4..4 + length)
             {
                 let frame = Frame::read(bytes);
-                self.read.drain(..4 + length);
+                self.done += 4 + length;
                 return Ok(frame?);
             }
+            self.read.drain(..self.done);
+            self.done = 0;
             let missing = 4 + length.unwrap_or(0) - self.read.len();
             self.read.reserve(missing.clamp(1, FRAME_MAX));
             if from.read_buf(&mut self.read).await? == 0 {
@@ -179,6 +185,22 @@ mod tests {
         let bytes = bytes.to_vec();
         tokio::spawn(async move { near.write_all(&bytes).await });
         far
+    }
+
+    #[tokio::test]
+    async fn what_is_read_is_removed_once_for_many_frames() {
+        let frame = Frame::now(Body::Beat);
+        let bytes = frame.bytes().repeat(1_000);
+        let mut reader = FrameReader::default();
+        reader.read.extend_from_slice(&bytes);
+        let mut none: &[u8] = &[];
+        for nth in 1..=1_000 {
+            assert_eq!(reader.next(&mut none).await.unwrap(), frame);
+            let left = (reader.read.len(), reader.done);
+            assert_eq!(left, (bytes.len(), bytes.len() / 1_000 * nth));
+        }
+        assert!(reader.next(&mut none).await.is_err());
+        assert!(reader.read.is_empty() && reader.done == 0);
     }
 
     #[tokio::test]

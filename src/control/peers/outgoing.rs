@@ -20,7 +20,7 @@ use super::clock::wall;
 use super::counts::PeerCounts;
 use super::frame::{Body, Frame};
 use super::hub::{Change, Hub, Side, now};
-use super::link::{FrameReader, LinkError, handshake_failure, write};
+use super::link::{EntryPace, FrameReader, LinkError, handshake_failure, write};
 
 /// Connects again and again, and sends. It ends never.
 pub(super) async fn keep(hub: Arc<Hub>, place: usize) {
@@ -88,6 +88,7 @@ async fn connect(hub: &Hub, place: usize) -> Result<TlsStream<TcpStream>, String
 /// certificate.
 async fn read_answers(hub: &Hub, place: usize, from: &mut (impl AsyncRead + Unpin)) -> LinkError {
     let mut reader = FrameReader::default();
+    let mut pace = EntryPace::new();
     let counts = &hub.counts[place];
     loop {
         let frame = match timeout(hub.patience, reader.next(from)).await {
@@ -98,6 +99,7 @@ async fn read_answers(hub: &Hub, place: usize, from: &mut (impl AsyncRead + Unpi
         let Body::Ack(sent) = frame.body else {
             return LinkError::Order;
         };
+        pace.wait(0).await;
         let lag = wall().saturating_sub(sent).div_ceil(MS);
         counts.lag_ms.store(lag, Ordering::Relaxed);
         if !counts.is_sending.swap(true, Ordering::Relaxed) {

@@ -155,6 +155,45 @@ async fn those_that_are_no_members_are_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn strangers_that_hold_all_places_keep_no_member_out() {
+    let site = Site::new(2);
+    let a = site.start(0);
+    let count = Arc::clone(&a.strangers);
+    eventually(|| std::net::TcpStream::connect(&site.members[0].address).is_ok()).await;
+    let to: std::net::SocketAddr = site.members[0].address.parse().unwrap();
+    let from = async |ip: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket
+            .bind((std::net::Ipv4Addr::from(ip), 0).into())
+            .unwrap();
+        socket.connect(to).await.unwrap()
+    };
+    // One address has four places: its oldest connections give way.
+    let mut one = Vec::new();
+    for _ in 0..6 {
+        one.push(from([127, 0, 9, 1]).await);
+    }
+    for stream in &mut one[..2] {
+        let end = timeout(Duration::from_secs(2), stream.read(&mut [0])).await;
+        assert!(matches!(end.expect("it is closed"), Ok(0) | Err(_)));
+    }
+    // Others take all places, and more.
+    let mut others = Vec::new();
+    for number in 2..=40 {
+        others.push(from([127, 0, 9, number]).await);
+    }
+    // A member has a place, from its own address, and from another one.
+    let as_member = site.settings("lb-1.test");
+    let _member = connect(&site, &as_member).await.unwrap();
+    eventually(|| a.of(1).receiving).await;
+    let identity = identity(&as_member).unwrap();
+    let name = ServerName::try_from(site.members[0].name.clone()).unwrap();
+    let stream = from([127, 0, 9, 99]).await;
+    identity.connector.connect(name, stream).await.unwrap();
+    assert!(count.load(Ordering::Relaxed) >= 2 + 4);
+}
+
+#[tokio::test]
 async fn a_member_that_is_silent_is_left() {
     let site = Site::new(2);
     let mut a = site.start(0);
