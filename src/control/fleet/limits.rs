@@ -208,8 +208,8 @@ impl FleetLimits {
         problems.into_iter().flatten()
     }
 
-    /// Why no client is let in where a limit over the fleet holds; `None`: this balancer has a share
-    /// of each.
+    /// Why no client is let in where a limit over the fleet holds; `None`: this balancer has a
+    /// share of each.
     pub(in crate::control) fn shareless(&self) -> Option<String> {
         let running = self.running.as_ref()?;
         let news = running.news.lock();

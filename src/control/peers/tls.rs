@@ -107,13 +107,16 @@ pub(super) fn identity(settings: &PeerSettings) -> Result<Identity, String> {
     })
 }
 
-/// The place of the member that a certificate names.
+/// The place of the member that a certificate names; `None`: it names none, or several, as one for
+/// all names of a domain does: it says of no balancer who it is.
 pub(super) fn named(certificate: &CertificateDer<'_>, members: &[PeerMember]) -> Option<usize> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
-    members.iter().position(|member| {
-        let name = ServerName::try_from(member.name.as_str());
+    let mut named = (0..members.len()).filter(|place| {
+        let name = ServerName::try_from(members[*place].name.as_str());
         name.is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
-    })
+    });
+    let first = named.next()?;
+    named.next().is_none().then_some(first)
 }
 
 /// What is wrong with the files, by the name of the setting, if anything. May take long.
@@ -143,6 +146,23 @@ const FRESH: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_for_several_members_names_none() {
+        let members = ["a.lb.test", "b.lb.test"].map(|name| PeerMember {
+            name: name.to_owned(),
+            address: String::new(),
+        });
+        let place_of = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            let made = rcgen::generate_simple_self_signed(names).unwrap();
+            named(made.cert.der(), &members)
+        };
+        assert_eq!(place_of(&["b.lb.test", "c.lb.test"]), Some(1));
+        assert_eq!(place_of(&["c.lb.test"]), None);
+        assert_eq!(place_of(&["*.lb.test"]), None);
+        assert_eq!(place_of(&["a.lb.test", "b.lb.test"]), None);
+    }
 
     #[tokio::test]
     async fn files_that_cannot_be_read_are_not_read_for_each_stranger() {
