@@ -329,12 +329,18 @@ impl Session {
         [self.flows[0].delivered, self.flows[1].delivered]
     }
 
-    /// How to close the session's sockets.
+    /// How to close the client's socket. One that was told why it is refused is to hear that.
     #[must_use]
     pub fn manner(&self) -> Manner {
-        if self.told {
-            return Manner::Graceful;
+        match self.told {
+            true => Manner::Graceful,
+            false => self.backend_manner(),
         }
+    }
+
+    /// How to close the backend's socket.
+    #[must_use]
+    pub fn backend_manner(&self) -> Manner {
         let waits = |end: &End| end.starved && !end.ended;
         let loaded = self.flows.iter().any(Flow::is_loaded);
         let undelivered = self.unsent > 0 || loaded || self.ends.iter().any(waits);

@@ -43,12 +43,23 @@ pub struct Sealed {
     pub held: bool,
     /// So much waits that it fills a buffer of its own.
     pub full: bool,
+    /// Nothing can be sent any more.
+    pub failed: bool,
 }
 
 impl Session {
     /// Whether an end of the session speaks TLS.
     pub(super) fn is_sealed(&self, from: Side) -> bool {
         matches!(self.flows[from as usize].mode, Mode::Tls(_))
+    }
+
+    /// Whether this side can't be told anything now: something else is on its way to it, or it was
+    /// told that no more comes.
+    #[must_use]
+    pub fn is_past_telling(&self, to: Side) -> bool {
+        let (end, flow) = (&self.ends[to as usize], &self.flows[to.other() as usize]);
+        let is_over = end.tls.is_notified() || end.shut;
+        is_over || flow.is_loaded() || self.in_flight.has(Purpose::Send(to))
     }
 
     /// Bytes came from one end of a session with TLS.
@@ -153,7 +164,8 @@ impl Session {
     /// The connection of a TLS end has ended. Unless its peer has said before that no more comes,
     /// what came may be less than it sent: that never passes for an end (RFC 8446, section 6.1).
     pub(super) fn on_tls_recv_ended(&mut self, from: Side, cx: &mut Context<'_>) {
-        if self.end(from).ended {
+        // What its records hold that wait for a buffer may say so: the end is received again.
+        if self.end(from).ended || self.end(from).tls.is_undrained() {
             return;
         }
         if self.state == SessionState::Handshaking {
@@ -169,6 +181,9 @@ impl Session {
 
     pub(super) fn on_encrypted(&mut self, to: Side, sealed: Sealed, cx: &mut Context<'_>) {
         self.tls_steps -= 1;
+        if sealed.failed {
+            return self.close(CloseReason::TlsFailed, cx);
+        }
         let from = to.other();
         let flow = self.flow(from);
         flow.mode = Mode::Tls(sealed.held);

@@ -478,7 +478,7 @@ impl<K: Kernel> Worker<K> {
         }
         self.close_client(slot.client, manner, reason);
         if let Some(socket) = slot.backend {
-            self.kernel.close(socket, manner);
+            self.kernel.close(socket, slot.session.backend_manner());
             if let Some(backend) = &slot.target {
                 if release_backend(backend, reason, &summary, slot.on_trial) {
                     self.kernel.wake(Sleeper::Control);

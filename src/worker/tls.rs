@@ -267,7 +267,11 @@ impl<K: Kernel> Worker<K> {
             }
             Next::Failure => {
                 let alert = std::mem::take(&mut tls.reply);
-                let told = !alert.is_empty() && self.kernel.say(&self.slots[key].client, &alert);
+                let slot = &self.slots[key];
+                // In the middle of a record it would be no alert.
+                let told = !alert.is_empty()
+                    && !slot.session.is_past_telling(Side::Client)
+                    && self.kernel.say(&slot.client, &alert);
                 return self.end_decrypt(from, buffer, Unsealed::Failed(told), false);
             }
             Next::Nothing => Unsealed::Nothing,
@@ -324,6 +328,7 @@ impl<K: Kernel> Worker<K> {
             plain: 0,
             held: false,
             full: false,
+            failed: false,
         };
         let Some(tls) = self.slots[key].tls.as_deref_mut() else {
             debug_assert!(false, "only sessions with TLS ask for it");
@@ -334,10 +339,14 @@ impl<K: Kernel> Worker<K> {
             self.spare.lend(&mut tls.sealed);
             let before = tls.sealed.len();
             let bytes = self.kernel.bytes(buffer);
-            for plain in bytes.chunks(PLAIN_MAX) {
-                if let Err(failure) = tls.records.seal(plain, &mut tls.incoming, &mut tls.sealed) {
-                    tls.failure = Some(failure);
-                }
+            let sealed = &mut tls.sealed;
+            if let Err(failure) = tls.records.seal(bytes, &mut tls.incoming, sealed) {
+                // What it says of an end must not be sent: this is a cut.
+                tls.failure = Some(failure);
+                tls.sealed.clear();
+                self.kernel.give_back(buffer.id);
+                let failed = true;
+                return Event::Encrypted(to, Sealed { failed, ..nothing });
             }
             tls.unpaid += bytes.len();
             last = tls.sealed.len() - before;
@@ -368,6 +377,7 @@ impl<K: Kernel> Worker<K> {
             plain: 0,
             held: false,
             full: false,
+            failed: false,
         };
         let Some(tls) = self.slots[key].tls.as_deref_mut() else {
             return Event::Encrypted(to, sealed);
@@ -402,6 +412,9 @@ impl<K: Kernel> Worker<K> {
         Event::Encrypted(to, sealed)
     }
 }
+
+/// A buffer's bytes fit one record.
+const _: () = assert!(BUFFER_BYTES as usize <= PLAIN_MAX);
 
 /// All of a buffer.
 fn whole(buffer: Buffer) -> Buffer {

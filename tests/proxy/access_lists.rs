@@ -149,7 +149,7 @@ fn clients_that_have_gone_are_not_refused() {
             "pool: \"p\", source_limits: (connections: 5),",
         );
         let balancer = Launch::with_config(&text, 1).workers(2).start();
-        balancer.process.signal(libc::SIGSTOP);
+        balancer.process.freeze();
         // The kernel takes them into the backlog.
         for _ in 0..20 {
             reset(try_connect_from(client(1), balancer.address()).unwrap());

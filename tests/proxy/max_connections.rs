@@ -106,7 +106,7 @@ fn a_stop_serves_those_that_wait_for_a_place() {
         let backend = Backend::echo();
         let mut balancer = limited(2, 1, &backend);
         // While the process sleeps clients gather, and are then accepted all at once.
-        balancer.process.signal(libc::SIGSTOP);
+        balancer.process.freeze();
         let clients: Vec<_> = (0..16).map(|_| balancer.connect()).collect();
         balancer.process.signal(libc::SIGCONT);
         eventually("one served, others parked", || {

@@ -24,7 +24,7 @@ fn start(backend: &Backend, overload: &str) -> Balancer {
 fn burst_until(balancer: &Balancer, what: &str, holds: impl Fn() -> bool) {
     eventually(what, || {
         let come = |_| peers::begin_to_connect(balancer.address());
-        balancer.process.signal(libc::SIGSTOP);
+        balancer.process.freeze();
         let mut clients: Vec<TcpStream> = (0..GATHERED).map(come).collect();
         balancer.process.signal(libc::SIGCONT);
         clients.extend((0..BURST).map(come));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::watchdog::{eventually, slowness};
@@ -222,6 +222,21 @@ impl Process {
         let pid = i32::try_from(self.0).unwrap();
         // SAFETY: no memory is handed over; the child was not waited for, so the number is its.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    /// Stops all its threads, and waits until none of them runs: a signal comes in its own time.
+    pub(crate) fn freeze(self) {
+        self.signal(libc::SIGSTOP);
+        let stopped = |task: &Path| {
+            let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit(") ")
+                .next()
+                .is_some_and(|rest| rest.starts_with('T'))
+        };
+        eventually("it is stopped", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).unwrap();
+            tasks.flatten().all(|task| stopped(&task.path()))
+        });
     }
 
     /// Changes the soft limit of descriptors of the live process.

@@ -14,7 +14,7 @@ use crate::stage::Guest;
 use crate::watchdog::{eventually, patient, time, watched};
 
 fn stop_for(balancer: &Balancer, ms: u64, meanwhile: impl FnOnce()) {
-    balancer.process.signal(libc::SIGSTOP);
+    balancer.process.freeze();
     meanwhile();
     thread::sleep(patient(Duration::from_millis(ms)));
     balancer.process.signal(libc::SIGCONT);

@@ -85,7 +85,7 @@ fn a_client_that_has_gone_before_its_accept_is_counted_as_that() {
         let (backend, peers) = seen_by_backend("127.0.0.1:12901");
         let launch = Launch::to(std::slice::from_ref(&backend.address));
         let balancer = launch.flag("--source", "client").start();
-        balancer.process.signal(libc::SIGSTOP);
+        balancer.process.freeze();
         reset(connect_from(client(71), balancer.address()));
         balancer.process.signal(libc::SIGCONT);
         eventually("it is counted", || {

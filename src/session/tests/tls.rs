@@ -10,12 +10,13 @@ const TLS: SessionLimits = SessionLimits {
 };
 
 fn sealed(buffer: Option<Buffer>, plain: u16, held: bool) -> Event {
-    let full = false;
+    let (full, failed) = (false, false);
     let sealed = Sealed {
         buffer,
         plain,
         held,
         full,
+        failed,
     };
     Event::Encrypted(Client, sealed)
 }
@@ -206,6 +207,26 @@ fn a_handshake_fails_late_or_for_a_reason() {
 
     let mut script = Script::handshaking(TLS);
     script.on_event(Event::RecvEnded(Client, Ok(())));
+    script.ends(CloseReason::TlsFailed, Manner::Reset);
+}
+
+#[test]
+fn a_stream_that_can_t_be_encrypted_any_more_is_cut() {
+    let mut script = open();
+    let plain = script.receives(Backend, 50);
+    script.asks(&[Op::Encrypt(Client, Some(plain))]);
+    let sealed = Sealed {
+        buffer: None,
+        plain: 0,
+        held: false,
+        full: false,
+        failed: true,
+    };
+    script.on_event(Event::Encrypted(Client, sealed));
+    script.asks(&Side::BOTH.map(|side| Op::Cancel(Purpose::Recv(side))));
+    for side in Side::BOTH {
+        script.on_event(Event::RecvEnded(side, Err(Errno::CANCELED)));
+    }
     script.ends(CloseReason::TlsFailed, Manner::Reset);
 }
 
