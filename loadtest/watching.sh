@@ -90,13 +90,15 @@ RON
     [[ ! -e $WORK/$kind.ports ]] || watch_kind "$kind"
 }
 
-# A scraper that asks each second, and a dashboard that follows.
+# A scraper that asks each second, and a dashboard that follows. A file of metrics is of a whole
+# scrape: one that is being written is empty for a moment.
 watch_kind() {
     local kind=$1 api metrics
     read -r api metrics <"$WORK/$kind.ports"
     wait_port "$metrics" "$kind"
     start "$LOAD_CPU" "$kind-scraper" bash -c "while sleep 1; do
-        curl -fsS --max-time 5 -o '$WORK/$kind.metrics' http://127.0.0.1:$metrics/metrics; done"
+        curl -fsS --max-time 5 -o '$WORK/$kind.scrape' http://127.0.0.1:$metrics/metrics &&
+            mv '$WORK/$kind.scrape' '$WORK/$kind.metrics'; done"
     start "$LOAD_CPU" "$kind-dashboard" curl -fsSN -o "$WORK/$kind.events" \
         -H "Authorization: Bearer $(<"$WORK/token")" "http://127.0.0.1:$api/v1/events"
 }
@@ -133,7 +135,10 @@ for part; do
     "part_$part"
 done
 for kind in on unlogged; do
-    [[ -s $WORK/$kind.metrics ]] || die "$kind was not scraped"
+    [[ -s $WORK/$kind.metrics ]] || {
+        log_of "$kind-scraper"
+        die "$kind was not scraped"
+    }
     [[ -s $WORK/$kind.events ]] || die "$kind was not followed"
 done
 print_table
