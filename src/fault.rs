@@ -80,6 +80,9 @@ impl Fault {
         if errno == Errno::NO_TLS {
             return "tls_refused";
         }
+        if errno == Errno::TLS_FAILED {
+            return "tls_failed";
+        }
         let name = errno.name().filter(|_| self != Self::Source);
         name.unwrap_or(self.as_str())
     }

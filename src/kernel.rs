@@ -415,6 +415,8 @@ impl Errno {
     /// A PostgreSQL server has no TLS for a client that was told that it may begin with it. No call
     /// for a connection reports this number.
     pub const NO_TLS: Self = Self(libc::ENOPKG);
+    /// The handshake of TLS with a backend failed. No call for a connection reports this number.
+    pub const TLS_FAILED: Self = Self(libc::EKEYREJECTED);
     /// There is no listener.
     pub const CONNREFUSED: Self = Self(libc::ECONNREFUSED);
     /// The peer did not answer in time.

@@ -23,7 +23,7 @@ use crate::select::Plan;
 use crate::session::SessionLimits;
 use crate::shared::Shared;
 use crate::time::{NEVER, nanos};
-use crate::tls::{Terminator, Terminators};
+use crate::tls::{Originator, Terminator, TlsByOwner};
 
 /// All that workers need to know at one moment. A session keeps the snapshot's parts that it began
 /// with.
@@ -153,12 +153,12 @@ impl Snapshot {
     #[must_use]
     pub fn compose<'a, Standings: Iterator<Item = Standing>>(
         before: Option<&'a Self>,
-        (config, access, terminators): (&'a Config, &AccessFilters, &Terminators),
+        (config, access, tls): (&'a Config, &AccessFilters, &TlsByOwner),
         max_connections: u32,
         standings: impl Fn(usize) -> Standings,
         has_changed: impl Fn(usize) -> bool,
     ) -> Draft<'a> {
-        let pools = compose_pools(before, config, standings, has_changed);
+        let pools = compose_pools(before, (config, tls), standings, has_changed);
         let sources = before.map_or_else(
             || Arc::new(Sources::new(config.source_table)),
             |before| Arc::clone(&before.sources),
@@ -169,7 +169,7 @@ impl Snapshot {
         );
         let trusted = trusted(before, config);
         let (listeners, listeners_made) =
-            compose_listeners(before, (config, terminators), &pools, &sources);
+            compose_listeners(before, (config, tls), &pools, &sources);
         let filters = listeners.iter().zip(&config.listeners);
         let filters = filters.filter_map(|(listener, config)| {
             let filter = access.get(config.access_list.as_ref()?)?;
@@ -325,7 +325,7 @@ fn trusted(before: Option<&Snapshot>, config: &Config) -> Arc<Trusted> {
 /// The pools of a configuration, with the arguments of [`Snapshot::compose`].
 fn compose_pools<Standings: Iterator<Item = Standing>>(
     before: Option<&Snapshot>,
-    config: &Config,
+    (config, tls): (&Config, &TlsByOwner),
     standings: impl Fn(usize) -> Standings,
     has_changed: impl Fn(usize) -> bool,
 ) -> Vec<Arc<Plan>> {
@@ -340,7 +340,11 @@ fn compose_pools<Standings: Iterator<Item = Standing>>(
             Some(old) if is_same(old.pool(), place, pool) => Arc::clone(old),
             old => {
                 let before = old.map(|old| &**old.pool());
-                let pool = Pool::compose(pool, before, standings(place));
+                let mut pool = Pool::compose(pool, before, standings(place));
+                pool.tls = pool.config.tls.as_ref().map(|_| {
+                    let known = tls.pools.get(&pool.name).map(Arc::clone);
+                    known.unwrap_or_else(|| Arc::new(Originator::unread()))
+                });
                 Arc::new(Plan::new(Arc::new(pool)))
             }
         }
@@ -508,7 +512,7 @@ fn admission(config: &Config) -> Admission {
 /// The listeners of a configuration, and how many listeners were ever made.
 fn compose_listeners(
     before: Option<&Snapshot>,
-    (config, terminators): (&Config, &Terminators),
+    (config, tls): (&Config, &TlsByOwner),
     pools: &[Arc<Plan>],
     sources: &Arc<Sources>,
 ) -> (Vec<Arc<LiveListener>>, u64) {
@@ -524,7 +528,7 @@ fn compose_listeners(
         };
         Arc::new(LiveListener {
             rules: rules(config, listener),
-            tls: terminators.get(&listener.name).map(Arc::clone),
+            tls: tls.listeners.get(&listener.name).map(Arc::clone),
             ..LiveListener::new((id, gate), listener, pools, old)
         })
     });

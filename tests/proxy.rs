@@ -33,6 +33,8 @@ mod agreement;
 mod api;
 #[path = "proxy/asking.rs"]
 mod asking;
+#[path = "proxy/authority.rs"]
+mod authority;
 #[path = "proxy/balancer.rs"]
 mod balancer;
 #[path = "proxy/bandwidth.rs"]
@@ -179,6 +181,8 @@ mod tags;
 mod tiers;
 #[path = "proxy/tls.rs"]
 mod tls;
+#[path = "proxy/tls_backends.rs"]
+mod tls_backends;
 #[path = "proxy/traffic.rs"]
 mod traffic;
 #[path = "proxy/transparency.rs"]

@@ -298,16 +298,17 @@ pub struct ListenerStatus {
     pub waits: BucketCounts,
 }
 
-/// TLS that ends at a listener.
+/// TLS that ends at a listener, or that a pool's backends speak.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TlsStatus {
-    /// Its certificates, in their order.
+    /// Its own certificates, in their order.
     pub certificates: Vec<CertificateStatus>,
-    /// Handshakes since it listens, by version and by whether they began a session or resumed one,
+    /// Handshakes since it is there, by version and by whether they began a session or resumed one,
     /// such as `1.3/full` or `1.2/resumed`.
     #[serde(default)]
     pub handshakes: BTreeMap<String, u64>,
-    /// Clients whose TLS failed since it listens, by the kind of failure.
+    /// Clients, or attempts to reach a backend, whose TLS failed since then, by the kind of
+    /// failure.
     #[serde(default)]
     pub failures: BTreeMap<String, u64>,
     /// Why its files could not be read again; the certificates of before stay.
@@ -315,7 +316,7 @@ pub struct TlsStatus {
     pub error: Option<String>,
 }
 
-/// A certificate of a listener.
+/// A certificate of a listener or a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateStatus {
     /// Its file.
@@ -380,6 +381,12 @@ pub struct PoolStatus {
     pub panic: bool,
     /// Clients that are remembered, where it persists.
     pub clients: Option<u64>,
+    /// TLS with its backends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsStatus>,
+    /// How long handshakes of TLS with its backends took, for `/metrics`.
+    #[serde(skip)]
+    pub handshakes: BucketCounts,
     /// How long its sessions took, for `/metrics`.
     #[serde(skip)]
     pub times: SessionCounts,

@@ -155,11 +155,28 @@ pub struct ProxyArgs {
         long,
         value_name = "ADDR",
         required = true,
-        value_parser = values::backend,
+        value_parser = to,
         help = "A backend: an address as for --from, then any of ,weight=N ,max_connections=N and \
-                ,backup; may be given again"
+                ,backup; tls: before it for a backend that speaks TLS; may be given again"
     )]
-    pub to: Vec<Backend>,
+    pub to: Vec<ToFlag>,
+    /// The authorities of backends' certificates.
+    #[arg(
+        long,
+        value_name = "FILE|system|off",
+        value_parser = verify,
+        help = "Verify the certificates of tls: backends by the authorities in this file, in PEM, \
+                by those that this machine trusts (system), or not at all (off) [default: system]"
+    )]
+    pub backend_ca: Option<String>,
+    /// The name that backends' certificates must have.
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = "Ask tls: backends for this name, which their certificates must have [default: the \
+                host name of each, or its address]"
+    )]
+    pub backend_name: Option<String>,
     /// Clients that go to another backend.
     #[arg(
         long,
@@ -266,6 +283,15 @@ pub struct ProxyArgs {
     /// Whether it gives up privileges.
     #[command(flatten)]
     pub sandbox: SandboxFlag,
+}
+
+/// A backend of the pool of all clients.
+#[derive(Clone, Debug)]
+pub struct ToFlag {
+    /// Where it is.
+    pub backend: Backend,
+    /// Whether it speaks TLS.
+    pub speaks_tls: bool,
 }
 
 /// What `--route` names.
@@ -413,6 +439,23 @@ fn seed(text: &str) -> Result<u64, ValueError> {
 }
 
 /// Reads `--route`; the name is read with the configuration.
+/// A backend, with `tls:` before it where it speaks TLS.
+fn to(text: &str) -> Result<ToFlag, ValueError> {
+    let address = text.strip_prefix("tls:");
+    // A host may have that name, with a port behind it.
+    let address = address.filter(|rest| rest.parse::<u16>().is_err());
+    Ok(ToFlag {
+        backend: values::backend(address.unwrap_or(text))?,
+        speaks_tls: address.is_some(),
+    })
+}
+
+/// How certificates are verified, as a file has it.
+fn verify(text: &str) -> Result<String, ValueError> {
+    let known = values::verify(text).map(|_| text.to_owned());
+    known.ok_or_else(|| ValueError::Unexpected("a file, system or off".to_owned()))
+}
+
 fn route(text: &str) -> Result<RouteFlag, String> {
     let expected = || {
         "expected sni:NAME=ADDR, alpn:NAME=ADDR or protocol:NAME=ADDR, such as \

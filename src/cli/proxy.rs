@@ -32,6 +32,12 @@ pub enum ProxyError {
     /// A certificate without its key, or the other way round.
     #[error("--tls-cert: expected as many as --tls-key: each certificate has its key")]
     UnequalCertificates,
+    /// Some backends of a pool speak TLS, others do not.
+    #[error("--to: expected tls: before each backend or none: a pool speaks TLS with all of them")]
+    UnequalBackends,
+    /// A setting of TLS with backends, where none speaks it.
+    #[error("--{0} has no effect without a backend that speaks TLS: write --to tls:HOST:PORT")]
+    NoTlsBackend(&'static str),
 }
 
 /// A flag, the path of its setting, and what stands for its value in help.
@@ -289,11 +295,15 @@ fn settings(args: &ProxyArgs) -> Result<Vec<FlagSetting>, ProxyError> {
             all.set("route", format!("{at}.pool"), &route.pool);
         }
     }
-    let own = ("to", NAME, args.to.iter().collect());
+    let own = args.to.iter().map(|to| &to.backend).collect();
+    let own = ("to", NAME, own);
     let routed = routes.iter().filter(|route| !route.backends.is_empty());
     let routed = routed.map(|route| ("route", &*route.pool, route.backends.clone()));
     for (place, (flag, name, backends)) in std::iter::once(own).chain(routed).enumerate() {
         all.pool(flag, place, (name, backends), &flags);
+        if place == 0 {
+            backend_tls(args, &mut all)?;
+        }
     }
     if let Some(flag) = list {
         all.set(flag, "access_lists.0.name", NAME);
@@ -337,6 +347,27 @@ fn tls(args: &ProxyArgs, at: &str, all: &mut Given) -> Result<(), ProxyError> {
             format!("{at}.tls.clients.ca"),
             ca.display(),
         );
+    }
+    Ok(())
+}
+
+/// The TLS of the backends of the first pool.
+fn backend_tls(args: &ProxyArgs, all: &mut Given) -> Result<(), ProxyError> {
+    let secured = args.to.iter().filter(|to| to.speaks_tls).count();
+    let ca = args.backend_ca.as_deref();
+    if secured == 0 {
+        return match (ca, &args.backend_name) {
+            (Some(_), _) => Err(ProxyError::NoTlsBackend("backend-ca")),
+            (None, Some(_)) => Err(ProxyError::NoTlsBackend("backend-name")),
+            (None, None) => Ok(()),
+        };
+    }
+    if secured < args.to.len() {
+        return Err(ProxyError::UnequalBackends);
+    }
+    all.set("backend-ca", "pools.0.tls.verify", ca.unwrap_or("system"));
+    if let Some(name) = &args.backend_name {
+        all.set("backend-name", "pools.0.tls.sni", name);
     }
     Ok(())
 }

@@ -4,16 +4,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::codec::{
-    Codec, Leaf, bytes, duration, group_or_off, list, named, number, parsed, required, spelled,
-    status,
+    Codec, Leaf, bytes, duration, group_if_given, group_or_off, list, named, number, parsed,
+    required, spelled, status, truth_or_group,
 };
 use super::reader::{At, Reader};
 use super::table::{self, Shape, settings, words};
-use super::text::Text;
-use super::tree::Kind;
+use super::tls::{CertificateFiles, TlsPolicy, protocol, server_name};
 use super::values::{self, CheckType, MINUTE, between};
 
 settings! {
@@ -80,7 +77,7 @@ settings! {
             [if let Probe::Http(its) = probe { its.status } else { HttpProbe::default().status }]
             => status();
         /// The TLS that a probe uses: true, or a group.
-        pub tls: Option<CheckTls> = None => tls();
+        pub tls: Option<CheckTls> = None => truth_or_group(TLS);
         /// The time from the start of one probe to the start of the next.
         pub interval: Duration = Duration::from_secs(2) => duration(values::CHECK_INTERVAL);
         /// The interval while a backend is down. Not given: `interval`.
@@ -163,30 +160,8 @@ fn expected_bytes() -> Leaf<Vec<u8>> {
     })
 }
 
-/// TLS: `true`, `false` or a group.
-fn tls() -> Codec<Option<CheckTls>> {
-    Codec::new(
-        TLS,
-        json!({ "anyOf": [{ "type": "boolean" }, table::schema::<CheckTls>()] }),
-        |at, reader, _| {
-            if let Kind::Bool(is_on) = at.value.kind {
-                Some(is_on.then(CheckTls::default))
-            } else if let Kind::Group(_) = at.value.kind {
-                reader.group(at, &CheckTls::default()).map(Some)
-            } else {
-                reader.unexpected(at, TLS)
-            }
-        },
-        |value, _, around| match value {
-            None => Text::Leaf("false".to_owned()),
-            Some(tls) if *tls == CheckTls::default() => Text::Leaf("true".to_owned()),
-            Some(tls) => table::text(tls, &CheckTls::default(), around),
-        },
-    )
-    .of::<CheckTls>()
-}
-
-const TLS: &str = "true, false or a group such as (verify: \"system\")";
+/// What TLS with a server is written as.
+pub(super) const TLS: &str = "true, false or a group such as (verify: \"system\")";
 
 /// What a probe does once it is connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -246,24 +221,27 @@ settings! {
     pub struct CheckTls {
         /// The server name that a probe asks for (RFC 6066). Not given: the backend's host name, or
         /// none.
-        pub sni: Option<String> = None
-            => spelled(
-                "the name of a host such as \"example.org\"",
-                values::server_name,
-                String::clone,
-            ).given();
+        pub sni: Option<String> = None => server_name();
         /// The protocols that a probe offers (RFC 7301); the backend must take one of them.
-        pub alpn: Vec<String> = Vec::new()
-            => list(spelled(
-                "a protocol such as \"h2\", of 1 to 255 bytes",
-                values::alpn,
-                String::clone,
-            ));
+        pub alpn: Vec<String> = Vec::new() => list(protocol());
         /// How the certificate is verified: "off", by the certificates that the machine trusts
         /// ("system"), or by the certificates of a file.
-        pub verify: Verify = Verify::Off
-            => spelled("\"off\", \"system\" or the path of a file", values::verify, Verify::text);
+        pub verify: Verify = Verify::Off => verify();
+        /// The certificate that is shown to a backend that asks for one. Without it none is.
+        pub certificate: Option<CertificateFiles> = None => group_if_given();
+        /// Which versions and ciphers are spoken: "intermediate" TLS 1.2 and 1.3, "modern" TLS 1.3
+        /// alone.
+        pub policy: TlsPolicy = TlsPolicy::Intermediate => named("TLS policy", &TlsPolicy::ALL);
     }
+}
+
+/// How certificates of servers are verified.
+pub(super) fn verify() -> Leaf<Verify> {
+    spelled(
+        "\"off\", \"system\" or the path of a file",
+        values::verify,
+        Verify::text,
+    )
 }
 
 super::table::defaults!(Check, CheckTls);

@@ -159,6 +159,29 @@ pub(super) fn group_if_given<T: Settings>() -> Codec<Option<T>> {
     .of::<T>()
 }
 
+/// A group of settings, or `true` for its defaults, or `false` for none.
+pub(super) fn truth_or_group<T: Settings + PartialEq>(expected: &'static str) -> Codec<Option<T>> {
+    Codec::new(
+        expected,
+        json!({ "anyOf": [{ "type": "boolean" }, table::schema::<T>()] }),
+        move |at, reader, _| {
+            if let Kind::Bool(is_on) = at.value.kind {
+                Some(is_on.then(T::base))
+            } else if let Kind::Group(_) = at.value.kind {
+                reader.group(at, &T::base()).map(Some)
+            } else {
+                reader.unexpected(at, expected)
+            }
+        },
+        |value, _, around| match value {
+            None => Text::Leaf("false".to_owned()),
+            Some(value) if *value == T::base() => Text::Leaf("true".to_owned()),
+            Some(value) => table::text(value, &T::base(), around),
+        },
+    )
+    .of::<T>()
+}
+
 /// A group of settings, or a string that stands for it.
 pub(super) fn group_or_short<T: Settings>(expected: &'static str) -> Codec<T> {
     Codec::new(

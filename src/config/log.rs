@@ -127,6 +127,12 @@ impl LogField {
                 | Self::TlsResumed
                 | Self::TlsUs
                 | Self::TlsError
+                | Self::BackendTlsVersion
+                | Self::BackendTlsCipher
+                | Self::BackendTlsAlpn
+                | Self::BackendTlsResumed
+                | Self::BackendTlsUs
+                | Self::BackendTlsError
         )
     }
 
@@ -337,6 +343,18 @@ words! {
         TlsUs = "tls_us",
         /// Why it failed.
         TlsError = "tls_error",
+        /// The version of TLS with the backend.
+        BackendTlsVersion = "backend_tls_version",
+        /// Its cipher suite.
+        BackendTlsCipher = "backend_tls_cipher",
+        /// The application protocol that was agreed on in it.
+        BackendTlsAlpn = "backend_tls_alpn",
+        /// Whether a session of it was resumed.
+        BackendTlsResumed = "backend_tls_resumed",
+        /// How long its handshake took since the connect.
+        BackendTlsUs = "backend_tls_us",
+        /// Why its last handshake, or what followed it, failed.
+        BackendTlsError = "backend_tls_error",
         /// The round-trip time to the client at the end.
         ClientRttUs = "client_rtt_us",
         /// Segments that were sent to the client again.

@@ -117,7 +117,9 @@ pub use strategy::{
     FirstTier, Group, Hash, LeastTime, Persist, Predictive, SecondTier, SelectsBy, Strategy,
     TwoTier,
 };
-pub use tls::{CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName};
+pub use tls::{
+    BackendTls, CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName,
+};
 pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings, warnings_at};
 
 settings! {

@@ -5,9 +5,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::availability::on_down;
-use super::check::check;
+use super::check::{TLS, check};
 use super::codec::{
     duration, group, group_or_off, groups, list_or, name, named, number, required, spelled,
+    truth_or_group,
 };
 use super::discovery::DiscoveryFile;
 use super::reader::{At, Reader};
@@ -16,8 +17,8 @@ use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
 use super::values::{self, HOUR, between};
 use super::{
-    AllDown, Backend, Check, Config, Discovery, Ejection, Group, OnDown, Persist, QueueLimits,
-    Scaling, SendProxy, Strategy, TwoTier,
+    AllDown, Backend, BackendTls, Check, Config, Discovery, Ejection, Group, OnDown, Persist,
+    QueueLimits, Scaling, SendProxy, Strategy, TwoTier,
 };
 use crate::origin::{Origins, Ports};
 use crate::peek::MemberPattern;
@@ -70,6 +71,9 @@ settings! {
         /// The PROXY header that connections to its backends begin with, which tells them the
         /// client's address. Off: none.
         pub send_proxy: Option<SendProxy> = None => group_or_off(SEND_PROXY);
+        /// Whether connections to its backends speak TLS. True: their certificates are verified by
+        /// what the machine trusts.
+        pub tls: Option<BackendTls> = None => truth_or_group(TLS);
         /// Where clients wait while every backend is full.
         pub queue: QueueLimits = QueueLimits::default() => group();
         /// How its backends are probed. Off: no probes.

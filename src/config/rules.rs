@@ -14,7 +14,7 @@ use super::strategy::{NO_SUBSET, SUBSET};
 use super::tokens::Span;
 use super::tree::Reached;
 use super::values::{known, written};
-use super::{AdminHttp, Backend, Config, FirstTier, Group, Pool, Strategy, TwoTier};
+use super::{AdminHttp, Backend, Config, FirstTier, Group, Pool, Strategy, TwoTier, Verify};
 use crate::address::Address;
 
 mod access;
@@ -168,6 +168,17 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         let sentence =
             format!("invalid `max` `{max}`: expected at least the first ejection, {base}");
         found.push(Finding::at(format!("{path}.ejection.max"), sentence));
+    }
+    if let Some(tls) = &pool.tls
+        && tls.sni.is_none()
+        && tls.verify != Verify::Off
+        && pool
+            .backends
+            .iter()
+            .any(|its| matches!(its.address, Address::Unix(_)))
+    {
+        let sentence = "tls: a Unix socket has no name to verify a certificate for: set `sni`";
+        found.push(Finding::at(format!("{path}.tls"), sentence));
     }
     if let Some(check) = &pool.check
         && check.timeout > check.shortest_interval()

@@ -1,14 +1,17 @@
-//! TLS that ends at a listener.
+//! TLS that ends at a listener, and TLS that begins at a pool.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::check::verify;
 use super::codec::{
     Codec, Leaf, duration, group_if_given, groups, list, named, path, required, spelled,
 };
 use super::reader::{At, Reader};
 use super::table::{Shape, settings, words};
-use super::values::{MINUTE, between};
+use super::values::{self, MINUTE, between};
+use super::{Check, CheckTls, Pool, Verify};
 use crate::tls::Policy;
 
 settings! {
@@ -37,7 +40,7 @@ settings! {
 
 settings! {
     /// A certificate and its key, in PEM.
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     pub struct CertificateFiles {
         /// The file of the certificate, followed by those between it and its authority.
         pub certificate: PathBuf = PathBuf::new() => required(path());
@@ -59,6 +62,26 @@ settings! {
     }
 }
 
+settings! {
+    /// TLS with the backends of a pool.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct BackendTls {
+        /// The name that backends are asked for (SNI), and that their certificates must have. Not
+        /// given: the host name of each, or its address.
+        pub sni: Option<String> = None => server_name();
+        /// The protocols that backends are offered (ALPN; RFC 7301), the preferred one first.
+        pub alpn: Vec<String> = Vec::new() => list(protocol());
+        /// How their certificates are verified: by the authorities that the machine trusts
+        /// ("system"), by those in a file, or not at all ("off").
+        pub verify: Verify = Verify::System => verify();
+        /// The certificate that is shown to a backend that asks for one. Without it none is.
+        pub certificate: Option<CertificateFiles> = None => group_if_given();
+        /// Which versions and ciphers are spoken: "intermediate" TLS 1.2 and 1.3, "modern" TLS 1.3
+        /// alone.
+        pub policy: TlsPolicy = TlsPolicy::Intermediate => named("TLS policy", &TlsPolicy::ALL);
+    }
+}
+
 words! {
     /// What clients get that ask for a name that no certificate is for.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,7 +96,7 @@ words! {
 
 words! {
     /// Which versions and ciphers of TLS are spoken.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub enum TlsPolicy {
         /// TLS 1.2 and 1.3.
         #[default]
@@ -123,6 +146,47 @@ impl Shape for Tls {
     }
 }
 
+impl BackendTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let authorities = match &self.verify {
+            Verify::File(path) => Some(path),
+            Verify::Off | Verify::System => None,
+        };
+        let certificate = self.certificate.iter();
+        let own = certificate.flat_map(|its| [&its.certificate, &its.key]);
+        authorities.into_iter().chain(own)
+    }
+
+    /// The same for probes.
+    fn of_probes(&self) -> CheckTls {
+        CheckTls {
+            sni: self.sni.clone(),
+            alpn: self.alpn.clone(),
+            verify: self.verify.clone(),
+            certificate: self.certificate.clone(),
+            policy: self.policy,
+        }
+    }
+}
+
+impl Pool {
+    /// The check of its backends. One of the port that clients' connections go to speaks TLS as
+    /// those do, unless it has TLS of its own.
+    #[must_use]
+    pub fn check_in_force(&self) -> Option<Cow<'_, Check>> {
+        let check = self.check.as_ref()?;
+        let inherits = check.tls.is_none() && check.port.is_none();
+        let Some(tls) = self.tls.as_ref().filter(|_| inherits) else {
+            return Some(Cow::Borrowed(check));
+        };
+        Some(Cow::Owned(Check {
+            tls: Some(tls.of_probes()),
+            ..check.clone()
+        }))
+    }
+}
+
 impl Tls {
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
@@ -140,12 +204,23 @@ fn certificates() -> Codec<Vec<CertificateFiles>> {
     codec
 }
 
-fn protocol() -> Leaf<String> {
+/// A protocol of ALPN.
+pub(super) fn protocol() -> Leaf<String> {
     spelled(
-        "a protocol of at most 255 bytes such as \"h2\" or \"http/1.1\"",
-        |text| (1..=255).contains(&text.len()).then(|| text.to_owned()),
+        "a protocol such as \"h2\", of 1 to 255 bytes",
+        values::alpn,
         String::clone,
     )
+}
+
+/// A name that servers are asked for.
+pub(super) fn server_name() -> Leaf<Option<String>> {
+    let name = spelled(
+        "the name of a host such as \"example.org\"",
+        values::server_name,
+        String::clone,
+    );
+    name.given()
 }
 
 /// Certificates of a listener.

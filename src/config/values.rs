@@ -32,8 +32,9 @@ pub use super::load::strategy_of;
 pub(super) use super::text::decimal;
 pub use backend::backend;
 pub use check::expect_regex;
+pub(crate) use check::verify;
 pub(super) use check::{
-    CheckType, alpn, check_type, http_host, http_method, http_path, server_name, status, verify,
+    CheckType, alpn, check_type, http_host, http_method, http_path, server_name, status,
 };
 pub use count::count;
 pub(crate) use duration::written;

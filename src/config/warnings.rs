@@ -15,7 +15,7 @@ use super::tokens::Span;
 use super::values::nearest;
 use super::{
     AccessLog, Backend, Config, FirstTier, HalfSent, HistoryPlace, Key, Listener, LogSink, Pool,
-    ProxySource, Route, Strategy, Timeouts, values,
+    ProxySource, Route, Strategy, Timeouts, Verify, values,
 };
 use crate::address::Address;
 use crate::peek::Field;
@@ -76,6 +76,18 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         live::pool(i, pool, &mut found);
         live::origins(i, pool, &mut found);
         keys(config, i, &mut found);
+        if pool
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.verify == Verify::Off)
+        {
+            let sentence = format!(
+                "certificates of the backends of `{}` are not verified: whoever answers at their \
+                 addresses gets what clients send",
+                pool.name
+            );
+            found.push(Finding::at(format!("pools[{i}].tls.verify"), sentence));
+        }
         if config
             .listeners
             .iter()

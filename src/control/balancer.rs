@@ -33,7 +33,7 @@ use super::reload::Reloading;
 use super::roster::Roster;
 use super::scaling::Scaling;
 use super::syn_filter::SynFilter;
-use super::tls_listeners::TlsListeners;
+use super::tls::TlsInForce;
 use super::track_file::TrackFile;
 use super::unix_sockets::Opened;
 use super::watchdog::Watchdog;
@@ -52,7 +52,7 @@ pub(super) struct Balancer {
     pub(super) roster: Roster,
     pub(super) checks: Checks,
     pub(super) access: AccessLists,
-    pub(super) tls: TlsListeners,
+    pub(super) tls: TlsInForce,
     pub(super) bans: BanReports,
     pub(super) fleet: Fleet,
     pub(super) peers: Peers,
@@ -76,7 +76,7 @@ impl Balancer {
     /// # Errors
     /// The audit log can't be opened.
     pub(super) fn new(
-        (config, discoveries, (access, tls)): (&Config, Discoveries, (AccessLists, TlsListeners)),
+        (config, discoveries, (access, tls)): (&Config, Discoveries, (AccessLists, TlsInForce)),
         workers: &Rc<Workers>,
         (reread, tokens, socket): (
             Option<Reread>,
@@ -237,7 +237,7 @@ impl Balancer {
         let by = (
             &self.in_force.config,
             self.access.lists(),
-            self.tls.terminators(),
+            self.tls.by_owner(),
         );
         let changed = self.publisher.publish(by, &mut self.roster, new);
         let snapshot = self.publisher.snapshot();

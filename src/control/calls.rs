@@ -60,7 +60,8 @@ impl Balancer {
             Call::Pools(which, reply) => {
                 let snapshot = Arc::clone(self.publisher.snapshot());
                 let known = self.known(&which);
-                answer_aside(reply, move || status::pools(&snapshot, &known));
+                let tls = self.tls.of_pools();
+                answer_aside(reply, move || status::pools(&snapshot, &known, tls));
             }
             Call::Config(reply) => self.show_config(reply),
             Call::Sessions(filter, reply) => {
@@ -171,7 +172,7 @@ impl Balancer {
         }
         for listener in &mut listeners {
             listener.fleet = limits.remove(&listener.name).unwrap_or_default();
-            listener.tls = self.tls.status(&listener.name);
+            listener.tls = self.tls.of_listener(&listener.name);
         }
         listeners
     }

@@ -11,6 +11,7 @@ mod keeper;
 mod loads;
 mod sampler;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -269,7 +270,7 @@ impl Shared {
 impl Raw {
     fn into_state(self) -> State {
         State {
-            pools: status::pools(&self.snapshot, &self.known),
+            pools: status::pools(&self.snapshot, &self.known, BTreeMap::new()),
             ..self.state
         }
     }

@@ -56,7 +56,7 @@ mod supervise;
 mod syn_filter;
 mod systemd;
 mod tcp_pressure;
-mod tls_listeners;
+mod tls;
 mod track_file;
 mod unix_sockets;
 mod watchdog;
@@ -99,7 +99,7 @@ pub use preflight::{preflight, start_warnings, unreadable};
 pub use reload::{Reread, Seen};
 pub(crate) use remote::GATHER;
 use supervise::Signals;
-use tls_listeners::TlsListeners;
+use tls::TlsInForce;
 
 /// Why the balancer did not start.
 #[derive(Debug, Error)]
@@ -190,11 +190,11 @@ pub enum StartError {
         /// The file, and what is wrong with it.
         why: String,
     },
-    /// A listener can't end TLS with the files that its settings name.
-    #[error("listener `{listener}`: tls: {why}")]
+    /// A listener or a pool can't speak TLS with the files that its settings name.
+    #[error("{owner}: tls: {why}")]
     Tls {
-        /// Its name.
-        listener: String,
+        /// Which one.
+        owner: String,
         /// The file, and what is wrong with it.
         why: String,
     },
@@ -372,9 +372,9 @@ pub fn run(
         let mut discoveries = Discoveries::new(handle.events());
         let resolved = discoveries.begin_with(config).await;
         let access = AccessLists::new(config, prepared.access_files);
-        let tls = TlsListeners::new(config, prepared.tls_files);
+        let tls = TlsInForce::new(config, prepared.tls_files);
         let Inherited { by_listener, spare } = prepared.inherited;
-        let start_with = (&resolved, access.lists(), tls.terminators());
+        let start_with = (&resolved, access.lists(), tls.by_owner());
         let found = (prepared.features, &prepared.bans);
         let workers = start::start(start_with, found, by_listener, &patience, seed).await?;
         sandbox::end_start(reread.is_some());
@@ -416,7 +416,7 @@ struct Prepared {
     socket: Option<SocketFile>,
     sink: Option<Sink>,
     access_files: Vec<access_lists::PrefixesRead>,
-    tls_files: Vec<tls_listeners::TlsRead>,
+    tls_files: tls::TlsRead,
     bans: KeptBans,
     features: Features,
     inherited: Inherited,
@@ -430,7 +430,7 @@ impl Prepared {
         let sink = config.access_log.as_ref().map(Sink::open).transpose()?;
         sink.iter().for_each(Sink::warn_if_shared);
         let access_files = access_lists::read_files(config, &access_lists::KnownPrefixes::new())?;
-        let tls_files = tls_listeners::read_files(config)?;
+        let tls_files = tls::read_files(config)?;
         let bans = KeptBans::read(config)?;
         // Before the control thread's own ring, which panics where io_uring is not available.
         let features = ring::probe()?;

@@ -172,7 +172,7 @@ mod tests {
     use crate::config::{self, Config, Listener};
     use crate::guard::AccessFilters;
     use crate::pool::Standing;
-    use crate::tls::Terminators;
+    use crate::tls::TlsByOwner;
 
     fn snapshot(before: Option<&Snapshot>, pools: &[(&str, &[&str])]) -> Snapshot {
         let pools = pools.iter().map(|(name, addresses)| {
@@ -190,7 +190,7 @@ mod tests {
                 .into_iter()
         };
         let lists = AccessFilters::default();
-        let none = Terminators::new();
+        let none = TlsByOwner::default();
         let by = (&config, &lists, &none);
         Snapshot::compose(before, by, u32::MAX, standings, |_| true).take_effect()
     }

@@ -12,7 +12,7 @@ use crate::sys;
 use super::access_log::socket as log_socket;
 use super::{
     StartError, access_lists, admin_listeners, bans, capacity, consul, discovery, etcd, health,
-    history, kubernetes, listening, peers, sandbox, systemd, tls_listeners, track_file,
+    history, kubernetes, listening, peers, sandbox, systemd, tls, track_file,
 };
 
 /// Why a start with this configuration would fail on this machine, where that shows without
@@ -23,7 +23,7 @@ pub fn preflight(config: &Config) -> Vec<StartError> {
     found.extend(capacity::memory_of(config).err());
     found.extend(certificates(config, &HashSet::new()));
     found.extend(access_lists::mistakes(config));
-    found.extend(tls_listeners::read_files(config).err());
+    found.extend(tls::read_files(config).err());
     found.extend(bans::read_import(config, &bans::KnownBans::new()).err());
     if let Some(path) = &config.bans.file
         && let Err(error) = sys::can_replace(path)
@@ -217,6 +217,7 @@ pub(super) fn certificate_files(config: &Config) -> HashSet<PathBuf> {
 }
 
 fn certificate_file(pool: &Pool) -> Option<&PathBuf> {
+    // Those of the pool's own TLS are read with it.
     match &pool.check.as_ref()?.tls.as_ref()?.verify {
         Verify::File(path) => Some(path),
         Verify::Off | Verify::System => None,

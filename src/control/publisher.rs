@@ -8,7 +8,7 @@ use crate::guard::AccessFilters;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound};
 use crate::time::{MS, SECOND};
-use crate::tls::Terminators;
+use crate::tls::TlsByOwner;
 
 use super::capacity;
 use super::names::PastNames;
@@ -86,7 +86,7 @@ impl Publisher {
     /// of the pools that may differ from those of the last publication.
     pub(super) fn publish(
         &mut self,
-        by: (&Config, &AccessFilters, &Terminators),
+        by: (&Config, &AccessFilters, &TlsByOwner),
         roster: &mut Roster,
         new: Vec<Bound>,
     ) -> Vec<usize> {

@@ -24,6 +24,7 @@ pub(super) struct Refusals {
     first_bytes: Report,
     proxies: Report,
     tls: Report,
+    backend_tls: Report,
     sources: Report,
 }
 
@@ -50,6 +51,8 @@ struct Refuser {
 enum Mode {
     On,
     DryRun,
+    /// Connections to backends failed; clients may have got another backend.
+    Connects,
 }
 
 impl Refusals {
@@ -68,6 +71,11 @@ impl Refusals {
         tell(&mut self.proxies, EventKind::ProxyRefused, &of_proxies);
         let of_tls = || by_tls(snapshot);
         tell(&mut self.tls, EventKind::TlsRefused, &of_tls);
+        let of_backends = || by_backend_tls(snapshot);
+        if let Some(message) = self.backend_tls.tick(&of_backends) {
+            let about = Subject::default();
+            events.tell(Severity::Warn, EventKind::BackendTlsFailed, about, message);
+        }
         let reason = CloseReason::FirstBytesTimeout;
         let late = stats.iter().map(|its| its.closed[reason as usize].get());
         if let Some(new) = self.first_bytes.tick_count(late.sum()) {
@@ -123,7 +131,7 @@ fn by_limit(snapshot: &Snapshot) -> Vec<Refuser> {
             counts: Refusal::ALL
                 .map(|rule| {
                     let count = match mode {
-                        Mode::On => gate.refused(rule),
+                        Mode::On | Mode::Connects => gate.refused(rule),
                         Mode::DryRun => gate.dry_run(rule),
                     };
                     (rule.as_str(), count)
@@ -161,6 +169,22 @@ fn by_tls(snapshot: &Snapshot) -> Vec<Refuser> {
         mode: Mode::On,
         counts: vec![(reason.as_str(), listener.gate.closed(reason as u8))],
         example: listener.postgres.refused.take(),
+    });
+    refusers.collect()
+}
+
+/// Pools whose backends could not be spoken to by TLS.
+fn by_backend_tls(snapshot: &Snapshot) -> Vec<Refuser> {
+    let pools = snapshot.pools.iter().map(|plan| plan.pool());
+    let refusers = pools.filter_map(|pool| {
+        let tls = pool.tls.as_ref()?;
+        let counts = tls.counts.failures();
+        Some(Refuser {
+            name: format!("pool `{}`", pool.name),
+            mode: Mode::Connects,
+            counts: counts.map(|(kind, count)| (kind.as_str(), count)).collect(),
+            example: tls.refused.take(),
+        })
     });
     refusers.collect()
 }
@@ -227,11 +251,12 @@ impl Report {
         let new: Vec<_> = new.filter(|(_, new, _)| *new > 0).collect();
         let sum: u64 = new.iter().map(|(_, new, _)| new).sum();
         let all: u64 = new.iter().map(|(.., all)| all).sum();
-        let clients = plural(sum, "client");
-        let refused = match mode {
-            Mode::On => "refused",
-            Mode::DryRun => "would be refused (dry_run)",
+        let (what, refused) = match mode {
+            Mode::On => ("client", "refused"),
+            Mode::DryRun => ("client", "would be refused (dry_run)"),
+            Mode::Connects => ("connection", "to backends failed"),
         };
+        let clients = plural(sum, what);
         let by = match &new[..] {
             [] => return None,
             [("", ..)] => String::new(),

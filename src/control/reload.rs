@@ -29,7 +29,7 @@ use super::events::{Severity, Subject};
 use super::file_watch::{FileVersion, Look};
 use super::supervise::READY;
 use super::unix_sockets::Opened;
-use super::{preflight, systemd};
+use super::{preflight, systemd, tls};
 
 mod file;
 
@@ -429,7 +429,7 @@ impl Balancer {
         if let Err(error) = self.apply(declared, opened) {
             self.in_force.discoveries.restore_known(kept);
             self.access.offer(Vec::new());
-            self.tls.offer(Vec::new());
+            self.tls.offer(tls::TlsRead::default());
             self.bans.import.offer(Vec::new());
             return Err(error.to_string());
         }

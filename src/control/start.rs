@@ -18,7 +18,7 @@ use crate::ring::{Features, Ring, SetupError, Size, Wakes};
 use crate::select::Seat;
 use crate::snapshot::Snapshot;
 use crate::sys::{self, Bound, Doorbell};
-use crate::tls::Terminators;
+use crate::tls::TlsByOwner;
 use crate::wording::plural;
 use crate::worker::{Command, IdleCuts, Inbox, LogFeed, Record, Setup, Stats, Worker};
 
@@ -124,7 +124,7 @@ fn on_cpus(cpus: &[Option<usize>]) -> String {
 /// Binds every address that no inherited socket listens on, and starts every worker. Returns once
 /// all workers accept.
 pub(super) async fn start(
-    by: (&Config, &AccessFilters, &Terminators),
+    by: (&Config, &AccessFilters, &TlsByOwner),
     (features, kept): (Features, &KeptBans),
     inherited: BTreeMap<usize, OwnedFd>,
     patience: &Patience,
@@ -208,7 +208,7 @@ fn spawn_workers(
 
 /// The first snapshot of the workers.
 fn first_snapshot(
-    by: (&Config, &AccessFilters, &Terminators),
+    by: (&Config, &AccessFilters, &TlsByOwner),
     max_connections: u32,
 ) -> Arc<Snapshot> {
     let (config, ..) = by;

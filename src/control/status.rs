@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::model::{
     BackendStatus, HealthStatus, LastChange, ListenerStatus, PacedStatus, PoolStatus, ProbeStatus,
-    RouteStatus, SourcesStatus, TrafficStatus, WorkerStatus,
+    RouteStatus, SourcesStatus, TlsStatus, TrafficStatus, WorkerStatus,
 };
 use crate::buckets::BucketCounts;
 use crate::guard::{DeniedBy, Limit, Meters, PeerDenied, Refusal, Sources};
@@ -190,12 +190,19 @@ pub(super) fn sources(sources: &Sources) -> SourcesStatus {
 
 /// All pools. `known` is what is known of their backends, in their order; `None`: the pool is shown
 /// without its backends. Many take long: it is not for the control thread.
-pub(super) fn pools(snapshot: &Snapshot, known: &[Option<Vec<MemberStatus>>]) -> Vec<PoolStatus> {
+pub(super) fn pools(
+    snapshot: &Snapshot,
+    known: &[Option<Vec<MemberStatus>>],
+    mut tls: BTreeMap<String, TlsStatus>,
+) -> Vec<PoolStatus> {
     let pools = snapshot.pools.iter().zip(known);
     let pools = pools.map(|(plan, known)| {
         let pool = plan.pool();
         let backends = known.as_ref().map(|known| backends(pool, known));
-        pool_status(pool, backends.unwrap_or_default())
+        PoolStatus {
+            tls: tls.remove(&pool.name),
+            ..pool_status(pool, backends.unwrap_or_default())
+        }
     });
     pools.collect()
 }
@@ -234,6 +241,11 @@ fn pool_status(pool: &Pool, backends: Vec<BackendStatus>) -> PoolStatus {
         queue_regrets: pool.queue.regrets(Missed::Late),
         panic: pool.panic,
         clients: pool.sticky.as_ref().map(|table| table.clients() as u64),
+        tls: None,
+        handshakes: pool
+            .tls
+            .as_ref()
+            .map_or_else(BucketCounts::default, |tls| tls.counts.took.counts()),
         times: pool.times.counts(),
         waits: pool.queue.waits.counts(),
         backends,

@@ -29,7 +29,7 @@ use super::health::HealthNews;
 use super::leaving::Departure;
 use super::peers::PeersNews;
 use super::reload::{ConfigWatch, ReloadOutcome, ReloadRequest};
-use super::tls_listeners::TlsNews;
+use super::tls::TlsNews;
 use super::watchdog::Watchdog;
 use super::{access_lists, admin_listeners, bans, pools, systemd};
 

@@ -532,7 +532,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Listener, Pool};
     use crate::guard::AccessFilters;
-    use crate::tls::Terminators;
+    use crate::tls::TlsByOwner;
 
     /// A worker whose mailbox is full.
     fn busy() -> (WorkerHandle, Receiver<Command>) {
@@ -581,7 +581,7 @@ mod tests {
         let config = Config::of(Vec::<Listener>::new(), Vec::<Pool>::new());
         let lists = AccessFilters::new();
         let nothing = |_| std::iter::empty();
-        let none = Terminators::new();
+        let none = TlsByOwner::default();
         let by = (&config, &lists, &none);
         let draft = Snapshot::compose(None, by, 1, nothing, |_| true);
         let snapshot = Arc::new(draft.take_effect());

@@ -31,6 +31,7 @@ use crate::config::{self, OnDown, Persist, SendProxy, Strategy, Target};
 use crate::guard::Limit;
 use crate::origin::Origins;
 use crate::shared::Shared;
+use crate::tls::Originator;
 
 pub use cancels::{CancelPlace, CanceledBy, Cancels};
 pub use ejection::Cause;
@@ -78,6 +79,8 @@ pub struct Pool {
     pub rising: bool,
     /// A backend listens on a Unix socket, whose backlog may be full.
     pub has_backlogs: bool,
+    /// The TLS of its backends, where they speak it.
+    pub tls: Option<Arc<Originator>>,
     /// The configuration that it was built from.
     pub config: Shared<config::Pool>,
 }
@@ -200,6 +203,7 @@ impl Pool {
             panic: false,
             rising: false,
             has_backlogs: false,
+            tls: None,
             config: config.clone(),
         };
         // Built only if the order of the backends has changed.
@@ -253,6 +257,7 @@ impl Pool {
             panic: false,
             rising: false,
             has_backlogs: false,
+            tls: self.tls.clone(),
             config: self.config.clone(),
         };
         pool.derive_state();

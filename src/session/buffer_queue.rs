@@ -143,6 +143,13 @@ impl BufferQueue {
         self.pop(links)
     }
 
+    /// Takes the first buffer out, with all that is in it.
+    pub(super) fn take_front(&mut self, links: &Links) -> Option<Buffer> {
+        let front = self.front(links);
+        self.pop(links);
+        front
+    }
+
     pub(super) fn pop(&mut self, links: &Links) -> Option<BufferId> {
         if self.is_empty() {
             return None;

@@ -34,6 +34,10 @@ pub enum CloseReason {
     /// The client's connection ended in the middle of what it sent by TLS: it never said that no
     /// more would come.
     TlsTruncated,
+    /// The backend broke the protocol of TLS, after its handshake.
+    BackendTlsFailed,
+    /// The backend's connection ended in the middle of what it sent by TLS.
+    BackendTlsTruncated,
     /// The pool has no backend to select.
     NoBackend,
     /// The client is banned. Its session may have been open.
@@ -93,7 +97,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -105,6 +109,8 @@ impl CloseReason {
         Self::TlsFailed,
         Self::TlsTimeout,
         Self::TlsTruncated,
+        Self::BackendTlsFailed,
+        Self::BackendTlsTruncated,
         Self::NoBackend,
         Self::Banned,
         Self::AccessDenied,
@@ -193,6 +199,24 @@ impl CloseReason {
         }
     }
 
+    /// The reason for a side that broke the protocol of TLS.
+    #[must_use]
+    pub fn tls_failed_by(side: Side) -> Self {
+        match side {
+            Side::Client => Self::TlsFailed,
+            Side::Backend => Self::BackendTlsFailed,
+        }
+    }
+
+    /// The reason for a side whose TLS ended without its own end (`close_notify`).
+    #[must_use]
+    pub fn tls_truncated_by(side: Side) -> Self {
+        match side {
+            Side::Client => Self::TlsTruncated,
+            Side::Backend => Self::BackendTlsTruncated,
+        }
+    }
+
     /// The name in logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -208,6 +232,8 @@ impl CloseReason {
             Self::TlsFailed => "tls_failed",
             Self::TlsTimeout => "tls_timeout",
             Self::TlsTruncated => "tls_truncated",
+            Self::BackendTlsFailed => "backend_tls_failed",
+            Self::BackendTlsTruncated => "backend_tls_truncated",
             Self::NoBackend => "no_backend",
             Self::Banned => "banned",
             Self::AccessDenied => "access_denied",
@@ -252,6 +278,8 @@ impl CloseReason {
             | Self::TlsFailed
             | Self::TlsTimeout
             | Self::TlsTruncated
+            | Self::BackendTlsFailed
+            | Self::BackendTlsTruncated
             | Self::NoBackend
             | Self::Banned
             | Self::AccessDenied

@@ -5,7 +5,7 @@ use crate::kernel::{BUFFER_BYTES, Buffer, Errno};
 use crate::time::MS;
 use crate::token::Purpose;
 
-use super::{CloseReason, Context, Links, Op, Session, SessionLimits, SessionState, Side};
+use super::{CloseReason, Context, Links, Op, Opening, Session, SessionLimits, SessionState, Side};
 
 impl Session {
     pub(super) fn connect(&mut self, cx: &mut Context<'_>) {
@@ -20,18 +20,21 @@ impl Session {
         self.flows[Side::Client as usize].backlog.front(links)
     }
 
-    pub(super) fn on_connected(&mut self, made: Option<Buffer>, cx: &mut Context<'_>) {
+    pub(super) fn on_connected(&mut self, opening: Opening, cx: &mut Context<'_>) {
         self.state = SessionState::Open;
         self.answer = cx.now.saturating_sub(self.active_at);
         self.active_at = cx.now;
         self.connected_at = cx.now;
         // The client's bytes have waited for buffers, and not for room at the backend.
         self.flow(Side::Client).waits = 0;
-        if let Some(made) = made {
-            self.precede(made, cx);
+        match opening {
+            Opening::Bare => {}
+            Opening::Header(made) => self.precede(made, cx),
+            Opening::Sealed => self.seal_backend(cx),
         }
-        // The first bytes complete the handshake; without any, nothing would.
-        if !self.flow(Side::Client).is_loaded() {
+        // The first bytes complete the handshake of TCP, as one of TLS has; without any, nothing
+        // would.
+        if opening != Opening::Sealed && !self.flow(Side::Client).is_loaded() {
             self.acknowledge(cx);
         }
         // Bytes that found no buffer go on when the poll has ended.

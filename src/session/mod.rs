@@ -41,7 +41,7 @@ pub use connecting::RETRY_AFTER;
 use end::{End, EndTls};
 use flow::{Flow, Mode};
 pub use limits::SessionLimits;
-pub use op::{Arrival, Event, Look, Op, Ops, PeerState, Preamble, Unsent};
+pub use op::{Arrival, Event, Look, Op, Opening, Ops, PeerState, Preamble, Unsent};
 use op::{CANCELLABLE, InFlight, purpose_of};
 pub use tls::{Sealed, Unsealed};
 pub use view::{SessionState, View};
@@ -205,7 +205,7 @@ impl Session {
             Event::Decrypted(from, opened, more) => self.on_decrypted(from, opened, more, cx),
             Event::Encrypted(to, sealed) => self.on_encrypted(to, sealed, cx),
             Event::Peeked(look) => self.on_peeked(look, cx),
-            Event::Connected(made) => self.on_connected(made, cx),
+            Event::Connected(opening) => self.on_connected(opening, cx),
             Event::ConnectFailed(errno) => self.on_connect_failed(errno, cx),
             Event::Lacking(fault) => self.on_lacking(fault, cx),
             Event::Paused => self.on_paused(cx),
@@ -538,7 +538,7 @@ impl Session {
         if let Event::Received(from, buffer, _) = event {
             // It came too late to be sent: it counts as undelivered.
             self.flow(from).backlog.push(buffer, cx.links);
-        } else if let Event::Connected(Some(made)) = event {
+        } else if let Event::Connected(Opening::Header(made)) = event {
             cx.ops.push_back(Op::Release(made.id));
         } else {
             self.join_tls(event, cx);

@@ -160,14 +160,24 @@ impl Look {
     }
 }
 
+/// How a connection to a backend begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// With the client's bytes, or the backend's.
+    Bare,
+    /// With bytes that we made, which go to the backend before those of the client.
+    Header(Buffer),
+    /// Its handshake of TLS is done: what goes both ways from now on are records.
+    Sealed,
+}
+
 /// What happened to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Routing looked at the client's first bytes.
     Peeked(Look),
-    /// The backend accepted the connection. Bytes that we made, where there are some, go to it
-    /// before those of the client.
-    Connected(Option<Buffer>),
+    /// The backend accepted the connection.
+    Connected(Opening),
     /// The connect attempt failed.
     ConnectFailed(Errno),
     /// No attempt can be made now: this machine lacks something, or the backend's backlog is full.

@@ -175,7 +175,7 @@ fn a_connect_that_outruns_its_cancel_counts() {
     let mut script = Script::begin();
     script.passes(LIMITS.connect);
     script.asks(&[Op::Cancel(Purpose::Connect)]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
     assert_eq!(script.deadline_in(), LIMITS.idle / 4);
 }
@@ -537,7 +537,7 @@ fn a_close_while_connecting_joins_the_connect() {
     script.cx(|session, cx| session.close(CloseReason::IdleTimeout, cx));
     script.asks(&[]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.ends(CloseReason::Shutdown, Manner::Reset);
 }
 

@@ -75,11 +75,24 @@ impl Session {
         }
     }
 
+    /// The backend's handshake is done. What waits for it leaves as records, and what it may have
+    /// said behind its handshake is taken out.
+    pub(super) fn seal_backend(&mut self, cx: &mut Context<'_>) {
+        self.end(Side::Backend).tls = EndTls::Records;
+        for flow in &mut self.flows {
+            flow.mode = Mode::Tls(flow.mode == Mode::Tls(true));
+        }
+        while let Some(waits) = self.flow(Side::Client).backlog.take_front(cx.links) {
+            self.ask_tls(Op::Encrypt(Side::Backend, Some(waits)), cx);
+        }
+        self.drain_tls(Side::Backend, cx);
+    }
+
     /// Bytes of the peer itself enter the flow that leads away from its end.
     fn enter_decrypted(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
         if self.state == SessionState::Peeking {
             self.on_first_bytes(buffer, cx);
-        } else if self.end(from.other()).tls.is_there() && self.state != SessionState::Closing {
+        } else if self.end(from.other()).tls.is_there() && self.state == SessionState::Open {
             self.ask_tls(Op::Encrypt(from.other(), Some(buffer)), cx);
         } else {
             self.flow(from).backlog.push(buffer, cx.links);
@@ -120,8 +133,8 @@ impl Session {
             Unsealed::Established => self.on_established(cx),
             Unsealed::Ended => self.on_tls_ended(from, cx),
             Unsealed::Failed(told) => {
-                self.told = told;
-                return self.close(CloseReason::TlsFailed, cx);
+                self.told |= told && from == Side::Client;
+                return self.close(CloseReason::tls_failed_by(from), cx);
             }
             Unsealed::NoBuffer => self.wait_for_memory(from, cx),
             Unsealed::Nothing => {}
@@ -171,10 +184,11 @@ impl Session {
         if self.state == SessionState::Handshaking {
             return self.close(CloseReason::TlsFailed, cx);
         }
+        self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
         if self.state != SessionState::Open || !self.flow(from).is_loaded() {
-            return self.close(CloseReason::TlsTruncated, cx);
+            return self.close(CloseReason::tls_truncated_by(from), cx);
         }
-        self.broken = Some(CloseReason::TlsTruncated);
+        self.broken = Some(CloseReason::tls_truncated_by(from));
         self.end(from).ended = true;
         self.active_at = cx.now;
     }
@@ -182,7 +196,7 @@ impl Session {
     pub(super) fn on_encrypted(&mut self, to: Side, sealed: Sealed, cx: &mut Context<'_>) {
         self.tls_steps -= 1;
         if sealed.failed {
-            return self.close(CloseReason::TlsFailed, cx);
+            return self.close(CloseReason::tls_failed_by(to), cx);
         }
         let from = to.other();
         let flow = self.flow(from);
@@ -215,8 +229,7 @@ impl Session {
 
     /// Whether this side broke: its connection, or what it had to say in TLS before it ended.
     pub(super) fn is_broken(&self, side: Side) -> bool {
-        let cut = self.ends[side as usize].tls.is_there()
-            && self.broken == Some(CloseReason::TlsTruncated);
+        let cut = self.broken == Some(CloseReason::tls_truncated_by(side));
         cut || self.broken == Some(CloseReason::reset_by(side))
     }
 

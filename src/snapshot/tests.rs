@@ -23,7 +23,7 @@ fn compose<'a>(
     let access = AccessFilters::new();
     Snapshot::compose(
         before,
-        (config, &access, &Terminators::new()),
+        (config, &access, &TlsByOwner::default()),
         max_connections,
         standings,
         |_| true,
@@ -122,7 +122,7 @@ fn a_session_keeps_no_access_list() {
     let standings = |_: usize| [Standing::default(); 2].into_iter();
     let draft = Snapshot::compose(
         None,
-        (&config, &access, &Terminators::new()),
+        (&config, &access, &TlsByOwner::default()),
         9,
         standings,
         |_| true,

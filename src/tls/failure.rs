@@ -4,6 +4,8 @@ use std::fmt;
 
 use rustls::{AlertDescription, Error};
 
+use super::words::server_fault;
+
 /// Why a connection's TLS failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFailure {
@@ -39,25 +41,28 @@ macro_rules! kinds {
 kinds! {
     /// What came is no TLS.
     NotTls = "not_tls",
-    /// The client and the listener have no version, cipher, curve or signature in common.
+    /// Both ends have no version, cipher, curve or signature in common.
     Incompatible = "incompatible",
-    /// The client knows no application protocol of the listener.
+    /// Both ends have no application protocol in common.
     NoProtocol = "no_protocol",
     /// No certificate is for the name that the client asks for.
     UnknownName = "unknown_name",
-    /// The client does not trust the certificate, or has another objection to it.
+    /// The peer does not trust our certificate, or has another objection to it.
     CertificateRejected = "certificate_rejected",
     /// The client has no certificate, and the listener asks for one.
     NoClientCertificate = "no_client_certificate",
     /// The client's certificate is of no use.
     BadClientCertificate = "bad_client_certificate",
-    /// The client ended the handshake by an alert of another kind.
+    /// The peer ended the handshake by an alert of another kind.
     Alert = "alert",
+    /// The backend's certificate is of no use: it has expired, has another name, or nobody that is
+    /// trusted has signed it.
+    BadBackendCertificate = "bad_backend_certificate",
     /// A record could not be authenticated.
     BadRecord = "bad_record",
-    /// The client broke the protocol.
+    /// The peer broke the protocol.
     Protocol = "protocol",
-    /// The client left before its handshake was done.
+    /// The peer left before its handshake was done.
     Left = "left",
     /// Its handshake was not done in time.
     Late = "late",
@@ -76,34 +81,59 @@ impl TlsFailure {
     }
 }
 
-impl From<&Error> for TlsFailure {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "all others are breaches of the protocol, and rustls will know more of them"
-    )]
-    fn from(error: &Error) -> Self {
-        let kind = match error {
-            Error::InvalidMessage(_) => FailureKind::NotTls,
-            Error::PeerIncompatible(_) => FailureKind::Incompatible,
-            Error::NoApplicationProtocol => FailureKind::NoProtocol,
-            Error::NoCertificatesPresented => FailureKind::NoClientCertificate,
-            Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => {
-                FailureKind::BadClientCertificate
-            }
-            Error::AlertReceived(alert) => match alert {
-                AlertDescription::UnknownCA
-                | AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateUnknown => FailureKind::CertificateRejected,
-                _ => FailureKind::Alert,
-            },
-            Error::DecryptError => FailureKind::BadRecord,
-            Error::General(why) if why == NO_CERTIFICATE => FailureKind::UnknownName,
-            _ => FailureKind::Protocol,
+impl TlsFailure {
+    /// Why the TLS of a client failed.
+    pub(super) fn of_client(error: &Error) -> Self {
+        let kind = match is_about_certificate(error) {
+            true => FailureKind::BadClientCertificate,
+            false => kind(error),
         };
         Self::new(kind, error.to_string())
+    }
+
+    /// Why the TLS of a backend failed.
+    pub(super) fn of_server(error: &Error) -> Self {
+        let is_missing = *error == Error::NoCertificatesPresented;
+        let kind = match is_about_certificate(error) || is_missing {
+            true => FailureKind::BadBackendCertificate,
+            false => kind(error),
+        };
+        let why = server_fault(error);
+        let none = || "the server takes none of the protocols in `alpn`".to_owned();
+        Self::new(kind, why.unwrap_or_else(none))
+    }
+}
+
+/// Whether the peer's certificate is of no use.
+fn is_about_certificate(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_)
+    )
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all others are breaches of the protocol, and rustls will know more of them"
+)]
+fn kind(error: &Error) -> FailureKind {
+    match error {
+        Error::InvalidMessage(_) => FailureKind::NotTls,
+        Error::PeerIncompatible(_) => FailureKind::Incompatible,
+        Error::NoApplicationProtocol => FailureKind::NoProtocol,
+        Error::NoCertificatesPresented => FailureKind::NoClientCertificate,
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown => FailureKind::CertificateRejected,
+            _ => FailureKind::Alert,
+        },
+        Error::DecryptError => FailureKind::BadRecord,
+        Error::General(why) if why == NO_CERTIFICATE => FailureKind::UnknownName,
+        _ => FailureKind::Protocol,
     }
 }
 

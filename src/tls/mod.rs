@@ -2,26 +2,54 @@
 //! peer come out, and the other way round. Pure: it has no socket, no clock and no file.
 //!
 //! [`Records`] is what a worker asks, one of each TLS end of a session; the simulation has one of
-//! its own, whose every step is decided by a seed. [`TlsServer`] is the real one, by rustls.
+//! its own, whose every step is decided by a seed. [`TlsServer`] makes the real ones of clients,
+//! and [`TlsClient`] those of backends, by rustls.
 
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod client;
 mod counts;
 mod failure;
+mod rustls_records;
 mod server;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use crate::address::Address;
+use crate::guard::Example;
+
 pub use certificates::{Certificates, SelectBy};
+pub use client::{ClientSettings, TlsClient};
 pub use counts::TlsCounts;
 pub use failure::{FailureKind, TlsFailure};
 pub use server::{Policy, ServerSettings, TlsServer, provider};
+pub(crate) use words::server_fault;
 
-/// What begins the TLS of listeners that end it, by their names.
-pub type Terminators = BTreeMap<String, Arc<Terminator>>;
+/// What begins TLS, by the names of those that it is of.
+#[derive(Debug, Default)]
+pub struct TlsByOwner {
+    /// Of listeners that end it.
+    pub listeners: BTreeMap<String, Arc<Terminator>>,
+    /// Of pools whose backends speak it.
+    pub pools: BTreeMap<String, Arc<Originator>>,
+}
+
+impl TlsByOwner {
+    /// Whether all of it is the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        fn is_same<T>(one: &BTreeMap<String, Arc<T>>, other: &BTreeMap<String, Arc<T>>) -> bool {
+            let mut both = one.iter().zip(other);
+            one.len() == other.len()
+                && both.all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1))
+        }
+        is_same(&self.listeners, &other.listeners) && is_same(&self.pools, &other.pools)
+    }
+}
 
 /// The TLS of a listener's clients.
 #[derive(Debug)]
@@ -30,6 +58,58 @@ pub struct Terminator {
     pub begins: Arc<dyn Terminate>,
     /// What all workers count of it.
     pub counts: Arc<TlsCounts>,
+}
+
+/// The TLS of a pool's backends.
+#[derive(Debug)]
+pub struct Originator {
+    /// Begins it.
+    pub begins: Arc<dyn Originate>,
+    /// What all workers count of it.
+    pub counts: Arc<TlsCounts>,
+    /// A backend whose handshake failed, for the report.
+    pub refused: Arc<Example>,
+}
+
+impl Originator {
+    /// That of a pool whose files were not read: nothing may be said to its backends in the clear.
+    #[must_use]
+    pub fn unread() -> Self {
+        Self {
+            begins: Arc::new(Unread),
+            counts: Arc::default(),
+            refused: Arc::default(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Unread;
+
+impl Originate for Unread {
+    fn begin(&self, _: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure> {
+        let why = "its certificates were not read: reload the configuration";
+        Err(TlsFailure::new(FailureKind::Protocol, why))
+    }
+}
+
+/// Begins TLS with backends of a pool.
+pub trait Originate: Debug + Send + Sync {
+    /// The TLS of a connection that was just made. Its first look, at nothing, has our hello as the
+    /// reply.
+    ///
+    /// # Errors
+    /// The server has no name that its certificate could have.
+    fn begin(&self, server: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure>;
+}
+
+/// A server that TLS is begun with.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerAt<'a> {
+    /// Its host name, if it has one.
+    pub host: Option<&'a str>,
+    /// Its address.
+    pub address: &'a Address,
 }
 
 /// Begins TLS with clients of a listener.

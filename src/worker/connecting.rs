@@ -8,13 +8,13 @@ use crate::kernel::{Done, Errno, Kernel, Manner, Sleeper};
 use crate::origin::{Client, Origin, User};
 use crate::pool::{Backend, Ended, Pool};
 use crate::select::{Choice, Request, Seat, Selector};
-use crate::session::Event;
+use crate::session::{Event, Opening, Preamble};
 use crate::time::US;
 use crate::token::{Purpose, Token};
 
 use super::backoff::Begin;
 use super::headers::tlvs_of;
-use super::slot::{Slot, number};
+use super::slot::{Asks, Slot, number};
 use super::{FailedConnect, FailedTry, Worker};
 
 impl<K: Kernel> Worker<K> {
@@ -80,9 +80,33 @@ impl<K: Kernel> Worker<K> {
         match answer {
             Ok(()) => {
                 backend.on_taken();
-                self.ask_for_tls(key)
+                self.prepare(key)
             }
             Err(errno) => Some(Event::ConnectFailed(errno)),
+        }
+    }
+
+    /// A connect stands: what is the backend to hear before its client's bytes? `None`: its answer
+    /// to that is awaited.
+    fn prepare(&mut self, key: usize) -> Option<Event> {
+        if self.puts_off_handshake(key) {
+            return None;
+        }
+        let event = self.introduce(key);
+        let Event::Connected(opening) = event else {
+            return Some(event);
+        };
+        let header = match opening {
+            Opening::Header(header) => Some(header),
+            Opening::Bare | Opening::Sealed => None,
+        };
+        let slot = &self.slots[key];
+        if slot.plan().pool().tls.is_some() {
+            self.begin_tls(key, header)
+        } else if slot.session.preamble() == Preamble::Tls {
+            self.ask_for_tls(key, header)
+        } else {
+            Some(event)
         }
     }
 
@@ -118,13 +142,15 @@ impl<K: Kernel> Worker<K> {
     /// The kernel has connected a session, or could not.
     pub(super) fn on_connect_completed(&mut self, token: Token, outcome: Result<Done, Errno>) {
         let key = token.slot() as usize;
-        let event = if std::mem::take(&mut self.slots[key].asks_tls) {
-            self.hear_tls(key, outcome)
-        } else {
-            let event = self.connected(token, outcome);
-            match matches!(event, Event::Connected(_)) {
-                true => self.ask_for_tls(key),
-                false => Some(event),
+        let event = match std::mem::replace(&mut self.slots[key].asks, Asks::Nothing) {
+            Asks::ForTls => self.hear_tls(key, outcome),
+            Asks::Handshake => self.hear_handshake(key, outcome),
+            Asks::Turn | Asks::Nothing => {
+                let event = self.connected(token, outcome);
+                match matches!(event, Event::Connected(_)) {
+                    true => self.prepare(key),
+                    false => Some(event),
+                }
             }
         };
         let Some(event) = event else { return };
@@ -159,7 +185,7 @@ impl<K: Kernel> Worker<K> {
         if ends.any(|(own, backend)| self.kernel.is_connected_to_itself(own, &backend.address)) {
             return Event::ConnectFailed(Errno::CONNREFUSED);
         }
-        Event::Connected(None)
+        Event::Connected(Opening::Bare)
     }
 
     /// Adopts the present settings of the session's listener, before a look or an attempt. The pool

@@ -8,7 +8,7 @@ use crate::peek::proxy_protocol::{
     write_v1,
 };
 use crate::peek::{ClientHello, Miss, Name, Short};
-use crate::session::{Event, Links};
+use crate::session::{Event, Links, Opening};
 use crate::token::Side;
 
 use super::slot::Slot;
@@ -21,7 +21,7 @@ impl<K: Kernel> Worker<K> {
         let mut backend = self.slots[key].target.iter();
         match backend.any(|backend| backend.send_proxy.is_some()) {
             true => self.write_header(key),
-            false => Event::Connected(None),
+            false => Event::Connected(Opening::Bare),
         }
     }
 
@@ -30,7 +30,7 @@ impl<K: Kernel> Worker<K> {
         let slot = &self.slots[key];
         let backend = slot.target.as_ref();
         let Some(header) = backend.and_then(|backend| backend.send_proxy.as_ref()) else {
-            return Event::Connected(None);
+            return Event::Connected(Opening::Bare);
         };
         let hello = match header.reads_hello() {
             true => hello_of(&mut self.kernel, slot, &self.links),
@@ -57,14 +57,14 @@ impl<K: Kernel> Worker<K> {
             // Sessions go on without buffers, and so they begin.
             let is_sent = self.kernel.say(slot.socket(Side::Backend), bytes);
             return match is_sent {
-                true => Event::Connected(None),
+                true => Event::Connected(Opening::Bare),
                 false => Event::ConnectFailed(Errno::NOBUFS),
             };
         };
         let len = u32::try_from(length).expect("a header is shorter than a buffer");
         let made = Buffer { len, ..buffer };
         self.kernel.bytes_mut(made).copy_from_slice(bytes);
-        Event::Connected(Some(made))
+        Event::Connected(Opening::Header(made))
     }
 
     /// The ends of the client's connection: those of the header that it came with, where that says

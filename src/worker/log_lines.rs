@@ -15,7 +15,6 @@ use super::log_feed::{LogFeed, LogRule};
 use super::refuse::LINES_MAX;
 use super::report::TlsRecord;
 use super::slot::Slot;
-use super::tls::SlotTls;
 use super::{LogEvent, Record, Worker};
 
 /// What a worker keeps for lines of the access log that most logs do not have. Times are ns of its
@@ -38,7 +37,7 @@ pub(super) struct LogLines {
 pub(super) struct LineExtras {
     pub(super) status: Option<NonZeroU16>,
     pub(super) server_name: Option<Box<str>>,
-    pub(super) tls: Option<Box<TlsRecord>>,
+    pub(super) tls: [Option<Box<TlsRecord>>; 2],
     pub(super) tcp: Option<Box<[Option<TcpInfo>; 2]>>,
 }
 
@@ -228,9 +227,7 @@ impl<K: Kernel> Worker<K> {
         LineExtras {
             status: self.log_lines.status(key),
             server_name: self.log_lines.name(key),
-            tls: asks_tls
-                .then(|| slot.tls.as_deref().map(SlotTls::record).map(Box::new))
-                .flatten(),
+            tls: Side::BOTH.map(|side| asks_tls.then(|| slot.tls_record(side)).flatten()),
             tcp: asks.then(|| Box::new(self.tcp_of(slot))),
         }
     }

@@ -35,6 +35,7 @@ mod refuse;
 mod regret;
 mod report;
 mod routing;
+mod securing;
 mod sessions;
 mod slot;
 mod stall;

@@ -13,11 +13,11 @@ use crate::kernel::{Buffer, Done, Errno, Interest, Kernel};
 use crate::peek::postgres::{self, CancelKey, PostgresStart, REQUEST_BYTES, SSL_REQUEST};
 use crate::peek::{KeySearch, Miss, Searched};
 use crate::pool::{CancelPlace, CanceledBy};
-use crate::session::{Event, Look, Preamble};
+use crate::session::{Event, Look, Opening, Preamble};
 use crate::token::{Purpose, Token};
 
 use super::headers::tlvs_of;
-use super::slot::{Slot, number};
+use super::slot::{Asks, Slot, number};
 use super::{FailedTry, Worker};
 
 /// The keys of sessions that may be cancelled, by their slots. They are not in the slots, which
@@ -139,17 +139,10 @@ impl<K: Kernel> Worker<K> {
         true
     }
 
-    /// The answer to a connect that stands. Where the client has asked for TLS its backend is asked
-    /// first, behind its header if it gets one. `None`: its answer is awaited.
-    pub(super) fn ask_for_tls(&mut self, key: usize) -> Option<Event> {
-        let event = self.introduce(key);
+    /// The client has asked for TLS: asks its backend first, behind its header if it gets one.
+    /// `None`: its answer is awaited.
+    pub(super) fn ask_for_tls(&mut self, key: usize, header: Option<Buffer>) -> Option<Event> {
         let slot = &self.slots[key];
-        let Event::Connected(header) = event else {
-            return Some(event);
-        };
-        if slot.session.preamble() != Preamble::Tls {
-            return Some(event);
-        }
         let mut told = SSL_REQUEST.to_vec();
         if let Some(header) = header {
             told.splice(..0, self.kernel.bytes(header).iter().copied());
@@ -170,7 +163,7 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
         let socket = slot.backend.as_ref().expect("it is connected");
-        slot.asks_tls = true;
+        slot.asks = Asks::ForTls;
         self.kernel.poll(token, socket, Interest::Read);
     }
 
@@ -185,7 +178,7 @@ impl<K: Kernel> Worker<K> {
         let mut answer = [0; 2];
         match self.kernel.hear(socket, &mut answer) {
             Ok(1) if answer.first() == Some(&answer_to(Preamble::Tls)) => {
-                Some(Event::Connected(None))
+                Some(Event::Connected(Opening::Bare))
             }
             Ok(0) => Some(Event::ConnectFailed(Errno::CONNRESET)),
             Ok(length) => {

@@ -107,7 +107,7 @@ impl<K: Kernel> Worker<K> {
             connect_us: 0,
             status: None,
             server_name: None,
-            tls: None,
+            tls: [None, None],
             tcp: None,
         }
     }

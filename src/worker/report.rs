@@ -95,14 +95,15 @@ pub struct Record {
     pub status: Option<NonZeroU16>,
     /// The name that its client asked for in TLS, if the log asks for it and it was looked at.
     pub server_name: Option<Box<str>>,
-    /// What its TLS agreed on, if the log asks for it and TLS ended here.
-    pub tls: Option<Box<TlsRecord>>,
+    /// What the TLS of the client, and that of the backend, agreed on, if the log asks for it and
+    /// they have some.
+    pub tls: [Option<Box<TlsRecord>>; 2],
     /// What TCP knew of the connection of the client, and of that of the backend, if the log asks
     /// for it. Most logs do not: a record without it is small.
     pub tcp: Option<Box<[Option<TcpInfo>; 2]>>,
 }
 
-/// What TLS that ended here had agreed on.
+/// What TLS had agreed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsRecord {
     /// The version, as `1.3`.
@@ -111,9 +112,10 @@ pub struct TlsRecord {
     pub cipher: Option<&'static str>,
     /// The application protocol (ALPN).
     pub protocol: Option<Box<str>>,
-    /// Whether the client resumed a session; `None`: its handshake was not done.
+    /// Whether a session was resumed; `None`: the handshake was not done.
     pub resumed: Option<bool>,
-    /// From the accept to the end of the handshake, in µs.
+    /// How long the handshake took, in µs: since the accept of a client, since the connect of a
+    /// backend.
     pub took_us: Option<u32>,
     /// Why it failed.
     pub error: Option<Box<str>>,

@@ -13,7 +13,7 @@ use crate::snapshot::LiveListener;
 use super::decisions::Decisions;
 use super::headers::tlvs_of;
 use super::slot::Slot;
-use super::tls::SlotTls;
+use super::tls::{TlsEnd, client_tls};
 use super::{Stats, Worker};
 
 impl<K: Kernel> Worker<K> {
@@ -135,7 +135,7 @@ fn look_for_keys(
 ) -> Look {
     let was_asked = slot.session.preamble() == Preamble::Tls;
     let bytes = FirstBytes::new(first, last)
-        .inside(slot.tls.as_deref().map(SlotTls::around))
+        .inside(client_tls(&slot.tls).map(TlsEnd::around))
         .behind(tlvs_of(slot.named.as_deref()))
         .behind_postgres(was_asked);
     let routes = &slot.listener.routes;

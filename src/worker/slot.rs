@@ -22,7 +22,7 @@ use super::headers::{NamedClient, ProxyPeer, is_own, tlvs_of};
 use super::lanes::Party;
 use super::queue::QueueEntry;
 use super::routing::route_without_bytes;
-use super::tls::SlotTls;
+use super::tls::{SlotTls, TlsEnd};
 use super::{LogEvent, Record, Tries, Worker};
 
 /// A session's place in the slab.
@@ -56,8 +56,8 @@ pub(super) struct Slot {
     pub(super) paused: bool,
     /// The backend was ejected when it was selected.
     pub(super) on_trial: bool,
-    /// It is connected to a backend that is asked for TLS.
-    pub(super) asks_tls: bool,
+    /// What the backend that it is connected to is asked for before it gets its bytes.
+    pub(super) asks: Asks,
     pub(super) target_index: u16,
     /// Which of the backend's origins the connection begins at.
     pub(super) origin: u16,
@@ -75,8 +75,20 @@ pub(super) struct Slot {
     pub(super) queue_entry: Option<QueueEntry>,
     /// By source side: leased pipes that hold bytes.
     pipes: [Option<Pipe>; 2],
-    /// The TLS of its client, where it ends here.
+    /// The TLS of its ends, where they have some.
     pub(super) tls: Option<Box<SlotTls>>,
+}
+
+/// What a backend is asked for before it gets bytes of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    Nothing,
+    /// Whether it has TLS, as PostgreSQL's clients ask.
+    ForTls,
+    /// Nothing yet: other handshakes took this turn.
+    Turn,
+    /// A handshake of TLS.
+    Handshake,
 }
 
 impl Slot {
@@ -97,13 +109,13 @@ impl Slot {
 
     /// Whether this look is at the hello of TLS that ends here, before its client's first byte.
     pub(super) fn takes_hello(&mut self) -> bool {
-        let tls = self.tls.as_deref_mut();
-        tls.is_some_and(SlotTls::takes_hello)
+        let tls = self.tls_mut(Side::Client);
+        tls.is_some_and(TlsEnd::takes_hello)
     }
 
     /// The TLS that its client's bytes come in, where that ends here.
     pub(super) fn around(&self) -> Option<EndedTls<'_>> {
-        self.tls.as_deref().map(SlotTls::around)
+        self.tls(Side::Client).map(TlsEnd::around)
     }
 
     /// Its deadlines and tries.
@@ -197,7 +209,8 @@ impl<K: Kernel> Worker<K> {
         let (route, look) = decided.unwrap_or_default();
         let keys = listener.plan_of(route).keys_without_bytes(peer, tlvs);
         let tls = listener.tls.as_ref();
-        let tls = tls.map(|tls| Box::new(SlotTls::new(tls.begins.begin())));
+        let tls = tls.map(|tls| TlsEnd::new(tls.begins.begin(), self.now));
+        let tls = tls.map(|tls| Box::new(SlotTls::of_client(tls)));
         let key = self.slots.insert(Slot {
             session,
             generation: self.generation,
@@ -215,7 +228,7 @@ impl<K: Kernel> Worker<K> {
             tries: None,
             paused: false,
             on_trial: false,
-            asks_tls: false,
+            asks: Asks::Nothing,
             target_index: 0,
             origin: 0,
             route,

@@ -7,16 +7,22 @@ use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
 use crate::peek::{BYTES_MAX, ClientHello, EndedTls, Miss};
 use crate::session::{CloseReason, Event, Sealed, Unsealed};
 use crate::time::{MS, US};
-use crate::tls::{FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsFailure, TlsStanding};
+use crate::tls::{
+    FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsCounts, TlsFailure, TlsStanding,
+};
 use crate::token::Side;
 
 use super::Worker;
 use super::report::TlsRecord;
 use super::slot::Slot;
 
-/// The TLS of a session's client.
+/// The TLS of a session's ends.
+#[derive(Debug, Default)]
+pub(super) struct SlotTls([Option<Box<TlsEnd>>; 2]);
+
+/// The TLS of one end of a session.
 #[derive(Debug)]
-pub(super) struct SlotTls {
+pub(super) struct TlsEnd {
     records: Box<dyn Records>,
     /// The beginning of what its client sent, up to the end of its hello; empty once nothing asks
     /// for it any more.
@@ -42,6 +48,8 @@ pub(super) struct SlotTls {
     told: TlsStanding,
     /// Why it failed.
     failure: Option<TlsFailure>,
+    /// When it began.
+    began_at: u64,
     /// How long its handshake took, in µs; 0: it is not done.
     took_us: u32,
 }
@@ -71,7 +79,62 @@ impl Spare {
 }
 
 impl SlotTls {
-    pub(super) fn new(records: Box<dyn Records>) -> Self {
+    /// That of a session whose client has TLS.
+    pub(super) fn of_client(end: TlsEnd) -> Self {
+        Self([Some(Box::new(end)), None])
+    }
+}
+
+/// The TLS of a session's client. Its slot may change meanwhile.
+pub(super) fn client_tls(all: &Option<Box<SlotTls>>) -> Option<&TlsEnd> {
+    all.as_ref()?.0[Side::Client as usize].as_deref()
+}
+
+/// A step of a handshake with a backend.
+pub(super) struct Step {
+    /// What it is to be told.
+    pub(super) reply: Vec<u8>,
+    pub(super) outcome: Result<TlsStanding, TlsFailure>,
+}
+
+impl Slot {
+    /// The TLS of an end, where it has some.
+    pub(super) fn tls(&self, side: Side) -> Option<&TlsEnd> {
+        self.tls.as_ref()?.0[side as usize].as_deref()
+    }
+
+    pub(super) fn tls_mut(&mut self, side: Side) -> Option<&mut TlsEnd> {
+        self.tls.as_mut()?.0[side as usize].as_deref_mut()
+    }
+
+    /// An end has TLS from now on.
+    pub(super) fn put_tls(&mut self, side: Side, end: TlsEnd) {
+        let all = self.tls.get_or_insert_default();
+        all.0[side as usize] = Some(Box::new(end));
+    }
+
+    /// What the TLS of an end agreed on, or why it did not, for the log.
+    pub(super) fn tls_record(&self, side: Side) -> Option<Box<TlsRecord>> {
+        let mut record = self.tls(side).map(TlsEnd::record);
+        let tries = self.tries.as_ref().filter(|_| side == Side::Backend);
+        if let Some(why) = tries.and_then(|tries| tries.tls_error.as_deref()) {
+            let error = &mut record.get_or_insert_default().error;
+            error.get_or_insert_with(|| why.into());
+        }
+        record.map(Box::new)
+    }
+
+    /// What the TLS of an end counts by.
+    fn tls_counts(&self, side: Side) -> Option<&TlsCounts> {
+        match side {
+            Side::Client => self.listener.tls.as_ref().map(|its| &*its.counts),
+            Side::Backend => self.plan().pool().tls.as_ref().map(|its| &*its.counts),
+        }
+    }
+}
+
+impl TlsEnd {
+    pub(super) fn new(records: Box<dyn Records>, began_at: u64) -> Self {
         Self {
             records,
             hello: Vec::new(),
@@ -86,12 +149,13 @@ impl SlotTls {
             standing: TlsStanding::Handshake,
             told: TlsStanding::Handshake,
             failure: None,
+            began_at,
             took_us: 0,
         }
     }
 
     /// What it agreed on, for the log.
-    pub(super) fn record(&self) -> TlsRecord {
+    fn record(&self) -> TlsRecord {
         let agreed = self.records.agreed();
         let protocol = agreed.protocol.map(String::from_utf8_lossy);
         let is_done = self.took_us > 0;
@@ -144,6 +208,20 @@ impl SlotTls {
             self.incoming.clear();
         }
         spare.take_back(&mut self.incoming);
+    }
+
+    /// Takes what has come of a handshake with a backend.
+    pub(super) fn shake(&mut self, bytes: &mut [u8], spare: &mut Spare) -> Step {
+        self.has_hello = true;
+        self.take_in(bytes, spare);
+        let reply = std::mem::take(&mut self.reply);
+        spare.take_back(&mut self.plain);
+        self.told = TlsStanding::Open;
+        let outcome = match &self.failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(self.standing),
+        };
+        Step { reply, outcome }
     }
 
     /// Keeps what has come for another turn.
@@ -211,7 +289,7 @@ impl<K: Kernel> Worker<K> {
     /// Takes what is in the records of a buffer, or what is left of them.
     #[inline(never)]
     pub(super) fn decrypt(&mut self, key: usize, from: Side, buffer: Option<Buffer>) -> Event {
-        let Some(tls) = self.slots[key].tls.as_deref_mut() else {
+        let Some(tls) = self.slots[key].tls_mut(from) else {
             debug_assert!(false, "only sessions with TLS ask for it");
             return Event::Decrypted(from, Unsealed::Nothing, false);
         };
@@ -270,8 +348,8 @@ impl<K: Kernel> Worker<K> {
                 let slot = &self.slots[key];
                 // In the middle of a record it would be no alert.
                 let told = !alert.is_empty()
-                    && !slot.session.is_past_telling(Side::Client)
-                    && self.kernel.say(&slot.client, &alert);
+                    && !slot.session.is_past_telling(from)
+                    && self.kernel.say(slot.socket(from), &alert);
                 return self.end_decrypt(from, buffer, Unsealed::Failed(told), false);
             }
             Next::Nothing => Unsealed::Nothing,
@@ -285,11 +363,12 @@ impl<K: Kernel> Worker<K> {
 
     /// Nothing asks for the hello of a session any more.
     pub(super) fn forget_hello(&mut self, key: usize) {
-        if let Some(tls) = self.slots[key].tls.as_deref_mut() {
+        if let Some(tls) = self.slots[key].tls_mut(Side::Client) {
             tls.hello = Vec::new();
         }
     }
 
+    /// The handshake of a client is done.
     fn on_established(&mut self, key: usize) {
         let slot = &self.slots[key];
         if slot.limits().peek.is_none()
@@ -297,14 +376,7 @@ impl<K: Kernel> Worker<K> {
         {
             self.log_lines.note_first_bytes(key, around.hello);
         }
-        let took = self.now.saturating_sub(slot.session.opened_at());
-        if let (Some(tls), Some(terminator)) = (&slot.tls, &slot.listener.tls) {
-            let agreed = tls.records.agreed();
-            terminator.counts.on_established(&agreed, took);
-        }
-        if let Some(tls) = self.slots[key].tls.as_deref_mut() {
-            tls.took_us = u32::try_from(took / US).unwrap_or(u32::MAX).max(1);
-        }
+        count_handshake(&mut self.slots[key], Side::Client, self.now);
     }
 
     fn end_decrypt(
@@ -330,7 +402,7 @@ impl<K: Kernel> Worker<K> {
             full: false,
             failed: false,
         };
-        let Some(tls) = self.slots[key].tls.as_deref_mut() else {
+        let Some(tls) = self.slots[key].tls_mut(to) else {
             debug_assert!(false, "only sessions with TLS ask for it");
             return Event::Encrypted(to, nothing);
         };
@@ -357,7 +429,7 @@ impl<K: Kernel> Worker<K> {
     /// Makes the record that tells the peer that no more comes.
     #[inline(never)]
     pub(super) fn notify(&mut self, key: usize, to: Side) -> Event {
-        if let Some(tls) = self.slots[key].tls.as_deref_mut() {
+        if let Some(tls) = self.slots[key].tls_mut(to) {
             self.spare.lend(&mut tls.sealed);
             tls.records.close(&mut tls.incoming, &mut tls.sealed);
         }
@@ -379,7 +451,7 @@ impl<K: Kernel> Worker<K> {
             full: false,
             failed: false,
         };
-        let Some(tls) = self.slots[key].tls.as_deref_mut() else {
+        let Some(tls) = self.slots[key].tls_mut(to) else {
             return Event::Encrypted(to, sealed);
         };
         if tls.sealed.is_empty() {
@@ -438,7 +510,7 @@ fn pour<K: Kernel>(kernel: &mut K, waiting: &mut Vec<u8>, whole: Buffer) -> Buff
 
 /// Handshakes take so long in a turn, and the last of them longer: 1 ms. A signature by an RSA key
 /// takes as much, and established sessions wait meanwhile.
-const HANDSHAKING_MAX: u64 = MS;
+pub(super) const HANDSHAKING_MAX: u64 = MS;
 /// What is held back beyond this fills a buffer of its own: 8 KiB.
 const FULL: usize = 8 * 1024;
 /// Pieces of memory that a worker keeps for sessions.
@@ -446,16 +518,40 @@ const SPARE: usize = 8;
 /// The largest of them.
 const SPARE_BYTES: usize = 64 * 1024;
 
-/// Counts a session whose TLS has failed: by what its records show, or by how it ended.
-pub(super) fn count_failure(slot: &Slot, reason: CloseReason) {
-    let (Some(tls), Some(terminator)) = (&slot.tls, &slot.listener.tls) else {
+/// Takes note of a handshake that is done.
+pub(super) fn count_handshake(slot: &mut Slot, side: Side, now: u64) {
+    let Some(tls) = slot.tls_mut(side) else {
         return;
     };
-    let kind = match (&tls.failure, reason) {
-        (Some(failure), _) => failure.kind,
-        (None, CloseReason::TlsFailed) => FailureKind::Left,
-        (None, CloseReason::TlsTimeout) => FailureKind::Late,
-        (None, _) => return,
+    let took = now.saturating_sub(tls.began_at);
+    tls.took_us = u32::try_from(took / US).unwrap_or(u32::MAX).max(1);
+    if let (Some(tls), Some(counts)) = (slot.tls(side), slot.tls_counts(side)) {
+        counts.on_established(&tls.records.agreed(), took);
+    }
+}
+
+/// Counts a session whose TLS has failed: by what its records show, or by how it ended. Handshakes
+/// with backends that fail are counted as they do.
+pub(super) fn count_failure(slot: &Slot, reason: CloseReason) {
+    let known = [
+        (
+            CloseReason::TlsFailed,
+            Side::Client,
+            Some(FailureKind::Left),
+        ),
+        (
+            CloseReason::TlsTimeout,
+            Side::Client,
+            Some(FailureKind::Late),
+        ),
+        (CloseReason::BackendTlsFailed, Side::Backend, None),
+    ];
+    let Some((_, side, otherwise)) = known.into_iter().find(|its| its.0 == reason) else {
+        return;
     };
-    terminator.counts.on_failed(kind);
+    let failure = slot.tls(side).and_then(|tls| tls.failure.as_ref());
+    let kind = failure.map(|failure| failure.kind).or(otherwise);
+    if let (Some(kind), Some(counts)) = (kind, slot.tls_counts(side)) {
+        counts.on_failed(kind);
+    }
 }

@@ -18,6 +18,8 @@ pub struct Tries {
     pub(super) only: Option<u32>,
     /// It has that session's key, so that it gets there however full the backend is.
     pub(super) has_key: bool,
+    /// Why the last handshake of TLS with a backend failed.
+    pub(super) tls_error: Option<Arc<str>>,
     /// The first that failed, up to [`TRIES_KEPT`].
     first: Vec<FailedTry>,
     /// All that failed.

@@ -3,77 +3,18 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use serde_json::json;
 
+use crate::authority::Authority;
 use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, ping};
 use crate::watchdog::{eventually, watched};
-
-/// An authority, and what it signs, in the directory of a balancer.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// Writes `NAME.pem` and `NAME.key`, a certificate for some names.
-    fn sign(&self, directory: &Path, name: &str, names: &[&str]) {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let params = CertificateParams::new(names).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let file = |ending| directory.join(format!("{name}.{ending}"));
-        fs::write(file("pem"), certificate.pem()).unwrap();
-        write_private(&file("key"), &key.serialize_pem());
-    }
-
-    /// A client that trusts it.
-    fn client(&self, also: impl FnOnce(&mut ClientConfig)) -> Arc<ClientConfig> {
-        self.client_of(&[&TLS13, &TLS12], None, also)
-    }
-
-    fn client_of(
-        &self,
-        versions: &[&'static rustls::SupportedProtocolVersion],
-        own: Option<&Path>,
-        also: impl FnOnce(&mut ClientConfig),
-    ) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider);
-        let builder = builder.with_protocol_versions(versions).unwrap();
-        let builder = builder.with_root_certificates(roots);
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some(own) => {
-                let chain = CertificateDer::from_pem_file(own.with_extension("pem")).unwrap();
-                let key = PrivateKeyDer::from_pem_file(own.with_extension("key")).unwrap();
-                builder.with_client_auth_cert(vec![chain], key).unwrap()
-            }
-        };
-        also(&mut config);
-        Arc::new(config)
-    }
-}
-
-fn write_private(path: &Path, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
 
 type Secured = StreamOwned<ClientConnection, TcpStream>;
 

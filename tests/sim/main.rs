@@ -108,6 +108,8 @@ fn the_simulation_is_not_tame() {
         CloseReason::TlsFailed,
         CloseReason::TlsTimeout,
         CloseReason::TlsTruncated,
+        CloseReason::BackendTlsFailed,
+        CloseReason::BackendTlsTruncated,
     ];
     let reached = |reason: &CloseReason| !elsewhere.contains(reason);
     let reasons = CloseReason::ALL.into_iter().filter(reached);

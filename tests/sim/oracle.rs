@@ -305,6 +305,8 @@ impl FakeKernel {
             | CloseReason::TlsFailed
             | CloseReason::TlsTimeout
             | CloseReason::TlsTruncated
+            | CloseReason::BackendTlsFailed
+            | CloseReason::BackendTlsTruncated
             | CloseReason::NoBackend
             | CloseReason::NoRoute
             | CloseReason::ProxyUntrusted
@@ -424,6 +426,8 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         | CloseReason::TlsFailed
         | CloseReason::TlsTimeout
         | CloseReason::TlsTruncated
+        | CloseReason::BackendTlsFailed
+        | CloseReason::BackendTlsTruncated
         | CloseReason::NoBackend
         | CloseReason::NoRoute
         | CloseReason::ProxyUntrusted
@@ -470,6 +474,8 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::TlsFailed
         | CloseReason::TlsTimeout
         | CloseReason::TlsTruncated
+        | CloseReason::BackendTlsFailed
+        | CloseReason::BackendTlsTruncated
         | CloseReason::NoBackend
         | CloseReason::NoRoute
         | CloseReason::ProxyUntrusted

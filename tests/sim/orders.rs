@@ -252,6 +252,8 @@ impl FakeKernel {
             | CloseReason::TlsFailed
             | CloseReason::TlsTimeout
             | CloseReason::TlsTruncated
+            | CloseReason::BackendTlsFailed
+            | CloseReason::BackendTlsTruncated
             | CloseReason::NoBackend
             | CloseReason::NoRoute
             | CloseReason::ProxyUntrusted

@@ -1,9 +1,11 @@
 //! A cipher of the tests' own: records of a kind, a length and bytes, each changed by its place in
 //! the stream. A handshake takes three of them.
 
-use mahoraga::tls::{Agreed, FailureKind, Records, Taken, Terminate, TlsFailure, TlsStanding};
+use mahoraga::tls::{
+    Agreed, FailureKind, Originate, Records, ServerAt, Taken, Terminate, TlsFailure, TlsStanding,
+};
 
-use crate::peers::ClientTls;
+use crate::peers::PeerTls;
 
 const HELLO: u8 = 1;
 const DATA: u8 = 2;
@@ -55,8 +57,20 @@ impl Terminate for Cipher {
     }
 }
 
+impl Originate for Cipher {
+    fn begin(&self, _: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure> {
+        Ok(Box::new(Balancer {
+            originates: true,
+            ..Balancer::default()
+        }))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Balancer {
+    /// It speaks first.
+    originates: bool,
+    begun: bool,
     hellos: u8,
     ended: bool,
     /// Places in both streams.
@@ -67,6 +81,9 @@ struct Balancer {
 impl Records for Balancer {
     fn open(&mut self, incoming: &mut [u8], plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Taken {
         let mut used = 0;
+        if self.originates && !std::mem::replace(&mut self.begun, true) {
+            record(HELLO, b"hello", &mut self.written, reply);
+        }
         let standing = loop {
             match open(&incoming[used..], &mut self.read) {
                 Err(failure) => {
@@ -79,7 +96,10 @@ impl Records for Balancer {
                     match kind {
                         HELLO => {
                             self.hellos += 1;
-                            if self.hellos == 1 {
+                            if self.originates {
+                                self.hellos += 1;
+                                record(HELLO, b"done", &mut self.written, reply);
+                            } else if self.hellos == 1 {
                                 record(HELLO, &[7; REPLY], &mut self.written, reply);
                             }
                         }
@@ -122,9 +142,12 @@ impl Balancer {
     }
 }
 
-/// Its client.
+/// Its peer.
 #[derive(Default)]
-pub(crate) struct CipherClient {
+pub(crate) struct CipherPeer {
+    /// It waits for the balancer to begin.
+    is_server: bool,
+    hellos: u8,
     begun: bool,
     replied: bool,
     closed: bool,
@@ -135,12 +158,28 @@ pub(crate) struct CipherClient {
     written: u64,
 }
 
-impl ClientTls for CipherClient {
+impl CipherPeer {
+    pub(crate) fn server() -> Self {
+        Self {
+            is_server: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl PeerTls for CipherPeer {
     fn feed(&mut self, bytes: &[u8]) -> bool {
         self.incoming.extend(bytes);
         while let Ok(Some((kind, bytes, end))) = open(&self.incoming, &mut self.read) {
             self.incoming.drain(..end);
             match kind {
+                HELLO if self.is_server => {
+                    self.hellos += 1;
+                    self.replied = self.hellos > 1;
+                    if !self.replied {
+                        record(HELLO, &[7; REPLY], &mut self.written, &mut self.outgoing);
+                    }
+                }
                 HELLO => {
                     self.replied = bytes == [7; REPLY];
                     record(HELLO, b"done", &mut self.written, &mut self.outgoing);
@@ -154,7 +193,7 @@ impl ClientTls for CipherClient {
     }
 
     fn outgoing(&mut self) -> Vec<u8> {
-        if !std::mem::replace(&mut self.begun, true) {
+        if !self.is_server && !std::mem::replace(&mut self.begun, true) {
             record(HELLO, b"hello", &mut self.written, &mut self.outgoing);
         }
         std::mem::take(&mut self.outgoing)

@@ -15,17 +15,12 @@ use mahoraga::origin::Origin;
 use mahoraga::time::{SECOND, US, nanos};
 use mahoraga::token::{Purpose, Token};
 
-use crate::peers::{Backend, Client, End};
-
-/// The other end of a connection.
-pub(crate) enum Peer {
-    Client(Client),
-    Backend(Backend),
-}
+use crate::peers::{End, Talker};
+use crate::run::Kind;
 
 /// A connection, seen from the kernel.
 pub(crate) struct Conn {
-    pub(crate) peer: Peer,
+    pub(crate) peer: Talker,
     /// What has come and was not received.
     inbound: VecDeque<u8>,
     /// How what comes ends; `true`: by a reset.
@@ -43,7 +38,7 @@ pub(crate) struct Conn {
     polls: Vec<(Token, Interest)>,
     /// The end of what the balancer sends has come, in order or by a reset.
     pub(crate) heard: Option<Manner>,
-    /// The client was told in TLS that no more comes before it heard the end of its connection.
+    /// The peer was told in TLS that no more comes before it heard the end of its connection.
     pub(crate) was_told: bool,
 }
 
@@ -53,7 +48,9 @@ pub(crate) struct ByteKernel {
     /// By descriptor.
     pub(crate) conns: Vec<Conn>,
     /// Clients that come.
-    arriving: Vec<Client>,
+    arriving: Vec<Talker>,
+    /// What backends speak.
+    kind: Kind,
     accept: Option<Token>,
     connects: Vec<Token>,
     cancelled: HashSet<u64>,
@@ -65,13 +62,14 @@ pub(crate) struct ByteKernel {
 }
 
 impl ByteKernel {
-    pub(crate) fn new(mut random: Rng, arriving: Vec<Client>) -> Self {
+    pub(crate) fn new(kind: Kind, mut random: Rng, arriving: Vec<Talker>) -> Self {
         let count: u16 = *random.choice(&[6, 12, 64]).expect("one of them");
         Self {
             now: SECOND,
             random,
             conns: Vec::new(),
             arriving,
+            kind,
             accept: None,
             connects: Vec::new(),
             cancelled: HashSet::new(),
@@ -84,7 +82,7 @@ impl ByteKernel {
         }
     }
 
-    fn add(&mut self, peer: Peer) -> Socket {
+    fn add(&mut self, peer: Talker) -> Socket {
         self.conns.push(Conn {
             peer,
             inbound: VecDeque::new(),
@@ -109,7 +107,7 @@ impl ByteKernel {
     }
 
     fn pair(&mut self, token: Token, fd: usize) {
-        let is_backend = matches!(self.conns[fd].peer, Peer::Backend(_));
+        let is_backend = !self.conns[fd].peer.is_client;
         let pair = self
             .pairs
             .entry((token.slot(), token.generation()))
@@ -133,7 +131,7 @@ impl ByteKernel {
             && self.random.u8(..3) == 0
             && let Some(client) = self.arriving.pop()
         {
-            let socket = self.add(Peer::Client(client));
+            let socket = self.add(client);
             self.complete(token, Ok(Done::Accepted(socket)), true);
         }
         for token in std::mem::take(&mut self.connects) {
@@ -292,10 +290,8 @@ impl Conn {
         );
         self.hear(random);
         let heard_end = self.heard.is_some();
-        let (ends, outgoing) = match &mut self.peer {
-            Peer::Client(client) => (client.act(random), &mut client.outgoing),
-            Peer::Backend(backend) => (backend.act(heard_end, random), &mut backend.outgoing),
-        };
+        let ends = self.peer.act(heard_end, random);
+        let outgoing = &mut self.peer.outgoing;
         self.ending = self.ending.or(ends);
         if self.closed.is_some() || self.heard == Some(Manner::Reset) {
             outgoing.clear();
@@ -334,16 +330,12 @@ impl Conn {
         let some = self.outbound.len();
         let part = if some == 0 { 0 } else { random.usize(1..=some) };
         let bytes: Vec<u8> = self.outbound.drain(..part).collect();
-        match &mut self.peer {
-            Peer::Client(client) => client.take(&bytes),
-            Peer::Backend(backend) => backend.take(&bytes),
-        }
+        self.peer.take(&bytes);
         if self.outbound.is_empty() && (self.shut || self.closed.is_some()) && self.heard.is_none()
         {
             self.heard = Some(Manner::Graceful);
-            if let Peer::Client(client) = &self.peer {
-                self.was_told = client.tls.was_closed();
-            }
+            let tls = self.peer.tls.as_ref();
+            self.was_told = tls.is_some_and(|tls| tls.was_closed());
         }
     }
 }
@@ -410,15 +402,32 @@ impl Kernel for ByteKernel {
     }
 
     fn say(&mut self, socket: &Socket, bytes: &[u8]) -> bool {
-        let takes = self.random.u8(..10) > 0;
-        if takes {
-            self.conn(socket).outbound.extend(bytes);
+        let may_fail = self.random.u8(..10) == 0;
+        let conn = self.conn(socket);
+        // A connection that nothing was sent to yet takes a handshake.
+        let is_new = !conn.peer.is_client && !conn.peer.is_established();
+        if conn.ended == Some(true) || may_fail && !is_new {
+            return false;
         }
-        takes
+        conn.outbound.extend(bytes);
+        true
     }
 
-    fn hear(&mut self, _: &Socket, _: &mut [u8]) -> Result<usize, Errno> {
-        unreachable!("no listener answers requests")
+    fn hear(&mut self, socket: &Socket, into: &mut [u8]) -> Result<usize, Errno> {
+        let some = self.random.usize(1..4_000);
+        let conn = self.conn(socket);
+        match (conn.ended, conn.inbound.len()) {
+            (Some(true), _) => Err(Errno::CONNRESET),
+            (Some(false), 0) => Ok(0),
+            (None, 0) => Err(Errno::AGAIN),
+            (_, all) => {
+                let len = some.min(all).min(into.len());
+                for (to, from) in into.iter_mut().zip(conn.inbound.drain(..len)) {
+                    *to = from;
+                }
+                Ok(len)
+            }
+        }
     }
 
     fn poll(&mut self, token: Token, socket: &Socket, interest: Interest) {
@@ -447,8 +456,9 @@ impl Kernel for ByteKernel {
     }
 
     fn open(&mut self, _: &Address, _: Origin) -> Result<Socket, Errno> {
-        let backend = Backend::new(&mut self.random);
-        Ok(self.add(Peer::Backend(backend)))
+        let tls = self.kind.backend();
+        let backend = Talker::new(false, tls, &mut self.random);
+        Ok(self.add(backend))
     }
 
     fn is_connected_to_itself(&self, _: &Socket, _: &Address) -> bool {
@@ -546,10 +556,8 @@ impl Kernel for ByteKernel {
 impl std::fmt::Debug for ByteKernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (fd, conn) in self.conns.iter().enumerate() {
-            let peer = match &conn.peer {
-                Peer::Client(client) => (client.end, client.has_ended, client.outgoing.len()),
-                Peer::Backend(its) => (its.end, its.has_ended, its.outgoing.len()),
-            };
+            let its = &conn.peer;
+            let peer = (its.end, its.has_ended, its.outgoing.len());
             let queues = (conn.inbound.len(), conn.outbound.len());
             let asked = (conn.recv.is_some(), conn.send.is_some(), conn.polls.len());
             let ends = (conn.ended, conn.ending, conn.shut, conn.closed, conn.heard);

@@ -1,11 +1,11 @@
-//! The peers of a balancer: clients inside of some kind of TLS, and backends without.
+//! The peers of a balancer: clients and backends, inside of some kind of TLS or without.
 
 use std::collections::VecDeque;
 
 use fastrand::Rng;
 
-/// The client's side of a kind of TLS.
-pub(crate) trait ClientTls {
+/// A peer's side of a kind of TLS.
+pub(crate) trait PeerTls {
     /// Takes bytes of the balancer. `false`: they can't be read.
     fn feed(&mut self, bytes: &[u8]) -> bool;
     /// Takes out what is to be sent.
@@ -36,9 +36,10 @@ pub(crate) enum End {
     Garbage,
 }
 
-/// A client with what it sends, and what it has got.
-pub(crate) struct Client {
-    pub(crate) tls: Box<dyn ClientTls>,
+/// A peer with what it sends, and what it has got.
+pub(crate) struct Talker {
+    pub(crate) is_client: bool,
+    pub(crate) tls: Option<Box<dyn PeerTls>>,
     /// Bytes that it still sends.
     left: u64,
     pub(crate) sent: u64,
@@ -47,16 +48,6 @@ pub(crate) struct Client {
     /// It has ended what it sends.
     pub(crate) has_ended: bool,
     /// For the connection.
-    pub(crate) outgoing: VecDeque<u8>,
-}
-
-/// A backend with what it sends, and what it has got.
-pub(crate) struct Backend {
-    left: u64,
-    pub(crate) sent: u64,
-    pub(crate) got: u64,
-    pub(crate) end: End,
-    pub(crate) has_ended: bool,
     pub(crate) outgoing: VecDeque<u8>,
 }
 
@@ -82,16 +73,17 @@ fn amount(random: &mut Rng) -> u64 {
     }
 }
 
-impl Client {
-    pub(crate) fn new(tls: Box<dyn ClientTls>, random: &mut Rng) -> Self {
-        let end = match random.u8(..20) {
-            0..8 => End::Told,
-            8..15 => End::Follows,
-            15..17 => End::Cut,
-            17..19 => End::Reset,
-            _ => End::Garbage,
+impl Talker {
+    pub(crate) fn new(is_client: bool, tls: Option<Box<dyn PeerTls>>, random: &mut Rng) -> Self {
+        let end = match (random.u8(..20), &tls) {
+            (0..8, _) => End::Told,
+            (8..15, _) => End::Follows,
+            (15..17, Some(_)) => End::Cut,
+            (19, Some(_)) => End::Garbage,
+            _ => End::Reset,
         };
         Self {
+            is_client,
             tls,
             left: amount(random),
             sent: 0,
@@ -102,95 +94,68 @@ impl Client {
         }
     }
 
-    /// Does something. Answers how its connection is to end, once it is to.
-    pub(crate) fn act(&mut self, random: &mut Rng) -> Option<End> {
+    pub(crate) fn is_established(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.is_established())
+    }
+
+    /// Does something; `heard_end`: the end of its connection has come. Answers how that is to end,
+    /// once it is to.
+    pub(crate) fn act(&mut self, heard_end: bool, random: &mut Rng) -> Option<End> {
         let mut ends = None;
-        if self.tls.is_established() && self.left > 0 && self.outgoing.len() < 60_000 {
+        let is_established = self.is_established();
+        if is_established && self.left > 0 && self.outgoing.len() < 60_000 {
             let part = random.u64(1..=self.left.min(40_000));
-            self.tls.write(&bytes(true, self.sent, part));
+            let bytes = bytes(self.is_client, self.sent, part);
+            match &mut self.tls {
+                Some(tls) => tls.write(&bytes),
+                None => self.outgoing.extend(bytes),
+            }
             self.sent += part;
             self.left -= part;
         }
-        let is_done = self.tls.is_established() && self.left == 0;
-        let may_end = self.end != End::Follows || self.tls.was_closed();
+        let other_ended = self.tls.as_ref().map_or(heard_end, |tls| tls.was_closed());
+        // Two that wait for each other's end would never end.
+        let gives_up = !self.is_client && random.u8(..40) == 0;
+        let may_end = self.end != End::Follows || other_ended || gives_up;
         // Some leave in their handshake.
-        let leaves = !self.tls.is_established() && self.end == End::Reset && random.u8(..30) == 0;
+        let leaves = !is_established && self.end == End::Reset && random.u8(..30) == 0;
+        let is_done = is_established && self.left == 0;
         if (is_done && may_end || leaves) && !self.has_ended {
             self.has_ended = true;
-            match self.end {
-                End::Told | End::Follows => self.tls.close(),
-                End::Garbage => self.outgoing.extend(std::iter::repeat_n(0xEE, 300)),
-                End::Cut | End::Reset => {}
+            match (self.end, &mut self.tls) {
+                (End::Told | End::Follows, Some(tls)) => tls.close(),
+                (End::Garbage, _) => self.outgoing.extend(std::iter::repeat_n(0xEE, 300)),
+                (End::Told | End::Follows | End::Cut | End::Reset, _) => {}
             }
             ends = Some(self.end);
         }
-        let out = self.tls.outgoing();
-        self.outgoing.extend(out);
+        if let Some(tls) = &mut self.tls {
+            self.outgoing.extend(tls.outgoing());
+        }
         ends
     }
 
-    /// Takes bytes of the balancer, and checks those of the backend that are in them.
+    /// Takes bytes of the balancer, and checks those of the other peer that are in them.
     pub(crate) fn take(&mut self, bytes: &[u8]) {
-        // An alert may overtake records that it makes useless.
-        let is_read = self.tls.feed(bytes) || self.end == End::Garbage && self.has_ended;
-        assert!(
-            is_read,
-            "{:?}: the balancer's records can't be read",
-            self.end
-        );
-        for got in self.tls.plain() {
+        let plain = match &mut self.tls {
+            None => bytes.to_vec(),
+            Some(tls) => {
+                // An alert may overtake records that it makes useless.
+                let is_read = tls.feed(bytes) || self.end == End::Garbage && self.has_ended;
+                assert!(
+                    is_read,
+                    "{:?}: the balancer's records can't be read",
+                    self.end
+                );
+                tls.plain()
+            }
+        };
+        for got in plain {
+            let at = self.got;
             assert_eq!(
                 got,
-                byte(false, self.got),
-                "byte {} of the backend",
-                self.got
-            );
-            self.got += 1;
-        }
-    }
-}
-
-impl Backend {
-    pub(crate) fn new(random: &mut Rng) -> Self {
-        let end = match random.u8(..10) {
-            0..4 => End::Told,
-            4..9 => End::Follows,
-            _ => End::Reset,
-        };
-        Self {
-            left: amount(random),
-            sent: 0,
-            got: 0,
-            end,
-            has_ended: false,
-            outgoing: VecDeque::new(),
-        }
-    }
-
-    /// The same; `client_ended`: the end of the client's stream has come.
-    pub(crate) fn act(&mut self, client_ended: bool, random: &mut Rng) -> Option<End> {
-        if self.left > 0 && self.outgoing.len() < 60_000 {
-            let part = random.u64(1..=self.left.min(40_000));
-            self.outgoing.extend(bytes(false, self.sent, part));
-            self.sent += part;
-            self.left -= part;
-        }
-        // Two that wait for each other's end would never end.
-        let may_end = self.end != End::Follows || client_ended || random.u8(..40) == 0;
-        if self.left == 0 && may_end && !self.has_ended {
-            self.has_ended = true;
-            return Some(self.end);
-        }
-        None
-    }
-
-    pub(crate) fn take(&mut self, bytes: &[u8]) {
-        for got in bytes {
-            assert_eq!(
-                *got,
-                byte(true, self.got),
-                "byte {} of the client",
-                self.got
+                byte(!self.is_client, at),
+                "byte {at} of the other peer"
             );
             self.got += 1;
         }

@@ -3,13 +3,17 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock};
 
-use mahoraga::tls::{Certificates, Policy, SelectBy, ServerSettings, TlsServer, provider};
+use mahoraga::tls::{
+    Certificates, ClientSettings, Policy, SelectBy, ServerSettings, TlsClient, TlsServer, provider,
+};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+};
 
-use crate::peers::ClientTls;
+use crate::peers::PeerTls;
 
 /// What all seeds share: to make a key takes long.
 static KEY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|| {
@@ -32,6 +36,34 @@ pub(crate) fn server() -> TlsServer {
     TlsServer::new(&settings, None).expect("settings that fit")
 }
 
+/// What backends of all seeds share, by whether they speak the newest version.
+static SERVERS: LazyLock<[Arc<ServerConfig>; 2]> = LazyLock::new(|| {
+    [&TLS12, &TLS13].map(|version| {
+        let key = PrivateKeyDer::try_from(KEY.signing_key.serialize_der()).expect("a key");
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
+        let builder = builder
+            .with_protocol_versions(&[version])
+            .expect("a version");
+        let chain = vec![KEY.cert.der().clone()];
+        let config = builder.with_no_client_auth().with_single_cert(chain, key);
+        Arc::new(config.expect("they fit"))
+    })
+});
+
+/// What begins it with backends.
+pub(crate) fn backends() -> TlsClient {
+    let mut roots = RootCertStore::empty();
+    roots.add(KEY.cert.der().clone()).expect("a root");
+    let settings = ClientSettings {
+        name: Some("web.test".to_owned()),
+        policy: Policy::Intermediate,
+        protocols: Vec::new(),
+        authorities: Some(roots),
+        certificate: None,
+    };
+    TlsClient::new(&settings).expect("settings that fit")
+}
+
 /// What clients of a seed share, so that they resume.
 pub(crate) fn clients(is_newest: bool) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -42,19 +74,29 @@ pub(crate) fn clients(is_newest: bool) -> Arc<ClientConfig> {
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// A client.
-pub(crate) struct RealClient {
-    connection: ClientConnection,
+/// A peer.
+pub(crate) struct RealPeer {
+    connection: Connection,
     closed: bool,
     plain: Vec<u8>,
     /// It could not read what came: rustls is not to be asked again.
     broken: bool,
 }
 
-impl RealClient {
-    pub(crate) fn new(config: &Arc<ClientConfig>) -> Self {
+impl RealPeer {
+    pub(crate) fn client(config: &Arc<ClientConfig>) -> Self {
         let name = ServerName::try_from("web.test").expect("a name");
         let connection = ClientConnection::new(Arc::clone(config), name).expect("a client");
+        Self::new(connection.into())
+    }
+
+    pub(crate) fn server(is_newest: bool) -> Self {
+        let config = &SERVERS[usize::from(is_newest)];
+        let connection = ServerConnection::new(Arc::clone(config)).expect("a server");
+        Self::new(connection.into())
+    }
+
+    fn new(connection: Connection) -> Self {
         Self {
             connection,
             closed: false,
@@ -64,7 +106,7 @@ impl RealClient {
     }
 }
 
-impl ClientTls for RealClient {
+impl PeerTls for RealPeer {
     fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() && !self.broken {
             // Behind the end nothing may come.

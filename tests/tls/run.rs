@@ -14,20 +14,85 @@ use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{LiveListener, Postgres, Snapshot};
 use mahoraga::time::{NEVER, SECOND};
-use mahoraga::tls::{Terminate, Terminator};
+use mahoraga::tls::{Originate, Originator, Terminate, Terminator};
 use mahoraga::worker::{Inbox, Record, Setup, Stats, Worker};
 
-use crate::cipher::{Cipher, CipherClient};
-use crate::kernel::{ByteKernel, Conn, Peer};
-use crate::peers::{Backend, Client, ClientTls, End};
-use crate::real;
+use crate::cipher::{Cipher, CipherPeer};
+use crate::kernel::{ByteKernel, Conn};
+use crate::peers::{End, PeerTls, Talker};
+use crate::real::{self, RealPeer};
 
-/// What clients speak.
+/// What peers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Speaks {
     Cipher,
     Tls12,
     Tls13,
+}
+
+/// Which peers speak it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    speaks: Speaks,
+    clients: bool,
+    backends: bool,
+}
+
+impl Kind {
+    fn of_seed(speaks: Speaks, seed: u64) -> Self {
+        Self {
+            speaks,
+            clients: !seed.is_multiple_of(3),
+            backends: seed % 3 != 1,
+        }
+    }
+
+    fn clients(self) -> impl Fn() -> Option<Box<dyn PeerTls>> {
+        let config =
+            (self.speaks != Speaks::Cipher).then(|| real::clients(self.speaks == Speaks::Tls13));
+        move || {
+            let tls: Box<dyn PeerTls> = match &config {
+                None => Box::<CipherPeer>::default(),
+                Some(config) => Box::new(RealPeer::client(config)),
+            };
+            self.clients.then_some(tls)
+        }
+    }
+
+    pub(crate) fn backend(self) -> Option<Box<dyn PeerTls>> {
+        let tls: Box<dyn PeerTls> = match self.speaks {
+            Speaks::Cipher => Box::new(CipherPeer::server()),
+            Speaks::Tls12 | Speaks::Tls13 => {
+                Box::new(RealPeer::server(self.speaks == Speaks::Tls13))
+            }
+        };
+        self.backends.then_some(tls)
+    }
+
+    fn terminator(self) -> Option<Arc<Terminator>> {
+        let begins: Arc<dyn Terminate> = match self.speaks {
+            Speaks::Cipher => Arc::new(Cipher),
+            Speaks::Tls12 | Speaks::Tls13 => Arc::new(real::server()),
+        };
+        let counts = Arc::default();
+        self.clients
+            .then(|| Arc::new(Terminator { begins, counts }))
+    }
+
+    fn originator(self) -> Option<Arc<Originator>> {
+        let begins: Arc<dyn Originate> = match self.speaks {
+            Speaks::Cipher => Arc::new(Cipher),
+            Speaks::Tls12 | Speaks::Tls13 => Arc::new(real::backends()),
+        };
+        let (counts, refused) = (Arc::default(), Arc::default());
+        self.backends.then(|| {
+            Arc::new(Originator {
+                begins,
+                counts,
+                refused,
+            })
+        })
+    }
 }
 
 /// How a session ended.
@@ -37,21 +102,12 @@ pub(crate) struct Outcome {
 }
 
 /// Runs some clients to their ends.
-pub(crate) fn seed(kind: Kind, seed: u64) -> Vec<Outcome> {
+pub(crate) fn seed(speaks: Speaks, seed: u64) -> Vec<Outcome> {
     let mut random = Rng::with_seed(seed);
-    let config = (kind != Kind::Cipher).then(|| real::clients(kind == Kind::Tls13));
-    let clients = (0..CLIENTS).map(|_| {
-        let tls: Box<dyn ClientTls> = match &config {
-            None => Box::<CipherClient>::default(),
-            Some(config) => Box::new(real::RealClient::new(config)),
-        };
-        Client::new(tls, &mut random)
-    });
+    let kind = Kind::of_seed(speaks, seed);
+    let tls = kind.clients();
+    let clients = (0..CLIENTS).map(|_| Talker::new(true, tls(), &mut random));
     let clients: Vec<_> = clients.collect();
-    let begins: Arc<dyn Terminate> = match kind {
-        Kind::Cipher => Arc::new(Cipher),
-        Kind::Tls12 | Kind::Tls13 => Arc::new(real::server()),
-    };
     let (log, records) = bounded(64);
     let setup = Setup {
         seat: Seat {
@@ -60,7 +116,7 @@ pub(crate) fn seed(kind: Kind, seed: u64) -> Vec<Outcome> {
             pool: 0,
             seed: 0,
         },
-        snapshot: snapshot(begins),
+        snapshot: snapshot(kind),
         sockets: vec![Socket::from_raw(-1)],
         capacity: 10_000,
         backlog: 0,
@@ -70,7 +126,7 @@ pub(crate) fn seed(kind: Kind, seed: u64) -> Vec<Outcome> {
         idle_cuts: Arc::default(),
         stats: Arc::new(Stats::default()),
     };
-    let mut worker = Worker::new(ByteKernel::new(random, clients), setup);
+    let mut worker = Worker::new(ByteKernel::new(kind, random, clients), setup);
     let mut ended: Vec<Record> = Vec::new();
     for _ in 0..TURNS_MAX {
         worker.turn();
@@ -107,10 +163,7 @@ fn check(kernel: &ByteKernel, record: &Record, about: (Kind, u64)) -> Outcome {
     let (client, backend) = (&kernel.conns[client], backend.map(|fd| &kernel.conns[fd]));
     let reason = record.reason().expect("lines of ends alone");
     let delivered = record.summary.delivered;
-    let (from, to) = (
-        client_of(client),
-        backend.map(|conn| (conn, backend_of(conn))),
-    );
+    let (from, to) = (&client.peer, backend.map(|conn| (conn, &conn.peer)));
     let about = format!(
         "seed {} ({:?}): {reason}, {delivered:?} delivered, \
          client {:?} sent {} got {}, backend {:?}",
@@ -128,7 +181,9 @@ fn check(kernel: &ByteKernel, record: &Record, about: (Kind, u64)) -> Outcome {
         assert_eq!([from.sent, its.sent], [its.got, from.got], "{about}");
         assert_eq!(delivered, [from.sent, its.sent], "{about}");
         assert_eq!(client.heard, Some(Manner::Graceful), "{about}");
-        assert!(client.was_told, "an end without a word: {about}");
+        let mut all = [Some(client), backend].into_iter().flatten();
+        let is_told = |conn: &Conn| conn.was_told || conn.peer.tls.is_none();
+        assert!(all.all(is_told), "an end without a word: {about}");
         return Outcome { reason, delivered };
     }
     let by_client = [
@@ -137,13 +192,29 @@ fn check(kernel: &ByteKernel, record: &Record, about: (Kind, u64)) -> Outcome {
         (CloseReason::ClientReset, End::Reset),
     ];
     let by_client = by_client.contains(&(reason, from.end));
-    let by_backend = reason == CloseReason::BackendReset && ends[1] == Some(End::Reset);
+    let by_backend = [
+        (CloseReason::BackendTlsTruncated, End::Cut),
+        (CloseReason::BackendTlsFailed, End::Garbage),
+        (CloseReason::BackendReset, End::Reset),
+        (CloseReason::ConnectFailed, End::Reset),
+        // It came together with the end of the handshake.
+        (CloseReason::ConnectFailed, End::Garbage),
+    ];
+    let by_backend = ends[1].is_some_and(|end| by_backend.contains(&(reason, end)));
     assert!(by_client || by_backend, "{about}");
-    assert!(!client.was_told || from.tls.was_closed(), "{about}");
     if let Some((conn, its)) = to {
         // What was cut never looks like an end, unless that had come before.
-        let was_cut = its.end != End::Reset && its.got < from.sent;
-        assert!(!was_cut || conn.heard == Some(Manner::Reset), "{about}");
+        let cut = [(conn, its, from), (client, from, its)];
+        for (conn, its, other) in cut {
+            // What answers garbage may be any alert.
+            let hears = !matches!(its.end, End::Reset | End::Garbage);
+            let was_cut = hears && its.got < other.sent;
+            let looks_ended = match &its.tls {
+                Some(_) => conn.was_told,
+                None => conn.heard != Some(Manner::Reset),
+            };
+            assert!(!was_cut || !looks_ended, "{about}");
+        }
         // What was under way at a cut is not counted.
         assert!(
             delivered[0] <= from.sent && delivered[1] <= its.sent,
@@ -153,27 +224,14 @@ fn check(kernel: &ByteKernel, record: &Record, about: (Kind, u64)) -> Outcome {
     Outcome { reason, delivered }
 }
 
-fn client_of(conn: &Conn) -> &Client {
-    match &conn.peer {
-        Peer::Client(client) => client,
-        Peer::Backend(_) => panic!("a session begins with a client"),
-    }
-}
-
-fn backend_of(conn: &Conn) -> &Backend {
-    match &conn.peer {
-        Peer::Backend(backend) => backend,
-        Peer::Client(_) => panic!("a session goes to a backend"),
-    }
-}
-
-fn snapshot(begins: Arc<dyn Terminate>) -> Arc<Snapshot> {
+fn snapshot(kind: Kind) -> Arc<Snapshot> {
     let address = "127.0.0.1:9000".parse().expect("an address");
-    let pool = Pool::new(&config::Pool {
+    let mut pool = Pool::new(&config::Pool {
         strategy: Strategy::RoundRobin,
         persist: None,
         ..config::Pool::of("p", vec![config::Backend::at(address)])
     });
+    pool.tls = kind.originator();
     let sources = Sources::new(0);
     let listener = LiveListener {
         id: 0,
@@ -188,13 +246,13 @@ fn snapshot(begins: Arc<dyn Terminate>) -> Arc<Snapshot> {
         rules: Rules::default(),
         ban: None,
         gate: Arc::new(Gate::new(&sources)),
-        limits: LIMITS,
+        limits: SessionLimits {
+            handshake: kind.clients.then_some(100 * SECOND),
+            ..LIMITS
+        },
         bandwidth: Arc::default(),
         postgres: Postgres::default(),
-        tls: Some(Arc::new(Terminator {
-            begins,
-            counts: Arc::default(),
-        })),
+        tls: kind.terminator(),
     };
     Arc::new(Snapshot {
         version: 1,
@@ -234,5 +292,5 @@ const LIMITS: SessionLimits = SessionLimits {
     ends_together: false,
     watches_work: true,
     overhears: false,
-    handshake: Some(100 * SECOND),
+    handshake: None,
 };

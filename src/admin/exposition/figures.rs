@@ -431,7 +431,7 @@ pub(super) static POOL: LazyLock<Group<PoolStatus>> = LazyLock::new(|| {
             |its| &its.waits,
         ),
     ];
-    Group::new("pool", &["pool"], figures)
+    Group::new("pool", &["pool"], super::tls::beside_of_pool(figures))
 });
 
 pub(super) static BACKEND: LazyLock<Group<BackendStatus>> = LazyLock::new(|| {

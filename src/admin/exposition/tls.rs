@@ -1,8 +1,43 @@
-//! Figures of TLS that ends at a listener.
+//! Figures of TLS that ends at a listener, and of TLS with a pool's backends.
 
 use super::figure::{Figure, Reading, Value, counts, each, metric, times};
-use crate::admin::model::{CertificateStatus, ListenerStatus, TlsStatus};
+use crate::admin::model::{CertificateStatus, ListenerStatus, PoolStatus, TlsStatus};
 use crate::metric::Kind;
+
+/// The figures of a pool, with these beside the others.
+pub(super) fn beside_of_pool(mut others: Vec<Figure<PoolStatus>>) -> Vec<Figure<PoolStatus>> {
+    others.extend([
+        each(
+            "tls_handshakes",
+            "Handshakes of TLS with its backends, by version and by whether they began a session \
+             or resumed one.",
+            "kind",
+            |its: &PoolStatus| of(its.tls.as_ref(), |tls| counts(&tls.handshakes)),
+        ),
+        each(
+            "tls_failures",
+            "Attempts to reach its backends, and sessions, whose TLS failed, by the kind of \
+             failure.",
+            "reason",
+            |its: &PoolStatus| of(its.tls.as_ref(), |tls| counts(&tls.failures)),
+        ),
+        Figure {
+            metric: metric(
+                Kind::Gauge,
+                "certificate_expires",
+                "When the certificate that is shown to backends expires, in seconds since 1970, by \
+                 its file.",
+            ),
+            reading: Reading::Each("file", Box::new(|its| of(its.tls.as_ref(), expiries))),
+        },
+        times(
+            "tls_handshake",
+            "From the connect to a backend to the end of the handshake of TLS with it.",
+            |its| &its.handshakes,
+        ),
+    ]);
+    others
+}
 
 /// The figures of a listener, with these beside the others.
 pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<ListenerStatus>> {
@@ -12,13 +47,13 @@ pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<List
             "Handshakes of TLS that ends there, by version and by whether they began a session or \
              resumed one.",
             "kind",
-            |its: &ListenerStatus| of(its, |tls| counts(&tls.handshakes)),
+            |its: &ListenerStatus| of(its.tls.as_ref(), |tls| counts(&tls.handshakes)),
         ),
         each(
             "tls_failures",
             "Clients whose TLS failed, by the kind of failure.",
             "reason",
-            |its: &ListenerStatus| of(its, |tls| counts(&tls.failures)),
+            |its: &ListenerStatus| of(its.tls.as_ref(), |tls| counts(&tls.failures)),
         ),
         Figure {
             metric: metric(
@@ -26,7 +61,7 @@ pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<List
                 "certificate_expires",
                 "When a certificate expires, in seconds since 1970, by its file.",
             ),
-            reading: Reading::Each("file", Box::new(|its| of(its, expiries))),
+            reading: Reading::Each("file", Box::new(|its| of(its.tls.as_ref(), expiries))),
         },
         times(
             "tls_handshake",
@@ -38,10 +73,10 @@ pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<List
 }
 
 fn of(
-    its: &ListenerStatus,
+    tls: Option<&TlsStatus>,
     read: impl FnOnce(&TlsStatus) -> Vec<(String, Value)>,
 ) -> Vec<(String, Value)> {
-    its.tls.as_ref().map_or_else(Vec::new, read)
+    tls.map_or_else(Vec::new, read)
 }
 
 fn expiries(tls: &TlsStatus) -> Vec<(String, Value)> {

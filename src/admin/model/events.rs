@@ -91,6 +91,8 @@ pub enum EventKind {
     ProxyRefused,
     /// PostgreSQL backends have no TLS for clients that `postgres_tls` has answered.
     TlsRefused,
+    /// Handshakes of TLS with backends failed.
+    BackendTlsFailed,
     /// A limit of new connections refuses clients, or would if it were not in a dry run.
     LimitExceeded,
     /// Clients are reset that have not finished their first bytes in time.

@@ -7,7 +7,7 @@ use super::{Finding, unique};
 use crate::address::Address;
 use crate::config::error::SHOWN_MAX;
 use crate::config::values::{known, written};
-use crate::config::{Config, Listener, ProxySource};
+use crate::config::{Config, Listener, PostgresTls, ProxySource};
 
 /// The rules that listeners break.
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
@@ -47,6 +47,17 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
     super::routes::find(config, &format!("listeners[{i}]"), listener, found);
     proxies(listener, &at, found);
     super::fleet::of_listener(config, i, found);
+    let mut secured = listener.pools().map(|pool| &config.pools[pool]);
+    if listener.postgres_tls == PostgresTls::Answer
+        && let Some(pool) = secured.find(|pool| pool.tls.is_some())
+    {
+        let sentence = format!(
+            "postgres_tls: the pool `{}` speaks TLS with its backends already: leave out one of \
+             them",
+            pool.name
+        );
+        found.push(Finding::at(at("postgres_tls"), sentence));
+    }
     if listener.freebind && matches!(listener.bind, Address::Unix(_)) {
         let sentence = "freebind: a Unix socket is bound to a path: leave it out";
         found.push(Finding::at(at("freebind"), sentence).needing(at("bind")));

@@ -155,6 +155,7 @@ fn checks_have_settings() {
         sni: Some("a.example".to_owned()),
         alpn: vec!["h2".to_owned()],
         verify: Verify::System,
+        ..CheckTls::default()
     };
     let written = r#"(type: "tls", tls: (sni: "a.example", alpn: ["h2"], verify: "system"))"#;
     let want = Check {

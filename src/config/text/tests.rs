@@ -20,7 +20,9 @@ use crate::config::{
     Route, ScaleBy, Scaling, SecondTier, SendProxy, Strategy, Timeouts, TwoTier, Verify, parse,
 };
 use crate::config::{AddressType, Consul, ConsulHealth, Etcd, FleetSettings};
-use crate::config::{CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName};
+use crate::config::{
+    BackendTls, CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName,
+};
 use crate::config::{HistoryPlace, HistorySettings, Kubernetes, ServicePort};
 use crate::config::{PeerMember, PeerSettings};
 use crate::origin::{Origins, Ports};
@@ -237,7 +239,7 @@ impl Chance<'_> {
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
-                postgres_tls: self.pick(&[PostgresTls::Pass, PostgresTls::Answer]),
+                postgres_tls: self.postgres_tls(&pools),
                 postgres_cancel: self.half(),
                 tls: self.maybe(Self::ended_tls),
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),

@@ -101,7 +101,7 @@ pub(in crate::config) fn alpn(text: &str) -> Option<String> {
 }
 
 /// Reads by what a certificate is verified: `off`, `system` or a file.
-pub(in crate::config) fn verify(text: &str) -> Option<Verify> {
+pub(crate) fn verify(text: &str) -> Option<Verify> {
     match text {
         "off" => Some(Verify::Off),
         "system" => Some(Verify::System),

@@ -148,6 +148,7 @@ pub(super) trait Fields {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "an arm for each field")]
 fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: LogRule) {
     let summary = &record.summary;
     let key = field.as_str();
@@ -196,12 +197,24 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             }
         }
         LogField::Sni => line.optional_text(key, record.server_name.as_ref()),
-        LogField::TlsVersion => line.optional_text(key, tls(record, |tls| tls.version)),
-        LogField::TlsCipher => line.optional_text(key, tls(record, |tls| tls.cipher)),
-        LogField::TlsAlpn => line.optional_text(key, tls(record, |tls| tls.protocol.as_ref())),
-        LogField::TlsResumed => line.optional_text(key, tls(record, |tls| tls.resumed)),
-        LogField::TlsUs => line.number(key, tls(record, |tls| tls.took_us).map(u64::from)),
-        LogField::TlsError => line.optional_text(key, tls(record, |tls| tls.error.as_ref())),
+        LogField::TlsVersion => line.optional_text(key, tls(record, 0, |tls| tls.version)),
+        LogField::TlsCipher => line.optional_text(key, tls(record, 0, |tls| tls.cipher)),
+        LogField::TlsAlpn => line.optional_text(key, tls(record, 0, |tls| tls.protocol.as_ref())),
+        LogField::TlsResumed => line.optional_text(key, tls(record, 0, |tls| tls.resumed)),
+        LogField::TlsUs => line.number(key, tls(record, 0, |tls| tls.took_us).map(u64::from)),
+        LogField::TlsError => line.optional_text(key, tls(record, 0, |tls| tls.error.as_ref())),
+        LogField::BackendTlsVersion => line.optional_text(key, tls(record, 1, |tls| tls.version)),
+        LogField::BackendTlsCipher => line.optional_text(key, tls(record, 1, |tls| tls.cipher)),
+        LogField::BackendTlsAlpn => {
+            line.optional_text(key, tls(record, 1, |tls| tls.protocol.as_ref()))
+        }
+        LogField::BackendTlsResumed => line.optional_text(key, tls(record, 1, |tls| tls.resumed)),
+        LogField::BackendTlsUs => {
+            line.number(key, tls(record, 1, |tls| tls.took_us).map(u64::from))
+        }
+        LogField::BackendTlsError => {
+            line.optional_text(key, tls(record, 1, |tls| tls.error.as_ref()))
+        }
         LogField::ClientRttUs => line.number(key, tcp(record, 0, |tcp| tcp.rtt_us)),
         LogField::ClientRetransmits => line.number(key, tcp(record, 0, |tcp| tcp.retransmits)),
         LogField::ClientLost => line.number(key, tcp(record, 0, |tcp| tcp.lost)),
@@ -226,9 +239,9 @@ fn pool(record: &Record) -> Option<&Pool> {
     (record.reason() != Some(CloseReason::NoRoute)).then(|| &**record.pool())
 }
 
-/// Something of the TLS that ended here.
-fn tls<'a, T>(record: &'a Record, read: fn(&'a TlsRecord) -> Option<T>) -> Option<T> {
-    record.tls.as_deref().and_then(read)
+/// Something of the TLS of one side, the client's first.
+fn tls<'a, T>(record: &'a Record, side: usize, read: fn(&'a TlsRecord) -> Option<T>) -> Option<T> {
+    record.tls[side].as_deref().and_then(read)
 }
 
 /// A number of the connection of one side, the client's first.

@@ -14,7 +14,6 @@ mod running;
 mod schedule;
 mod stream;
 mod tls;
-mod tls_failure;
 mod verdict;
 
 use std::collections::hash_map::Entry;
@@ -36,6 +35,7 @@ use crate::sys;
 use crate::time::{between, nanos};
 
 pub(super) use tls::can_use as can_use_certificates;
+pub(super) use tls::system as system_authorities;
 
 pub(super) use ejection::EjectionTimer;
 pub use failure::{Closed, Failure, ProbeStage};
@@ -195,8 +195,9 @@ impl Checks {
                 continue;
             }
             record.checked = Some(pool.clone());
+            let check = pool.check_in_force();
             for (index, backend) in pool.backends.iter().enumerate() {
-                let check = pool.check.as_ref().filter(|_| is_probed(backend));
+                let check = check.as_deref().filter(|_| is_probed(backend));
                 left.extend(self.assign((pool, backend), check, (record, index)));
             }
         }
@@ -266,7 +267,7 @@ impl Checks {
     pub fn refresh(&self) {
         let specs = self.specs.values();
         let clients = specs.filter_map(|(spec, _)| spec.tls.as_ref());
-        clients.for_each(tls::TlsClient::refresh);
+        clients.for_each(tls::ProbeTls::refresh);
     }
 
     fn find_or_start(

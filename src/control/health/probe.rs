@@ -15,13 +15,13 @@ use super::answer::{ANSWER_MAX, Expectation};
 use super::failure::{Failure, ProbeStage};
 use super::running;
 use super::stream::ProbeStream;
-use super::tls::{Secured, TlsClient};
+use super::tls::{ProbeTls, Secured};
 
 /// A check, with what all its probes share.
 #[derive(Debug)]
 pub(super) struct Spec {
     pub(super) check: Check,
-    pub(super) tls: Option<TlsClient>,
+    pub(super) tls: Option<ProbeTls>,
     expectation: Result<Expectation, Failure>,
 }
 
@@ -29,7 +29,7 @@ impl Spec {
     pub(super) fn new(check: &Check) -> Self {
         Self {
             check: check.clone(),
-            tls: check.tls.as_ref().map(TlsClient::new),
+            tls: check.tls.as_ref().map(ProbeTls::new),
             expectation: Expectation::of(&check.probe),
         }
     }

@@ -8,27 +8,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, ClientConnection, Resumption};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::RootCertStore;
+use rustls::client::{ClientConfig, ClientConnection};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::config::{CheckTls, Verify};
 use crate::control::aside;
+use crate::control::tls::certified;
 use crate::sys;
 use crate::time::SECOND;
+use crate::tls::{ClientSettings, server_fault};
 
 use super::failure::{Closed, Failure};
 use super::stream::ProbeStream;
-use super::tls_failure;
 
 /// The TLS client of all probes of a check. It loads certificates when it is first used.
 #[derive(Debug)]
-pub(super) struct TlsClient {
+pub(super) struct ProbeTls {
     settings: CheckTls,
     // Shared by the tasks of the check's targets; never borrowed across an await.
     shared: Rc<Shared>,
@@ -62,7 +61,7 @@ type Made = Result<Arc<ClientConfig>, Failure>;
 /// Tells one version of a file from another: its length, and when it was written.
 type Version = (u64, Option<SystemTime>);
 
-impl TlsClient {
+impl ProbeTls {
     pub(super) fn new(settings: &CheckTls) -> Self {
         Self {
             settings: settings.clone(),
@@ -163,8 +162,8 @@ impl TlsClient {
         host: Option<&str>,
     ) -> Result<Secured, Failure> {
         let name = self.server_name(to, host)?;
-        let connection = ClientConnection::new(self.config().await?, name)
-            .map_err(|error| tls_failure::failure(&error))?;
+        let connection =
+            ClientConnection::new(self.config().await?, name).map_err(|error| failure(&error))?;
         let mut secured = Secured {
             stream,
             connection: Box::new(connection),
@@ -265,7 +264,7 @@ impl Secured {
                         other => other,
                     });
             let _ = sent.await;
-            return Err(tls_failure::failure(&error));
+            return Err(failure(&error));
         }
         Ok(length)
     }
@@ -293,6 +292,14 @@ impl Shared {
     }
 }
 
+/// Why the handshake of a probe, or what followed it, failed.
+fn failure(error: &rustls::Error) -> Failure {
+    match server_fault(error) {
+        Some(why) => Failure::Tls(why),
+        None => Failure::Alpn,
+    }
+}
+
 fn version(settings: &CheckTls) -> Option<Version> {
     match &settings.verify {
         Verify::Off | Verify::System => None,
@@ -304,32 +311,30 @@ fn version(settings: &CheckTls) -> Option<Version> {
 }
 
 fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| tls_failure::failure(&error))?;
-    let builder = match &settings.verify {
-        Verify::Off => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
-        Verify::System => builder.with_root_certificates(system()?),
-        // That a file can't be used says nothing about the backend.
-        Verify::File(path) => builder.with_root_certificates(file(path).map_err(Failure::Lacking)?),
+    let authorities = match &settings.verify {
+        Verify::Off => None,
+        // That certificates can't be read says nothing about the backend.
+        Verify::System => Some(system().map_err(Failure::Lacking)?),
+        Verify::File(path) => Some(file(path).map_err(Failure::Lacking)?),
     };
-    let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = settings
-        .alpn
-        .iter()
-        .map(|protocol| protocol.clone().into_bytes())
-        .collect();
+    let certificate = settings.certificate.as_ref().map(certified);
+    let certificate = certificate.map(|read| read.map(|(key, _)| key));
+    let settings_of_tls = ClientSettings {
+        name: settings.sni.clone(),
+        policy: settings.policy.policy(),
+        protocols: settings.alpn.clone(),
+        authorities,
+        certificate: certificate.transpose().map_err(Failure::Lacking)?,
+    };
+    // Nothing is resumed: each probe is to be like any new client.
+    let config = settings_of_tls.config();
+    let mut config = config.map_err(|error| failure(&error))?;
     config.enable_sni = settings.sni.is_some();
-    // Each probe is to be like any new client.
-    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 
 /// The certificates that this machine trusts.
-fn system() -> Result<RootCertStore, Failure> {
+pub(in crate::control) fn system() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // Some of a machine's certificates may be unusable.
@@ -337,10 +342,9 @@ fn system() -> Result<RootCertStore, Failure> {
     if added == 0 {
         let why = found.errors.first();
         let why = why.map_or_else(String::new, |error| format!(": {error}"));
-        // It says nothing about the backend.
-        return Err(Failure::Lacking(format!(
+        return Err(format!(
             "cannot verify certificates: this machine trusts none{why}; name a file in `verify`"
-        )));
+        ));
     }
     Ok(roots)
 }
@@ -367,46 +371,6 @@ fn file(path: &Path) -> Result<RootCertStore, String> {
         return Err(unfit("it holds no certificate".to_owned()));
     }
     Ok(roots)
-}
-
-/// Accepts any certificate: only the handshake is probed.
-#[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        algorithms.supported_schemes()
-    }
 }
 
 /// Bytes that rustls gets at a time.

@@ -20,7 +20,7 @@ use crate::guard::{AccessFilters, Ban, BannedBy, Trusted};
 use crate::pool::{Standing, StickyTable};
 use crate::sys;
 use crate::time::NEVER;
-use crate::tls::Terminators;
+use crate::tls::TlsByOwner;
 
 /// An authority with the certificates of its balancers, and where they listen.
 struct Site {
@@ -282,7 +282,7 @@ fn snapshot(pools: &[&str]) -> Snapshot {
     let standings = |_| std::iter::repeat_with(Standing::default);
     let draft = Snapshot::compose(
         None,
-        (&config, &access, &Terminators::new()),
+        (&config, &access, &TlsByOwner::default()),
         100,
         standings,
         |_| true,

@@ -13,7 +13,7 @@ use crate::admin::Tokens;
 use crate::config::{AccessLog, Config, ConfigError, TokenFiles};
 use crate::control::access_log::Sink;
 use crate::control::file_watch::{FileVersion, FileWatch, Look};
-use crate::control::{access_lists, aside, bans, capacity, preflight, tls_listeners};
+use crate::control::{access_lists, aside, bans, capacity, preflight, tls};
 
 /// The file that the configuration came from.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Reread {
         }
         let access_files = access_lists::read_files(&config, &in_use.access_files);
         let access_files = access_files.map_err(|error| error.to_string())?;
-        let tls_files = tls_listeners::read_files(&config);
+        let tls_files = tls::read_files(&config);
         let tls_files = tls_files.map_err(|error| error.to_string())?;
         let ban_files = bans::read_import(&config, &in_use.ban_files);
         let ban_files = ban_files.map_err(|error| error.to_string())?;
@@ -97,7 +97,7 @@ pub(in crate::control) struct Read {
     /// The files of access lists that were not followed before, or have changed.
     pub(super) access_files: Vec<access_lists::PrefixesRead>,
     /// The files of listeners' TLS.
-    pub(super) tls_files: Vec<tls_listeners::TlsRead>,
+    pub(super) tls_files: tls::TlsRead,
     /// The file of imported bans, likewise.
     pub(super) ban_files: Vec<bans::BansRead>,
     /// The new access log, if it is another one than before; `Some(None)`: none.

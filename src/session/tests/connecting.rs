@@ -12,7 +12,7 @@ fn what_a_client_sends_while_connecting_waits_for_the_backend() {
     script.asks(&[]);
     // The attempt's deadline is still in force.
     assert_eq!(script.deadline_in(), LIMITS.connect - 2);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     // Its first packet acknowledges.
     script.asks(&[Op::Send(Backend, request, false), Op::Recv(Backend)]);
     script.sent(Backend, 100);
@@ -25,7 +25,7 @@ fn an_end_while_connecting_is_relayed_after_the_bytes() {
     let mut script = Script::begin();
     let request = script.receives_last(Client, 100);
     script.asks(&[]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
     script.sent(Backend, 100);
     script.asks(&[Op::Release(request.id), Op::Shutdown(Backend)]);
@@ -36,7 +36,7 @@ fn an_end_without_bytes_while_connecting_is_relayed() {
     let mut script = Script::begin();
     script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     let relays = [Op::Acknowledge, Op::Shutdown(Backend), Op::Recv(Backend)];
     script.asks(&relays);
     assert!(script.deadline_in() <= LIMITS.half_closed);
@@ -86,7 +86,7 @@ fn a_client_fills_so_many_buffers_while_connecting() {
     // A failed attempt does not change this.
     script.on_event(Event::ConnectFailed(Errno::CONNREFUSED));
     script.asks(&[Op::Abandon(Fault::Backend), Op::Connect]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Send(Backend, first, false), Op::Recv(Backend)]);
     // Receiving goes on when all buffers but one are sent.
     for sent in 1..BUFFERS_HIGH {
@@ -102,7 +102,7 @@ fn full_buffers_while_connecting_make_a_stream() {
     let [first, second, third] = [(); 3].map(|()| script.receives(Client, BUFFER_BYTES));
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Send(Backend, first, false), Op::Recv(Backend)]);
     script.sent(Backend, BUFFER_BYTES);
     script.asks(&[Op::Release(first.id), Op::Send(Backend, second, false)]);
@@ -122,7 +122,7 @@ fn a_retry_has_what_the_client_sent_before_it() {
     script.asks(&[Op::Visit(Purpose::Retry, RETRY_AFTER)]);
     script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
 }
 
@@ -162,7 +162,7 @@ fn bytes_are_given_back_when_no_backend_is_reached() {
 fn a_backends_first_bytes_are_acknowledged_once() {
     let mut script = Script::begin();
     script.receives(Client, 100);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.sent(Backend, 100);
     script.ops.clear();
     let answer = script.receives(Backend, 10);
@@ -175,7 +175,7 @@ fn a_backends_first_bytes_are_acknowledged_once() {
 fn an_answer_whose_end_follows_needs_no_acknowledgement() {
     let mut script = Script::begin();
     script.receives(Client, 100);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.sent(Backend, 100);
     script.ops.clear();
     let answer = script.receives_last(Backend, 10);
@@ -195,7 +195,7 @@ fn a_list_shows_how_far_a_session_has_come() {
     assert_eq!(state(&script), SessionState::Connecting);
     script.on_event(Event::Retry);
     script.now += 3 * MS;
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.receives(Client, 100);
     script.sent(Backend, 100);
     let view = script.session.view();
@@ -235,7 +235,7 @@ fn a_client_that_is_gone_and_has_sent_nothing_ends_the_attempts() {
     let mut script = Script::begin();
     let request = script.receives(Client, 100);
     let mut script = gone(script);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
 }
 

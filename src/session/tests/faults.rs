@@ -83,7 +83,7 @@ fn a_lack_of_a_port_or_a_source_blames_no_backend_and_tries_another_at_once() {
         script.on_event(Event::ConnectFailed(errno));
         script.asks(&[Op::Abandon(fault), Op::Connect]);
         assert!(!fault.blames_backend());
-        script.on_event(Event::Connected(None));
+        script.on_event(Event::Connected(Opening::Bare));
         assert_eq!(script.summary().attempts, 1);
     }
 }
@@ -166,7 +166,7 @@ fn an_interrupted_connect_is_repeated_after_a_pause_and_is_no_attempt() {
     ]);
     script.on_event(Event::Retry);
     script.asks(&[Op::Connect]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     assert_eq!(script.summary().attempts, 1);
 }
 

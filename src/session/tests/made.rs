@@ -5,7 +5,7 @@ use super::*;
 /// A backend connected, and made bytes go first.
 fn connected_with_made(script: &mut Script) -> Buffer {
     let made = script.buffer(MADE);
-    script.on_event(Event::Connected(Some(made)));
+    script.on_event(Event::Connected(Opening::Header(made)));
     made
 }
 

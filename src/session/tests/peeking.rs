@@ -30,7 +30,7 @@ fn the_first_bytes_decide_and_are_sent_on() {
     script.on_event(Event::Peeked(Look::Enough));
     script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Send(Backend, hello, false), Op::Recv(Backend)]);
 }
 
@@ -52,7 +52,7 @@ fn pieces_are_kept_together_in_one_buffer() {
     }
     script.asks(&[]);
     script.on_event(Event::Peeked(Look::Enough));
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     let whole = grown(first, 199).unwrap();
     script.asks(&[
         Op::Connect,
@@ -102,7 +102,7 @@ fn the_first_buffer_is_filled_before_the_last_look() {
             Op::Cancel(Purpose::Recv(Client)),
         ]);
         script.on_event(Event::Peeked(Look::Enough));
-        script.on_event(Event::Connected(None));
+        script.on_event(Event::Connected(Opening::Bare));
         script.asks(&[
             Op::Connect,
             Op::Send(Backend, whole, false),
@@ -210,7 +210,7 @@ fn the_end_of_the_stream_is_enough() {
     script.on_event(Event::Peeked(Look::Enough));
     // The peek that is under way completes too.
     script.on_event(Event::Peeked(Look::Enough));
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[
         Op::Connect,
         Op::Send(Backend, first, true),
@@ -310,7 +310,7 @@ fn without_a_buffer_first_bytes_are_looked_at_where_they_wait() {
         script.told_more(ARRIVAL);
         script.asks(&[]);
         // They are received, or passed on, once the backend is there.
-        script.on_event(Event::Connected(None));
+        script.on_event(Event::Connected(Opening::Bare));
         let cancel = Op::Cancel(Purpose::PollSource(Client));
         let asked = match first {
             Some(first) => [cancel, Op::Send(Backend, first, false)],
@@ -358,7 +358,7 @@ fn without_a_buffer_the_end_of_the_stream_and_a_break_are_noticed() {
 fn the_backends_time_is_measured_from_when_it_was_asked() {
     let mut script = Script::begin();
     script.now += 4 * MS;
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.now += 1_000 * MS;
     script.receives(Client, 10);
     script.sent(Backend, 10);

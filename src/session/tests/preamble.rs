@@ -41,7 +41,7 @@ fn a_request_that_was_answered_is_not_sent_on() {
     let hello = script.receives(Client, 500);
     script.asks(&[Op::Peek(Some(hello), false)]);
     script.on_event(Event::Peeked(Look::Enough));
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[
         Op::Connect,
         Op::Send(Backend, hello, false),

@@ -24,7 +24,7 @@ fn a_called_client_begins_an_attempt_as_if_it_had_not_waited() {
     script.asks(&[Op::Connect]);
     assert_eq!(script.deadline_in(), LIMITS.connect);
     script.passes(30 * MS);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     let summary = script.summary();
     assert_eq!((summary.attempts, summary.queued), (1, Some(400 * MS)));
     assert_eq!(summary.connect, Some(430 * MS));
@@ -107,7 +107,7 @@ fn what_a_client_sends_in_the_queue_is_for_its_backend() {
     script.asks(&[]);
     script.on_event(Event::Called);
     script.asks(&[Op::Connect]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Send(Backend, request, true), Op::Recv(Backend)]);
 }
 

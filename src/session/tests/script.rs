@@ -76,7 +76,7 @@ impl Script {
 
     pub(super) fn connected_with(limits: SessionLimits) -> Self {
         let mut script = Self::begin_with(limits);
-        script.on_event(Event::Connected(None));
+        script.on_event(Event::Connected(Opening::Bare));
         script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
         script
     }

@@ -1,4 +1,4 @@
-//! TLS that ends at the client's end.
+//! TLS at an end of a session.
 
 use super::script::{LIMITS, Script};
 use super::*;
@@ -42,7 +42,7 @@ fn open() -> Script {
     script.on_event(Event::Decrypted(Client, Unsealed::Established, true));
     script.asks(&[Op::Connect, Op::Decrypt(Client, None)]);
     unsealed(&mut script, Unsealed::Nothing);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[Op::Acknowledge, Op::Recv(Backend)]);
     script
 }
@@ -246,4 +246,66 @@ fn a_session_that_closes_waits_for_the_steps_that_it_asked_for() {
     script.asks(&[]);
     unsealed(&mut script, Unsealed::Plain(records));
     script.asks(&[Op::Release(records.id), Op::Finish]);
+}
+
+/// Records that were made for the backend.
+fn sealed_for_backend(buffer: Buffer, plain: u16) -> Event {
+    let Event::Encrypted(_, made) = sealed(Some(buffer), plain, false) else {
+        unreachable!("it is of records");
+    };
+    Event::Encrypted(Backend, made)
+}
+
+#[test]
+fn what_waits_for_a_backend_with_tls_leaves_as_records() {
+    let mut script = Script::begin();
+    let first = script.receives(Client, 100);
+    let next = script.receives_last(Client, 50);
+    script.on_event(Event::Connected(Opening::Sealed));
+    // The end of the client's stream is told behind its bytes.
+    script.asks(&[
+        Op::Encrypt(Backend, Some(first)),
+        Op::Encrypt(Backend, Some(next)),
+        Op::Decrypt(Backend, None),
+        Op::Notify(Backend),
+        Op::Recv(Backend),
+    ]);
+    let records = |its: Buffer| Buffer {
+        len: its.len + 22,
+        ..its
+    };
+    script.on_event(sealed_for_backend(records(first), 100));
+    script.asks(&[Op::Send(Backend, records(first), true)]);
+    script.on_event(sealed_for_backend(records(next), 50));
+    script.on_event(Event::Decrypted(Backend, Unsealed::Nothing, false));
+    let end = script.buffer(24);
+    script.on_event(sealed_for_backend(end, 0));
+    script.sent(Backend, 122);
+    script.asks(&[
+        Op::Release(first.id),
+        Op::Send(Backend, records(next), false),
+    ]);
+    script.sent(Backend, 72);
+    script.asks(&[Op::Release(next.id), Op::Send(Backend, end, true)]);
+    script.sent(Backend, 24);
+    script.asks(&[Op::Release(end.id), Op::Shutdown(Backend)]);
+    assert_eq!(script.summary().delivered, [150, 0]);
+}
+
+#[test]
+fn what_a_backend_says_behind_its_handshake_comes_through() {
+    let mut script = Script::begin();
+    script.on_event(Event::Connected(Opening::Sealed));
+    script.asks(&[Op::Decrypt(Backend, None), Op::Recv(Backend)]);
+    let greeting = script.buffer(20);
+    script.on_event(Event::Decrypted(Backend, Unsealed::Plain(greeting), false));
+    script.asks(&[Op::Send(Client, greeting, false)]);
+    script.sent(Client, 20);
+    script.asks(&[Op::Release(greeting.id)]);
+    assert_eq!(script.summary().delivered, [0, 20]);
+    // It ends without a word.
+    script.on_event(Event::RecvEnded(Backend, Ok(())));
+    script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
+    script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
+    script.ends(CloseReason::BackendTlsTruncated, Manner::Reset);
 }

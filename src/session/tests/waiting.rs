@@ -250,7 +250,7 @@ fn bytes_that_came_before_the_backend_are_sent_as_soon_as_it_is_connected() {
     let buffer = script.receives(Client, 10);
     script.on_event(Event::RecvEnded(Client, Err(Errno::NOBUFS)));
     script.asks(&[Op::PollSource(Client, true)]);
-    script.on_event(Event::Connected(None));
+    script.on_event(Event::Connected(Opening::Bare));
     script.asks(&[
         Op::Cancel(Purpose::PollSource(Client)),
         Op::Send(Backend, buffer, false),

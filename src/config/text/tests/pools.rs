@@ -35,6 +35,7 @@ impl Chance<'_> {
                 ports: self.pick(&[None, Ports::new(20_000, 39_999), Ports::new(1, 1)]),
             },
             send_proxy: self.maybe(Self::send_proxy),
+            tls: self.maybe(Self::backend_tls),
             queue: QueueLimits {
                 max: self.pick(&[0, 1, 1024, 1 << 24]),
                 timeout: self.pick(&[Duration::from_secs(5), Duration::from_millis(20)]),
@@ -258,6 +259,38 @@ impl Chance<'_> {
                 1 => Verify::System,
                 _ => Verify::File(self.path()),
             },
+            certificate: self.maybe(|its| CertificateFiles {
+                certificate: its.path(),
+                key: its.path(),
+            }),
+            policy: self.pick(&[TlsPolicy::Modern, TlsPolicy::Intermediate]),
+        }
+    }
+
+    /// Where no pool speaks TLS itself, any.
+    pub(super) fn postgres_tls(&mut self, pools: &[Pool]) -> PostgresTls {
+        match pools.iter().any(|pool| pool.tls.is_some()) {
+            true => PostgresTls::Pass,
+            false => self.pick(&[PostgresTls::Pass, PostgresTls::Answer]),
+        }
+    }
+
+    fn backend_tls(&mut self) -> BackendTls {
+        let CheckTls {
+            sni,
+            alpn,
+            verify,
+            certificate,
+            policy,
+        } = self.tls();
+        // A Unix socket has no other name to verify.
+        let name = || Some("a.example".to_owned());
+        BackendTls {
+            sni: sni.or_else(|| (verify != Verify::Off).then(name).flatten()),
+            alpn,
+            verify,
+            certificate,
+            policy,
         }
     }
 

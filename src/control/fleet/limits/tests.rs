@@ -6,7 +6,7 @@ use crate::fleet_shares::{Answer, Ask, FleetShare, Ledger, LedgerView, ShareBoun
 use crate::guard::AccessFilters;
 use crate::pool::Standing;
 use crate::time::SECOND;
-use crate::tls::Terminators;
+use crate::tls::TlsByOwner;
 
 fn config(limits: &str, of_listener: &str) -> Config {
     let text = format!(
@@ -19,7 +19,7 @@ fn config(limits: &str, of_listener: &str) -> Config {
 
 fn publish(before: Option<&Snapshot>, config: &Config) -> Snapshot {
     let access = AccessFilters::new();
-    let none = Terminators::new();
+    let none = TlsByOwner::default();
     let by = (config, &access, &none);
     let standings = |_| [Standing::default()].into_iter();
     Snapshot::compose(before, by, 100, standings, |_| true).take_effect()

@@ -1,4 +1,4 @@
-//! Why a TLS handshake failed, in words for the operators of the backend.
+//! Why TLS with a server failed, in words for its operators.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -10,19 +10,12 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
-use super::failure::Failure;
-
-/// Why the handshake, or what followed it, failed.
-pub(super) fn failure(error: &Error) -> Failure {
-    match error {
+/// Why a handshake with a server failed, or what followed it; `None`: it takes none of the
+/// protocols that it was offered.
+pub(crate) fn server_fault(error: &Error) -> Option<String> {
+    Some(match error {
         Error::NoApplicationProtocol
-        | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Failure::Alpn,
-        error => Failure::Tls(words(error)),
-    }
-}
-
-fn words(error: &Error) -> String {
-    match error {
+        | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => return None,
         Error::InvalidCertificate(error) => certificate(error),
         Error::NoCertificatesPresented => "the server has no certificate".to_owned(),
         Error::InvalidMessage(
@@ -42,12 +35,12 @@ fn words(error: &Error) -> String {
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => "protocol refused: the server offers neither TLS 1.2 nor TLS 1.3".to_owned(),
         Error::PeerIncompatible(_) => {
-            "handshake refused: the server offers no cipher or key exchange that probes know"
+            "handshake refused: the server offers no cipher or key exchange that Mahoraga knows"
                 .to_owned()
         }
         Error::AlertReceived(alert) => refused(*alert),
         error => error.to_string(),
-    }
+    })
 }
 
 /// The server ended the handshake by an alert (RFC 8446, section 6.2).
@@ -57,7 +50,7 @@ fn refused(alert: AlertDescription) -> String {
             "protocol refused: the server takes neither TLS 1.2 nor TLS 1.3".to_owned()
         }
         AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            "handshake refused: the server takes no cipher or key exchange that probes offer"
+            "handshake refused: the server takes no cipher or key exchange that Mahoraga offers"
                 .to_owned()
         }
         AlertDescription::UnrecognisedName => {
@@ -113,7 +106,7 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "the certificate is signed by an algorithm that probes do not know".to_owned()
+            "the certificate is signed by an algorithm that Mahoraga does not know".to_owned()
         }
         // webpki has a word of its own for it; `openssl req -x509` makes such certificates.
         CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
@@ -159,7 +152,7 @@ mod tests {
     use super::*;
 
     fn sentence(error: Error) -> String {
-        failure(&error).to_string()
+        server_fault(&error).expect("it is not about protocols")
     }
 
     #[test]
@@ -167,23 +160,23 @@ mod tests {
         let alert = |alert| sentence(Error::AlertReceived(alert));
         assert_eq!(
             alert(AlertDescription::ProtocolVersion),
-            "TLS: protocol refused: the server takes neither TLS 1.2 nor TLS 1.3"
+            "protocol refused: the server takes neither TLS 1.2 nor TLS 1.3"
         );
         assert_eq!(
             alert(AlertDescription::HandshakeFailure),
-            "TLS: handshake refused: the server takes no cipher or key exchange that probes offer"
+            "handshake refused: the server takes no cipher or key exchange that Mahoraga offers"
         );
         assert_eq!(
             alert(AlertDescription::CertificateRequired),
-            "TLS: handshake refused: the server requires a client certificate"
+            "handshake refused: the server requires a client certificate"
         );
         assert_eq!(
             alert(AlertDescription::InternalError),
-            "TLS: handshake refused: the server sent the alert `InternalError`"
+            "handshake refused: the server sent the alert `InternalError`"
         );
         assert_eq!(
             alert(AlertDescription::Unknown(200)),
-            "TLS: handshake refused: the server sent alert 200"
+            "handshake refused: the server sent alert 200"
         );
     }
 

@@ -1,4 +1,4 @@
-//! The files of a listener's TLS, as they are read.
+//! The files of TLS, as they are read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::admin::model::CertificateStatus;
-use crate::config::{CertificateFiles, ClientCertificate, Tls, UnknownName};
-use crate::control::file_watch::FileVersion;
+use crate::config::{BackendTls, CertificateFiles, ClientCertificate, Tls, UnknownName, Verify};
+use crate::control::health::system_authorities;
 use crate::control::remote::{authorities, chain, private_key, unfit};
 use crate::sys;
-use crate::tls::{SelectBy, provider};
+use crate::tls::{ClientSettings, SelectBy, provider};
 
 /// The files of a listener's TLS.
 #[derive(Debug)]
-pub(in crate::control) struct TlsRead {
-    pub(super) listener: String,
-    pub(super) settings: Tls,
+pub(super) struct ListenerFiles {
     pub(super) select: SelectBy,
     /// The authorities of clients' certificates, and whether each client needs one.
     pub(super) clients: Option<(RootCertStore, bool)>,
     pub(super) shown: Vec<CertificateStatus>,
-    pub(super) versions: Vec<FileVersion>,
 }
 
-/// Reads the files, whose versions were looked at before. May take long.
-pub(super) fn read(
-    listener: &str,
-    settings: &Tls,
-    versions: Vec<FileVersion>,
-) -> Result<TlsRead, String> {
+/// The files of a pool's TLS.
+#[derive(Debug)]
+pub(super) struct PoolFiles {
+    pub(super) settings: ClientSettings,
+    pub(super) shown: Vec<CertificateStatus>,
+}
+
+/// Reads the files of a listener. May take long.
+pub(super) fn of_listener(settings: &Tls) -> Result<ListenerFiles, String> {
     let mut select = SelectBy::default();
     let mut all = Vec::new();
     for (place, files) in settings.certificates.iter().enumerate() {
@@ -47,18 +47,38 @@ pub(super) fn read(
         let required = clients.certificate == ClientCertificate::Required;
         Ok::<_, String>((authorities(&clients.ca)?, required))
     });
-    Ok(TlsRead {
-        listener: listener.to_owned(),
-        settings: settings.clone(),
+    Ok(ListenerFiles {
         select,
         clients: clients.transpose()?,
         shown: all,
-        versions,
+    })
+}
+
+/// Reads the files of a pool. May take long.
+pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, String> {
+    let authorities = match &settings.verify {
+        Verify::Off => None,
+        Verify::System => Some(system_authorities()?),
+        Verify::File(path) => Some(authorities(path)?),
+    };
+    let own = settings.certificate.as_ref().map(certified).transpose()?;
+    let (certificate, shown) = own.unzip();
+    Ok(PoolFiles {
+        settings: ClientSettings {
+            name: settings.sni.clone(),
+            policy: settings.policy.policy(),
+            protocols: settings.alpn.clone(),
+            authorities,
+            certificate,
+        },
+        shown: shown.into_iter().collect(),
     })
 }
 
 /// A certificate with its key, and what is shown of it.
-fn certified(files: &CertificateFiles) -> Result<(Arc<CertifiedKey>, CertificateStatus), String> {
+pub(in crate::control) fn certified(
+    files: &CertificateFiles,
+) -> Result<(Arc<CertifiedKey>, CertificateStatus), String> {
     let chain = chain(&files.certificate)?;
     refuse_public(&files.key)?;
     let key = private_key(&files.key)?;

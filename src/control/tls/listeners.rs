@@ -1,0 +1,94 @@
+//! The TLS of listeners' clients.
+//!
+//! Each listener keeps the keys of its tickets over all configurations, so that its clients resume.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::admin::model::CertificateStatus;
+use crate::config::{Config, Tls};
+use crate::tls::{Certificates, SelectBy, ServerSettings, Terminate, Terminator, TlsServer};
+
+use super::files::{ListenerFiles, of_listener};
+use super::owners::TlsOwner;
+
+/// The TLS of a listener.
+#[derive(Debug)]
+pub(super) struct ListenerTls {
+    certificates: Arc<Certificates>,
+    server: Arc<TlsServer>,
+    pub(super) terminator: Arc<Terminator>,
+}
+
+fn server_settings(
+    files: &ListenerFiles,
+    settings: &Tls,
+    certificates: &Arc<Certificates>,
+) -> ServerSettings {
+    ServerSettings {
+        certificates: Arc::clone(certificates),
+        policy: settings.policy.policy(),
+        protocols: settings.alpn.clone(),
+        clients: files.clients.clone(),
+    }
+}
+
+impl TlsOwner for ListenerTls {
+    type Settings = Tls;
+    type Files = ListenerFiles;
+
+    const OWNER: &'static str = "listener";
+
+    fn of_config(config: &Config) -> impl Iterator<Item = (&str, &Tls)> {
+        let all = config.listeners.iter();
+        all.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)))
+    }
+
+    fn paths(settings: &Tls) -> Vec<&PathBuf> {
+        settings.files().collect()
+    }
+
+    fn read(settings: &Tls) -> Result<ListenerFiles, String> {
+        let files = of_listener(settings)?;
+        let probe = Arc::new(Certificates::new(SelectBy::default()));
+        let made = TlsServer::new(&server_settings(&files, settings, &probe), None);
+        made.map_err(|error| error.to_string())?;
+        Ok(files)
+    }
+
+    fn shown(files: &ListenerFiles) -> &[CertificateStatus] {
+        &files.shown
+    }
+
+    fn new(
+        mut files: ListenerFiles,
+        settings: &Tls,
+        before: Option<(&Self, &Tls)>,
+    ) -> Result<Self, rustls::Error> {
+        let certificates = Arc::new(Certificates::new(std::mem::take(&mut files.select)));
+        // Tickets of clients that had to show less must not open what asks for more.
+        let same = before.filter(|(_, before)| before.clients == settings.clients);
+        let tickets = same.map(|(before, _)| before.server.tickets());
+        let made = server_settings(&files, settings, &certificates);
+        let server = Arc::new(TlsServer::new(&made, tickets)?);
+        let counts = before.map(|(before, _)| Arc::clone(&before.terminator.counts));
+        let terminator = Terminator {
+            begins: Arc::clone(&server) as Arc<dyn Terminate>,
+            counts: counts.unwrap_or_default(),
+        };
+        Ok(Self {
+            certificates,
+            server,
+            terminator: Arc::new(terminator),
+        })
+    }
+
+    /// Other authorities of clients need another server.
+    fn replace(&self, files: ListenerFiles) -> Result<(), ListenerFiles> {
+        if files.clients.is_some() {
+            return Err(files);
+        }
+        self.certificates.replace(files.select);
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! TLS with backends, by rustls' interface without buffers of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, Resumption, UnbufferedClientConnection};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::rustls_records::RustlsRecords;
+use super::{FailureKind, Originate, Policy, Records, ServerAt, TlsFailure, provider};
+use crate::address::Address;
+
+/// What the TLS of a pool's backends is made from.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// The name that backends are asked for, and that their certificates must have; `None`: the
+    /// host name of each, or its address.
+    pub name: Option<String>,
+    /// Which versions and ciphers are spoken.
+    pub policy: Policy,
+    /// The application protocols that are offered (ALPN; RFC 7301).
+    pub protocols: Vec<String>,
+    /// The authorities that their certificates are verified by; `None`: they are not verified.
+    pub authorities: Option<RootCertStore>,
+    /// The certificate that is shown to backends that ask for one.
+    pub certificate: Option<Arc<CertifiedKey>>,
+}
+
+impl ClientSettings {
+    /// The settings of rustls. Nothing is resumed by them.
+    ///
+    /// # Errors
+    /// The settings don't fit together.
+    pub fn config(&self) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_protocol_versions(self.policy.versions())?;
+        let builder = match &self.authorities {
+            None => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
+            Some(roots) => builder.with_root_certificates(roots.clone()),
+        };
+        let mut config = match &self.certificate {
+            None => builder.with_no_client_auth(),
+            Some(key) => {
+                let own = SingleCertAndKey::from(Arc::clone(key));
+                builder.with_client_cert_resolver(Arc::new(own))
+            }
+        };
+        let protocols = self.protocols.iter();
+        config.alpn_protocols = protocols.map(|its| its.clone().into_bytes()).collect();
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}
+
+/// The TLS of a pool's backends.
+#[derive(Debug)]
+pub struct TlsClient(RwLock<Configs>);
+
+#[derive(Debug)]
+struct Configs {
+    name: Option<String>,
+    /// What those of all backends are made from.
+    config: ClientConfig,
+    is_verified: bool,
+    /// Each backend has tickets of its own: another one may not know them.
+    by_address: HashMap<Address, Arc<ClientConfig>>,
+}
+
+impl TlsClient {
+    /// The TLS of backends with these settings.
+    ///
+    /// # Errors
+    /// The settings don't fit together.
+    pub fn new(settings: &ClientSettings) -> Result<Self, Error> {
+        Ok(Self(RwLock::new(Configs::new(settings)?)))
+    }
+
+    /// Has other settings take the place of those before, for connections that begin later.
+    ///
+    /// # Errors
+    /// The settings don't fit together. Those before stay.
+    pub fn replace(&self, settings: &ClientSettings) -> Result<(), Error> {
+        *self.0.write() = Configs::new(settings)?;
+        Ok(())
+    }
+
+    fn config_of(&self, address: &Address) -> Arc<ClientConfig> {
+        if let Some(known) = self.0.read().by_address.get(address) {
+            return Arc::clone(known);
+        }
+        let mut configs = self.0.write();
+        if configs.by_address.len() >= ADDRESSES_MAX {
+            configs.by_address.clear();
+        }
+        let mut config = configs.config.clone();
+        config.resumption = Resumption::in_memory_sessions(NAMES_MAX);
+        let config = Arc::new(config);
+        let known = configs.by_address.entry(address.clone());
+        Arc::clone(known.or_insert(config))
+    }
+}
+
+impl Configs {
+    fn new(settings: &ClientSettings) -> Result<Self, Error> {
+        Ok(Self {
+            name: settings.name.clone(),
+            config: settings.config()?,
+            is_verified: settings.authorities.is_some(),
+            by_address: HashMap::new(),
+        })
+    }
+
+    /// The name that a backend is asked for.
+    fn server_name(&self, server: ServerAt<'_>) -> Result<ServerName<'static>, TlsFailure> {
+        if let Some(name) = self.name.as_deref().or(server.host) {
+            let unfit = |_| {
+                let why = format!("`{name}` is no name that a certificate can have: set `sni`");
+                TlsFailure::new(FailureKind::BadBackendCertificate, why)
+            };
+            return ServerName::try_from(name.to_owned()).map_err(unfit);
+        }
+        match server.address {
+            Address::Tcp(address) => Ok(address.ip().into()),
+            // The name is neither sent nor verified.
+            Address::Unix(_) if !self.is_verified => Ok(std::net::Ipv4Addr::LOCALHOST.into()),
+            Address::Unix(_) => {
+                let why = "a Unix socket has no name to verify a certificate for: set `sni`";
+                Err(TlsFailure::new(FailureKind::BadBackendCertificate, why))
+            }
+        }
+    }
+}
+
+impl Originate for TlsClient {
+    fn begin(&self, server: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure> {
+        let name = self.0.read().server_name(server)?;
+        let config = self.config_of(server.address);
+        let connection = UnbufferedClientConnection::new(config, name);
+        let connection = connection.map_err(|error| TlsFailure::of_server(&error))?;
+        Ok(Box::new(RustlsRecords::new(connection)))
+    }
+}
+
+/// Accepts any certificate.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
+}
+
+/// Backends whose tickets are kept at a time.
+const ADDRESSES_MAX: usize = 4_096;
+/// Names of one backend whose tickets are kept: its connections ask for one.
+const NAMES_MAX: usize = 1;

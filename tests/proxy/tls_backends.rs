@@ -1,0 +1,405 @@
+//! TLS with backends, with rustls as the backends.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
+};
+
+use crate::authority::Authority;
+use crate::balancer::{Balancer, Launch};
+use crate::peers::{Backend, connect, echo, expect_end, expect_reset, ping};
+use crate::watchdog::{eventually, watched};
+
+type Secured = StreamOwned<ServerConnection, TcpStream>;
+
+/// What a backend serves with: a certificate in a directory, which it may ask clients for too.
+fn server(
+    at: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+    asks: Option<&Authority>,
+) -> Arc<ServerConfig> {
+    let chain = CertificateDer::from_pem_file(at.with_extension("pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(at.with_extension("key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(versions).unwrap();
+    let builder = match asks {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.0.der().clone()).unwrap();
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.unwrap())
+        }
+    };
+    let mut config = builder.with_single_cert(vec![chain], key).unwrap();
+    config.alpn_protocols = vec![b"echo".to_vec()];
+    Arc::new(config)
+}
+
+/// A backend that speaks TLS, and does this with each client whose handshake is done.
+fn secured(config: Arc<ServerConfig>, serve: impl Fn(Secured) + Send + Sync + 'static) -> Backend {
+    Backend::tcp("127.0.0.1:0", move |stream| {
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            if stream.conn.complete_io(&mut stream.sock).is_err() {
+                return;
+            }
+        }
+        serve(stream);
+    })
+}
+
+/// Echoes to the end that its client has told, and tells its own.
+fn echo_to_close(mut stream: Secured) {
+    let mut part = [0; 16_384];
+    while let Ok(count @ 1..) = stream.read(&mut part) {
+        stream.write_all(&part[..count]).unwrap();
+    }
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
+}
+
+/// A balancer whose pools each have some backends and these settings of `tls`; each has a listener.
+fn start(launch: Launch, pools: &[(&str, &[&str])]) -> Balancer {
+    let numbered = || pools.iter().enumerate();
+    let listeners = numbered()
+        .map(|(i, _)| format!("(name: \"l{i}\", bind: \"127.0.0.1:0\", pool: \"p{i}\"),"));
+    let written = numbered().map(|(i, (settings, backends))| {
+        format!("(name: \"p{i}\", {settings}, backends: {backends:?}),")
+    });
+    let fields = [
+        "standard",
+        "backend_tls_version",
+        "backend_tls_cipher",
+        "backend_tls_alpn",
+        "backend_tls_resumed",
+        "backend_tls_us",
+        "backend_tls_error",
+    ];
+    let config = format!(
+        "(workers: 1, access_log: (to: \"-\", fields: {fields:?}), listeners: [{}], pools: [{}])",
+        listeners.collect::<String>(),
+        written.collect::<String>(),
+    );
+    launch.file(&config).start()
+}
+
+/// A balancer that is yet to start, with an authority that it knows as `ca.pem`.
+fn prepared(listeners: usize) -> (Launch, Authority) {
+    let launch = Launch::with_config("", listeners);
+    let authority = Authority::new();
+    authority.write(launch.dir(), "ca");
+    (launch, authority)
+}
+
+fn line(balancer: &Balancer, with: &str) -> String {
+    eventually("a line", || balancer.output().count(with) > 0);
+    balancer.output().lines_with(with)[0].clone()
+}
+
+#[test]
+fn bytes_come_through_both_ways_in_each_version() {
+    watched(|| {
+        let (launch, authority) = prepared(2);
+        authority.sign(launch.dir(), "srv", &["127.0.0.1"]);
+        let at = launch.dir().join("srv");
+        let backends = [&TLS12, &TLS13].map(|version| {
+            let config = server(&at, &[version], None);
+            secured(config, echo_to_close)
+        });
+        let tls = "tls: (verify: \"ca.pem\", alpn: [\"echo\"])";
+        let [old, new] = &backends;
+        let balancer = start(launch, &[(tls, &[&old.address]), (tls, &[&new.address])]);
+        let much: Vec<u8> = (0..2_000_000u32).map(|n| (n / 7 % 251) as u8).collect();
+        for (listener, version) in ["1.2", "1.3"].into_iter().enumerate() {
+            for resumed in [false, true] {
+                let mut client = connect(balancer.address_of(listener));
+                ping(&mut client, b"small");
+                let mut writer = client.try_clone().unwrap();
+                let all = much.clone();
+                let sent = std::thread::spawn(move || {
+                    writer.write_all(&all).unwrap();
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut echoed = Vec::new();
+                client.read_to_end(&mut echoed).unwrap();
+                sent.join().unwrap();
+                assert!(echoed == much, "the same bytes");
+                let with = format!(" backend_tls_version={version} ");
+                let with = || balancer.output().lines_with(&with);
+                eventually("its line", || with().len() == 1 + usize::from(resumed));
+                let line = &with()[usize::from(resumed)];
+                let bytes = " bytes_up=2000005 bytes_down=2000005 ";
+                let agreed = format!(" backend_tls_alpn=echo backend_tls_resumed={resumed} ");
+                assert!(line.contains(bytes) && line.contains(&agreed), "{line}");
+                assert!(line.contains(" reason=client_closed "), "{line}");
+                assert!(line.ends_with(" backend_tls_error=-"), "{line}");
+            }
+        }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_backend_that_is_not_the_one_that_was_meant_gets_no_byte() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "good", &["web.internal"]);
+        authority.sign(&directory, "wrong", &["other.internal"]);
+        authority.sign_until(&directory, "old", &["web.internal"], Some(2020));
+        Authority::new().sign(&directory, "foreign", &["web.internal"]);
+        let both = [&TLS13, &TLS12];
+        let serve = |name: &str| {
+            let config = server(&directory.join(name), &both, None);
+            secured(config, |_| panic!("it takes a client"))
+        };
+        let refused = ["wrong", "old", "foreign"].map(serve);
+        let plain = Backend::tcp("127.0.0.1:0", |mut stream| {
+            let _ = stream.write_all(b"220 mail.test ESMTP\r\n");
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let gone = Backend::tcp("127.0.0.1:0", |mut stream| {
+            let _ = stream.read(&mut [0; 9_000]);
+        });
+        let good = secured(server(&directory.join("good"), &both, None), echo_to_close);
+        let [wrong, old, foreign] = &refused;
+        let all = [wrong, old, foreign, &plain, &gone, &good].map(|its| &*its.address);
+        let settings = "tls: (verify: \"ca.pem\", sni: \"web.internal\"), strategy: \"first\", \
+                        ejection: \"off\"";
+        let balancer = start(launch, &[(settings, &all)]);
+        // Each is tried in turn, and the last one takes the client.
+        ping(&mut balancer.connect(), b"to the right one");
+        let line = line(&balancer, "reason=client_");
+        assert_eq!(line.matches("|tls_failed|").count(), 4, "{line}");
+        let told = "pool `p0`: 5 connections to backends failed: 1 by not_tls, 3 by \
+                    bad_backend_certificate, 1 by left, 5 in all";
+        eventually("it is told", || balancer.log().count(told) > 0);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_backend_gets_the_certificate_that_it_asks_for() {
+    watched(|| {
+        let (launch, authority) = prepared(2);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "srv", &["127.0.0.1"]);
+        authority.sign(&directory, "own", &["balancer"]);
+        let config = server(&directory.join("srv"), &[&TLS12], Some(&authority));
+        let backend = secured(config, echo_to_close);
+        let own = "tls: (verify: \"ca.pem\", certificate: (certificate: \"own.pem\", key: \
+                   \"own.key\"))";
+        let to: &[&str] = &[&backend.address];
+        let balancer = start(launch, &[(own, to), ("tls: (verify: \"ca.pem\")", to)]);
+        ping(&mut balancer.connect(), b"let in");
+        expect_reset(&mut connect(balancer.address_of(1)));
+        let line = line(&balancer, "reason=connect_failed");
+        assert!(line.contains("a client certificate"), "{line}");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn only_an_end_that_was_told_is_an_end() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        authority.sign(launch.dir(), "srv", &["127.0.0.1"]);
+        let config = server(&launch.dir().join("srv"), &[&TLS13], None);
+        let backend = secured(config, |mut stream| {
+            let mut asked = [0; 4];
+            stream.read_exact(&mut asked).unwrap();
+            stream.write_all(b"half").unwrap();
+            if &asked == b"told" {
+                stream.conn.send_close_notify();
+                stream.flush().unwrap();
+            }
+            if &asked == b"junk" {
+                stream.sock.write_all(&[0xEE; 300]).unwrap();
+            }
+            stream.sock.shutdown(Shutdown::Write).unwrap();
+            let _ = stream.sock.read_to_end(&mut Vec::new());
+        });
+        let balancer = start(
+            launch,
+            &[("tls: (verify: \"ca.pem\")", &[&backend.address])],
+        );
+        let ask = |what: &[u8; 4]| {
+            let mut client = balancer.connect();
+            client.write_all(what).unwrap();
+            client
+        };
+        let after_half = |what: &[u8; 4]| {
+            let mut client = ask(what);
+            let mut half = [0; 4];
+            client.read_exact(&mut half).unwrap();
+            assert_eq!(&half, b"half");
+            client
+        };
+        expect_end(&mut after_half(b"told"));
+        expect_reset(&mut after_half(b"cut."));
+        // What came before it may be lost with it.
+        let error = ask(b"junk").read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        for reason in [
+            "backend_closed",
+            "backend_tls_truncated",
+            "backend_tls_failed",
+        ] {
+            line(&balancer, &format!("reason={reason} "));
+        }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn tls_may_be_at_both_ends_and_a_server_may_speak_first() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        authority.sign(launch.dir(), "srv", &["127.0.0.1"]);
+        authority.sign(launch.dir(), "web", &["web.test"]);
+        let config = server(&launch.dir().join("srv"), &[&TLS13], None);
+        let backend = secured(config, |mut stream| {
+            stream.write_all(b"220 ready\r\n").unwrap();
+            echo_to_close(stream);
+        });
+        let config = format!(
+            "(workers: 1, access_log: \"off\", listeners: [(bind: \"127.0.0.1:0\", pool: \"p\", \
+             tls: (certificates: [(certificate: \"web.pem\", key: \"web.key\")]))], pools: \
+             [(name: \"p\", tls: (verify: \"ca.pem\"), send_proxy: \"off\", backends: \
+             [\"{}\"])])",
+            backend.address
+        );
+        let balancer = launch.file(&config).start();
+        let name = ServerName::try_from("web.test").unwrap();
+        let connection = ClientConnection::new(authority.client(|_| {}), name).unwrap();
+        let mut client = StreamOwned::new(connection, balancer.connect());
+        let mut greeting = [0; 11];
+        client.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"220 ready\r\n");
+        ping(&mut client, b"x");
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_proxy_header_comes_before_the_handshake() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        authority.sign(launch.dir(), "srv", &["127.0.0.1"]);
+        let config = server(&launch.dir().join("srv"), &[&TLS13], None);
+        let backend = Backend::tcp("127.0.0.1:0", move |mut stream| {
+            let mut header = [0; 8];
+            stream.read_exact(&mut header).unwrap();
+            assert_eq!(&header, b"PROXY TC");
+            let mut byte = [0];
+            while byte != *b"\n" {
+                stream.read_exact(&mut byte).unwrap();
+            }
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            echo(StreamOwned::new(connection, stream));
+        });
+        let settings = "tls: (verify: \"ca.pem\"), send_proxy: \"v1\"";
+        let balancer = start(launch, &[(settings, &[&backend.address])]);
+        ping(&mut balancer.connect(), b"behind it");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_check_speaks_tls_as_clients_do() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "good", &["127.0.0.1"]);
+        authority.sign_until(&directory, "old", &["127.0.0.1"], Some(2020));
+        let [good, old] = ["good", "old"].map(|name| {
+            let config = server(&directory.join(name), &[&TLS13], None);
+            secured(config, echo_to_close)
+        });
+        let check = "tls: (verify: \"ca.pem\"), check: (type: \"tcp\", interval: \"100ms\", \
+                     timeout: \"100ms\", fall: 1)";
+        let balancer = start(launch, &[(check, &[&good.address, &old.address])]);
+        let down = format!("backend `{}` of pool `p0` is down", old.address);
+        eventually("it is down", || balancer.log().count(&down) > 0);
+        assert!(balancer.log().count("the certificate has expired") > 0);
+        for _ in 0..4 {
+            ping(&mut balancer.connect(), b"x");
+        }
+        eventually("four lines", || balancer.output().count("attempts=1 ") == 4);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn other_authorities_take_the_place_of_those_before() {
+    watched(|| {
+        let (launch, first) = prepared(1);
+        let next = Authority::new();
+        let directory = launch.dir().to_owned();
+        next.sign(&directory, "srv", &["127.0.0.1"]);
+        let config = server(&directory.join("srv"), &[&TLS13], None);
+        let backend = secured(config, echo_to_close);
+        let settings = "tls: (verify: \"ca.pem\"), ejection: \"off\"";
+        let balancer = start(launch, &[(settings, &[&backend.address])]);
+        expect_reset(&mut balancer.connect());
+        std::fs::write(directory.join("ca.pem"), "nothing").unwrap();
+        eventually("it is said", || {
+            balancer
+                .log()
+                .count("the certificates of before stay in force")
+                > 0
+        });
+        next.write(&directory, "ca");
+        eventually("they are in force", || {
+            balancer
+                .log()
+                .count("pool `p0`: its new certificates are in force")
+                > 0
+        });
+        ping(&mut balancer.connect(), b"known now");
+        drop(first);
+        balancer.finish();
+    });
+}
+
+#[test]
+fn flags_say_which_backends_speak_tls() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "srv", &["web.internal"]);
+        let config = server(&directory.join("srv"), &[&TLS13], None);
+        let backend = secured(config, echo_to_close);
+        let ca = directory.join("ca.pem");
+        let to = format!("tls:{}", backend.address);
+        let balancer = Launch::to(&[to])
+            .flag("--backend-ca", ca.to_str().unwrap())
+            .flag("--backend-name", "web.internal")
+            .start();
+        ping(&mut balancer.connect(), b"x");
+        balancer.finish();
+        let plain = Launch::to(std::slice::from_ref(&backend.address));
+        let (status, log) = plain.flag("--backend-name", "web.internal").run();
+        assert_eq!(status.code(), Some(2));
+        let sentence = "--backend-name has no effect without a backend that speaks TLS";
+        assert!(log.contains(sentence), "{log}");
+    });
+}
