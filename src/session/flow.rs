@@ -93,6 +93,7 @@ impl Flow {
     }
 
     /// The same of records, whose bytes are delivered with the last one of their buffer.
+    #[inline(never)]
     pub(super) fn on_records_sent(&mut self, bytes: u32, links: &Links) -> u32 {
         let whole = self
             .backlog

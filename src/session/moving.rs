@@ -197,8 +197,15 @@ impl Session {
         self.relay_end(from, cx);
     }
 
+    /// Sends what is next, and does nothing else for the direction.
+    #[inline(never)]
+    pub(super) fn send_alone(&mut self, from: Side, cx: &mut Context<'_>) {
+        self.send_next(from, cx);
+    }
+
     /// One send in flight per direction: two could overtake each other.
-    pub(super) fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
+    #[inline(always)]
+    fn send_next(&mut self, from: Side, cx: &mut Context<'_>) {
         let to = from.other();
         let (source, flow) = (&self.ends[from as usize], &self.flows[from as usize]);
         // After most sends nothing is left.
@@ -252,26 +259,14 @@ impl Session {
         let source = &mut self.ends[from as usize];
         let flow = &mut self.flows[from as usize];
         match flow.mode {
-            // There is no backend yet.
-            Mode::Tls(_) if from == Side::Backend && self.state != SessionState::Open => {}
-            Mode::Copy | Mode::Tls(_) if receiving => {
+            Mode::Copy if receiving => {
                 if flow.backlog.len() >= high {
                     self.stop_receiving(from, cx);
                 }
             }
             Mode::Switching if receiving => self.stop_receiving(from, cx),
-            Mode::Copy | Mode::Tls(_) | Mode::Switching if is_awaited() => {}
-            Mode::Copy | Mode::Tls(_) if !source.ended && flow.backlog.len() <= low => {
-                // Without a buffer the receive ends at once, with an error.
-                source.starved = false;
-                let peeks = self.state == SessionState::Peeking;
-                if peeks {
-                    Self::pass_first_bytes(cx);
-                }
-                if peeks || !self.rests(from, cx) {
-                    self.ask(Purpose::Recv(from), cx);
-                }
-            }
+            Mode::Copy | Mode::Switching if is_awaited() => {}
+            Mode::Copy if !source.ended && flow.backlog.len() <= low => self.receive(from, cx),
             Mode::Switching
                 if !source.ended
                     && flow.backlog.is_empty()
@@ -281,12 +276,48 @@ impl Session {
                 flow.promote();
                 self.pump(from, cx);
             }
-            Mode::Copy | Mode::Tls(_) | Mode::Switching => {
+            Mode::Copy | Mode::Switching => {
                 if flow.is_loaded() {
                     self.watch_soon(cx.now);
                 }
             }
             Mode::Splice => {}
+            Mode::Tls(_) => self.receive_through_tls(from, (low, high), cx),
+        }
+    }
+
+    /// Receives from one end.
+    #[inline]
+    fn receive(&mut self, from: Side, cx: &mut Context<'_>) {
+        // Without a buffer the receive ends at once, with an error.
+        self.end(from).starved = false;
+        let peeks = self.state == SessionState::Peeking;
+        if peeks {
+            Self::pass_first_bytes(cx);
+        }
+        if peeks || !self.rests(from, cx) {
+            self.ask(Purpose::Recv(from), cx);
+        }
+    }
+
+    /// What [`Self::receive_or_stop`] does in a session with TLS. It stands apart, so that others
+    /// do not pay for it.
+    #[inline(never)]
+    fn receive_through_tls(&mut self, from: Side, (low, high): (u16, u16), cx: &mut Context<'_>) {
+        let (backlog, ended) = (self.flow(from).backlog.len(), self.end(from).ended);
+        let in_flight = self.in_flight;
+        if from == Side::Backend && self.state != SessionState::Open {
+            // There is no backend yet.
+        } else if in_flight.has(Purpose::Recv(from)) {
+            if backlog >= high {
+                self.stop_receiving(from, cx);
+            }
+        } else if in_flight.is_visited(from) || in_flight.has(Purpose::PollSource(from)) {
+            // It goes on after that.
+        } else if !ended && backlog <= low {
+            self.receive(from, cx);
+        } else if self.flow(from).is_loaded() {
+            self.watch_soon(cx.now);
         }
     }
 

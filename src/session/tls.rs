@@ -128,7 +128,7 @@ impl Session {
             Unsealed::Plain(buffer) => self.enter_decrypted(from, buffer, cx),
             Unsealed::Reply(reply) => {
                 self.flow(from.other()).backlog.push(reply, cx.links);
-                self.send_next(from.other(), cx);
+                self.send_alone(from.other(), cx);
             }
             Unsealed::Established => self.on_established(cx),
             Unsealed::Ended => self.on_tls_ended(from, cx),

@@ -144,7 +144,7 @@ impl Session {
             self.pump(from, cx);
         } else if self.end(from).tls.is_undrained() {
             // What it holds may be all that others wait for.
-            self.send_next(from, cx);
+            self.send_alone(from, cx);
             self.drain_tls(from, cx);
         } else if self.end(from).starved && self.may_pass_on(from) {
             self.pass_on(from, cx);
