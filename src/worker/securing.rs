@@ -32,6 +32,10 @@ impl<K: Kernel> Worker<K> {
             told.extend_from_slice(self.kernel.bytes(header));
             self.kernel.give_back(header.id);
         }
+        // Its connect was cancelled too late: nothing would end a wait for the backend.
+        if slot.session.is_attempt_over() {
+            return Some(Event::ConnectFailed(Errno::CANCELED));
+        }
         let backend = slot.target.as_ref().expect("it is connected");
         let server = ServerAt {
             host: backend.host.as_deref(),

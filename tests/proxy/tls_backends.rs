@@ -403,3 +403,28 @@ fn flags_say_which_backends_speak_tls() {
         assert!(log.contains(sentence), "{log}");
     });
 }
+
+#[test]
+fn a_handshake_that_is_not_answered_has_the_time_of_a_connect() {
+    watched(|| {
+        let (launch, _) = prepared(1);
+        let silent = Backend::tcp("127.0.0.1:0", |mut stream| {
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let config = format!(
+            "(workers: 1, access_log: (to: \"-\"), listeners: [(bind: \"127.0.0.1:0\", pool: \
+             \"p\", attempts: 1, timeouts: (connect: \"300ms\"))], pools: [(name: \"p\", tls: \
+             (verify: \"ca.pem\"), backends: [\"{}\"])])",
+            silent.address
+        );
+        let balancer = launch.file(&config).start();
+        expect_reset(&mut balancer.connect());
+        line(&balancer, "reason=connect_timeout ");
+        // One that leaves before is not held.
+        let gone = balancer.connect();
+        eventually("it is connected", || silent.accepted() == 2);
+        crate::peers::reset(gone);
+        line(&balancer, "reason=client_reset ");
+        balancer.finish();
+    });
+}
