@@ -183,9 +183,9 @@ pub struct ProxyArgs {
         value_name = "KIND:NAME=ADDR",
         value_parser = route,
         help = "Send clients elsewhere: sni:NAME=ADDR, alpn:NAME=ADDR or protocol:NAME=ADDR, with \
-                an address as for --to, or refuse in its place; a protocol is tls, http, ssh, \
-                postgres, rdp, mqtt, other or server_first; the first route that a client fits \
-                counts; may be given again"
+                an address as for --to without tls:, or refuse in its place; a protocol is tls, \
+                http, ssh, postgres, rdp, mqtt, other or server_first; the first route that a \
+                client fits counts; may be given again"
     )]
     pub route: Vec<RouteFlag>,
     /// Let clients of this address or prefix connect; with --allow alone, refuse all others.

@@ -146,16 +146,31 @@ impl Shape for Tls {
     }
 }
 
+impl CheckTls {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        files(&self.verify, self.certificate.as_ref())
+    }
+}
+
+/// The files of TLS with servers.
+fn files<'a>(
+    verify: &'a Verify,
+    certificate: Option<&'a CertificateFiles>,
+) -> impl Iterator<Item = &'a PathBuf> {
+    let authorities = match verify {
+        Verify::File(path) => Some(path),
+        Verify::Off | Verify::System => None,
+    };
+    let own = certificate.into_iter();
+    let own = own.flat_map(|its| [&its.certificate, &its.key]);
+    authorities.into_iter().chain(own)
+}
+
 impl BackendTls {
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let authorities = match &self.verify {
-            Verify::File(path) => Some(path),
-            Verify::Off | Verify::System => None,
-        };
-        let certificate = self.certificate.iter();
-        let own = certificate.flat_map(|its| [&its.certificate, &its.key]);
-        authorities.into_iter().chain(own)
+        files(&self.verify, self.certificate.as_ref())
     }
 
     /// The same for probes.

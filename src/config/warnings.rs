@@ -82,8 +82,8 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
             .is_some_and(|tls| tls.verify == Verify::Off)
         {
             let sentence = format!(
-                "certificates of the backends of `{}` are not verified: whoever answers at their \
-                 addresses gets what clients send",
+                "certificates of the backends of `{}` are not verified: any server that answers \
+                 at their addresses gets what clients send",
                 pool.name
             );
             found.push(Finding::at(format!("pools[{i}].tls.verify"), sentence));

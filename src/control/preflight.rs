@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
-use crate::config::{AccessLog, Config, Discovery, FleetSettings, LogSink, Pool, Verify};
+use crate::config::{AccessLog, CheckTls, Config, Discovery, FleetSettings, LogSink, Pool};
 use crate::sys;
 
 use super::access_log::socket as log_socket;
@@ -194,11 +194,12 @@ pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<Star
     let mut seen = used.clone();
     let mut found = Vec::new();
     for pool in &config.pools {
-        let Some(path) = certificate_file(pool) else {
+        let Some(tls) = check_tls(pool) else {
             continue;
         };
-        if seen.insert(path.clone())
-            && let Err(why) = health::can_use_certificates(path)
+        let new = tls.files().filter(|path| seen.insert((*path).clone()));
+        if new.count() > 0
+            && let Err(why) = health::can_use_certificates(tls)
         {
             let pool = pool.name.clone();
             found.push(StartError::Certificates { pool, why });
@@ -209,17 +210,11 @@ pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<Star
 
 /// The certificate files that the probes of a configuration use.
 pub(super) fn certificate_files(config: &Config) -> HashSet<PathBuf> {
-    let files = config
-        .pools
-        .iter()
-        .filter_map(|pool| certificate_file(pool));
-    files.cloned().collect()
+    let checks = config.pools.iter().filter_map(|pool| check_tls(pool));
+    checks.flat_map(CheckTls::files).cloned().collect()
 }
 
-fn certificate_file(pool: &Pool) -> Option<&PathBuf> {
-    // Those of the pool's own TLS are read with it.
-    match &pool.check.as_ref()?.tls.as_ref()?.verify {
-        Verify::File(path) => Some(path),
-        Verify::Off | Verify::System => None,
-    }
+/// The TLS of a check, where it is not the pool's: the files of that are read with the pool.
+fn check_tls(pool: &Pool) -> Option<&CheckTls> {
+    pool.check.as_ref()?.tls.as_ref()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::admin::model::EventKind;
-use crate::guard::{PeerDenied, Refusal};
+use crate::guard::{Gate, PeerDenied, Refusal};
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::wording::plural;
@@ -125,17 +125,13 @@ fn by_access_list(snapshot: &Snapshot) -> Vec<Refuser> {
 fn by_limit(snapshot: &Snapshot) -> Vec<Refuser> {
     let both = snapshot.listeners.iter().flat_map(|listener| {
         let gate = &listener.gate;
-        [Mode::On, Mode::DryRun].map(|mode| Refuser {
+        type Count = fn(&Gate, Refusal) -> u64;
+        let counts: [(Mode, Count); 2] = [(Mode::On, Gate::refused), (Mode::DryRun, Gate::dry_run)];
+        counts.map(|(mode, count)| Refuser {
             name: format!("listener `{}`", listener.name),
             mode,
             counts: Refusal::ALL
-                .map(|rule| {
-                    let count = match mode {
-                        Mode::On | Mode::Connects => gate.refused(rule),
-                        Mode::DryRun => gate.dry_run(rule),
-                    };
-                    (rule.as_str(), count)
-                })
+                .map(|rule| (rule.as_str(), count(gate, rule)))
                 .to_vec(),
             example: None,
         })

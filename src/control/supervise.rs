@@ -237,6 +237,10 @@ impl Balancer {
     /// Certificates may have changed, or expire soon.
     fn follow_certificates(&mut self) {
         let (is_other, news) = self.tls.tick();
+        if news.iter().any(|news| matches!(news, TlsNews::Read(_))) {
+            // Probes may show the same certificate, and verify by the same authorities.
+            self.checks.refresh();
+        }
         for news in news {
             let (severity, kind, message) = match news {
                 TlsNews::Read(message) => (Severity::Info, EventKind::CertificatesRead, message),

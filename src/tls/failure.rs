@@ -55,8 +55,8 @@ kinds! {
     BadClientCertificate = "bad_client_certificate",
     /// The peer ended the handshake by an alert of another kind.
     Alert = "alert",
-    /// The backend's certificate is of no use: it has expired, has another name, or nobody that is
-    /// trusted has signed it.
+    /// The backend's certificate is of no use: it has expired, is for another name, or is signed by
+    /// an authority that is not trusted.
     BadBackendCertificate = "bad_backend_certificate",
     /// A record could not be authenticated.
     BadRecord = "bad_record",

@@ -89,7 +89,8 @@ impl<K: Kernel> Worker<K> {
     /// A connect stands: what is the backend to hear before its client's bytes? `None`: its answer
     /// to that is awaited.
     fn prepare(&mut self, key: usize) -> Option<Event> {
-        if self.puts_off_handshake(key) {
+        let has_tls = self.slots[key].plan().pool().tls.is_some();
+        if has_tls && self.puts_off_handshake(key) {
             return None;
         }
         let event = self.introduce(key);
@@ -100,10 +101,9 @@ impl<K: Kernel> Worker<K> {
             Opening::Header(header) => Some(header),
             Opening::Bare | Opening::Sealed => None,
         };
-        let slot = &self.slots[key];
-        if slot.plan().pool().tls.is_some() {
+        if has_tls {
             self.begin_tls(key, header)
-        } else if slot.session.preamble() == Preamble::Tls {
+        } else if self.slots[key].session.preamble() == Preamble::Tls {
             self.ask_for_tls(key, header)
         } else {
             Some(event)

@@ -9,11 +9,12 @@ use crate::route::RouteNumber;
 use crate::select::Looked;
 use crate::session::{CloseReason, Event, Look, Preamble};
 use crate::snapshot::LiveListener;
+use crate::token::Side;
 
 use super::decisions::Decisions;
 use super::headers::tlvs_of;
 use super::slot::Slot;
-use super::tls::{TlsEnd, client_tls};
+use super::tls::{TlsEnd, tls_of};
 use super::{Stats, Worker};
 
 impl<K: Kernel> Worker<K> {
@@ -135,7 +136,7 @@ fn look_for_keys(
 ) -> Look {
     let was_asked = slot.session.preamble() == Preamble::Tls;
     let bytes = FirstBytes::new(first, last)
-        .inside(client_tls(&slot.tls).map(TlsEnd::around))
+        .inside(tls_of(slot.tls.as_deref(), Side::Client).map(TlsEnd::around))
         .behind(tlvs_of(slot.named.as_deref()))
         .behind_postgres(was_asked);
     let routes = &slot.listener.routes;

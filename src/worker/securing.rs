@@ -15,8 +15,7 @@ use super::tls::{HANDSHAKING_MAX, Step, TlsEnd, count_handshake};
 impl<K: Kernel> Worker<K> {
     /// Whether a session waits for another turn to begin a handshake: others took this one.
     pub(super) fn puts_off_handshake(&mut self, key: usize) -> bool {
-        let has_tls = self.slots[key].plan().pool().tls.is_some();
-        let waits = has_tls && self.handshaking >= HANDSHAKING_MAX;
+        let waits = self.handshaking >= HANDSHAKING_MAX;
         if waits {
             self.await_backend(key, Asks::Turn, Interest::Write);
         }

@@ -85,9 +85,9 @@ impl SlotTls {
     }
 }
 
-/// The TLS of a session's client. Its slot may change meanwhile.
-pub(super) fn client_tls(all: &Option<Box<SlotTls>>) -> Option<&TlsEnd> {
-    all.as_ref()?.0[Side::Client as usize].as_deref()
+/// The TLS of an end, where it has some. The rest of its slot may change meanwhile.
+pub(super) fn tls_of(all: Option<&SlotTls>, side: Side) -> Option<&TlsEnd> {
+    all?.0[side as usize].as_deref()
 }
 
 /// A step of a handshake with a backend.
@@ -100,7 +100,7 @@ pub(super) struct Step {
 impl Slot {
     /// The TLS of an end, where it has some.
     pub(super) fn tls(&self, side: Side) -> Option<&TlsEnd> {
-        self.tls.as_ref()?.0[side as usize].as_deref()
+        tls_of(self.tls.as_deref(), side)
     }
 
     pub(super) fn tls_mut(&mut self, side: Side) -> Option<&mut TlsEnd> {

@@ -428,3 +428,25 @@ fn a_handshake_that_is_not_answered_has_the_time_of_a_connect() {
         balancer.finish();
     });
 }
+
+#[test]
+fn a_check_shows_the_certificate_that_the_pool_has_now() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "srv", &["127.0.0.1"]);
+        Authority::new().sign(&directory, "own", &["balancer"]);
+        let config = server(&directory.join("srv"), &[&TLS12], Some(&authority));
+        let backend = secured(config, echo_to_close);
+        let settings = "tls: (verify: \"ca.pem\", certificate: (certificate: \"own.pem\", key: \
+                        \"own.key\")), check: (type: \"tcp\", interval: \"100ms\", timeout: \
+                        \"100ms\", rise: 1, fall: 1)";
+        let balancer = start(launch, &[(settings, &[&backend.address])]);
+        let state = |word: &str| format!("backend `{}` of pool `p0` is {word}", backend.address);
+        eventually("it is down", || balancer.log().count(&state("down")) > 0);
+        authority.sign(&directory, "own", &["balancer"]);
+        eventually("it is up", || balancer.log().count(&state("up")) > 0);
+        ping(&mut balancer.connect(), b"let in");
+        balancer.finish();
+    });
+}

@@ -1,12 +1,11 @@
 //! TLS of probes: rustls over a nonblocking stream.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::client::{ClientConfig, ClientConnection};
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use crate::address::Address;
 use crate::config::{CheckTls, Verify};
 use crate::control::aside;
+use crate::control::file_watch::{FileVersion, Look};
 use crate::control::tls::certified;
 use crate::sys;
 use crate::time::SECOND;
@@ -52,14 +52,11 @@ struct Loaded {
     made: Made,
     /// When it was made, in ns of the workers' clock.
     at: u64,
-    /// The version of the file that it was made from.
-    version: Option<Version>,
+    /// The versions of the files that it was made from.
+    versions: Vec<FileVersion>,
 }
 
 type Made = Result<Arc<ClientConfig>, Failure>;
-
-/// Tells one version of a file from another: its length, and when it was written.
-type Version = (u64, Option<SystemTime>);
 
 impl ProbeTls {
     pub(super) fn new(settings: &CheckTls) -> Self {
@@ -124,14 +121,11 @@ impl ProbeTls {
         self.shared.stale.set(false);
         let settings = self.settings.clone();
         let old = self.shared.loaded.borrow().clone();
-        let old = old.filter(|its| its.made.is_ok()).map(|its| its.version);
-        let path = match &settings.verify {
-            Verify::File(path) => Some(path.clone()),
-            Verify::Off | Verify::System => None,
-        };
+        let old = old.filter(|its| its.made.is_ok()).map(|its| its.versions);
+        let path = settings.files().next().cloned();
         let load = move || {
-            let version = version(&settings);
-            (old != Some(version)).then(|| (config(&settings), version))
+            let versions = versions(&settings);
+            (old.as_ref() != Some(&versions)).then(|| (config(&settings), versions))
         };
         let shared = Rc::clone(&self.shared);
         tokio_uring::spawn(async move {
@@ -141,7 +135,7 @@ impl ProbeTls {
             };
             let no_thread = || {
                 let why = "cannot read certificates: no thread can be created";
-                Some((Err(Failure::Lacking(why.to_owned())), None))
+                Some((Err(Failure::Lacking(why.to_owned())), Vec::new()))
             };
             shared.take_in(loaded.unwrap_or_else(no_thread));
             shared.loading.set(false);
@@ -272,7 +266,7 @@ impl Secured {
 
 impl Shared {
     /// Takes over what was loaded; `None`: the file is as it was.
-    fn take_in(&self, loaded: Option<(Made, Option<Version>)>) {
+    fn take_in(&self, loaded: Option<(Made, Vec<FileVersion>)>) {
         let mut kept = self.loaded.borrow_mut();
         let good = kept.as_mut().filter(|its| its.made.is_ok());
         let at = sys::monotonic();
@@ -285,7 +279,7 @@ impl Shared {
                 }
                 return;
             }
-            (Some((made, version)), _) => *kept = Some(Loaded { made, at, version }),
+            (Some((made, versions)), _) => *kept = Some(Loaded { made, at, versions }),
             (None, _) => {}
         }
         self.refused.take();
@@ -300,14 +294,10 @@ fn failure(error: &rustls::Error) -> Failure {
     }
 }
 
-fn version(settings: &CheckTls) -> Option<Version> {
-    match &settings.verify {
-        Verify::Off | Verify::System => None,
-        Verify::File(path) => {
-            let found = fs::metadata(path).ok()?;
-            Some((found.len(), found.modified().ok()))
-        }
-    }
+/// What tells the versions of its files from others.
+fn versions(settings: &CheckTls) -> Vec<FileVersion> {
+    let paths = settings.files();
+    paths.map(|path| Look::at(path).version).collect()
 }
 
 fn config(settings: &CheckTls) -> Result<Arc<ClientConfig>, Failure> {
@@ -349,9 +339,13 @@ pub(in crate::control) fn system() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Checks whether a file holds certificates that probes can use.
-pub(in crate::control) fn can_use(path: &Path) -> Result<(), String> {
-    file(path).map(drop)
+/// Checks whether the files of probes hold what they are to hold. May take long.
+pub(in crate::control) fn can_use(settings: &CheckTls) -> Result<(), String> {
+    if let Verify::File(path) = &settings.verify {
+        file(path)?;
+    }
+    let own = settings.certificate.as_ref();
+    own.map_or(Ok(()), |own| certified(own).map(drop))
 }
 
 /// The certificates of a PEM file (RFC 7468).
