@@ -26,43 +26,62 @@ pub(super) struct End {
     pub(super) tls: EndTls,
 }
 
-/// The TLS of an end.
+/// The TLS of an end. The default: it has none, and bytes come and go as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum EndTls {
-    /// It has none: bytes come and go as they are.
-    #[default]
-    None,
-    /// Its socket carries records, which end here.
-    Records,
-    /// What was taken out of its records waits for a buffer.
-    Undrained,
-    /// Its peer was told that no more bytes come (`close_notify`).
-    Notified,
-    /// Both.
-    UndrainedNotified,
-}
+pub(super) struct EndTls(u8);
 
 impl EndTls {
+    /// Its socket carries records, which end here.
+    pub(super) const RECORDS: Self = Self(1);
+    /// What was taken out of its records waits for a buffer.
+    const UNDRAINED: u8 = 1 << 1;
+    /// Its peer was told that no more bytes come (`close_notify`).
+    const NOTIFIED: u8 = 1 << 2;
+    /// Bytes came from its peer after that.
+    const WENT_ON: u8 = 1 << 3;
+    /// Its connection ended, although its peer had not said that no more would come.
+    const CUT: u8 = 1 << 4;
+
     /// Whether its socket carries records.
     pub(super) fn is_there(self) -> bool {
-        self != Self::None
+        self != Self::default()
     }
 
     pub(super) fn is_undrained(self) -> bool {
-        matches!(self, Self::Undrained | Self::UndrainedNotified)
+        self.0 & Self::UNDRAINED != 0
     }
 
     pub(super) fn is_notified(self) -> bool {
-        matches!(self, Self::Notified | Self::UndrainedNotified)
+        self.0 & Self::NOTIFIED != 0
     }
 
-    /// The same with these two.
-    pub(super) fn with(undrained: bool, notified: bool) -> Self {
-        match (undrained, notified) {
-            (false, false) => Self::Records,
-            (true, false) => Self::Undrained,
-            (false, true) => Self::Notified,
-            (true, true) => Self::UndrainedNotified,
+    pub(super) fn is_cut(self) -> bool {
+        self.0 & Self::CUT != 0
+    }
+
+    /// Whether its peer was told that no more comes, and has sent nothing since: its own end is
+    /// but the answer.
+    pub(super) fn only_answers(self) -> bool {
+        self.0 & (Self::NOTIFIED | Self::WENT_ON) == Self::NOTIFIED
+    }
+
+    pub(super) fn set_undrained(&mut self, undrained: bool) {
+        self.0 &= !Self::UNDRAINED;
+        self.0 |= Self::UNDRAINED * u8::from(undrained);
+    }
+
+    pub(super) fn set_notified(&mut self) {
+        self.0 |= Self::NOTIFIED;
+    }
+
+    pub(super) fn set_cut(&mut self) {
+        self.0 |= Self::CUT;
+    }
+
+    /// Bytes of its peer came.
+    pub(super) fn on_bytes(&mut self) {
+        if self.is_notified() {
+            self.0 |= Self::WENT_ON;
         }
     }
 }

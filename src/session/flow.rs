@@ -45,8 +45,21 @@ pub(super) enum Mode {
     /// Spliced through a pipe, visit by visit.
     Splice,
     /// Copied through TLS, always: what is spliced, or passed on without a buffer, goes past it.
-    /// `true`: the end of what was encrypted waits for what follows it, or for a buffer.
-    Tls(bool),
+    Tls,
+    /// The same, and the end of what was encrypted waits for what follows it, or for a buffer.
+    TlsHeld,
+}
+
+impl Mode {
+    /// Whether an end of the session speaks TLS.
+    pub(super) fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::TlsHeld)
+    }
+
+    /// Through TLS; `held`: the end of what was encrypted waits.
+    pub(super) fn tls(held: bool) -> Self {
+        if held { Self::TlsHeld } else { Self::Tls }
+    }
 }
 
 impl Flow {
@@ -69,7 +82,7 @@ impl Flow {
 
     /// Bytes are held for the sink.
     pub(super) fn is_loaded(&self) -> bool {
-        !self.backlog.is_empty() || self.in_pipe > 0 || self.mode == Mode::Tls(true)
+        !self.backlog.is_empty() || self.in_pipe > 0 || self.mode == Mode::TlsHeld
     }
 
     /// Whether bytes that came from the source are held.

@@ -178,9 +178,9 @@ impl Session {
         };
         if cx.limits.handshake.is_some() {
             session.state = SessionState::Handshaking;
-            session.ends[Side::Client as usize].tls = EndTls::Records;
+            session.ends[Side::Client as usize].tls = EndTls::RECORDS;
             for flow in &mut session.flows {
-                flow.mode = Mode::Tls(false);
+                flow.mode = Mode::Tls;
             }
         }
         session.advance(Side::Client, cx);
@@ -344,7 +344,9 @@ impl Session {
         let waits = |end: &End| end.starved && !end.ended;
         let loaded = self.flows.iter().any(Flow::is_loaded);
         let undelivered = self.unsent > 0 || loaded || self.ends.iter().any(waits);
+        let cut = self.ends.iter().any(|end| end.tls.is_cut());
         self.reason
+            .filter(|_| !cut)
             .map_or(Manner::Reset, |reason| reason.manner(undelivered))
     }
 

@@ -110,7 +110,9 @@ impl Session {
                 if from == Side::Client && received > 0 {
                     self.on_asked(cx);
                 }
-                self.advance(from, cx);
+                if !self.is_settled(from) {
+                    self.advance(from, cx);
+                }
             }
             // Without memory for it a socket polls as ready and takes nothing.
             Err(errno) if errno.is_transient() || is_short(errno) => {
@@ -136,8 +138,8 @@ impl Session {
         self.end(from).ended = true;
         let flow = self.flow(from);
         flow.in_pipe = 0;
-        if matches!(flow.mode, Mode::Tls(_)) {
-            flow.mode = Mode::Tls(false);
+        if flow.mode.is_tls() {
+            flow.mode = Mode::Tls;
         }
         while let Some(id) = flow.backlog.pop(cx.links) {
             cx.ops.push_back(Op::Release(id));
@@ -197,6 +199,15 @@ impl Session {
         self.relay_end(from, cx);
     }
 
+    /// Whether [`Self::advance`] would find nothing to do: all is sent, and the receive goes on. So
+    /// it is after most sends.
+    #[inline]
+    fn is_settled(&self, from: Side) -> bool {
+        let flow = &self.flows[from as usize];
+        let receives = self.in_flight.has(Purpose::Recv(from));
+        receives && flow.mode == Mode::Copy && flow.backlog.is_empty()
+    }
+
     /// Sends what is next, and does nothing else for the direction.
     #[inline(never)]
     pub(super) fn send_alone(&mut self, from: Side, cx: &mut Context<'_>) {
@@ -210,7 +221,7 @@ impl Session {
         let (source, flow) = (&self.ends[from as usize], &self.flows[from as usize]);
         // After most sends nothing is left.
         let Some(buffer) = flow.backlog.front(cx.links) else {
-            if flow.mode == Mode::Tls(true) {
+            if flow.mode == Mode::TlsHeld {
                 self.flush_tls(to, cx);
             }
             return;
@@ -282,7 +293,7 @@ impl Session {
                 }
             }
             Mode::Splice => {}
-            Mode::Tls(_) => self.receive_through_tls(from, (low, high), cx),
+            Mode::Tls | Mode::TlsHeld => self.receive_through_tls(from, (low, high), cx),
         }
     }
 

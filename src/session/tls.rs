@@ -50,7 +50,7 @@ pub struct Sealed {
 impl Session {
     /// Whether an end of the session speaks TLS.
     pub(super) fn is_sealed(&self, from: Side) -> bool {
-        matches!(self.flows[from as usize].mode, Mode::Tls(_))
+        self.flows[from as usize].mode.is_tls()
     }
 
     /// Whether this side can't be told anything now: something else is on its way to it, or it was
@@ -78,9 +78,9 @@ impl Session {
     /// The backend's handshake is done. What waits for it leaves as records, and what it may have
     /// said behind its handshake is taken out.
     pub(super) fn seal_backend(&mut self, cx: &mut Context<'_>) {
-        self.end(Side::Backend).tls = EndTls::Records;
+        self.end(Side::Backend).tls = EndTls::RECORDS;
         for flow in &mut self.flows {
-            flow.mode = Mode::Tls(flow.mode == Mode::Tls(true));
+            flow.mode = Mode::tls(flow.mode == Mode::TlsHeld);
         }
         while let Some(waits) = self.flow(Side::Client).backlog.take_front(cx.links) {
             self.ask_tls(Op::Encrypt(Side::Backend, Some(waits)), cx);
@@ -120,7 +120,10 @@ impl Session {
         self.tls_steps -= 1;
         let source = self.end(from);
         let undrained = opened == Unsealed::NoBuffer;
-        source.tls = EndTls::with(undrained, source.tls.is_notified());
+        source.tls.set_undrained(undrained);
+        if matches!(opened, Unsealed::Plain(_)) {
+            source.tls.on_bytes();
+        }
         match opened {
             Unsealed::Plain(buffer) if self.is_over(from) => {
                 cx.ops.push_back(Op::Release(buffer.id))
@@ -176,6 +179,8 @@ impl Session {
 
     /// The connection of a TLS end has ended. Unless its peer has said before that no more comes,
     /// what came may be less than it sent: that never passes for an end (RFC 8446, section 6.1).
+    /// Many peers leave it out once they were told the end of the other side, and have nothing more
+    /// to say: no fault of theirs ends the session then.
     pub(super) fn on_tls_recv_ended(&mut self, from: Side, cx: &mut Context<'_>) {
         // What its records hold that wait for a buffer may say so: the end is received again.
         if self.end(from).ended || self.end(from).tls.is_undrained() {
@@ -185,10 +190,16 @@ impl Session {
             return self.close(CloseReason::TlsFailed, cx);
         }
         self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
+        let source = self.end(from);
+        source.tls.set_cut();
+        let reason = match source.shut && source.tls.only_answers() {
+            true => CloseReason::closed_by(from.other()),
+            false => CloseReason::tls_truncated_by(from),
+        };
         if self.state != SessionState::Open || !self.flow(from).is_loaded() {
-            return self.close(CloseReason::tls_truncated_by(from), cx);
+            return self.close(reason, cx);
         }
-        self.broken = Some(CloseReason::tls_truncated_by(from));
+        self.broken = Some(reason);
         self.end(from).ended = true;
         self.active_at = cx.now;
     }
@@ -200,7 +211,7 @@ impl Session {
         }
         let from = to.other();
         let flow = self.flow(from);
-        flow.mode = Mode::Tls(sealed.held);
+        flow.mode = Mode::tls(sealed.held);
         if let Some(buffer) = sealed.buffer {
             flow.backlog.push_sealed(buffer, sealed.plain, cx.links);
         } else if sealed.held {
@@ -229,8 +240,7 @@ impl Session {
 
     /// Whether this side broke: its connection, or what it had to say in TLS before it ended.
     pub(super) fn is_broken(&self, side: Side) -> bool {
-        let cut = self.broken == Some(CloseReason::tls_truncated_by(side));
-        cut || self.broken == Some(CloseReason::reset_by(side))
+        self.ends[side as usize].tls.is_cut() || self.broken == Some(CloseReason::reset_by(side))
     }
 
     /// Has the peer of a TLS end told that no more comes, before its connection ends. `true`: it
@@ -240,7 +250,7 @@ impl Session {
         if !sink.tls.is_there() || sink.tls.is_notified() {
             return true;
         }
-        sink.tls = EndTls::with(sink.tls.is_undrained(), true);
+        sink.tls.set_notified();
         self.ask_tls(Op::Notify(to), cx);
         false
     }

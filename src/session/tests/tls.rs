@@ -188,6 +188,40 @@ fn a_connection_that_ends_without_a_word_was_cut() {
 }
 
 #[test]
+fn one_that_was_told_the_end_may_leave_without_a_word() {
+    for goes_on in [false, true] {
+        let mut script = open();
+        asked(&mut script);
+        script.on_event(Event::RecvEnded(Backend, Ok(())));
+        script.asks(&[Op::Notify(Client)]);
+        let notice = Buffer {
+            id: 900,
+            start: 0,
+            len: 24,
+        };
+        script.on_event(sealed(Some(notice), 0, false));
+        script.asks(&[Op::Send(Client, notice, true)]);
+        script.sent(Client, 24);
+        script.asks(&[Op::Release(notice.id), Op::Shutdown(Client)]);
+        if goes_on {
+            let records = script.receives(Client, 122);
+            script.asks(&[Op::Decrypt(Client, Some(records))]);
+            unsealed(&mut script, Unsealed::Plain(records));
+            script.asks(&[Op::Send(Backend, records, false)]);
+            script.sent(Backend, 122);
+            script.asks(&[Op::Release(records.id)]);
+        }
+        script.on_event(Event::RecvEnded(Client, Ok(())));
+        let reason = match goes_on {
+            false => CloseReason::BackendClosed,
+            true => CloseReason::TlsTruncated,
+        };
+        // What may be less than was sent does not end like a whole.
+        script.ends(reason, Manner::Reset);
+    }
+}
+
+#[test]
 fn a_handshake_fails_late_or_for_a_reason() {
     let mut script = Script::handshaking(TLS);
     script.passes(2_000 * MS);
