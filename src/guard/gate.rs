@@ -152,7 +152,7 @@ impl RateRule {
 
 impl Gate {
     /// There are no more close reasons than this. Their names are not known here.
-    pub const REASONS_MAX: usize = 40;
+    pub const REASONS_MAX: usize = 48;
 
     /// The gate of a new listener.
     #[must_use]

@@ -31,6 +31,8 @@ pub enum CloseReason {
     TlsFailed,
     /// The client's handshake of TLS was not complete in time.
     TlsTimeout,
+    /// Clients had as many handshakes of TLS under way as there may be, and this was the oldest.
+    TlsHandshakesFull,
     /// The client's connection ended in the middle of what it sent by TLS: it never said that no
     /// more would come.
     TlsTruncated,
@@ -97,7 +99,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -108,6 +110,7 @@ impl CloseReason {
         Self::TlsRefused,
         Self::TlsFailed,
         Self::TlsTimeout,
+        Self::TlsHandshakesFull,
         Self::TlsTruncated,
         Self::BackendTlsFailed,
         Self::BackendTlsTruncated,
@@ -231,6 +234,7 @@ impl CloseReason {
             Self::TlsRefused => "tls_refused",
             Self::TlsFailed => "tls_failed",
             Self::TlsTimeout => "tls_timeout",
+            Self::TlsHandshakesFull => "tls_handshakes_full",
             Self::TlsTruncated => "tls_truncated",
             Self::BackendTlsFailed => "backend_tls_failed",
             Self::BackendTlsTruncated => "backend_tls_truncated",
@@ -277,6 +281,7 @@ impl CloseReason {
             | Self::TlsRefused
             | Self::TlsFailed
             | Self::TlsTimeout
+            | Self::TlsHandshakesFull
             | Self::TlsTruncated
             | Self::BackendTlsFailed
             | Self::BackendTlsTruncated

@@ -83,7 +83,10 @@ impl Session {
             self.active_at = cx.now;
         }
         if self.ends_together(cx.limits) && self.has_heard_the_end(to) {
-            self.end_the_other(cx);
+            match self.cut_reason() {
+                Some(reason) => self.close(reason, cx),
+                None => self.end_the_other(cx),
+            }
         }
         if self.state == SessionState::Closing {
             return;
@@ -96,13 +99,14 @@ impl Session {
         } else {
             CloseReason::IdleTimeout
         };
-        self.close(self.broken.unwrap_or(reason), cx);
+        let known = self.broken.or_else(|| self.cut_reason());
+        self.close(known.unwrap_or(reason), cx);
     }
 
     fn look(&mut self, cx: &mut Context<'_>) {
         if cx.now >= self.session_until(cx.limits) {
-            let reason = self.broken.unwrap_or(CloseReason::SessionTimeout);
-            return self.close(reason, cx);
+            let known = self.broken.or_else(|| self.cut_reason());
+            return self.close(known.unwrap_or(CloseReason::SessionTimeout), cx);
         }
         if cx.now >= self.watch_at {
             self.watch(cx);
@@ -200,11 +204,11 @@ impl Session {
     }
 
     /// One direction has ended and the other is to end with it: as configured, or since the peer
-    /// that it leads to is gone.
+    /// that it leads to is gone, or has cut its TLS.
     pub(super) fn ends_together(&self, limits: &SessionLimits) -> bool {
         let is_in_vain = |gone: Side| {
-            let other = &self.ends[gone.other() as usize];
-            self.ends[gone as usize].watch == Watch::Gone && other.shut
+            let (gone, other) = (&self.ends[gone as usize], &self.ends[gone.other() as usize]);
+            (gone.watch == Watch::Gone || gone.tls.is_cut()) && other.shut
         };
         let ends = limits.ends_together && self.is_half_closed();
         (ends || Side::BOTH.into_iter().any(is_in_vain)) && self.broken.is_none()

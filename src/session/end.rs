@@ -41,6 +41,8 @@ impl EndTls {
     const WENT_ON: u8 = 1 << 3;
     /// Its connection ended, although its peer had not said that no more would come.
     const CUT: u8 = 1 << 4;
+    /// The same, and its peer was told before that no more comes, and sent nothing since.
+    const ONLY_ANSWERED: u8 = 1 << 5;
 
     /// Whether its socket carries records.
     pub(super) fn is_there(self) -> bool {
@@ -59,10 +61,9 @@ impl EndTls {
         self.0 & Self::CUT != 0
     }
 
-    /// Whether its peer was told that no more comes, and has sent nothing since: its own end is
-    /// but the answer.
-    pub(super) fn only_answers(self) -> bool {
-        self.0 & (Self::NOTIFIED | Self::WENT_ON) == Self::NOTIFIED
+    /// Whether the cut was but the answer to the end of the other side.
+    pub(super) fn only_answered(self) -> bool {
+        self.0 & Self::ONLY_ANSWERED != 0
     }
 
     pub(super) fn set_undrained(&mut self, undrained: bool) {
@@ -74,8 +75,11 @@ impl EndTls {
         self.0 |= Self::NOTIFIED;
     }
 
-    pub(super) fn set_cut(&mut self) {
+    /// Its connection ended; `was_told`: the end of the other side was sent to it before.
+    pub(super) fn set_cut(&mut self, was_told: bool) {
+        let answers = was_told && self.0 & (Self::NOTIFIED | Self::WENT_ON) == Self::NOTIFIED;
         self.0 |= Self::CUT;
+        self.0 |= Self::ONLY_ANSWERED * u8::from(answers);
     }
 
     /// Bytes of its peer came.

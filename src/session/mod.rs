@@ -373,8 +373,11 @@ impl Session {
         if self.connected_at == 0 || self.first_byte_at > 0 {
             return None;
         }
-        let reset = self.reason == Some(CloseReason::BackendReset);
-        if self.hung_up || reset && self.is_hang_up(now) {
+        // As one that refuses our certificate, with TLS 1.3.
+        let refused = self.reason == Some(CloseReason::BackendTlsFailed);
+        let cut = [CloseReason::BackendReset, CloseReason::BackendTlsTruncated];
+        let reset = self.reason.is_some_and(|reason| cut.contains(&reason));
+        if self.hung_up || refused || reset && self.is_hang_up(now) {
             return Some(Unanswered::Failed);
         }
         let closed = self.reason == Some(CloseReason::BackendClosed) && self.has_asked();

@@ -10,7 +10,9 @@ use super::{CloseReason, Context, Op, Session, SessionState, Side};
 
 impl Session {
     pub(super) fn on_received(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
-        self.touch(from, Some(buffer), cx);
+        if !self.ends[from as usize].tls.is_there() {
+            self.touch(from, Some(buffer), cx);
+        }
         Self::charge(from, buffer.len, cx);
         if self.is_over(from) {
             cx.ops.push_back(Op::Release(buffer.id));
@@ -23,9 +25,6 @@ impl Session {
             flow.waits = 0;
         }
         flow.on_filled(buffer.len);
-        if from == Side::Backend && cx.limits.overhears && flow.delivered < OVERHEARD_MAX {
-            cx.ops.push_back(Op::Overhear(buffer));
-        }
         self.enter(from, buffer, cx);
         // A backend that sends in small steps may wait for each to be acknowledged.
         if from == Side::Backend && !self.end(from).ending {
@@ -233,7 +232,8 @@ impl Session {
         }
         // What is held back for an end that never comes would be lost.
         let last = (source.ended || source.ending) && flow.backlog.len() == 1;
-        let more = last && self.broken.is_none() || flow.is_followed();
+        let relays = last && self.broken.is_none() && !source.tls.is_cut();
+        let more = relays || flow.is_followed();
         self.leave(to, buffer, more, cx);
     }
 
@@ -242,11 +242,24 @@ impl Session {
     #[inline]
     pub(super) fn enter(&mut self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
         if self.is_sealed(from) {
-            self.enter_through_tls(from, buffer, cx);
-        } else if self.state == SessionState::Peeking {
+            return self.enter_through_tls(from, buffer, cx);
+        }
+        self.overhear(from, buffer, cx);
+        if self.state == SessionState::Peeking {
             self.on_first_bytes(buffer, cx);
         } else {
             self.flow(from).backlog.push(buffer, cx.links);
+        }
+    }
+
+    /// Shows the worker what a backend says first, where its pool asks for that.
+    #[inline]
+    pub(super) fn overhear(&self, from: Side, buffer: Buffer, cx: &mut Context<'_>) {
+        if from == Side::Backend
+            && cx.limits.overhears
+            && self.flows[from as usize].delivered < OVERHEARD_MAX
+        {
+            cx.ops.push_back(Op::Overhear(buffer));
         }
     }
 
@@ -353,13 +366,11 @@ impl Session {
             return;
         }
         let to = from.other();
-        let broke = self.is_broken(from);
-        if self.ends[to as usize].tls.is_there()
-            && self.broken.is_none()
-            && !self.is_notified(to, cx)
-        {
+        let ends = self.ends[0].tls.is_there() || self.ends[1].tls.is_there();
+        if ends && !self.relays_end_of_tls(from, cx) {
             return;
         }
+        let broke = self.broken == Some(CloseReason::reset_by(from));
         let sink = self.end(to);
         sink.shut = true;
         let held_back = sink.held_back;

@@ -71,6 +71,7 @@ impl Session {
             source.ending = false;
             self.ask_tls(Op::Decrypt(from, Some(buffer)), cx);
         } else {
+            self.overhear(from, buffer, cx);
             self.enter_decrypted(from, buffer, cx);
         }
     }
@@ -121,14 +122,19 @@ impl Session {
         let source = self.end(from);
         let undrained = opened == Unsealed::NoBuffer;
         source.tls.set_undrained(undrained);
-        if matches!(opened, Unsealed::Plain(_)) {
+        if let Unsealed::Plain(buffer) = opened {
             source.tls.on_bytes();
+            // Other records, as those with tickets, are no answer and no work.
+            self.touch(from, Some(buffer), cx);
         }
         match opened {
             Unsealed::Plain(buffer) if self.is_over(from) => {
                 cx.ops.push_back(Op::Release(buffer.id))
             }
-            Unsealed::Plain(buffer) => self.enter_decrypted(from, buffer, cx),
+            Unsealed::Plain(buffer) => {
+                self.overhear(from, buffer, cx);
+                self.enter_decrypted(from, buffer, cx);
+            }
             Unsealed::Reply(reply) => {
                 self.flow(from.other()).backlog.push(reply, cx.links);
                 self.send_alone(from.other(), cx);
@@ -145,7 +151,16 @@ impl Session {
         if more && opened != Unsealed::NoBuffer {
             self.drain_tls(from, cx);
         } else if self.state != SessionState::Closing {
-            self.advance(from, cx);
+            self.advance_after_step(from, cx);
+        }
+    }
+
+    /// Goes on after a step. An end that was cut waits for all of them.
+    fn advance_after_step(&mut self, from: Side, cx: &mut Context<'_>) {
+        self.advance(from, cx);
+        let is_open = self.state == SessionState::Open;
+        if is_open && self.tls_steps == 0 && self.cut_reason().is_some() {
+            self.advance(from.other(), cx);
         }
     }
 
@@ -191,17 +206,43 @@ impl Session {
         }
         self.hung_up |= from == Side::Backend && self.is_hang_up(cx.now);
         let source = self.end(from);
-        source.tls.set_cut();
-        let reason = match source.shut && source.tls.only_answers() {
-            true => CloseReason::closed_by(from.other()),
-            false => CloseReason::tls_truncated_by(from),
-        };
-        if self.state != SessionState::Open || !self.flow(from).is_loaded() {
-            return self.close(reason, cx);
+        source.tls.set_cut(source.shut);
+        source.ended = true;
+        if self.state == SessionState::Open {
+            self.active_at = cx.now;
+        } else if !self.flow(from).is_loaded() {
+            self.close(CloseReason::tls_truncated_by(from), cx);
+        } else if self.state == SessionState::Peeking {
+            self.peek(true, cx);
         }
-        self.broken = Some(reason);
-        self.end(from).ended = true;
-        self.active_at = cx.now;
+    }
+
+    /// The reason of a session that ends as the connection of one of its TLS ends was cut.
+    pub(super) fn cut_reason(&self) -> Option<CloseReason> {
+        let mut both = Side::BOTH.into_iter();
+        let cut = both.find(|side| self.ends[*side as usize].tls.is_cut())?;
+        Some(match self.ends[cut as usize].tls.only_answered() {
+            true => CloseReason::closed_by(cut.other()),
+            false => CloseReason::tls_truncated_by(cut),
+        })
+    }
+
+    /// The stream of an end has ended, and all of it was sent: whether the other end is told so as
+    /// others are. Else it hears of the end by a record first, or, of a cut, by a reset. That waits
+    /// until what came before it is acknowledged, as it would destroy that.
+    #[inline(never)]
+    pub(super) fn relays_end_of_tls(&mut self, from: Side, cx: &mut Context<'_>) -> bool {
+        let (source, to) = (self.ends[from as usize].tls, from.other());
+        if source.is_cut() || self.ends[to as usize].tls.is_cut() {
+            if self.tls_steps > 0 {
+                return false;
+            }
+            self.end(to).shut = true;
+            self.watch_soon(cx.now);
+            cx.ops.push_back(Op::Unsent);
+            return false;
+        }
+        self.broken.is_some() || self.is_notified(to, cx)
     }
 
     pub(super) fn on_encrypted(&mut self, to: Side, sealed: Sealed, cx: &mut Context<'_>) {
@@ -220,7 +261,7 @@ impl Session {
         if sealed.full && sealed.buffer.is_some() {
             self.ask_tls(Op::Encrypt(to, None), cx);
         }
-        self.advance(from, cx);
+        self.advance_after_step(from, cx);
     }
 
     /// Nothing is left to be sent but the end of a record that waited for more.
@@ -238,14 +279,9 @@ impl Session {
         self.ends[to as usize].tls.is_there() && self.state != SessionState::Closing
     }
 
-    /// Whether this side broke: its connection, or what it had to say in TLS before it ended.
-    pub(super) fn is_broken(&self, side: Side) -> bool {
-        self.ends[side as usize].tls.is_cut() || self.broken == Some(CloseReason::reset_by(side))
-    }
-
     /// Has the peer of a TLS end told that no more comes, before its connection ends. `true`: it
     /// was, or is no such end.
-    pub(super) fn is_notified(&mut self, to: Side, cx: &mut Context<'_>) -> bool {
+    fn is_notified(&mut self, to: Side, cx: &mut Context<'_>) -> bool {
         let sink = self.end(to);
         if !sink.tls.is_there() || sink.tls.is_notified() {
             return true;

@@ -92,19 +92,26 @@ impl TlsClient {
         Ok(())
     }
 
-    fn config_of(&self, address: &Address) -> Arc<ClientConfig> {
-        if let Some(known) = self.0.read().by_address.get(address) {
-            return Arc::clone(known);
+    /// What a backend is asked for, and with which settings: those of one moment.
+    fn of(
+        &self,
+        server: ServerAt<'_>,
+    ) -> Result<(ServerName<'static>, Arc<ClientConfig>), TlsFailure> {
+        let configs = self.0.read();
+        if let Some(known) = configs.by_address.get(server.address) {
+            return Ok((configs.server_name(server)?, Arc::clone(known)));
         }
+        drop(configs);
         let mut configs = self.0.write();
+        let name = configs.server_name(server)?;
         if configs.by_address.len() >= ADDRESSES_MAX {
             configs.by_address.clear();
         }
         let mut config = configs.config.clone();
         config.resumption = Resumption::in_memory_sessions(NAMES_MAX);
         let config = Arc::new(config);
-        let known = configs.by_address.entry(address.clone());
-        Arc::clone(known.or_insert(config))
+        let known = configs.by_address.entry(server.address.clone());
+        Ok((name, Arc::clone(known.or_insert(config))))
     }
 }
 
@@ -141,8 +148,7 @@ impl Configs {
 
 impl Originate for TlsClient {
     fn begin(&self, server: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure> {
-        let name = self.0.read().server_name(server)?;
-        let config = self.config_of(server.address);
+        let (name, config) = self.of(server)?;
         let connection = UnbufferedClientConnection::new(config, name);
         let connection = connection.map_err(|error| TlsFailure::of_server(&error))?;
         Ok(Box::new(RustlsRecords::new(connection)))

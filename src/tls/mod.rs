@@ -172,8 +172,6 @@ pub struct Agreed<'a> {
     pub cipher: Option<&'static str>,
     /// The application protocol (ALPN; RFC 7301).
     pub protocol: Option<&'a [u8]>,
-    /// The name that the client asked for (SNI; RFC 6066, section 3).
-    pub server_name: Option<&'a str>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
 }

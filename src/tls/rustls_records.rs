@@ -271,7 +271,6 @@ impl<Own: OwnEnd> Records for RustlsRecords<Own> {
             version: connection.protocol_version().and_then(version_of),
             cipher: suite.and_then(|its| its.suite().as_str()),
             protocol: connection.alpn_protocol(),
-            server_name: None,
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
     }

@@ -18,6 +18,7 @@ use crate::time::{MS, NEVER, SECOND};
 use crate::token::{Purpose, Token};
 
 use super::backlog::Backlog;
+use super::handshakes::Handshakes;
 use super::headers::{HeaderClient, NamedClient, is_own};
 use super::refuse::Caller;
 use super::{Stop, Worker, slot};
@@ -53,6 +54,8 @@ pub(super) struct Port {
     pub(super) arriving: usize,
     /// Connections of proxies whose header is not complete ([`Headers`](super::headers::Headers)).
     pub(super) unnamed: usize,
+    /// Handshakes of TLS that are under way.
+    pub(super) handshakes: Handshakes,
     /// The port does not accept before this time.
     resume_at: u64,
     /// Accepts in a row that failed by what counts as the client's fault, without a client between.
@@ -92,6 +95,7 @@ impl Port {
             parked: VecDeque::new(),
             arriving: 0,
             unnamed: 0,
+            handshakes: Handshakes::default(),
             resume_at: 0,
             failed: 0,
         }
@@ -334,6 +338,14 @@ impl<K: Kernel> Worker<K> {
                 pass,
             },
         );
+    }
+
+    /// A session of a port has ended.
+    pub(super) fn leave_port(&mut self, number: usize) {
+        let port = &mut self.ports[number];
+        port.sessions -= 1;
+        // A port at its limit may go on; the last session of one that is leaving lets it go.
+        self.ports_changed |= self.ports_due != u64::MAX || port.is_left();
     }
 
     /// Begins the session of an admitted client, or lets it wait for a place.

@@ -7,7 +7,7 @@ use crate::time::US;
 
 use super::Worker;
 use super::slot::Slot;
-use super::tls::count_failure;
+use super::tls_outcomes::count_failure;
 
 impl<K: Kernel> Worker<K> {
     pub(super) fn measure(&mut self, slot: &Slot, summary: &Summary) {

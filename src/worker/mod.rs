@@ -17,6 +17,7 @@ mod decisions;
 mod ended;
 mod filter;
 mod follow;
+mod handshakes;
 mod headers;
 mod held;
 mod hoarders;
@@ -38,9 +39,11 @@ mod routing;
 mod securing;
 mod sessions;
 mod slot;
+mod spare;
 mod stall;
 pub mod timers;
 mod tls;
+mod tls_outcomes;
 mod traffic;
 mod tries;
 
@@ -177,7 +180,7 @@ pub struct Worker<K> {
     /// How long handshakes of TLS took in this turn, in ns.
     handshaking: u64,
     /// Memory that TLS borrows.
-    spare: tls::Spare,
+    spare: spare::Spare,
     idle_cuts: Arc<IdleCuts>,
     stats: Arc<Stats>,
     recorded: Box<Recorded>,
@@ -267,7 +270,7 @@ impl<K: Kernel> Worker<K> {
             log_lines: LogLines::of(setup.log.as_ref()),
             cancel_keys: CancelKeys::default(),
             handshaking: 0,
-            spare: tls::Spare::default(),
+            spare: spare::Spare::default(),
             log: setup.log,
             idle_cuts: setup.idle_cuts,
             stats: setup.stats,

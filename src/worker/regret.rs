@@ -1,6 +1,6 @@
 //! What settings cost clients: those that an idle timeout cut and that came back at once.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::hash;
@@ -70,13 +70,17 @@ impl IdleCuts {
 
 impl<K: Kernel> Worker<K> {
     /// Whether a client that connects now may be one that was cut a moment ago.
-    pub(super) fn regrets_idle_cuts(&self) -> bool {
+    fn regrets_idle_cuts(&self) -> bool {
         self.idle_cuts.is_recent(self.now / MS)
     }
 
     /// Counts a client that comes back within a second after the idle timeout cut it.
-    pub(super) fn count_return(&self, client: IpAddr, listener: &LiveListener) {
-        if self.idle_cuts.take(client, listener.id, self.now / MS) {
+    #[inline]
+    pub(super) fn note_return(&self, client: Option<SocketAddr>, listener: &LiveListener) {
+        if self.regrets_idle_cuts()
+            && let Some(client) = client
+            && self.idle_cuts.take(client.ip(), listener.id, self.now / MS)
+        {
             self.stats.idle_regrets.increment();
             listener.gate.count_idle_regret(listener.limits.idle);
         }

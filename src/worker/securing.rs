@@ -10,7 +10,8 @@ use crate::token::{Purpose, Side, Token};
 
 use super::Worker;
 use super::slot::{Asks, number};
-use super::tls::{HANDSHAKING_MAX, Step, TlsEnd, count_handshake};
+use super::tls::{HANDSHAKING_MAX, Step, TlsEnd};
+use super::tls_outcomes::count_handshake;
 
 impl<K: Kernel> Worker<K> {
     /// Whether a session waits for another turn to begin a handshake: others took this one.

@@ -179,6 +179,9 @@ impl<K: Kernel> Worker<K> {
     /// Begins a session for an admitted client.
     pub(super) fn open(&mut self, port: usize, client: Admitted) {
         self.make_room_for_sessions();
+        if self.ports[port].listener.tls.is_some() {
+            self.make_room_for_handshake(port);
+        }
         self.generation = (self.generation + 1) & GENERATION_MASK;
         self.sessions_opened += 1;
         let listener = Arc::clone(&self.ports[port].listener);
@@ -199,18 +202,13 @@ impl<K: Kernel> Worker<K> {
         let session = Session::open(&mut cx);
         // Its decision is found by it, when the client may have gone.
         let peer = client.peer.or_else(|| self.kernel.peer(&client.socket));
-        if self.regrets_idle_cuts()
-            && let Some(peer) = peer
-        {
-            self.count_return(peer.ip(), &listener);
-        }
+        self.note_return(peer, &listener);
         let tlvs = tlvs_of(client.named.as_deref());
         let decided = route_without_bytes(&listener, peer, tlvs);
         let (route, look) = decided.unwrap_or_default();
         let keys = listener.plan_of(route).keys_without_bytes(peer, tlvs);
-        let tls = listener.tls.as_ref();
-        let tls = tls.map(|tls| TlsEnd::new(tls.begins.begin(), self.now));
-        let tls = tls.map(|tls| Box::new(SlotTls::of_client(tls)));
+        let tls = self.tls_of_client(port);
+        let shakes = tls.is_some();
         let key = self.slots.insert(Slot {
             session,
             generation: self.generation,
@@ -241,6 +239,9 @@ impl<K: Kernel> Worker<K> {
             tls,
         });
         self.ports[port].sessions += 1;
+        if shakes {
+            self.begin_handshake(key);
+        }
         if let Some(look) = look {
             self.call_session(key, |session, cx| {
                 session.on_event(Event::Peeked(look), false, cx);
@@ -470,6 +471,9 @@ impl<K: Kernel> Worker<K> {
         debug_assert!(self.ops.is_empty(), "it asks for nothing any more");
         self.timers.clear(number(key));
         self.forget_cancelable(key, &slot);
+        if slot.tls.is_some() {
+            self.end_tls(&mut slot);
+        }
         let manner = slot.session.manner();
         let reason = slot.session.reason().unwrap_or(CloseReason::Shutdown);
         let summary = slot.session.summary(self.now);
@@ -486,9 +490,8 @@ impl<K: Kernel> Worker<K> {
             let peer = slot.peer.or_else(|| self.kernel.peer(&slot.client));
             self.note_offence(&slot.listener, peer, reason);
         }
-        for pipe in slot.pipes.into_iter().flatten() {
-            self.kernel.return_pipe(pipe);
-        }
+        let pipes = slot.pipes.into_iter().flatten();
+        pipes.for_each(|pipe| self.kernel.return_pipe(pipe));
         self.close_client(slot.client, manner, reason);
         if let Some(socket) = slot.backend {
             self.kernel.close(socket, slot.session.backend_manner());
@@ -506,11 +509,7 @@ impl<K: Kernel> Worker<K> {
         }
         slot.listener.connections.release();
         self.snapshot.connections.release();
-        let port = &mut self.ports[slot.port];
-        port.sessions -= 1;
-        // A port at its limit may go on; the last session of one that is leaving lets it go.
-        self.ports_changed |= self.ports_due != u64::MAX || port.is_left();
-
+        self.leave_port(slot.port);
         self.stats.closed[reason as usize].increment();
         slot.listener.gate.count_closed(reason as u8);
         slot.listener.routes.count(slot.route);

@@ -5,8 +5,8 @@
 
 use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
 use crate::peek::{BYTES_MAX, ClientHello, EndedTls, Miss};
-use crate::session::{CloseReason, Event, Sealed, Unsealed};
-use crate::time::{MS, US};
+use crate::session::{Event, Sealed, Unsealed};
+use crate::time::MS;
 use crate::tls::{
     FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsCounts, TlsFailure, TlsStanding,
 };
@@ -15,6 +15,8 @@ use crate::token::Side;
 use super::Worker;
 use super::report::TlsRecord;
 use super::slot::Slot;
+use super::spare::Spare;
+use super::tls_outcomes::count_handshake;
 
 /// The TLS of a session's ends.
 #[derive(Debug, Default)]
@@ -23,18 +25,20 @@ pub(super) struct SlotTls([Option<Box<TlsEnd>>; 2]);
 /// The TLS of one end of a session.
 #[derive(Debug)]
 pub(super) struct TlsEnd {
-    records: Box<dyn Records>,
+    pub(super) records: Box<dyn Records>,
     /// The beginning of what its client sent, up to the end of its hello; empty once nothing asks
     /// for it any more.
     hello: Vec<u8>,
     /// The hello is whole, or none.
     has_hello: bool,
+    /// It is counted among the handshakes of clients that are under way.
+    is_shaking: bool,
     /// Other handshakes took this turn: what has come was not looked at.
     is_held_up: bool,
     /// The next look is at the hello alone.
     looks_at_hello: bool,
     /// What has come of records that are not whole.
-    incoming: Vec<u8>,
+    pub(super) incoming: Vec<u8>,
     /// Bytes of the peer that wait for a buffer.
     plain: Vec<u8>,
     /// Bytes for the peer, which the handshake makes, that wait for a buffer.
@@ -43,39 +47,15 @@ pub(super) struct TlsEnd {
     sealed: Vec<u8>,
     /// Bytes of the session in records whose end is in `sealed`.
     unpaid: usize,
-    standing: TlsStanding,
+    pub(super) standing: TlsStanding,
     /// How far the session knows of it.
     told: TlsStanding,
     /// Why it failed.
-    failure: Option<TlsFailure>,
+    pub(super) failure: Option<TlsFailure>,
     /// When it began.
-    began_at: u64,
+    pub(super) began_at: u64,
     /// How long its handshake took, in µs; 0: it is not done.
-    took_us: u32,
-}
-
-/// Memory that sessions borrow while they need it.
-#[derive(Debug, Default)]
-pub(super) struct Spare(Vec<Vec<u8>>);
-
-impl Spare {
-    /// Memory for `vec`, which has none.
-    fn lend(&mut self, vec: &mut Vec<u8>) {
-        if vec.capacity() == 0 {
-            *vec = self.0.pop().unwrap_or_default();
-        }
-    }
-
-    /// Takes the memory of `vec` back where nothing is in it.
-    fn take_back(&mut self, vec: &mut Vec<u8>) {
-        if !vec.is_empty() || vec.capacity() == 0 {
-            return;
-        }
-        let memory = std::mem::take(vec);
-        if self.0.len() < SPARE && memory.capacity() <= SPARE_BYTES {
-            self.0.push(memory);
-        }
-    }
+    pub(super) took_us: u32,
 }
 
 impl SlotTls {
@@ -125,7 +105,7 @@ impl Slot {
     }
 
     /// What the TLS of an end counts by.
-    fn tls_counts(&self, side: Side) -> Option<&TlsCounts> {
+    pub(super) fn tls_counts(&self, side: Side) -> Option<&TlsCounts> {
         match side {
             Side::Client => self.listener.tls.as_ref().map(|its| &*its.counts),
             Side::Backend => self.plan().pool().tls.as_ref().map(|its| &*its.counts),
@@ -139,6 +119,7 @@ impl TlsEnd {
             records,
             hello: Vec::new(),
             has_hello: false,
+            is_shaking: false,
             is_held_up: false,
             looks_at_hello: false,
             incoming: Vec::new(),
@@ -152,6 +133,24 @@ impl TlsEnd {
             began_at,
             took_us: 0,
         }
+    }
+
+    /// That of a client, whose handshake begins.
+    pub(super) fn of_client(records: Box<dyn Records>, began_at: u64) -> Self {
+        Self {
+            is_shaking: true,
+            ..Self::new(records, began_at)
+        }
+    }
+
+    /// Whether it is counted among the handshakes that are under way.
+    pub(super) fn is_shaking(&self) -> bool {
+        self.is_shaking
+    }
+
+    /// It is not any more. `true`: it was.
+    pub(super) fn ends_shaking(&mut self) -> bool {
+        std::mem::take(&mut self.is_shaking)
     }
 
     /// What it agreed on, for the log.
@@ -240,7 +239,11 @@ impl TlsEnd {
         self.hello
             .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         let is_half = ClientHello::parse(&self.hello) == Err(Miss::Incomplete);
-        self.has_hello = !is_half || self.hello.len() >= BYTES_MAX;
+        self.has_hello = !is_half;
+        if is_half && self.hello.len() >= BYTES_MAX {
+            let why = format!("its hello is longer than {BYTES_MAX} bytes");
+            self.failure = Some(TlsFailure::new(FailureKind::Protocol, why));
+        }
     }
 
     /// Whether the next look is at the hello alone. Only the first one is.
@@ -294,7 +297,8 @@ impl<K: Kernel> Worker<K> {
             return Event::Decrypted(from, Unsealed::Nothing, false);
         };
         let is_handshake = tls.standing == TlsStanding::Handshake;
-        if is_handshake && self.handshaking >= HANDSHAKING_MAX {
+        let waits = is_handshake && self.handshaking >= HANDSHAKING_MAX;
+        if waits && tls.incoming.len() <= INCOMING_MAX {
             if let Some(buffer) = buffer {
                 tls.hold_up(self.kernel.bytes(buffer), &mut self.spare);
                 self.kernel.give_back(buffer.id);
@@ -302,16 +306,11 @@ impl<K: Kernel> Worker<K> {
             return Event::Decrypted(from, Unsealed::NoBuffer, false);
         }
         if buffer.is_some() | std::mem::take(&mut tls.is_held_up) {
-            let began = if is_handshake { self.kernel.now() } else { 0 };
-            let bytes = match buffer {
-                Some(buffer) => self.kernel.bytes_mut(buffer),
-                None => &mut [],
-            };
-            tls.take_in(bytes, &mut self.spare);
-            if is_handshake {
-                self.handshaking += self.kernel.now().saturating_sub(began);
-            }
+            self.take_records(key, from, buffer);
         }
+        let Some(tls) = self.slots[key].tls_mut(from) else {
+            return Event::Decrypted(from, Unsealed::Nothing, false);
+        };
         let next = tls.next();
         let opened = match next {
             Next::Reply | Next::Plain => {
@@ -361,6 +360,27 @@ impl<K: Kernel> Worker<K> {
         self.end_decrypt(from, buffer.filter(|_| !used), opened, more)
     }
 
+    /// Takes in what has come, in a buffer or before.
+    fn take_records(&mut self, key: usize, from: Side, buffer: Option<Buffer>) {
+        let Some(tls) = self.slots[key].tls_mut(from) else {
+            return;
+        };
+        let is_handshake = tls.standing == TlsStanding::Handshake;
+        let began = if is_handshake { self.kernel.now() } else { 0 };
+        let bytes = match buffer {
+            Some(buffer) => self.kernel.bytes_mut(buffer),
+            None => &mut [],
+        };
+        tls.take_in(bytes, &mut self.spare);
+        if !tls.sealed.is_empty() {
+            // It follows the record whose end waits there.
+            tls.sealed.append(&mut tls.reply);
+        }
+        if is_handshake {
+            self.handshaking += self.kernel.now().saturating_sub(began);
+        }
+    }
+
     /// Nothing asks for the hello of a session any more.
     pub(super) fn forget_hello(&mut self, key: usize) {
         if let Some(tls) = self.slots[key].tls_mut(Side::Client) {
@@ -377,6 +397,7 @@ impl<K: Kernel> Worker<K> {
             self.log_lines.note_first_bytes(key, around.hello);
         }
         count_handshake(&mut self.slots[key], Side::Client, self.now);
+        self.end_handshake(key);
     }
 
     fn end_decrypt(
@@ -513,45 +534,3 @@ fn pour<K: Kernel>(kernel: &mut K, waiting: &mut Vec<u8>, whole: Buffer) -> Buff
 pub(super) const HANDSHAKING_MAX: u64 = MS;
 /// What is held back beyond this fills a buffer of its own: 8 KiB.
 const FULL: usize = 8 * 1024;
-/// Pieces of memory that a worker keeps for sessions.
-const SPARE: usize = 8;
-/// The largest of them.
-const SPARE_BYTES: usize = 64 * 1024;
-
-/// Takes note of a handshake that is done.
-pub(super) fn count_handshake(slot: &mut Slot, side: Side, now: u64) {
-    let Some(tls) = slot.tls_mut(side) else {
-        return;
-    };
-    let took = now.saturating_sub(tls.began_at);
-    tls.took_us = u32::try_from(took / US).unwrap_or(u32::MAX).max(1);
-    if let (Some(tls), Some(counts)) = (slot.tls(side), slot.tls_counts(side)) {
-        counts.on_established(&tls.records.agreed(), took);
-    }
-}
-
-/// Counts a session whose TLS has failed: by what its records show, or by how it ended. Handshakes
-/// with backends that fail are counted as they do.
-pub(super) fn count_failure(slot: &Slot, reason: CloseReason) {
-    let known = [
-        (
-            CloseReason::TlsFailed,
-            Side::Client,
-            Some(FailureKind::Left),
-        ),
-        (
-            CloseReason::TlsTimeout,
-            Side::Client,
-            Some(FailureKind::Late),
-        ),
-        (CloseReason::BackendTlsFailed, Side::Backend, None),
-    ];
-    let Some((_, side, otherwise)) = known.into_iter().find(|its| its.0 == reason) else {
-        return;
-    };
-    let failure = slot.tls(side).and_then(|tls| tls.failure.as_ref());
-    let kind = failure.map(|failure| failure.kind).or(otherwise);
-    if let (Some(kind), Some(counts)) = (kind, slot.tls_counts(side)) {
-        counts.on_failed(kind);
-    }
-}

@@ -390,3 +390,61 @@ fn flags_end_tls_too() {
         balancer.finish();
     });
 }
+
+#[test]
+fn bytes_of_a_client_that_leaves_at_once_reach_its_backend() {
+    watched(|| {
+        let authority = Authority::new();
+        let (listener, address) = peers::listen();
+        let balancer = launch(&authority, &[address], "", "");
+        let config = authority.client(|_| {});
+        for _ in 0..10 {
+            let mut client = secured(&balancer, &config, "web.test");
+            client.write_all(b"all of it").unwrap();
+            client.flush().unwrap();
+            client.sock.shutdown(Shutdown::Write).unwrap();
+            let mut backend = listener.accept().unwrap().0;
+            let mut all = [0; 9];
+            backend.read_exact(&mut all).unwrap();
+            assert_eq!(&all, b"all of it");
+            // It never said that this was all.
+            expect_reset(&mut backend);
+        }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn half_handshakes_keep_nobody_out() {
+    watched(|| {
+        let (backend, authority) = (Backend::echo(), Authority::new());
+        let backends = [backend.address.clone()];
+        let balancer = launch(&authority, &backends, "", "max_connections: 8,");
+        // They may take a quarter of the places.
+        let mut half = [(); 7].map(|()| balancer.connect());
+        let mut client = secured(&balancer, &authority.client(|_| {}), "web.test");
+        ping(&mut client, b"x");
+        for first in &mut half[..5] {
+            expect_reset(first);
+        }
+        let all = || reasons(&balancer, "tls_handshakes_full") >= 5;
+        eventually("they are told", all);
+        drop((half, client));
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_time_that_is_over_ends_with_a_word() {
+    watched(|| {
+        let (backend, authority) = (Backend::echo(), Authority::new());
+        let backends = [backend.address.clone()];
+        let routes = "timeouts: (idle: \"300ms\"),";
+        let balancer = launch(&authority, &backends, "", routes);
+        let mut client = secured(&balancer, &authority.client(|_| {}), "web.test");
+        ping(&mut client, b"x");
+        assert_eq!(read_to_close(&mut client), b"");
+        eventually("its line", || reasons(&balancer, "idle_timeout") == 1);
+        balancer.finish();
+    });
+}

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -260,6 +261,83 @@ fn only_an_end_that_was_told_is_an_end() {
         ] {
             line(&balancer, &format!("reason={reason} "));
         }
+        balancer.finish();
+    });
+}
+
+#[test]
+fn what_came_before_a_cut_reaches_a_client_that_is_slow() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        authority.sign(launch.dir(), "srv", &["127.0.0.1"]);
+        let config = server(&launch.dir().join("srv"), &[&TLS13], None);
+        let much: Vec<u8> = (0..3_000_000u32).map(|n| (n / 7 % 251) as u8).collect();
+        let answer = much.clone();
+        let backend = secured(config, move |mut stream| {
+            stream.read_exact(&mut [0; 3]).unwrap();
+            let _ = stream.write_all(&answer);
+            // As many do: it ends without a word.
+        });
+        let settings = "tls: (verify: \"ca.pem\")";
+        let balancer = start(launch, &[(settings, &[&backend.address])]);
+        let mut client = balancer.connect();
+        client.write_all(b"ask").unwrap();
+        let mut answered = vec![0; much.len()];
+        client.read_exact(&mut answered[..100_000]).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        client.read_exact(&mut answered[100_000..]).unwrap();
+        assert!(answered == much, "the same bytes");
+        expect_reset(&mut client);
+        line(&balancer, "reason=backend_tls_truncated ");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_backend_that_leaves_after_its_client_is_at_no_fault() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        authority.sign(launch.dir(), "srv", &["127.0.0.1"]);
+        let config = server(&launch.dir().join("srv"), &[&TLS13], None);
+        let backend = secured(config, |mut stream| {
+            let mut part = [0; 100];
+            while let Ok(count @ 1..) = stream.read(&mut part) {
+                stream.write_all(&part[..count]).unwrap();
+            }
+        });
+        let settings = "tls: (verify: \"ca.pem\")";
+        let balancer = start(launch, &[(settings, &[&backend.address])]);
+        let mut client = balancer.connect();
+        ping(&mut client, b"x");
+        drop(client);
+        line(&balancer, "reason=client_closed ");
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_backend_that_hangs_up_behind_its_handshake_is_ejected() {
+    watched(|| {
+        let (launch, authority) = prepared(1);
+        authority.sign(launch.dir(), "srv", &["127.0.0.1"]);
+        let at = launch.dir().join("srv");
+        let config = || server(&at, &[&TLS13], None);
+        let hangs_up = secured(config(), drop);
+        let good = secured(config(), echo_to_close);
+        let settings = "tls: (verify: \"ca.pem\")";
+        let balancer = start(launch, &[(settings, &[&hangs_up.address, &good.address])]);
+        // The tickets that it sends are no answer.
+        eventually("it is ejected", || {
+            let mut client = balancer.connect();
+            client
+                .set_read_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
+            let _ = client.read(&mut [0; 9]);
+            !balancer.events("backend_ejected").is_empty()
+        });
+        ping(&mut balancer.connect(), b"to the other one");
+        let line = line(&balancer, "reason=backend_tls_truncated ");
+        assert!(line.contains(" first_byte_us=- "), "{line}");
         balancer.finish();
     });
 }

@@ -107,6 +107,7 @@ fn the_simulation_is_not_tame() {
         CloseReason::TlsRefused,
         CloseReason::TlsFailed,
         CloseReason::TlsTimeout,
+        CloseReason::TlsHandshakesFull,
         CloseReason::TlsTruncated,
         CloseReason::BackendTlsFailed,
         CloseReason::BackendTlsTruncated,

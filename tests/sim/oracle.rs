@@ -304,6 +304,7 @@ impl FakeKernel {
             | CloseReason::TlsRefused
             | CloseReason::TlsFailed
             | CloseReason::TlsTimeout
+            | CloseReason::TlsHandshakesFull
             | CloseReason::TlsTruncated
             | CloseReason::BackendTlsFailed
             | CloseReason::BackendTlsTruncated
@@ -425,6 +426,7 @@ fn fits_without_backend(reason: CloseReason, is_broken: bool) -> bool {
         | CloseReason::TlsRefused
         | CloseReason::TlsFailed
         | CloseReason::TlsTimeout
+        | CloseReason::TlsHandshakesFull
         | CloseReason::TlsTruncated
         | CloseReason::BackendTlsFailed
         | CloseReason::BackendTlsTruncated
@@ -473,6 +475,7 @@ fn check_deadline(record: &Record, queue_timeout: u64) {
         | CloseReason::TlsRefused
         | CloseReason::TlsFailed
         | CloseReason::TlsTimeout
+        | CloseReason::TlsHandshakesFull
         | CloseReason::TlsTruncated
         | CloseReason::BackendTlsFailed
         | CloseReason::BackendTlsTruncated

@@ -251,6 +251,7 @@ impl FakeKernel {
             | CloseReason::TlsRefused
             | CloseReason::TlsFailed
             | CloseReason::TlsTimeout
+            | CloseReason::TlsHandshakesFull
             | CloseReason::TlsTruncated
             | CloseReason::BackendTlsFailed
             | CloseReason::BackendTlsTruncated

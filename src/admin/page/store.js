@@ -63,7 +63,7 @@ function names() {
 export const REFUSALS = [
   'banned', 'access_denied', 'source_connections', 'source_rate', 'listener_rate', 'global_rate',
   'overloaded', 'memory_full', 'no_route', 'proxy_untrusted', 'proxy_header',
-  'proxy_header_timeout', 'proxy_headers_full',
+  'proxy_header_timeout', 'proxy_headers_full', 'tls_handshakes_full',
 ];
 
 /** Close reasons of sessions that failed for want of a backend. */

@@ -2,6 +2,7 @@
 
 use super::script::{LIMITS, Script};
 use super::*;
+use crate::session::deadline::END_LOOK;
 use crate::time::MS;
 
 const TLS: SessionLimits = SessionLimits {
@@ -24,6 +25,13 @@ fn sealed(buffer: Option<Buffer>, plain: u16, held: bool) -> Event {
 /// What a look at records brings, last of all.
 fn unsealed(script: &mut Script, what: Unsealed) {
     script.on_event(Event::Decrypted(Client, what, false));
+}
+
+/// The bytes sent to this side.
+fn unsent(to: Side, bytes: u32) -> [Unsent; 2] {
+    let mut unsent = [Unsent::default(); 2];
+    unsent[to as usize].bytes = bytes;
+    unsent
 }
 
 /// The handshake is done, and a backend is connected to.
@@ -169,6 +177,11 @@ fn a_connection_that_ends_without_a_word_was_cut() {
     let mut script = open();
     asked(&mut script);
     script.on_event(Event::RecvEnded(Client, Ok(())));
+    // A reset would destroy what is not acknowledged yet.
+    script.asks(&[Op::Unsent]);
+    script.on_event(Event::Unsent(unsent(Backend, 70)));
+    script.asks(&[Op::KeepAlive]);
+    script.passes(END_LOOK);
     script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
     script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::TlsTruncated, Manner::Reset);
@@ -182,9 +195,37 @@ fn a_connection_that_ends_without_a_word_was_cut() {
     script.on_event(Event::RecvEnded(Client, Ok(())));
     script.asks(&[]);
     script.sent(Backend, 122);
-    script.asks(&[Op::Release(records.id), Op::Cancel(Purpose::Recv(Backend))]);
+    script.asks(&[Op::Release(records.id), Op::Unsent]);
+    script.on_event(Event::Unsent(unsent(Backend, 0)));
+    script.asks(&[Op::Cancel(Purpose::Recv(Backend))]);
     script.on_event(Event::RecvEnded(Backend, Err(Errno::CANCELED)));
     script.ends(CloseReason::TlsTruncated, Manner::Reset);
+}
+
+#[test]
+fn what_came_before_a_cut_reaches_a_backend_that_is_connected_to_later() {
+    let mut script = Script::handshaking(TLS);
+    let finished = script.receives(Client, 60);
+    script.asks(&[Op::Decrypt(Client, Some(finished))]);
+    script.on_event(Event::Decrypted(Client, Unsealed::Established, true));
+    script.asks(&[Op::Connect, Op::Decrypt(Client, None)]);
+    unsealed(&mut script, Unsealed::Plain(finished));
+    script.asks(&[]);
+    script.on_event(Event::RecvEnded(Client, Ok(())));
+    script.asks(&[]);
+    script.on_event(Event::Connected(Opening::Bare));
+    script.asks(&[Op::Send(Backend, finished, false), Op::Recv(Backend)]);
+    script.sent(Backend, 60);
+    script.asks(&[Op::Release(finished.id), Op::Unsent]);
+
+    // With nothing to deliver, it ends at once.
+    let mut script = Script::handshaking(TLS);
+    let finished = script.receives(Client, 60);
+    script.asks(&[Op::Decrypt(Client, Some(finished))]);
+    script.on_event(Event::Decrypted(Client, Unsealed::Established, false));
+    script.asks(&[Op::Connect]);
+    script.on_event(Event::RecvEnded(Client, Ok(())));
+    script.asks(&[Op::Cancel(Purpose::Connect)]);
 }
 
 #[test]
@@ -216,6 +257,8 @@ fn one_that_was_told_the_end_may_leave_without_a_word() {
             false => CloseReason::BackendClosed,
             true => CloseReason::TlsTruncated,
         };
+        script.asks(&[Op::Unsent]);
+        script.on_event(Event::Unsent(Default::default()));
         // What may be less than was sent does not end like a whole.
         script.ends(reason, Manner::Reset);
     }
@@ -339,6 +382,8 @@ fn what_a_backend_says_behind_its_handshake_comes_through() {
     assert_eq!(script.summary().delivered, [0, 20]);
     // It ends without a word.
     script.on_event(Event::RecvEnded(Backend, Ok(())));
+    script.asks(&[Op::Unsent]);
+    script.on_event(Event::Unsent(Default::default()));
     script.asks(&[Op::Cancel(Purpose::Recv(Client))]);
     script.on_event(Event::RecvEnded(Client, Err(Errno::CANCELED)));
     script.ends(CloseReason::BackendTlsTruncated, Manner::Reset);
