@@ -1,9 +1,12 @@
-//! In a steady state nothing is allocated and nothing freed, under any kind of traffic.
+//! In a steady state nothing is allocated and nothing freed, under any kind of traffic: but for TLS
+//! that ends here, whose library takes one piece of memory for each record.
 
 #[path = "instant/mod.rs"]
 mod instant;
 
 use std::hint::black_box;
+use std::io::Write;
+use std::sync::Arc;
 
 use instant::Balancer;
 use instant::counting::{Count, Counting, count};
@@ -11,6 +14,13 @@ use instant::counting::{Count, Counting, count};
 use mahoraga::peek::proxy_protocol::{self, Endpoints, HeaderWriter, Tlv, kind};
 use mahoraga::peek::{Field, FirstBytes, Protocol};
 use mahoraga::time::MS;
+use mahoraga::tls::{
+    Certificates, Policy, SelectBy, ServerSettings, Terminate, TlsServer, provider,
+};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, SupportedProtocolVersion};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -94,6 +104,95 @@ fn proxy_headers_are_read_and_written_without_an_allocation() {
     });
     assert_eq!(counted, Count::NONE);
 }
+
+/// A kept connection of TLS: its requests are taken out of their records, and its answers leave in
+/// some.
+#[test]
+fn a_record_takes_the_one_allocation_that_rustls_makes() {
+    for version in [&TLS12, &TLS13] {
+        let (server, mut client) = tls_pair(version);
+        let mut records = server.begin();
+        let (mut plain, mut reply) = (Vec::with_capacity(1 << 15), Vec::with_capacity(1 << 15));
+        // Its last part goes when it is done for the client.
+        let mut goes_on = true;
+        while goes_on {
+            goes_on = client.is_handshaking();
+            let mut incoming = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut incoming).expect("memory takes it");
+            }
+            let taken = records.open(&mut incoming, &mut plain, &mut reply);
+            assert_eq!(taken.used, incoming.len());
+            let mut answer = &reply[..];
+            while !answer.is_empty() {
+                client.read_tls(&mut answer).expect("memory gives it");
+                client.process_new_packets().expect("a handshake");
+            }
+            reply.clear();
+        }
+        let mut requests = Vec::new();
+        for _ in 0..RECORDS {
+            client.writer().write_all(&[7; 1_000]).expect("room");
+            let mut record = Vec::new();
+            client.write_tls(&mut record).expect("memory takes it");
+            requests.push(record);
+        }
+        let mut sealed = Vec::with_capacity(1 << 15);
+        let taken = count(|| {
+            for request in &mut requests {
+                plain.clear();
+                let taken = records.open(request, &mut plain, &mut reply);
+                assert_eq!((taken.used, plain.len()), (request.len(), 1_000));
+            }
+        });
+        let made = count(|| {
+            for _ in 0..RECORDS {
+                sealed.clear();
+                let made = records.seal(&plain, &mut [], &mut sealed);
+                assert!(made.is_ok() && sealed.len() > 1_000);
+            }
+        });
+        for (what, counted) in [("taken in", taken), ("made", made)] {
+            // rustls copies each record to memory of its own, and has a queue of those.
+            let own = RECORDS as u64..=RECORDS as u64 + 1;
+            let counted = [counted.allocations, counted.deallocations];
+            assert!(
+                counted.iter().all(|count| own.contains(count)),
+                "{what}: {counted:?}, {version:?}"
+            );
+        }
+    }
+}
+
+/// What ends TLS of a version, and a client of it.
+fn tls_pair(version: &'static SupportedProtocolVersion) -> (TlsServer, Connection) {
+    let key = rcgen::generate_simple_self_signed(vec!["web.test".to_owned()]);
+    let key = key.expect("a certificate");
+    let der = PrivateKeyDer::try_from(key.signing_key.serialize_der()).expect("a key");
+    let chain = vec![key.cert.der().clone()];
+    let certified = CertifiedKey::from_der(chain, der, &provider()).expect("they fit");
+    let mut select = SelectBy::default();
+    select.add(["web.test"].into_iter(), &Arc::new(certified));
+    let settings = ServerSettings {
+        certificates: Arc::new(Certificates::new(select)),
+        policy: Policy::Intermediate,
+        protocols: Vec::new(),
+        clients: None,
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add(key.cert.der().clone()).expect("a root");
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()));
+    let builder = builder
+        .with_protocol_versions(&[version])
+        .expect("a version");
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from("web.test").expect("a name");
+    let client = ClientConnection::new(Arc::new(config), name).expect("a client");
+    let server = TlsServer::new(&settings, None).expect("settings that fit");
+    (server, client.into())
+}
+
+const RECORDS: usize = 100;
 
 const FIRST: [(&[u8], Protocol); 4] = [
     (include_bytes!("captures/chromium.bin"), Protocol::Tls),

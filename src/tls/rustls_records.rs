@@ -113,7 +113,7 @@ impl<Own: OwnEnd> RustlsRecords<Own> {
                     None
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    write(out, |into| match data.encode(into) {
+                    write(out, ROOM, |into| match data.encode(into) {
                         Err(EncodeError::InsufficientSize(size)) => Err(size.required_size),
                         written => Ok(written.unwrap_or(0)),
                     });
@@ -169,7 +169,7 @@ impl<Own: OwnEnd> RustlsRecords<Own> {
             let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else {
                 break;
             };
-            write(out, |into| match data.encode(into) {
+            write(out, ROOM, |into| match data.encode(into) {
                 Err(EncodeError::InsufficientSize(size)) => Err(size.required_size),
                 written => Ok(written.unwrap_or(0)),
             });
@@ -195,7 +195,11 @@ impl Wish<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), TlsFailure> {
         let mut is_used_up = false;
-        write(out, |into| {
+        let room = match self {
+            Self::Seal(plain) => plain.len() + RECORD_MORE,
+            Self::Nothing | Self::Close => ROOM,
+        };
+        write(out, room, |into| {
             let written = match self {
                 Self::Nothing => Ok(0),
                 Self::Seal(plain) => traffic.encrypt(plain, into),
@@ -219,10 +223,14 @@ impl Wish<'_> {
     }
 }
 
-/// Appends what `make` writes. It is asked again where it says that it needs more room.
-fn write(out: &mut Vec<u8>, mut make: impl FnMut(&mut [u8]) -> Result<usize, usize>) {
+/// Appends what `make` writes, at first to so much room. It is asked again where it says that it
+/// needs more. All of that room is overwritten twice, so that it should be no more than enough.
+fn write(
+    out: &mut Vec<u8>,
+    mut room: usize,
+    mut make: impl FnMut(&mut [u8]) -> Result<usize, usize>,
+) {
     let at = out.len();
-    let mut room = out.capacity().saturating_sub(at).max(ROOM);
     loop {
         out.resize(at + room, 0);
         match make(&mut out[at..]) {
@@ -287,5 +295,8 @@ fn version_of(version: ProtocolVersion) -> Option<&'static str> {
 
 /// Room for what most messages of a handshake need.
 const ROOM: usize = 512;
+/// What a record adds to its bytes, at most: 5 of its header and 25 of the cipher (RFC 5246, section
+/// 6.2.3.3; RFC 8446, section 5.2), and some.
+const RECORD_MORE: usize = 64;
 /// The alert for a name that there is no certificate for (RFC 6066, section 3): fatal, 112.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
