@@ -151,3 +151,8 @@ fn the_table_of_sources_does_what_a_list_does() {
 const ROUNDS: u64 = 4_000;
 /// Longer inputs take longer, and show no more.
 const BYTES_MAX: usize = 8 << 10;
+
+#[test]
+fn records_bring_what_their_client_sent() {
+    fuzz(targets::records, "records", None);
+}

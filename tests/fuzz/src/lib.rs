@@ -17,6 +17,7 @@ mod input;
 mod kept_bans;
 mod prefixes;
 mod proxy_headers;
+mod records;
 mod requests;
 mod sources;
 
@@ -27,5 +28,6 @@ pub use hellos::hellos;
 pub use kept_bans::kept_bans;
 pub use prefixes::{prefix_lists, prefix_tables};
 pub use proxy_headers::proxy_headers;
+pub use records::records;
 pub use requests::requests;
 pub use sources::sources;
