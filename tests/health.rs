@@ -32,7 +32,7 @@ fn timed_out_probes_leave_nothing_behind() {
         ..quick.clone()
     };
     let secured = Check {
-        tls: Some(CheckTls::default()),
+        tls: CheckTls::On,
         ..quick.clone()
     };
     tokio_uring::start(async {

@@ -1,16 +1,14 @@
 //! How backends are probed.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::codec::{
-    Codec, Leaf, bytes, duration, group_if_given, group_or_off, list, named, number, parsed,
-    required, spelled, status, truth_or_group,
+    Codec, Leaf, bytes, duration, group_or_off, named, number, parsed, required, spelled, status,
 };
 use super::reader::{At, Reader};
 use super::table::{self, Shape, settings, words};
-use super::tls::{CertificateFiles, TlsPolicy, protocol, server_name};
+use super::tls::{CheckTls, check_tls};
 use super::values::{self, CheckType, MINUTE, between};
 
 settings! {
@@ -76,8 +74,10 @@ settings! {
             /// which status codes are good.
             [if let Probe::Http(its) = probe { its.status } else { HttpProbe::default().status }]
             => status();
-        /// The TLS that a probe uses: true, or a group.
-        pub tls: Option<CheckTls> = None => truth_or_group(TLS);
+        /// Whether probes speak TLS. Auto: as connections to the backends do, unless the check has
+        /// a port of its own. True: by the settings of the pool's `tls`, or without verification
+        /// where the pool has none. False: never. A group: by these settings alone.
+        pub tls: CheckTls = CheckTls::Auto => check_tls();
         /// The time from the start of one probe to the start of the next.
         pub interval: Duration = Duration::from_secs(2) => duration(values::CHECK_INTERVAL);
         /// The interval while a backend is down. Not given: `interval`.
@@ -129,8 +129,10 @@ impl Shape for Check {
         };
         let (name, kind) = kind;
         table::refuse_others::<Self>(at, reader, ("check", name));
-        if kind == CheckType::Tls && self.tls.is_none() {
-            reader.wrong(at, "tls", "a check of type `tls` can't be without");
+        if kind == CheckType::Tls && !self.tls.is_asked_for() {
+            let sentence = "a check of type `tls` can't be without: write true or a group, or \
+                            leave it out";
+            reader.wrong(at, "tls", sentence);
         }
         let is_given = |name| at.value.field(name).is_some();
         match (is_given("expect"), is_given("expect_regex")) {
@@ -159,9 +161,6 @@ fn expected_bytes() -> Leaf<Vec<u8>> {
         (1..=16 << 10).contains(&bytes.len())
     })
 }
-
-/// What TLS with a server is written as.
-pub(super) const TLS: &str = "true, false or a group such as (verify: \"system\")";
 
 /// What a probe does once it is connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -215,59 +214,7 @@ pub enum Expect {
     Regex(String),
 }
 
-settings! {
-    /// The TLS of a probe.
-    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-    pub struct CheckTls {
-        /// The server name that a probe asks for (RFC 6066). Not given: the backend's host name, or
-        /// none.
-        pub sni: Option<String> = None => server_name();
-        /// The protocols that a probe offers (RFC 7301); the backend must take one of them.
-        pub alpn: Vec<String> = Vec::new() => list(protocol());
-        /// How the certificate is verified: "off", by the certificates that the machine trusts
-        /// ("system"), or by the certificates of a file.
-        pub verify: Verify = Verify::Off => verify();
-        /// The certificate that is shown to a backend that asks for one. Without it none is.
-        pub certificate: Option<CertificateFiles> = None => group_if_given();
-        /// Which versions and ciphers are spoken: "intermediate" TLS 1.2 and 1.3, "modern" TLS 1.3
-        /// alone.
-        pub policy: TlsPolicy = TlsPolicy::Intermediate => named("TLS policy", &TlsPolicy::ALL);
-    }
-}
-
-/// How certificates of servers are verified.
-pub(super) fn verify() -> Leaf<Verify> {
-    spelled(
-        "\"off\", \"system\" or the path of a file",
-        values::verify,
-        Verify::text,
-    )
-}
-
-super::table::defaults!(Check, CheckTls);
-
-/// Whether and how a probe verifies a certificate. It is verified for the name of `sni`, or else
-/// for the backend's host name or address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Verify {
-    /// Not verified: a handshake is enough.
-    #[default]
-    Off,
-    /// By the certificates that the machine trusts.
-    System,
-    /// By the certificates of this PEM file.
-    File(PathBuf),
-}
-
-impl Verify {
-    fn text(&self) -> String {
-        match self {
-            Self::Off => "off".to_owned(),
-            Self::System => "system".to_owned(),
-            Self::File(path) => path.display().to_string(),
-        }
-    }
-}
+super::table::defaults!(Check);
 
 words! {
     /// The PROXY header of probes. It says that the connection is the balancer's own (v1 `UNKNOWN`,
@@ -312,7 +259,7 @@ impl Check {
 
     fn kind(&self) -> CheckType {
         match self.probe {
-            Probe::Tcp if self.tls.is_some() => CheckType::Tls,
+            Probe::Tcp if self.tls.is_asked_for() => CheckType::Tls,
             Probe::Tcp => CheckType::Tcp,
             Probe::SendExpect { .. } => CheckType::SendExpect,
             Probe::Http(_) => CheckType::Http,
@@ -328,7 +275,12 @@ impl Check {
                 expect: Expect::Bytes(Vec::new()),
             },
         };
-        self.tls = (kind == CheckType::Tls).then(CheckTls::default);
+        self.tls = match kind {
+            CheckType::Tls => CheckTls::On,
+            CheckType::Off | CheckType::Tcp | CheckType::Http | CheckType::SendExpect => {
+                CheckTls::Auto
+            }
+        };
     }
 
     fn expected(&self) -> Option<&Expect> {

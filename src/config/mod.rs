@@ -78,7 +78,7 @@ pub(crate) use change::route_values;
 pub use change::{
     AccessEdits, Change, ChangeError, NewWeights, PoolWeight, RouteRef, RouteWeights, Topic,
 };
-pub use check::{Check, CheckTls, Expect, HttpProbe, Initial, Probe, ProxyHeader, Verify};
+pub use check::{Check, Expect, HttpProbe, Initial, Probe, ProxyHeader};
 pub use consul::{Consul, ConsulHealth};
 pub(crate) use difference::differences;
 pub use discovery::Discovery;
@@ -118,7 +118,8 @@ pub use strategy::{
     TwoTier,
 };
 pub use tls::{
-    BackendTls, CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName,
+    BackendTls, CertificateFiles, CheckInForce, CheckTls, ClientCertificate, ProbeTls, Tls,
+    TlsClients, TlsPolicy, UnknownName, Verify,
 };
 pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings, warnings_at};
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::availability::on_down;
-use super::check::{TLS, check};
+use super::check::check;
 use super::codec::{
     duration, group, group_or_off, groups, list_or, name, named, number, required, spelled,
     truth_or_group,
@@ -15,6 +15,7 @@ use super::reader::{At, Reader};
 use super::send_proxy::SEND_PROXY;
 use super::strategy_file::{StrategyFile, strategy};
 use super::table::{Shape, settings};
+use super::tls::TLS;
 use super::values::{self, HOUR, between};
 use super::{
     AllDown, Backend, BackendTls, Check, Config, Discovery, Ejection, Group, OnDown, Persist,

@@ -1,17 +1,19 @@
 //! TLS that ends at a listener, and TLS that begins at a pool.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::check::verify;
+use serde_json::json;
+
 use super::codec::{
     Codec, Leaf, duration, group_if_given, groups, list, named, path, required, spelled,
 };
 use super::reader::{At, Reader};
-use super::table::{Shape, settings, words};
+use super::table::{Shape, schema, settings, text, words};
+use super::text::Text;
+use super::tree::Kind;
 use super::values::{self, MINUTE, between};
-use super::{Check, CheckTls, Pool, Verify};
+use super::{Check, Pool};
 use crate::tls::Policy;
 
 settings! {
@@ -63,23 +65,76 @@ settings! {
 }
 
 settings! {
-    /// TLS with the backends of a pool.
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    /// TLS with the backends of a pool, of connections or of probes.
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     pub struct BackendTls {
-        /// The name that backends are asked for (SNI), and that their certificates must have. Not
-        /// given: the host name of each, or its address.
+        /// The name that backends are asked for (SNI; RFC 6066), and that their certificates must
+        /// have. Not given: the host name of each, or its address.
         pub sni: Option<String> = None => server_name();
-        /// The protocols that backends are offered (ALPN; RFC 7301), the preferred one first.
+        /// The protocols that backends are offered (ALPN; RFC 7301), the preferred one first. Where
+        /// a check has its own, the backend must take one of them.
         pub alpn: Vec<String> = Vec::new() => list(protocol());
         /// How their certificates are verified: by the authorities that the machine trusts
-        /// ("system"), by those in a file, or not at all ("off").
-        pub verify: Verify = Verify::System => verify();
+        /// ("system"), by those in a file, or not at all ("off"). Auto: "system"; for a check's own
+        /// TLS as its pool verifies, and "off" where the pool has no TLS.
+        pub verify: Verify = Verify::Auto => verify();
         /// The certificate that is shown to a backend that asks for one. Without it none is.
         pub certificate: Option<CertificateFiles> = None => group_if_given();
         /// Which versions and ciphers are spoken: "intermediate" TLS 1.2 and 1.3, "modern" TLS 1.3
         /// alone.
         pub policy: TlsPolicy = TlsPolicy::Intermediate => named("TLS policy", &TlsPolicy::ALL);
     }
+}
+
+super::table::defaults!(BackendTls);
+
+/// How certificates of servers are verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Verify {
+    /// By the certificates that the machine trusts. A check's own TLS: as its pool does, or not at
+    /// all.
+    #[default]
+    Auto,
+    /// Not verified: a handshake is enough.
+    Off,
+    /// By the certificates that the machine trusts.
+    System,
+    /// By the certificates of this PEM file.
+    File(PathBuf),
+}
+
+/// Whether the probes of a check speak TLS, as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CheckTls {
+    /// As connections to the backends do, unless the check has a port of its own.
+    #[default]
+    Auto,
+    /// Never.
+    Plain,
+    /// By the settings of the pool, or without verification where it has none.
+    On,
+    /// By these settings.
+    Own(BackendTls),
+}
+
+/// The TLS of a check's probes, as it takes effect.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeTls {
+    /// None.
+    Plain,
+    /// That of the pool's connections, which has these settings.
+    OfPool(BackendTls),
+    /// The check's own.
+    Own(BackendTls),
+}
+
+/// A check, as it takes effect.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CheckInForce {
+    /// Its settings.
+    pub check: Check,
+    /// The TLS of its probes.
+    pub tls: ProbeTls,
 }
 
 words! {
@@ -146,59 +201,63 @@ impl Shape for Tls {
     }
 }
 
-impl CheckTls {
-    /// The files that it names.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        files(&self.verify, self.certificate.as_ref())
-    }
-}
-
-/// The files of TLS with servers.
-fn files<'a>(
-    verify: &'a Verify,
-    certificate: Option<&'a CertificateFiles>,
-) -> impl Iterator<Item = &'a PathBuf> {
-    let authorities = match verify {
-        Verify::File(path) => Some(path),
-        Verify::Off | Verify::System => None,
-    };
-    let own = certificate.into_iter();
-    let own = own.flat_map(|its| [&its.certificate, &its.key]);
-    authorities.into_iter().chain(own)
-}
-
 impl BackendTls {
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        files(&self.verify, self.certificate.as_ref())
+        let authorities = match &self.verify {
+            Verify::File(path) => Some(path),
+            Verify::Auto | Verify::Off | Verify::System => None,
+        };
+        let own = self.certificate.iter();
+        let own = own.flat_map(|its| [&its.certificate, &its.key]);
+        authorities.into_iter().chain(own)
     }
+}
 
-    /// The same for probes.
-    fn of_probes(&self) -> CheckTls {
-        CheckTls {
-            sni: self.sni.clone(),
-            alpn: self.alpn.clone(),
-            verify: self.verify.clone(),
-            certificate: self.certificate.clone(),
-            policy: self.policy,
+impl Verify {
+    fn text(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Off => "off".to_owned(),
+            Self::System => "system".to_owned(),
+            Self::File(path) => path.display().to_string(),
         }
     }
 }
 
+impl CheckTls {
+    /// Whether it is TLS whatever the pool has.
+    pub(super) fn is_asked_for(&self) -> bool {
+        matches!(self, Self::On | Self::Own(_))
+    }
+}
+
 impl Pool {
-    /// The check of its backends. One of the port that clients' connections go to speaks TLS as
-    /// those do, unless it has TLS of its own.
+    /// The check of its backends, with the TLS that its probes speak.
     #[must_use]
-    pub fn check_in_force(&self) -> Option<Cow<'_, Check>> {
-        let check = self.check.as_ref()?;
-        let inherits = check.tls.is_none() && check.port.is_none();
-        let Some(tls) = self.tls.as_ref().filter(|_| inherits) else {
-            return Some(Cow::Borrowed(check));
-        };
-        Some(Cow::Owned(Check {
-            tls: Some(tls.of_probes()),
-            ..check.clone()
-        }))
+    pub fn check_in_force(&self) -> Option<CheckInForce> {
+        let check = self.check.clone()?;
+        let tls = self.probe_tls(&check);
+        Some(CheckInForce { check, tls })
+    }
+
+    fn probe_tls(&self, check: &Check) -> ProbeTls {
+        let of_pool = self.tls.as_ref();
+        let verify = || of_pool.map_or(Verify::Off, |tls| tls.verify.clone());
+        match (&check.tls, of_pool) {
+            (CheckTls::Plain, _) | (CheckTls::Auto, None) => ProbeTls::Plain,
+            (CheckTls::Auto, Some(_)) if check.port.is_some() => ProbeTls::Plain,
+            (CheckTls::Auto | CheckTls::On, Some(tls)) => ProbeTls::OfPool(tls.clone()),
+            (CheckTls::On, None) => ProbeTls::Own(BackendTls {
+                verify: verify(),
+                ..BackendTls::default()
+            }),
+            (CheckTls::Own(own), _) if own.verify == Verify::Auto => ProbeTls::Own(BackendTls {
+                verify: verify(),
+                ..own.clone()
+            }),
+            (CheckTls::Own(own), _) => ProbeTls::Own(own.clone()),
+        }
     }
 }
 
@@ -217,6 +276,47 @@ fn certificates() -> Codec<Vec<CertificateFiles>> {
                             key: \"/etc/mahoraga/web.key\")]"
         .to_owned();
     codec
+}
+
+/// What TLS with a server is written as.
+pub(super) const TLS: &str = "true, false or a group such as (verify: \"system\")";
+
+/// The TLS of a check.
+pub(super) fn check_tls() -> Codec<CheckTls> {
+    let expected = format!("\"auto\", {TLS}");
+    let words = expected.clone();
+    Codec::new(
+        expected,
+        json!({ "anyOf": [{ "const": "auto" }, { "type": "boolean" }, schema::<BackendTls>()] }),
+        move |at, reader, _| {
+            if let Kind::Bool(is_on) = at.value.kind {
+                Some(if is_on { CheckTls::On } else { CheckTls::Plain })
+            } else if at.text() == Some("auto") {
+                Some(CheckTls::Auto)
+            } else if at.is_group() {
+                let own = reader.group(at, &BackendTls::default());
+                own.map(CheckTls::Own)
+            } else {
+                reader.unexpected(at, &words)
+            }
+        },
+        |value, _, around| match value {
+            CheckTls::Auto => Text::quoted("auto"),
+            CheckTls::Plain => Text::Leaf("false".to_owned()),
+            CheckTls::On => Text::Leaf("true".to_owned()),
+            CheckTls::Own(own) => text(own, &BackendTls::default(), around),
+        },
+    )
+    .of::<BackendTls>()
+}
+
+/// How certificates of servers are verified.
+fn verify() -> Leaf<Verify> {
+    spelled(
+        "\"auto\", \"off\", \"system\" or the path of a file",
+        values::verify,
+        Verify::text,
+    )
 }
 
 /// A protocol of ALPN.

@@ -15,7 +15,7 @@ use super::tokens::Span;
 use super::values::nearest;
 use super::{
     AccessLog, Backend, Config, FirstTier, HalfSent, HistoryPlace, Key, Listener, LogSink, Pool,
-    ProxySource, Route, Strategy, Timeouts, Verify, values,
+    ProbeTls, ProxySource, Route, Strategy, Timeouts, Verify, values,
 };
 use crate::address::Address;
 use crate::peek::Field;
@@ -76,18 +76,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         live::pool(i, pool, &mut found);
         live::origins(i, pool, &mut found);
         keys(config, i, &mut found);
-        if pool
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.verify == Verify::Off)
-        {
-            let sentence = format!(
-                "certificates of the backends of `{}` are not verified: any server that answers \
-                 at their addresses gets what clients send",
-                pool.name
-            );
-            found.push(Finding::at(format!("pools[{i}].tls.verify"), sentence));
-        }
+        unverified(i, pool, &mut found);
         if config
             .listeners
             .iter()
@@ -98,6 +87,34 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         }
     }
     placed(found, source)
+}
+
+/// Certificates that are not verified, by connections or by probes alone.
+fn unverified(i: usize, pool: &Pool, found: &mut Vec<Finding>) {
+    let Some(tls) = &pool.tls else {
+        return;
+    };
+    let name = &pool.name;
+    if tls.verify == Verify::Off {
+        let sentence = format!(
+            "certificates of the backends of `{name}` are not verified: any server that answers \
+             at their addresses gets what clients send"
+        );
+        return found.push(Finding::at(format!("pools[{i}].tls.verify"), sentence));
+    }
+    let check = pool.check_in_force();
+    let check = check.filter(|its| its.check.port.is_none());
+    let verifies = |tls: &ProbeTls| match tls {
+        ProbeTls::Plain => false,
+        ProbeTls::OfPool(tls) | ProbeTls::Own(tls) => tls.verify != Verify::Off,
+    };
+    if check.is_some_and(|its| !verifies(&its.tls)) {
+        let sentence = format!(
+            "probes of `{name}` verify no certificate, and connections to its backends do: a \
+             backend that takes no client may be up"
+        );
+        found.push(Finding::at(format!("pools[{i}].check.tls"), sentence));
+    }
 }
 
 fn access_lists(config: &Config, found: &mut Vec<Finding>) {

@@ -180,6 +180,8 @@ impl Balancer {
         let looping = self.looping();
         self.roster.follow(&config);
         self.checks.follow(&config, &mut self.roster);
+        let client_of = |pool: &str| self.tls.client_of_pool(pool);
+        self.checks.follow_tls(&config, client_of);
         let before = std::mem::replace(&mut self.in_force.config, config);
         self.publish_with(new);
         if !looping.is_empty() {

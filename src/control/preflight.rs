@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
-use crate::config::{AccessLog, CheckTls, Config, Discovery, FleetSettings, LogSink, Pool};
+use crate::config::{
+    AccessLog, BackendTls, Config, Discovery, FleetSettings, LogSink, Pool, ProbeTls,
+};
 use crate::sys;
 
 use super::access_log::socket as log_socket;
@@ -199,7 +201,7 @@ pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<Star
         };
         let new = tls.files().filter(|path| seen.insert((*path).clone()));
         if new.count() > 0
-            && let Err(why) = health::can_use_certificates(tls)
+            && let Err(why) = health::can_use_certificates(&tls)
         {
             let pool = pool.name.clone();
             found.push(StartError::Certificates { pool, why });
@@ -211,10 +213,14 @@ pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<Star
 /// The certificate files that the probes of a configuration use.
 pub(super) fn certificate_files(config: &Config) -> HashSet<PathBuf> {
     let checks = config.pools.iter().filter_map(|pool| check_tls(pool));
-    checks.flat_map(CheckTls::files).cloned().collect()
+    let paths = checks.flat_map(|tls| tls.files().cloned().collect::<Vec<_>>());
+    paths.collect()
 }
 
 /// The TLS of a check, where it is not the pool's: the files of that are read with the pool.
-fn check_tls(pool: &Pool) -> Option<&CheckTls> {
-    pool.check.as_ref()?.tls.as_ref()
+fn check_tls(pool: &Pool) -> Option<BackendTls> {
+    match pool.check_in_force()?.tls {
+        ProbeTls::Own(tls) => Some(tls),
+        ProbeTls::Plain | ProbeTls::OfPool(_) => None,
+    }
 }

@@ -238,7 +238,7 @@ impl Balancer {
     fn follow_certificates(&mut self) {
         let (is_other, news) = self.tls.tick();
         if news.iter().any(|news| matches!(news, TlsNews::Read(_))) {
-            // Probes may show the same certificate, and verify by the same authorities.
+            // Checks with TLS of their own may name the same files.
             self.checks.refresh();
         }
         for news in news {
@@ -255,6 +255,8 @@ impl Balancer {
                 .tell(severity, kind, Subject::default(), message);
         }
         if is_other {
+            let client_of = |pool: &str| self.tls.client_of_pool(pool);
+            self.checks.follow_tls(&self.in_force.config, client_of);
             self.publisher.request();
         }
     }

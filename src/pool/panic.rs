@@ -278,7 +278,7 @@ mod tests {
         config.all_down = None;
         config.check = Some(Check::default());
         assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 3]);
-        config.check.as_mut().unwrap().tls = Some(config::CheckTls::default());
+        config.check.as_mut().unwrap().tls = config::CheckTls::On;
         assert_eq!([1, 2, 3].map(|down| rotating(&config, down)), [2, 3, 3]);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, Resumption, UnbufferedClientConnection};
+use rustls::client::{ClientConfig, ClientConnection, Resumption, UnbufferedClientConnection};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -67,8 +67,8 @@ pub struct TlsClient(RwLock<Configs>);
 #[derive(Debug)]
 struct Configs {
     name: Option<String>,
-    /// What those of all backends are made from.
-    config: ClientConfig,
+    /// What those of all backends are made from. Nothing is resumed by it.
+    config: Arc<ClientConfig>,
     is_verified: bool,
     /// Each backend has tickets of its own: another one may not know them.
     by_address: HashMap<Address, Arc<ClientConfig>>,
@@ -92,6 +92,20 @@ impl TlsClient {
         Ok(())
     }
 
+    /// The TLS of a probe: it asks a backend for the same name by the same settings as connections
+    /// do. Nothing is resumed, as a backend shows its certificate in full handshakes alone.
+    ///
+    /// # Errors
+    /// The backend has no name that its certificate could have.
+    pub fn probe(&self, server: ServerAt<'_>) -> Result<ClientConnection, TlsFailure> {
+        let (config, name) = {
+            let configs = self.0.read();
+            (Arc::clone(&configs.config), configs.server_name(server)?)
+        };
+        let connection = ClientConnection::new(config, name);
+        connection.map_err(|error| TlsFailure::of_server(&error))
+    }
+
     /// What a backend is asked for, and with which settings: those of one moment.
     fn of(
         &self,
@@ -107,7 +121,7 @@ impl TlsClient {
         if configs.by_address.len() >= ADDRESSES_MAX {
             configs.by_address.clear();
         }
-        let mut config = configs.config.clone();
+        let mut config = ClientConfig::clone(&configs.config);
         config.resumption = Resumption::in_memory_sessions(NAMES_MAX);
         let config = Arc::new(config);
         let known = configs.by_address.entry(server.address.clone());
@@ -119,7 +133,7 @@ impl Configs {
     fn new(settings: &ClientSettings) -> Result<Self, Error> {
         Ok(Self {
             name: settings.name.clone(),
-            config: settings.config()?,
+            config: Arc::new(settings.config()?),
             is_verified: settings.authorities.is_some(),
             by_address: HashMap::new(),
         })
@@ -127,7 +141,10 @@ impl Configs {
 
     /// The name that a backend is asked for.
     fn server_name(&self, server: ServerAt<'_>) -> Result<ServerName<'static>, TlsFailure> {
-        if let Some(name) = self.name.as_deref().or(server.host) {
+        // Where nothing is verified, a host name that no certificate can have is none to ask for.
+        let can_be_asked = |host: &&str| self.is_verified || ServerName::try_from(*host).is_ok();
+        let host = server.host.filter(can_be_asked);
+        if let Some(name) = self.name.as_deref().or(host) {
             let unfit = |_| {
                 let why = format!("`{name}` is no name that a certificate can have: set `sni`");
                 TlsFailure::new(FailureKind::BadBackendCertificate, why)

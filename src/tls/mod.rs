@@ -88,8 +88,7 @@ struct Unread;
 
 impl Originate for Unread {
     fn begin(&self, _: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure> {
-        let why = "its certificates were not read: reload the configuration";
-        Err(TlsFailure::new(FailureKind::Protocol, why))
+        Err(TlsFailure::new(FailureKind::Protocol, UNREAD))
     }
 }
 
@@ -176,6 +175,8 @@ pub struct Agreed<'a> {
     pub resumed: bool,
 }
 
+/// Why there is no TLS with the backends of a pool whose files were not read.
+pub(crate) const UNREAD: &str = "its certificates were not read: reload the configuration";
 /// The most bytes that one record carries (RFC 8446, section 5.1).
 pub const PLAIN_MAX: usize = 1 << 14;
 /// The most bytes that wait for the rest of their record, or of a message of the handshake, which

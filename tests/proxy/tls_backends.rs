@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
@@ -46,6 +47,31 @@ fn server(
     let mut config = builder.with_single_cert(vec![chain], key).unwrap();
     config.alpn_protocols = vec![b"echo".to_vec()];
     Arc::new(config)
+}
+
+/// The same, with one certificate for clients that ask for a name and another for those that don't.
+fn server_by_name(named: &Path, other: &Path) -> Arc<ServerConfig> {
+    #[derive(Debug)]
+    struct ByName([Arc<CertifiedKey>; 2]);
+
+    impl ResolvesServerCert for ByName {
+        fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(
+                &self.0[usize::from(hello.server_name().is_none())],
+            ))
+        }
+    }
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let keys = [named, other].map(|at| {
+        let chain = CertificateDer::from_pem_file(at.with_extension("pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(at.with_extension("key")).unwrap();
+        Arc::new(CertifiedKey::from_der(vec![chain], key, &provider).unwrap())
+    });
+    let builder = ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[&TLS13]).unwrap();
+    let builder = builder.with_no_client_auth();
+    Arc::new(builder.with_cert_resolver(Arc::new(ByName(keys))))
 }
 
 /// A backend that speaks TLS, and does this with each client whose handshake is done.
@@ -401,10 +427,26 @@ fn a_proxy_header_comes_before_the_handshake() {
     });
 }
 
+/// A check with these settings, whose first probe decides.
+fn check(more: &str) -> String {
+    format!("check: (interval: \"1s\", rise: 1, initial: \"down\", {more})")
+}
+
+/// What is logged of a backend.
+fn state(pool: usize, backend: &str, word: &str) -> String {
+    format!("backend `{backend}` of pool `p{pool}` is {word}")
+}
+
 #[test]
 fn a_check_speaks_tls_as_clients_do() {
     watched(|| {
-        let (launch, authority) = prepared(1);
+        let types = [
+            "type: \"tcp\"",
+            "type: \"tls\"",
+            "type: \"send_expect\", send: \"x\", expect: \"x\", tls: true",
+            "type: \"tls\", tls: (policy: \"modern\")",
+        ];
+        let (launch, authority) = prepared(types.len() + 1);
         let directory = launch.dir().to_owned();
         authority.sign(&directory, "good", &["127.0.0.1"]);
         authority.sign_until(&directory, "old", &["127.0.0.1"], Some(2020));
@@ -412,16 +454,61 @@ fn a_check_speaks_tls_as_clients_do() {
             let config = server(&directory.join(name), &[&TLS13], None);
             secured(config, echo_to_close)
         });
-        let check = "tls: (verify: \"ca.pem\"), check: (type: \"tcp\", interval: \"100ms\", \
-                     timeout: \"100ms\", fall: 1)";
-        let balancer = start(launch, &[(check, &[&good.address, &old.address])]);
-        let down = format!("backend `{}` of pool `p0` is down", old.address);
-        eventually("it is down", || balancer.log().count(&down) > 0);
-        assert!(balancer.log().count("the certificate has expired") > 0);
+        let tls = "tls: (verify: \"ca.pem\")";
+        let pools = types.map(|more| format!("{tls}, {}", check(more)));
+        let plain = format!("{tls}, {}", check("type: \"tcp\", tls: false"));
+        let pools = pools.iter().chain([&plain]);
+        let alone: [&str; 1] = [&old.address];
+        let mut pools: Vec<_> = pools.map(|settings| (&**settings, &alone[..])).collect();
+        let both: [&str; 2] = [&good.address, &old.address];
+        pools[0].1 = &both;
+        let balancer = start(launch, &pools);
+        for pool in 0..types.len() {
+            let down = state(pool, &old.address, "down: TLS: the certificate has expired");
+            eventually("it is down", || balancer.log().count(&down) > 0);
+        }
+        let good = state(0, &good.address, "up");
+        eventually("it is up", || balancer.log().count(&good) > 0);
+        let plain = state(types.len(), &old.address, "up");
+        eventually("no handshake is made", || balancer.log().count(&plain) > 0);
         for _ in 0..4 {
             ping(&mut balancer.connect(), b"x");
         }
         eventually("four lines", || balancer.output().count("attempts=1 ") == 4);
+        balancer.finish();
+    });
+}
+
+/// Their hellos are the same, and what they take of the answer.
+#[test]
+fn a_backend_that_serves_clients_passes_its_check() {
+    watched(|| {
+        let (launch, authority) = prepared(2);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "named", &["localhost"]);
+        authority.sign(&directory, "other", &["other.internal"]);
+        let by_name = server_by_name(&directory.join("named"), &directory.join("other"));
+        let by_name = secured(by_name, echo_to_close);
+        authority.sign(&directory, "silent", &["127.0.0.1"]);
+        let mut silent = server(&directory.join("silent"), &[&TLS13], None);
+        Arc::get_mut(&mut silent).unwrap().alpn_protocols.clear();
+        let no_protocol = secured(silent, echo_to_close);
+        let host = by_name.address.replace("127.0.0.1", "localhost");
+        let settings = [
+            "tls: (verify: \"ca.pem\")",
+            "tls: (verify: \"ca.pem\", alpn: [\"echo\"])",
+        ];
+        let settings = settings.map(|tls| format!("{tls}, {}", check("type: \"tcp\"")));
+        let [first, second] = settings.each_ref().map(|settings| &**settings);
+        let balancer = start(
+            launch,
+            &[(first, &[&host]), (second, &[&no_protocol.address])],
+        );
+        for (pool, backend) in [&host, &no_protocol.address].into_iter().enumerate() {
+            let up = state(pool, backend, "up");
+            eventually("it is up", || balancer.log().count(&up) > 0);
+            ping(&mut connect(balancer.address_of(pool)), b"x");
+        }
         balancer.finish();
     });
 }

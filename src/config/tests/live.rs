@@ -151,24 +151,18 @@ fn the_example_shows_the_admin_api_in_full() {
 
 #[test]
 fn checks_have_settings() {
-    let tls = CheckTls {
+    let own = BackendTls {
         sni: Some("a.example".to_owned()),
         alpn: vec!["h2".to_owned()],
         verify: Verify::System,
-        ..CheckTls::default()
+        ..BackendTls::default()
     };
     let written = r#"(type: "tls", tls: (sni: "a.example", alpn: ["h2"], verify: "system"))"#;
     let want = Check {
-        tls: Some(tls),
+        tls: CheckTls::Own(own),
         ..Check::default()
     };
     assert_eq!(check(written), want);
-    assert_eq!(check("\"tls\"").tls, Some(CheckTls::default()));
-    assert_eq!(
-        check(r#"(type: "http", tls: true)"#).tls,
-        Some(CheckTls::default())
-    );
-    assert_eq!(check(r#"(type: "http", tls: false)"#).tls, None);
     assert_eq!(check("\"http\"").probe, http());
     let written = r#"(type: "send_expect", send: b"\xff\0", expect_regex: "^a.b$", port: 7,
         proxy_header: "v2", initial: "probe", interval: "500ms", interval_down: "5s")"#;
@@ -193,6 +187,90 @@ fn checks_have_settings() {
     };
     assert_eq!(statuses(r#"(type: "http", status: 204)"#), 204..=204);
     assert_eq!(statuses(r#"(type: "http", status: "200-299")"#), 200..=299);
+}
+
+#[test]
+fn a_check_of_the_same_port_speaks_tls_as_its_pool_does() {
+    let of_pool = BackendTls {
+        verify: Verify::File("ca.pem".into()),
+        certificate: Some(CertificateFiles {
+            certificate: "own.pem".into(),
+            key: "own.key".into(),
+        }),
+        ..BackendTls::default()
+    };
+    let secured = r#"tls: (verify: "ca.pem", certificate: (certificate: "own.pem",
+        key: "own.key"))"#;
+    let pools = [
+        ("tls: false", None),
+        ("tls: true", Some(BackendTls::default())),
+        (secured, Some(of_pool)),
+    ];
+    let unverified = BackendTls {
+        verify: Verify::Off,
+        ..BackendTls::default()
+    };
+    for (written, tls) in pools {
+        let in_force = |check: &str| {
+            let pool = pool(&format!("{written}, check: {check}"));
+            pool.check_in_force().unwrap().tls
+        };
+        let pools_or = |or| tls.clone().map_or(or, ProbeTls::OfPool);
+        for same in [r#""tcp""#, r#""http""#, r#"(type: "http", tls: "auto")"#] {
+            assert_eq!(
+                in_force(same),
+                pools_or(ProbeTls::Plain),
+                "{written}, {same}"
+            );
+        }
+        for asked in [r#""tls""#, r#"(type: "http", tls: true, port: 7)"#] {
+            let unverified = ProbeTls::Own(unverified.clone());
+            assert_eq!(in_force(asked), pools_or(unverified), "{written}, {asked}");
+        }
+        for plain in [
+            r#"(type: "http", tls: false)"#,
+            r#"(type: "http", port: 7)"#,
+        ] {
+            assert_eq!(in_force(plain), ProbeTls::Plain, "{written}, {plain}");
+        }
+        let own = |verify: Option<&Verify>| {
+            ProbeTls::Own(BackendTls {
+                sni: Some("a.example".to_owned()),
+                verify: verify.cloned().unwrap_or(Verify::Off),
+                ..BackendTls::default()
+            })
+        };
+        let named = r#"(type: "tls", tls: (sni: "a.example"))"#;
+        let verify = tls.as_ref().map(|tls| &tls.verify);
+        assert_eq!(in_force(named), own(verify), "{written}, {named}");
+        let named = r#"(type: "tcp", port: 7, tls: (sni: "a.example", verify: "off"))"#;
+        assert_eq!(in_force(named), own(None), "{written}, {named}");
+    }
+}
+
+#[test]
+fn certificates_that_only_probes_do_not_verify_are_warned_of() {
+    let of_check = |check: &str| {
+        let settings = format!("tls: (verify: \"ca.pem\"), check: {check}, backends");
+        warned("backends", &settings)
+    };
+    let want = |place| {
+        format!(
+            "f:{place}: warning: probes of `web` verify no certificate, and connections to its \
+             backends do: a backend that takes no client may be up"
+        )
+    };
+    for verifies in [
+        "\"tls\"",
+        "(type: \"tls\", tls: (sni: \"a.b\"))",
+        "(type: \"tcp\", port: 7)",
+    ] {
+        assert_eq!(of_check(verifies), [""; 0], "{verifies}");
+    }
+    for unverified in ["tls: (verify: \"off\")", "tls: false"] {
+        let check = format!("(type: \"http\", {unverified})");
+        assert_eq!(of_check(&check), [want("2:79")], "{check}");
+    }
 }
 
 #[test]

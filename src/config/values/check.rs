@@ -103,6 +103,7 @@ pub(in crate::config) fn alpn(text: &str) -> Option<String> {
 /// Reads by what a certificate is verified: `off`, `system` or a file.
 pub(crate) fn verify(text: &str) -> Option<Verify> {
     match text {
+        "auto" => Some(Verify::Auto),
         "off" => Some(Verify::Off),
         "system" => Some(Verify::System),
         path => is_file(Path::new(path)).then(|| Verify::File(path.into())),

@@ -8,6 +8,7 @@ mod answer;
 mod ejection;
 mod failure;
 mod outliers;
+mod own_tls;
 mod places;
 mod probe;
 mod running;
@@ -19,6 +20,7 @@ mod verdict;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -26,16 +28,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::address::Address;
-use crate::config::{self, AdminState, Check, Config};
+use crate::config::{self, AdminState, BackendTls, Check, CheckInForce, Config, ProbeTls};
 use crate::origin::Origins;
 use crate::peek::proxy_protocol::HeaderVersion;
 use crate::pool::Health;
 use crate::shared::Shared;
 use crate::sys;
 use crate::time::{between, nanos};
+use crate::tls::TlsClient;
 
-pub(super) use tls::can_use as can_use_certificates;
-pub(super) use tls::system as system_authorities;
+pub(super) use own_tls::can_use as can_use_certificates;
+pub(super) use own_tls::system as system_authorities;
 
 pub(super) use ejection::EjectionTimer;
 pub use failure::{Closed, Failure, ProbeStage};
@@ -46,6 +49,7 @@ use super::roster::{Member, MemberId, PoolRecord, Roster};
 use places::Places;
 use probe::{Prober, Spec};
 use schedule::FirstProbes;
+use tls::ProbeClient;
 
 /// All probes of a configuration. Lives in the control thread's runtime.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ pub struct Checks {
     targets: HashMap<TargetId, Target>,
     by_aim: HashMap<Rc<Aim>, TargetId>,
     /// Each with the number of its targets.
-    specs: HashMap<Check, (Rc<Spec>, usize)>,
+    specs: HashMap<CheckInForce, (Rc<Spec>, usize)>,
     random: Rng,
     spread: FirstProbes,
     places: Places,
@@ -81,7 +85,7 @@ struct Aim {
     host: Option<String>,
     /// The PROXY header that they begin with.
     header: Option<HeaderVersion>,
-    check: Check,
+    by: CheckInForce,
 }
 
 #[derive(Debug)]
@@ -197,7 +201,7 @@ impl Checks {
             record.checked = Some(pool.clone());
             let check = pool.check_in_force();
             for (index, backend) in pool.backends.iter().enumerate() {
-                let check = check.as_deref().filter(|_| is_probed(backend));
+                let check = check.as_ref().filter(|_| is_probed(backend));
                 left.extend(self.assign((pool, backend), check, (record, index)));
             }
         }
@@ -211,7 +215,7 @@ impl Checks {
     fn assign(
         &mut self,
         (pool, backend): (&config::Pool, &config::Backend),
-        check: Option<&Check>,
+        check: Option<&CheckInForce>,
         (record, index): (&mut PoolRecord, usize),
     ) -> Option<TargetId> {
         let member = &mut record.members[index];
@@ -255,10 +259,10 @@ impl Checks {
         let target = entry.remove();
         self.unprobed -= usize::from(target.probes == 0);
         self.by_aim.remove(&target.aim);
-        if let Some((_, targets)) = self.specs.get_mut(&target.aim.check) {
+        if let Some((_, targets)) = self.specs.get_mut(&target.aim.by) {
             *targets -= 1;
             if *targets == 0 {
-                self.specs.remove(&target.aim.check);
+                self.specs.remove(&target.aim.by);
             }
         }
     }
@@ -267,7 +271,21 @@ impl Checks {
     pub fn refresh(&self) {
         let specs = self.specs.values();
         let clients = specs.filter_map(|(spec, _)| spec.tls.as_ref());
-        clients.for_each(tls::ProbeTls::refresh);
+        clients.for_each(ProbeClient::refresh);
+    }
+
+    /// Has probes speak TLS as connections to backends do by now: `client_of` has what those of a
+    /// pool begin it by. Comes after [`Self::follow`], before anything is awaited.
+    pub fn follow_tls(&self, config: &Config, client_of: impl Fn(&str) -> Option<Arc<TlsClient>>) {
+        let pools = config.pools.iter();
+        let clients = pools.filter_map(|pool| Some((pool.tls.as_ref()?, client_of(&pool.name)?)));
+        // Pools with the same settings share their probes: what they read is the same.
+        let clients: HashMap<&BackendTls, Arc<TlsClient>> = clients.collect();
+        for (by, (spec, _)) in &self.specs {
+            if let (ProbeTls::OfPool(tls), Some(client)) = (&by.tls, &spec.tls) {
+                client.follow(clients.get(tls).map(Arc::clone));
+            }
+        }
     }
 
     fn find_or_start(
@@ -278,11 +296,11 @@ impl Checks {
         if let Some(id) = self.by_aim.get(&aim) {
             return *id;
         }
-        let spec = self.specs.entry(aim.check.clone());
-        let (spec, targets) = spec.or_insert_with_key(|check| (Rc::new(Spec::new(check)), 0));
+        let spec = self.specs.entry(aim.by.clone());
+        let (spec, targets) = spec.or_insert_with_key(|by| (Rc::new(Spec::new(by)), 0));
         *targets += 1;
         self.unprobed += 1;
-        let fresh = || Verdict::new(aim.check.initial);
+        let fresh = || Verdict::new(aim.by.check.initial);
         let failures = known.map_or(0, |(_, failures)| failures);
         let verdict = known.map_or_else(fresh, |(verdict, _)| verdict.handed_over());
         self.started += 1;
@@ -298,7 +316,7 @@ impl Checks {
             random: self.random.fork(),
             sender: self.sender.clone(),
         };
-        let wait = self.spread.next(aim.check.interval);
+        let wait = self.spread.next(aim.by.check.interval);
         let aim = Rc::new(aim);
         let target = Target {
             aim: Rc::clone(&aim),
@@ -357,7 +375,7 @@ impl Checks {
         Some(Report {
             health: target.verdict.health(),
             against: target.verdict.against(),
-            needed: target.verdict.needed(&target.aim.check),
+            needed: target.verdict.needed(&target.aim.by.check),
             last: target.recent.back().cloned(),
             probes: target.probes,
             failures: target.failures,
@@ -385,23 +403,23 @@ impl Checks {
 }
 
 impl Aim {
-    fn new(pool: &config::Pool, backend: &config::Backend, check: &Check) -> Self {
-        let address = probed_address(backend, check);
+    fn new(pool: &config::Pool, backend: &config::Backend, by: &CheckInForce) -> Self {
+        let address = probed_address(backend, &by.check);
         Self {
             origins: pool.origins.towards(&address),
             address,
             host: backend.host.clone(),
-            header: pool.probe_header(backend, check),
-            check: check.clone(),
+            header: pool.probe_header(backend, &by.check),
+            by: by.clone(),
         }
     }
 
     /// Whether this backend is probed so by this check.
-    fn is(&self, pool: &config::Pool, backend: &config::Backend, check: &Check) -> bool {
+    fn is(&self, pool: &config::Pool, backend: &config::Backend, by: &CheckInForce) -> bool {
         self.host == backend.host
-            && self.address == probed_address(backend, check)
-            && self.header == pool.probe_header(backend, check)
-            && self.check == *check
+            && self.address == probed_address(backend, &by.check)
+            && self.header == pool.probe_header(backend, &by.check)
+            && self.by == *by
             && self.origins == pool.origins.towards(&self.address)
     }
 }

@@ -5,32 +5,33 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::config::{Check, HttpProbe, Probe, Target};
+use crate::config::{Check, CheckInForce, HttpProbe, Probe, Target};
 use crate::origin::{Origins, User};
 use crate::peek::proxy_protocol::{self, HeaderVersion};
 use crate::sys;
+use crate::tls::ServerAt;
 
 use super::ProbeOutcome;
 use super::answer::{ANSWER_MAX, Expectation};
 use super::failure::{Failure, ProbeStage};
 use super::running;
 use super::stream::ProbeStream;
-use super::tls::{ProbeTls, Secured};
+use super::tls::{ProbeClient, Secured};
 
 /// A check, with what all its probes share.
 #[derive(Debug)]
 pub(super) struct Spec {
     pub(super) check: Check,
-    pub(super) tls: Option<ProbeTls>,
+    pub(super) tls: Option<ProbeClient>,
     expectation: Result<Expectation, Failure>,
 }
 
 impl Spec {
-    pub(super) fn new(check: &Check) -> Self {
+    pub(super) fn new(by: &CheckInForce) -> Self {
         Self {
-            check: check.clone(),
-            tls: check.tls.as_ref().map(ProbeTls::new),
-            expectation: Expectation::of(&check.probe),
+            check: by.check.clone(),
+            tls: ProbeClient::of(&by.tls),
+            expectation: Expectation::of(&by.check.probe),
         }
     }
 }
@@ -140,11 +141,11 @@ impl Prober {
             None => Channel::Plain(stream),
             Some(client) => {
                 progress.stage.set(ProbeStage::Handshake);
-                Channel::Secured(
-                    client
-                        .secure(stream, &self.to, self.host.as_deref())
-                        .await?,
-                )
+                let server = ServerAt {
+                    host: self.host.as_deref(),
+                    address: &self.to,
+                };
+                Channel::Secured(client.secure(stream, server).await?)
             }
         };
         if matches!(expectation, Expectation::Nothing) {
@@ -173,8 +174,7 @@ impl Prober {
 
     /// Whether the probe sends or waits for anything beside the TCP handshake.
     fn talks(&self) -> bool {
-        let check = self.check();
-        check.probe != Probe::Tcp || check.tls.is_some() || self.header.is_some()
+        self.check().probe != Probe::Tcp || self.spec.tls.is_some() || self.header.is_some()
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn of_listener(settings: &Tls) -> Result<ListenerFiles, String> {
 pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, String> {
     let authorities = match &settings.verify {
         Verify::Off => None,
-        Verify::System => Some(system_authorities()?),
+        Verify::Auto | Verify::System => Some(system_authorities()?),
         Verify::File(path) => Some(authorities(path)?),
     };
     let own = settings.certificate.as_ref().map(certified).transpose()?;
@@ -75,10 +75,13 @@ pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, String> {
     })
 }
 
+/// The settings of a TLS client, with what is in their files. May take long.
+pub(in crate::control) fn client_settings(settings: &BackendTls) -> Result<ClientSettings, String> {
+    of_pool(settings).map(|files| files.settings)
+}
+
 /// A certificate with its key, and what is shown of it.
-pub(in crate::control) fn certified(
-    files: &CertificateFiles,
-) -> Result<(Arc<CertifiedKey>, CertificateStatus), String> {
+fn certified(files: &CertificateFiles) -> Result<(Arc<CertifiedKey>, CertificateStatus), String> {
     let chain = chain(&files.certificate)?;
     refuse_public(&files.key)?;
     let key = private_key(&files.key)?;

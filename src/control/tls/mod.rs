@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use crate::admin::model::TlsStatus;
 use crate::config::Config;
-use crate::tls::TlsByOwner;
+use crate::tls::{TlsByOwner, TlsClient};
 
 use super::StartError;
-pub(in crate::control) use files::certified;
+pub(in crate::control) use files::client_settings;
 use listeners::ListenerTls;
 use owners::{OwnerRead, Owners};
 use pools::PoolTls;
@@ -79,6 +79,11 @@ impl TlsInForce {
     /// What workers begin TLS by.
     pub(super) fn by_owner(&self) -> &TlsByOwner {
         &self.by_owner
+    }
+
+    /// What connections to backends of a pool begin TLS by.
+    pub(super) fn client_of_pool(&self, name: &str) -> Option<Arc<TlsClient>> {
+        self.pools.its(name).map(|its| Arc::clone(&its.client))
     }
 
     /// Takes files that were read for the next configuration.

@@ -280,6 +280,11 @@ impl<S: TlsOwner> Owners<S> {
         }
     }
 
+    /// The TLS of an owner.
+    pub(super) fn its(&self, name: &str) -> Option<&S> {
+        self.by_name.get(name).map(|live| &live.its)
+    }
+
     /// What each owner has, by its name.
     pub(super) fn by_name<T>(&self, has: impl Fn(&S) -> T) -> BTreeMap<String, T> {
         let all = self.by_name.iter();

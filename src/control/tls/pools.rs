@@ -13,7 +13,7 @@ use super::owners::TlsOwner;
 /// The TLS of a pool's backends.
 #[derive(Debug)]
 pub(super) struct PoolTls {
-    client: Arc<TlsClient>,
+    pub(super) client: Arc<TlsClient>,
     pub(super) originator: Arc<Originator>,
 }
 

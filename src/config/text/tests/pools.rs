@@ -205,7 +205,7 @@ impl Chance<'_> {
     fn check(&mut self) -> Check {
         let mut check = Check {
             probe: self.probe(),
-            tls: self.maybe(Self::tls),
+            tls: self.check_tls(),
             interval: self.pick(&[Check::default().interval, Duration::from_millis(100)]),
             interval_down: self.maybe(|it| it.ms(100, 3_600_000)),
             interval_between: self.maybe(|it| it.ms(100, 3_600_000)),
@@ -250,13 +250,23 @@ impl Chance<'_> {
         }
     }
 
-    fn tls(&mut self) -> CheckTls {
-        CheckTls {
+    fn check_tls(&mut self) -> CheckTls {
+        match self.0.u8(..4) {
+            0 => CheckTls::Auto,
+            1 => CheckTls::Plain,
+            2 => CheckTls::On,
+            _ => CheckTls::Own(self.tls()),
+        }
+    }
+
+    fn tls(&mut self) -> BackendTls {
+        BackendTls {
             sni: self.maybe(|_| "a.example".to_owned()),
             alpn: self.pick(&[vec![], vec!["h2".to_owned(), "é\"".to_owned()]]),
-            verify: match self.0.u8(..3) {
-                0 => Verify::Off,
-                1 => Verify::System,
+            verify: match self.0.u8(..4) {
+                0 => Verify::Auto,
+                1 => Verify::Off,
+                2 => Verify::System,
                 _ => Verify::File(self.path()),
             },
             certificate: self.maybe(|its| CertificateFiles {
@@ -276,22 +286,12 @@ impl Chance<'_> {
     }
 
     fn backend_tls(&mut self) -> BackendTls {
-        let CheckTls {
-            sni,
-            alpn,
-            verify,
-            certificate,
-            policy,
-        } = self.tls();
-        // A Unix socket has no other name to verify.
-        let name = || Some("a.example".to_owned());
-        BackendTls {
-            sni: sni.or_else(|| (verify != Verify::Off).then(name).flatten()),
-            alpn,
-            verify,
-            certificate,
-            policy,
+        let mut tls = self.tls();
+        if tls.verify != Verify::Off {
+            // A Unix socket has no other name to verify.
+            tls.sni = Some("a.example".to_owned());
         }
+        tls
     }
 
     fn ejection(&mut self) -> Ejection {

@@ -18,9 +18,19 @@ pub(super) fn probe(to: SocketAddr, check: &Check) -> ProbeOutcome {
 fn probe_at(to: &Address, check: &Check) -> ProbeOutcome {
     let backend = Backend::at(to.clone());
     let header = Pool::of("p", Vec::new()).probe_header(&backend, check);
-    let prober = Prober::new(to, Origins::default(), &Rc::new(Spec::new(check)));
+    let prober = Prober::new(
+        to,
+        Origins::default(),
+        &Rc::new(Spec::new(&in_force(check))),
+    );
     let prober = prober.with_header(header);
     tokio_uring::start(async move { prober.probe().await })
+}
+
+/// The check of a pool that speaks no TLS.
+pub(super) fn in_force(check: &Check) -> CheckInForce {
+    let pool = pool("p", check, Vec::new());
+    pool.check_in_force().expect("it has a check")
 }
 
 /// The error of a probe; empty when it passed.
@@ -288,7 +298,11 @@ fn a_host_is_named_as_configured_or_by_the_address() {
         assert!(request.contains(field), "{request}");
     }
     let to = "127.0.0.1:8008".parse().unwrap();
-    let prober = Prober::new(&to, Origins::default(), &Rc::new(Spec::new(&http())));
+    let prober = Prober::new(
+        &to,
+        Origins::default(),
+        &Rc::new(Spec::new(&in_force(&http()))),
+    );
     let prober = prober.with_host(Some("db-1.test"));
     let request = String::from_utf8_lossy(prober.request());
     assert!(
@@ -298,6 +312,10 @@ fn a_host_is_named_as_configured_or_by_the_address() {
 }
 
 fn request_of(to: &Address, check: &Check) -> String {
-    let prober = Prober::new(to, Origins::default(), &Rc::new(Spec::new(check)));
+    let prober = Prober::new(
+        to,
+        Origins::default(),
+        &Rc::new(Spec::new(&in_force(check))),
+    );
     String::from_utf8(prober.request().to_vec()).expect("ASCII")
 }

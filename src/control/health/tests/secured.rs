@@ -8,9 +8,9 @@ use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 
-use crate::config::{CheckTls, Verify};
+use crate::config::{BackendTls, CheckTls, Verify};
 
-use super::probes::{failure_text, http};
+use super::probes::{failure_text, http, in_force};
 use super::*;
 use crate::origin::Origins;
 
@@ -75,21 +75,29 @@ impl Make {
     }
 }
 
-fn with(tls: CheckTls, check: Check) -> Check {
+fn with(tls: BackendTls, check: Check) -> Check {
     Check {
-        tls: Some(tls),
+        tls: CheckTls::Own(tls),
         timeout: Duration::from_secs(5),
         ..check
     }
 }
 
 fn by_file(path: &std::path::Path, sni: Option<&str>) -> Check {
-    let tls = CheckTls {
+    let tls = BackendTls {
         sni: sni.map(str::to_owned),
         verify: Verify::File(path.to_owned()),
-        ..CheckTls::default()
+        ..BackendTls::default()
     };
     with(tls, quick())
+}
+
+/// The TLS of a check that has its own.
+fn own(spec: &Spec) -> &own_tls::OwnTls {
+    match spec.tls.as_ref().expect("it has TLS") {
+        ProbeClient::Own { client, .. } => client,
+        ProbeClient::OfPool(_) => panic!("it is the pool's"),
+    }
 }
 
 /// A file that is removed in the end.
@@ -114,7 +122,7 @@ impl Drop for Pem {
 fn a_handshake_is_enough_unless_more_is_asked() {
     let (server, _) = Make::default().serve();
     assert_eq!(
-        failure_text(server.address, &with(CheckTls::default(), quick())),
+        failure_text(server.address, &with(BackendTls::default(), quick())),
         ""
     );
 }
@@ -127,9 +135,9 @@ fn http_goes_through_both_versions_of_tls() {
             ..Make::default()
         }
         .serve();
-        let tls = CheckTls {
+        let tls = BackendTls {
             sni: Some("db.test".to_owned()),
-            ..CheckTls::default()
+            ..BackendTls::default()
         };
         assert_eq!(failure_text(server.address, &with(tls.clone(), http())), "");
         let probe = Probe::SendExpect {
@@ -150,7 +158,7 @@ fn without_sni_no_name_is_asked_for() {
     };
     let check = Check { probe, ..quick() };
     assert_eq!(
-        failure_text(server.address, &with(CheckTls::default(), check)),
+        failure_text(server.address, &with(BackendTls::default(), check)),
         ""
     );
 }
@@ -231,8 +239,8 @@ fn certificates_that_cannot_be_read_in_time_say_nothing_about_the_backend() {
     let file = Pem::new("hanging", &pem);
     let mut check = by_file(&file.0, Some("db.test"));
     check.timeout = Duration::from_millis(100);
-    let spec = Rc::new(Spec::new(&check));
-    spec.tls.as_ref().expect("a client").hang();
+    let spec = Rc::new(Spec::new(&in_force(&check)));
+    own(&spec).hang();
     let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
     let outcome = tokio_uring::start(async move { prober.probe().await });
     let failure = outcome.failure.expect("no probe was made");
@@ -248,7 +256,7 @@ fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
     let (server, pem) = Make::default().serve();
     let file = Pem::new("late", "nothing\n");
     let check = by_file(&file.0, Some("db.test"));
-    let spec = Rc::new(Spec::new(&check));
+    let spec = Rc::new(Spec::new(&in_force(&check)));
     let probe = || {
         let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
         let outcome = tokio_uring::start(async move { prober.probe().await });
@@ -264,7 +272,7 @@ fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
         empty,
         "not at once: that would cost more than success"
     );
-    spec.tls.as_ref().expect("it has TLS").refresh();
+    own(&spec).refresh();
     assert_eq!(probe(), "");
 
     let gone = by_file(std::path::Path::new("/nowhere/ca.pem"), None);
@@ -287,9 +295,9 @@ fn a_file_that_becomes_unusable_stays_in_use_as_it_was() {
     let (server, pem) = Make::default().serve();
     let file = Pem::new("replaced", &pem);
     let check = by_file(&file.0, Some("db.test"));
-    let spec = Rc::new(Spec::new(&check));
+    let spec = Rc::new(Spec::new(&in_force(&check)));
     let probe = || {
-        spec.tls.as_ref().expect("it has TLS").refresh();
+        own(&spec).refresh();
         let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
         let outcome = tokio_uring::start(async move { prober.probe().await });
         let failure = outcome.failure;
@@ -318,7 +326,7 @@ fn a_file_that_becomes_unusable_stays_in_use_as_it_was() {
 fn a_file_that_was_never_usable_says_nothing_about_the_backend() {
     let (server, _) = Make::default().serve();
     let check = by_file(std::path::Path::new("/nowhere/ca.pem"), None);
-    let spec = Rc::new(Spec::new(&check));
+    let spec = Rc::new(Spec::new(&in_force(&check)));
     let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
     let outcome = tokio_uring::start(async move { prober.probe().await });
     assert!(!outcome.failure.expect("no probe was made").is_telling());
@@ -327,10 +335,10 @@ fn a_file_that_was_never_usable_says_nothing_about_the_backend() {
 #[test]
 fn a_machine_does_not_trust_a_stranger() {
     let (server, _) = Make::default().serve();
-    let tls = CheckTls {
+    let tls = BackendTls {
         sni: Some("db.test".to_owned()),
         verify: Verify::System,
-        ..CheckTls::default()
+        ..BackendTls::default()
     };
     let message = failure_text(server.address, &with(tls, quick()));
     // Some machines have no trusted certificates.
@@ -343,9 +351,9 @@ fn a_machine_does_not_trust_a_stranger() {
 #[test]
 fn an_offered_protocol_must_be_taken() {
     let offer = |alpn: &[&str]| {
-        let tls = CheckTls {
+        let tls = BackendTls {
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
-            ..CheckTls::default()
+            ..BackendTls::default()
         };
         with(tls, quick())
     };
@@ -362,11 +370,56 @@ fn an_offered_protocol_must_be_taken() {
     assert_eq!(ignored, "TLS: it accepts none of the offered protocols");
 }
 
+/// A probe by the TLS of a pool with these settings, of a server that has a host name.
+fn probe_as_pool(server: &Server, tls: BackendTls, host: &str) -> String {
+    let pool = Pool {
+        tls: Some(tls.clone()),
+        ..pool("p", &quick(), Vec::new())
+    };
+    let spec = Rc::new(Spec::new(&pool.check_in_force().expect("it has a check")));
+    let prober = || {
+        let prober = Prober::new(&Address::Tcp(server.address), Origins::default(), &spec);
+        let prober = prober.with_host(Some(host));
+        let outcome = tokio_uring::start(async move { prober.probe().await });
+        let failure = outcome.failure;
+        failure.map_or_else(String::new, |failure| failure.to_string())
+    };
+    let unread = format!("not probed: {}", crate::tls::UNREAD);
+    assert_eq!(prober(), unread);
+    let settings = crate::control::tls::client_settings(&tls).expect("its files are right");
+    let client = TlsClient::new(&settings).expect("they fit together");
+    let in_use = spec.tls.as_ref().expect("it has TLS");
+    in_use.follow(Some(Arc::new(client)));
+    prober()
+}
+
+#[test]
+fn probes_with_the_tls_of_a_pool_are_as_its_connections() {
+    let (server, pem) = Make::default().serve();
+    let file = Pem::new("pool", &pem);
+    let verified = BackendTls {
+        verify: Verify::File(file.0.clone()),
+        alpn: vec!["h2".to_owned()],
+        ..BackendTls::default()
+    };
+    let unverified = BackendTls {
+        verify: Verify::Off,
+        ..BackendTls::default()
+    };
+    let unfit = "no..name";
+    assert_eq!(probe_as_pool(&server, verified.clone(), "db.test"), "");
+    assert_eq!(
+        probe_as_pool(&server, verified, unfit),
+        "TLS: `no..name` is no name that a certificate can have: set `sni`"
+    );
+    assert_eq!(probe_as_pool(&server, unverified, unfit), "");
+}
+
 #[test]
 fn servers_without_tls_are_distinguished() {
     let quick = |check| Check {
         timeout: Duration::from_secs(1),
-        ..with(CheckTls::default(), check)
+        ..with(BackendTls::default(), check)
     };
     let silent = Server::silent();
     let late = "no TLS handshake within 1s";
@@ -381,17 +434,6 @@ fn servers_without_tls_are_distinguished() {
     });
     let closed = "it closed the connection within the TLS handshake";
     assert_eq!(failure_text(mute.address, &quick(http())), closed);
-}
-
-#[test]
-fn an_invalid_name_is_reported() {
-    let (server, _) = Make::default().serve();
-    let tls = CheckTls {
-        sni: Some("not a name".to_owned()),
-        ..CheckTls::default()
-    };
-    let message = failure_text(server.address, &with(tls, quick()));
-    assert_eq!(message, "invalid sni `not a name`: expected a host name");
 }
 
 const UNKNOWN: &str = "TLS: unknown issuer: none that `verify` trusts has signed the certificate";
