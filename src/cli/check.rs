@@ -12,7 +12,9 @@ use std::thread;
 use serde_json::{Value as Json, json};
 
 use super::run;
-use crate::config::{self, Config, ConfigError, Discovery, Host, LogSink, Place, Pool, Warning};
+use crate::config::{
+    self, Config, ConfigError, Discovery, Host, LogSink, Place, Pool, Source, Warning,
+};
 use crate::control::sandbox::{self, RunAs};
 use crate::control::{self, StartError};
 use crate::sys;
@@ -51,7 +53,7 @@ fn look(path: &Path, report: &mut Report) -> Result<Config, ExitCode> {
     // A start looks at files as the user that it becomes, with the rights that it keeps.
     let run_as = RunAs::Configured(config.user.as_deref());
     if let Err(error) = sandbox::take_rights(run_as, config.is_transparent()) {
-        report.error(&error);
+        report.error(&error, &source);
         return Err(ExitCode::from(error.exit_code()));
     }
     let mut warnings = config::warnings(&config, host(), Some(&source));
@@ -66,7 +68,7 @@ fn look(path: &Path, report: &mut Report) -> Result<Config, ExitCode> {
     run::check_environment()?;
     let (refusals, code) = run::refusals(&config, file);
     for error in &refusals {
-        report.error(error);
+        report.error(error, &source);
     }
     code.map_or(Ok(config), Err)
 }
@@ -95,9 +97,11 @@ impl Report {
     }
 
     /// A start would refuse.
-    fn error(&mut self, error: &StartError) {
+    fn error(&mut self, error: &StartError, source: &Source) {
+        let place = error.setting();
+        let place = place.and_then(|path| config::place_of(path, source));
         match &mut self.found {
-            Some(found) => found.push(finding(None, "error", &error.to_string())),
+            Some(found) => found.push(finding(place.as_ref(), "error", &error.to_string())),
             None => super::say(&format_args!("error: {error}")),
         }
     }

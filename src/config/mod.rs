@@ -121,7 +121,9 @@ pub use tls::{
     BackendTls, CertificateFiles, CheckInForce, CheckTls, ClientCertificate, ProbeTls, Tls,
     TlsClients, TlsPolicy, UnknownName, Verify,
 };
-pub use warnings::{DESCRIPTORS_RESERVED, Host, descriptors_needed, warnings, warnings_at};
+pub use warnings::{
+    DESCRIPTORS_RESERVED, Host, descriptors_needed, place_of, warnings, warnings_at,
+};
 
 settings! {
     /// A whole, valid configuration.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::{Warning, cap};
 use super::log::{JOURNALD, SYSLOG};
 use super::rules::Finding;
-use super::source::Source;
+use super::source::{Place, Source};
 use super::tokens::Span;
 use super::values::nearest;
 use super::{
@@ -431,6 +431,13 @@ pub fn warnings_at(found: Vec<(String, String)>, source: &Source) -> Vec<Warning
     let found = found.into_iter();
     let found = found.map(|(path, sentence)| Finding::at(path, sentence));
     placed(found.collect(), Some(source))
+}
+
+/// The place of a setting in a file, if the file has it.
+#[must_use]
+pub fn place_of(path: &str, source: &Source) -> Option<Place> {
+    let span = Finding::at(path, "").span(source);
+    (span != source.root().start()).then(|| source.place(&span))
 }
 
 /// Gives warnings their places, one to each sentence: it names the other settings that it concerns.

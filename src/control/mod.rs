@@ -187,6 +187,8 @@ pub enum StartError {
     Certificates {
         /// The pool's name.
         pool: String,
+        /// The path of the setting.
+        setting: String,
         /// The file, and what is wrong with it.
         why: String,
     },
@@ -195,6 +197,8 @@ pub enum StartError {
     Tls {
         /// Which one.
         owner: String,
+        /// The path of the setting, such as `pools[0].tls.verify`.
+        setting: String,
         /// The file, and what is wrong with it.
         why: String,
     },
@@ -305,6 +309,31 @@ impl StartError {
             | Self::User { .. }
             | Self::Unreadable { .. }
             | Self::Thread { .. } => false,
+        }
+    }
+
+    /// The path of the setting that it is about, where that is known.
+    #[must_use]
+    pub fn setting(&self) -> Option<&str> {
+        match self {
+            Self::Certificates { setting, .. } | Self::Tls { setting, .. } => Some(setting),
+            Self::Ring(_)
+            | Self::Bind { .. }
+            | Self::AccessList(_)
+            | Self::ImportedBans(_)
+            | Self::Source { .. }
+            | Self::Transparency { .. }
+            | Self::SourcePorts { .. }
+            | Self::AccessLog { .. }
+            | Self::BansFile { .. }
+            | Self::Admin { .. }
+            | Self::DefaultAdmin { .. }
+            | Self::Metrics { .. }
+            | Self::Token { .. }
+            | Self::User { .. }
+            | Self::Memory { .. }
+            | Self::Unreadable { .. }
+            | Self::Thread { .. } => None,
         }
     }
 

@@ -140,7 +140,8 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
         Some(("track_file".to_owned(), sentence))
     });
     let all = files.chain(fleet).chain(kept).chain(socket).chain(log);
-    all.chain(history).chain(track).collect()
+    let all = all.chain(history).chain(track);
+    all.chain(tls::expired(config)).collect()
 }
 
 /// The log server that takes the access log, and whether it can be reached. It does not notice.
@@ -195,7 +196,7 @@ fn forbidden_socket(config: &Config, file: Option<&Path>) -> Option<StartError> 
 pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<StartError> {
     let mut seen = used.clone();
     let mut found = Vec::new();
-    for pool in &config.pools {
+    for (place, pool) in config.pools.iter().enumerate() {
         let Some(tls) = check_tls(pool) else {
             continue;
         };
@@ -203,8 +204,11 @@ pub(super) fn certificates(config: &Config, used: &HashSet<PathBuf>) -> Vec<Star
         if new.count() > 0
             && let Err(why) = health::can_use_certificates(&tls)
         {
-            let pool = pool.name.clone();
-            found.push(StartError::Certificates { pool, why });
+            found.push(StartError::Certificates {
+                pool: pool.name.clone(),
+                setting: format!("pools[{place}].check.tls"),
+                why,
+            });
         }
     }
     found

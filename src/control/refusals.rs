@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::admin::model::EventKind;
 use crate::guard::{Gate, PeerDenied, Refusal};
+use crate::pool::Pool;
 use crate::session::CloseReason;
 use crate::snapshot::Snapshot;
 use crate::wording::plural;
@@ -24,7 +25,8 @@ pub(super) struct Refusals {
     first_bytes: Report,
     proxies: Report,
     tls: Report,
-    backend_tls: Report,
+    /// By the pool: one that fails is not told behind another.
+    backend_tls: HashMap<String, Report>,
     sources: Report,
 }
 
@@ -71,11 +73,10 @@ impl Refusals {
         tell(&mut self.proxies, EventKind::ProxyRefused, &of_proxies);
         let of_tls = || by_tls(snapshot);
         tell(&mut self.tls, EventKind::TlsRefused, &of_tls);
-        let of_backends = || by_backend_tls(snapshot);
-        if let Some(message) = self.backend_tls.tick(&of_backends) {
-            let about = Subject::default();
+        self.tick_backend_tls(snapshot, |pool, message| {
+            let about = Subject::pool(pool);
             events.tell(Severity::Warn, EventKind::BackendTlsFailed, about, message);
-        }
+        });
         let reason = CloseReason::FirstBytesTimeout;
         let late = stats.iter().map(|its| its.closed[reason as usize].get());
         if let Some(new) = self.first_bytes.tick_count(late.sum()) {
@@ -97,6 +98,27 @@ impl Refusals {
             );
             let about = Subject::default();
             events.tell(Severity::Warn, EventKind::SourceTableFull, about, message);
+        }
+    }
+}
+
+impl Refusals {
+    /// Pools whose backends could not be spoken to by TLS, each with a report of its own.
+    fn tick_backend_tls(&mut self, snapshot: &Snapshot, mut tell: impl FnMut(&str, String)) {
+        let pools = snapshot.pools.iter().map(|plan| &**plan.pool());
+        let pools = pools.filter(|pool| pool.tls.is_some());
+        let mut before = std::mem::take(&mut self.backend_tls);
+        let mut told = 0;
+        for pool in pools {
+            let mut report = before.remove(&pool.name).unwrap_or_default();
+            // Those beyond are told in the seconds that follow.
+            if told < POOLS_AT_ONCE
+                && let Some(message) = report.tick(&|| by_backend_tls(pool))
+            {
+                told += 1;
+                tell(&pool.name, message);
+            }
+            self.backend_tls.insert(pool.name.clone(), report);
         }
     }
 }
@@ -169,20 +191,18 @@ fn by_tls(snapshot: &Snapshot) -> Vec<Refuser> {
     refusers.collect()
 }
 
-/// Pools whose backends could not be spoken to by TLS.
-fn by_backend_tls(snapshot: &Snapshot) -> Vec<Refuser> {
-    let pools = snapshot.pools.iter().map(|plan| plan.pool());
-    let refusers = pools.filter_map(|pool| {
-        let tls = pool.tls.as_ref()?;
+/// A pool whose backends could not be spoken to by TLS.
+fn by_backend_tls(pool: &Pool) -> Vec<Refuser> {
+    let refuser = pool.tls.as_ref().map(|tls| {
         let counts = tls.counts.failures();
-        Some(Refuser {
+        Refuser {
             name: format!("pool `{}`", pool.name),
             mode: Mode::Connects,
             counts: counts.map(|(kind, count)| (kind.as_str(), count)).collect(),
             example: tls.refused.take(),
-        })
+        }
     });
-    refusers.collect()
+    refuser.into_iter().collect()
 }
 
 impl Report {
@@ -284,6 +304,8 @@ fn joined(mut sentences: Vec<String>) -> Option<String> {
 
 /// From one report to the next.
 const PAUSE_SECONDS: u32 = 10;
+/// Pools that are told of in a second.
+const POOLS_AT_ONCE: usize = 20;
 /// Refusers that a report names.
 const NAMED_MAX: usize = 5;
 

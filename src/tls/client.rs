@@ -12,6 +12,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::rustls_records::RustlsRecords;
+use super::words::Progress;
 use super::{FailureKind, Originate, Policy, Records, ServerAt, TlsFailure, provider};
 use crate::address::Address;
 
@@ -103,7 +104,7 @@ impl TlsClient {
             (Arc::clone(&configs.config), configs.server_name(server)?)
         };
         let connection = ClientConnection::new(config, name);
-        connection.map_err(|error| TlsFailure::of_server(&error))
+        connection.map_err(|error| TlsFailure::of_server(&error, Progress::Nothing))
     }
 
     /// What a backend is asked for, and with which settings: those of one moment.
@@ -167,7 +168,8 @@ impl Originate for TlsClient {
     fn begin(&self, server: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure> {
         let (name, config) = self.of(server)?;
         let connection = UnbufferedClientConnection::new(config, name);
-        let connection = connection.map_err(|error| TlsFailure::of_server(&error))?;
+        let connection =
+            connection.map_err(|error| TlsFailure::of_server(&error, Progress::Nothing))?;
         Ok(Box::new(RustlsRecords::new(connection)))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rustls::{AlertDescription, Error};
 
-use super::words::server_fault;
+use super::words::{Progress, client_fault, fault_of_server, is_no_tls};
 
 /// Why a connection's TLS failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,23 +82,23 @@ impl TlsFailure {
 }
 
 impl TlsFailure {
-    /// Why the TLS of a client failed.
-    pub(super) fn of_client(error: &Error) -> Self {
+    /// Why the TLS of a client failed, which came so far.
+    pub(super) fn of_client(error: &Error, progress: Progress) -> Self {
         let kind = match is_about_certificate(error) {
             true => FailureKind::BadClientCertificate,
-            false => kind(error),
+            false => kind(error, progress),
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, client_fault(error, progress))
     }
 
-    /// Why the TLS of a backend failed.
-    pub(super) fn of_server(error: &Error) -> Self {
+    /// Why the TLS of a backend failed, which came so far.
+    pub(super) fn of_server(error: &Error, progress: Progress) -> Self {
         let is_missing = *error == Error::NoCertificatesPresented;
         let kind = match is_about_certificate(error) || is_missing {
             true => FailureKind::BadBackendCertificate,
-            false => kind(error),
+            false => kind(error, progress),
         };
-        let why = server_fault(error);
+        let why = fault_of_server(error, progress);
         let none = || "the server takes none of the protocols in `alpn`".to_owned();
         Self::new(kind, why.unwrap_or_else(none))
     }
@@ -116,9 +116,9 @@ fn is_about_certificate(error: &Error) -> bool {
     clippy::wildcard_enum_match_arm,
     reason = "all others are breaches of the protocol, and rustls will know more of them"
 )]
-fn kind(error: &Error) -> FailureKind {
+fn kind(error: &Error, progress: Progress) -> FailureKind {
     match error {
-        Error::InvalidMessage(_) => FailureKind::NotTls,
+        error if is_no_tls(error, progress) => FailureKind::NotTls,
         Error::PeerIncompatible(_) => FailureKind::Incompatible,
         Error::NoApplicationProtocol => FailureKind::NoProtocol,
         Error::NoCertificatesPresented => FailureKind::NoClientCertificate,
@@ -129,6 +129,7 @@ fn kind(error: &Error) -> FailureKind {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateUnknown => FailureKind::CertificateRejected,
+            AlertDescription::NoApplicationProtocol => FailureKind::NoProtocol,
             _ => FailureKind::Alert,
         },
         Error::DecryptError => FailureKind::BadRecord,
@@ -144,4 +145,4 @@ impl fmt::Display for TlsFailure {
 }
 
 /// What rustls says when no certificate is found for a client.
-const NO_CERTIFICATE: &str = "no server certificate chain resolved";
+pub(super) const NO_CERTIFICATE: &str = "no server certificate chain resolved";

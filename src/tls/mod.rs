@@ -26,7 +26,7 @@ pub use certificates::{Certificates, SelectBy};
 pub use client::{ClientSettings, TlsClient};
 pub use counts::TlsCounts;
 pub use failure::{FailureKind, TlsFailure};
-pub use server::{Policy, ServerSettings, TlsServer, provider};
+pub use server::{ClientTrust, Policy, ServerSettings, TlsServer, provider};
 pub(crate) use words::server_fault;
 
 /// What begins TLS, by the names of those that it is of.
@@ -80,6 +80,17 @@ impl Originator {
             counts: Arc::default(),
             refused: Arc::default(),
         }
+    }
+}
+
+impl Originator {
+    /// TLS with a backend, of this name, has failed.
+    pub fn on_failed(&self, backend: (&str, &Address), failure: &TlsFailure) {
+        self.counts.on_failed(failure.kind);
+        self.refused.note(|| {
+            let (name, address) = backend;
+            format!("backend `{name}` at {address}: {failure}")
+        });
     }
 }
 

@@ -10,6 +10,7 @@ use rustls::unbuffered::{
 };
 use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
+use super::words::Progress;
 use super::{Agreed, FailureKind, PLAIN_MAX, Records, Taken, TlsFailure, TlsStanding};
 
 /// The records of a connection.
@@ -32,8 +33,8 @@ pub(super) trait OwnEnd: Deref<Target: Deref<Target = CommonState>> + DerefMut {
         incoming: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self::Data>;
 
-    /// Why a connection failed.
-    fn failure(error: &Error) -> TlsFailure;
+    /// Why a connection failed, which came so far.
+    fn failure(error: &Error, progress: Progress) -> TlsFailure;
 }
 
 impl OwnEnd for UnbufferedServerConnection {
@@ -46,8 +47,8 @@ impl OwnEnd for UnbufferedServerConnection {
         self.process_tls_records(incoming)
     }
 
-    fn failure(error: &Error) -> TlsFailure {
-        TlsFailure::of_client(error)
+    fn failure(error: &Error, progress: Progress) -> TlsFailure {
+        TlsFailure::of_client(error, progress)
     }
 }
 
@@ -61,8 +62,8 @@ impl OwnEnd for UnbufferedClientConnection {
         self.process_tls_records(incoming)
     }
 
-    fn failure(error: &Error) -> TlsFailure {
-        TlsFailure::of_server(error)
+    fn failure(error: &Error, progress: Progress) -> TlsFailure {
+        TlsFailure::of_server(error, progress)
     }
 }
 
@@ -135,7 +136,7 @@ impl<Own: OwnEnd> RustlsRecords<Own> {
                 Ok(ConnectionState::Closed) => Some(Ok(TlsStanding::Ended)),
                 Ok(_) => Some(Err(early_data())),
                 Err(error) => {
-                    let failure = Own::failure(&error);
+                    let failure = Own::failure(&error, self.progress());
                     self.failure = Some(failure.clone());
                     used += discard;
                     return self.fail(failure, (incoming, used), out);
@@ -155,6 +156,15 @@ impl<Own: OwnEnd> RustlsRecords<Own> {
 }
 
 impl<Own: OwnEnd> RustlsRecords<Own> {
+    fn progress(&self) -> Progress {
+        let connection = &self.connection;
+        match connection.protocol_version() {
+            _ if !connection.is_handshaking() => Progress::Done,
+            Some(_) => Progress::Hello,
+            None => Progress::Nothing,
+        }
+    }
+
     /// Hands over the alert that a failure is answered by. Nothing is taken in any more: rustls
     /// would fail again, and panic for a second alert.
     fn fail(

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::{
-    NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection, WebPkiClientVerifier,
-};
+use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 
 use super::rustls_records::RustlsRecords;
@@ -21,9 +19,25 @@ pub struct ServerSettings {
     /// The application protocols, the preferred one first (ALPN; RFC 7301). Empty: none is agreed
     /// on.
     pub protocols: Vec<String>,
-    /// The authorities of clients' certificates, and whether each client needs one; `None`: clients
-    /// are not asked.
-    pub clients: Option<(RootCertStore, bool)>,
+    /// What clients have to show; `None`: they are asked for nothing.
+    pub clients: Option<ClientTrust>,
+}
+
+/// Which certificates of clients are accepted.
+#[derive(Clone, Debug)]
+pub struct ClientTrust {
+    /// Their authorities.
+    pub authorities: RootCertStore,
+    /// Whether each client needs one.
+    pub required: bool,
+}
+
+impl PartialEq for ClientTrust {
+    /// By what the files held: their paths say nothing about that.
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.authorities.roots, &other.authorities.roots);
+        self.required == other.required && ours == theirs
+    }
 }
 
 /// Versions and cipher suites by name, as Mozilla's recommendations have them
@@ -50,28 +64,27 @@ impl Policy {
 #[derive(Debug)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
+    clients: Option<ClientTrust>,
 }
 
 impl TlsServer {
-    /// The TLS of a listener with these settings. `tickets` are those of the same listener before,
-    /// so that its clients may resume; they are never shared by listeners, as a ticket of one must
-    /// not open another that asks for certificates (CVE-2025-23419).
+    /// The TLS of a listener with these settings. `before` is that of the same listener, so that
+    /// its clients may resume; tickets are never shared by listeners, as a ticket of one must not
+    /// open another that asks for certificates (CVE-2025-23419). For the same reason none outlives
+    /// what clients had to show for it: a client that resumes is not verified again.
     ///
     /// # Errors
     /// The settings don't fit together, or the system has no random bytes.
-    pub fn new(
-        settings: &ServerSettings,
-        tickets: Option<Arc<dyn ProducesTickets>>,
-    ) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &ServerSettings, before: Option<&Self>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_protocol_versions(settings.policy.versions())?;
         let builder = match &settings.clients {
             None => builder.with_no_client_auth(),
-            Some((roots, required)) => {
-                let roots = Arc::new(roots.clone());
+            Some(trust) => {
+                let roots = Arc::new(trust.authorities.clone());
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                let verifier = match required {
+                let verifier = match trust.required {
                     true => verifier,
                     false => verifier.allow_unauthenticated(),
                 };
@@ -89,20 +102,17 @@ impl TlsServer {
             .collect();
         // Tickets hold the session, so that workers share nothing but their keys.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = match tickets {
-            Some(same) => same,
+        config.ticketer = match before.filter(|before| before.clients == settings.clients) {
+            Some(before) => Arc::clone(&before.config.ticketer),
             None => ring::Ticketer::new()?,
         };
         config.send_tls13_tickets = TICKETS;
         let config = Arc::new(config);
         UnbufferedServerConnection::new(Arc::clone(&config))?;
-        Ok(Self { config })
-    }
-
-    /// The keys of its tickets, for the settings that follow these.
-    #[must_use]
-    pub fn tickets(&self) -> Arc<dyn ProducesTickets> {
-        Arc::clone(&self.config.ticketer)
+        Ok(Self {
+            config,
+            clients: settings.clients.clone(),
+        })
     }
 }
 

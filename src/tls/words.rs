@@ -1,85 +1,73 @@
-//! Why TLS with a server failed, in words for its operators.
+//! Why TLS failed, in words for operators: plain sentences, never those of a library.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "rustls may add errors, for which there are general words"
-)]
+mod clients;
+mod servers;
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
-/// Why a handshake with a server failed, or what followed it; `None`: it takes none of the
-/// protocols that it was offered.
-pub(crate) fn server_fault(error: &Error) -> Option<String> {
-    Some(match error {
-        Error::NoApplicationProtocol
-        | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => return None,
-        Error::InvalidCertificate(error) => certificate(error),
-        Error::NoCertificatesPresented => "the server has no certificate".to_owned(),
+pub(super) use clients::client_fault;
+pub(super) use servers::fault as fault_of_server;
+pub(crate) use servers::server_fault;
+
+/// How far a connection came before it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing of the peer could be read as TLS.
+    Nothing,
+    /// The peer's hello came.
+    Hello,
+    /// The handshake was done.
+    Done,
+}
+
+/// Whether what came is no TLS at all: its first bytes are not the head of a record. Later ones
+/// break the rules of TLS.
+pub(super) fn is_no_tls(error: &Error, progress: Progress) -> bool {
+    let is_no_record = matches!(
+        error,
         Error::InvalidMessage(
             InvalidMessage::InvalidContentType
-            | InvalidMessage::InvalidEmptyPayload
-            | InvalidMessage::MessageTooLarge
-            | InvalidMessage::UnknownProtocolVersion,
-        ) => "the server does not speak TLS: is the port right?".to_owned(),
-        Error::InvalidMessage(_)
-        | Error::PeerSentOversizedRecord
-        | Error::PeerMisbehaved(_)
-        | Error::InappropriateMessage { .. }
-        | Error::InappropriateHandshakeMessage { .. }
-        | Error::DecryptError => "the server breaks the rules of TLS".to_owned(),
-        Error::PeerIncompatible(
-            PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        ) => "protocol refused: the server offers neither TLS 1.2 nor TLS 1.3".to_owned(),
-        Error::PeerIncompatible(_) => {
-            "handshake refused: the server offers no cipher or key exchange that Mahoraga knows"
-                .to_owned()
-        }
-        Error::AlertReceived(alert) => refused(*alert),
-        error => error.to_string(),
-    })
+                | InvalidMessage::InvalidEmptyPayload
+                | InvalidMessage::MessageTooLarge
+                | InvalidMessage::UnknownProtocolVersion
+        )
+    );
+    is_no_record && progress == Progress::Nothing
 }
 
-/// The server ended the handshake by an alert (RFC 8446, section 6.2).
-fn refused(alert: AlertDescription) -> String {
-    match alert {
-        AlertDescription::ProtocolVersion => {
-            "protocol refused: the server takes neither TLS 1.2 nor TLS 1.3".to_owned()
-        }
-        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            "handshake refused: the server takes no cipher or key exchange that Mahoraga offers"
-                .to_owned()
-        }
-        AlertDescription::UnrecognisedName => {
-            "handshake refused: the server does not know the name in `sni`".to_owned()
-        }
-        AlertDescription::CertificateRequired => {
-            "handshake refused: the server requires a client certificate".to_owned()
-        }
-        alert => match alert.as_str() {
-            Some(name) => format!("handshake refused: the server sent the alert `{name}`"),
-            None => format!(
-                "handshake refused: the server sent alert {}",
-                u8::from(alert)
-            ),
-        },
-    }
+/// Whose certificate it is.
+#[derive(Clone, Copy)]
+struct Whose {
+    /// `the certificate`, or whose it is.
+    certificate: &'static str,
+    /// Where its authorities are.
+    trusted_by: &'static str,
+    /// What it is to be good for.
+    peer: &'static str,
 }
 
-fn certificate(error: &CertificateError) -> String {
+/// What is wrong with a certificate.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "rustls may add errors, for which there are general words"
+)]
+fn certificate(error: &CertificateError, whose: Whose) -> String {
+    let Whose {
+        certificate: its,
+        trusted_by,
+        peer,
+    } = whose;
     match error {
-        CertificateError::Expired => "the certificate has expired".to_owned(),
+        CertificateError::Expired => format!("{its} has expired"),
         CertificateError::ExpiredContext { not_after, .. } => {
-            format!("the certificate has expired, at {}", at(*not_after))
+            format!("{its} has expired, at {}", at(*not_after))
         }
-        CertificateError::NotValidYet => {
-            "the certificate is not yet valid: check the clocks".to_owned()
-        }
+        CertificateError::NotValidYet => format!("{its} is not yet valid: check the clocks"),
         CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "the certificate is not yet valid, only from {}: check the clocks",
+            "{its} is not yet valid, only from {}: check the clocks",
             at(*not_before)
         ),
         CertificateError::NotValidForName => {
@@ -89,34 +77,60 @@ fn certificate(error: &CertificateError) -> String {
             expected,
             presented,
         } => format!(
-            "wrong name: the certificate is for {}, not for {}",
+            "wrong name: {its} is for {}, not for {}",
             names(presented),
             expected.to_str()
         ),
         CertificateError::UnknownIssuer => {
-            "unknown issuer: none that `verify` trusts has signed the certificate".to_owned()
+            format!("unknown issuer: none that {trusted_by} trusts has signed {its}")
         }
-        CertificateError::Revoked => "the certificate is revoked".to_owned(),
+        CertificateError::Revoked => format!("{its} is revoked"),
         CertificateError::BadSignature => {
-            "wrong signature: another issuer of the same name may have signed the certificate"
-                .to_owned()
+            format!("wrong signature: another issuer of the same name may have signed {its}")
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "the certificate is not one for servers".to_owned()
+            format!("{its} is not one for {peer}s")
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "the certificate is signed by an algorithm that Mahoraga does not know".to_owned()
+            format!("{its} is signed by an algorithm that Mahoraga does not know")
         }
         // webpki has a word of its own for it; `openssl req -x509` makes such certificates.
         CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
-            "the certificate is one of an issuer (CA:TRUE), not of a server".to_owned()
+            format!("{its} is one of an issuer (CA:TRUE), not of a {peer}")
         }
         CertificateError::BadEncoding | CertificateError::UnhandledCriticalExtension => {
-            "the certificate can't be read".to_owned()
+            format!("{its} can't be read")
         }
-        _ => "the certificate is not accepted".to_owned(),
+        _ => format!("{its} is not accepted"),
     }
+}
+
+/// An alert by its name in RFC 8446, section 6; rustls has those of its variants.
+fn alert_name(alert: AlertDescription) -> String {
+    if alert == AlertDescription::UnrecognisedName {
+        return "the alert `unrecognized_name`".to_owned();
+    }
+    let Some(name) = alert.as_str() else {
+        return format!("alert {}", u8::from(alert));
+    };
+    let letters: Vec<char> = name.chars().collect();
+    let is_upper = |at: usize| letters.get(at).is_some_and(char::is_ascii_uppercase);
+    let is_lower = |at: usize| letters.get(at).is_some_and(char::is_ascii_lowercase);
+    let mut snake = String::new();
+    for (at, letter) in letters.iter().enumerate() {
+        let begins = at > 0 && is_upper(at) && (is_lower(at - 1) || is_lower(at + 1));
+        if begins {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    format!("the alert `{snake}`")
+}
+
+/// What is not the peer's fault.
+fn own_fault(error: &Error) -> String {
+    format!("TLS failed in Mahoraga itself: {error}")
 }
 
 /// The first names of a certificate, which come as `DnsName("a.test")` or `IpAddress(10.0.0.1)`.
@@ -148,50 +162,4 @@ const NAME_CHARS: usize = 64;
 const LAST_SECOND: u64 = 253_402_300_799;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sentence(error: Error) -> String {
-        server_fault(&error).expect("it is not about protocols")
-    }
-
-    #[test]
-    fn a_refusal_names_what_the_server_refuses() {
-        let alert = |alert| sentence(Error::AlertReceived(alert));
-        assert_eq!(
-            alert(AlertDescription::ProtocolVersion),
-            "protocol refused: the server takes neither TLS 1.2 nor TLS 1.3"
-        );
-        assert_eq!(
-            alert(AlertDescription::HandshakeFailure),
-            "handshake refused: the server takes no cipher or key exchange that Mahoraga offers"
-        );
-        assert_eq!(
-            alert(AlertDescription::CertificateRequired),
-            "handshake refused: the server requires a client certificate"
-        );
-        assert_eq!(
-            alert(AlertDescription::InternalError),
-            "handshake refused: the server sent the alert `InternalError`"
-        );
-        assert_eq!(
-            alert(AlertDescription::Unknown(200)),
-            "handshake refused: the server sent alert 200"
-        );
-    }
-
-    #[test]
-    fn some_names_of_a_certificate_stand_for_all() {
-        let name = |number| format!("DnsName(\"{number}.test\")");
-        let presented: Vec<String> = (0..5).map(name).collect();
-        assert_eq!(names(&presented), "0.test, 1.test, 2.test, 2 more");
-        assert_eq!(names(&["IpAddress(::1)".to_owned()]), "::1");
-        assert_eq!(names(&[]), "no name");
-    }
-
-    #[test]
-    fn no_time_of_a_certificate_is_too_late() {
-        let last = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));
-        assert_eq!(at(last), "9999-12-31T23:59:59Z");
-    }
-}
+mod tests;

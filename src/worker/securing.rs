@@ -131,11 +131,7 @@ impl<K: Kernel> Worker<K> {
         let slot = &self.slots[key];
         let pool = slot.plan().pool();
         if let (Some(tls), Some(backend)) = (&pool.tls, &slot.target) {
-            tls.counts.on_failed(failure.kind);
-            tls.refused.note(|| {
-                let (name, address) = (&backend.name, &backend.address);
-                format!("backend `{name}` at {address}: {failure}")
-            });
+            tls.on_failed((&backend.name, &backend.address), failure);
         }
         let tries = self.slots[key].tries.get_or_insert_default();
         tries.tls_error = Some(Arc::from(&*failure.why));

@@ -80,6 +80,12 @@ pub(super) fn count_failure(slot: &Slot, reason: CloseReason) {
         return;
     };
     let failure = slot.tls(side).and_then(|tls| tls.failure.as_ref());
+    if let (Side::Backend, Some(failure), Some(backend)) = (side, failure, &slot.target) {
+        if let Some(tls) = &slot.plan().pool().tls {
+            tls.on_failed((&backend.name, &backend.address), failure);
+        }
+        return;
+    }
     let kind = failure.map(|failure| failure.kind).or(otherwise);
     if let (Some(kind), Some(counts)) = (kind, slot.tls_counts(side)) {
         counts.on_failed(kind);

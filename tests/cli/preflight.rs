@@ -274,3 +274,50 @@ fn check_reports_every_file_of_access_lists() {
     let said = stderr(&output);
     assert_eq!(said.matches("error: access list file").count(), 2, "{said}");
 }
+
+/// Findings about files of TLS have the places of the settings that name them.
+#[test]
+fn check_tells_what_is_wrong_with_certificates_and_where() {
+    let directory = directory("certificates");
+    for (name, year) in [("old", 2020), ("good", 4000)] {
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 2);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        write(
+            &directory.join(format!("{name}.pem")),
+            &certificate.pem(),
+            0o644,
+        );
+        write(
+            &directory.join(format!("{name}.key")),
+            &key.serialize_pem(),
+            0o600,
+        );
+    }
+    let findings = |pair: (&str, &str)| {
+        let (certificate, key) = pair;
+        let config = format!(
+            "(\n\tlisteners: [(bind: \"127.0.0.1:0\", pool: \"p\", tls: (certificates: [(\n\t\t\
+             certificate: \"{certificate}\",\n\t\tkey: \"{key}\",\n\t)]))],\n\tpools: [(name: \
+             \"p\", backends: [\"127.0.0.1:9001\"])],\n)"
+        );
+        write(&directory.join("config.ron"), &config, 0o600);
+        let mut check = mahoraga();
+        let check = check.args(["check", "--json"]).current_dir(&directory);
+        let output = check.output().unwrap();
+        let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let found = found.into_iter().find(|one| one["line"].is_u64()).unwrap();
+        let message = found["message"].as_str().unwrap().to_owned();
+        (found["severity"].clone(), found["line"].clone(), message)
+    };
+    let told = "the certificate in old.pem has expired".to_owned();
+    assert_eq!(
+        findings(("old.pem", "old.key")),
+        ("warning".into(), 3.into(), told)
+    );
+    let told = "listener `127.0.0.1:0`: tls: cannot use old.key: it is not the key of the \
+                certificate in good.pem";
+    let found = findings(("good.pem", "old.key"));
+    assert_eq!(found, ("error".into(), 4.into(), told.to_owned()));
+}

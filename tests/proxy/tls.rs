@@ -16,9 +16,9 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{self, Backend, expect_end, expect_reset, ping};
 use crate::watchdog::{eventually, watched};
 
-type Secured = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Secured = StreamOwned<ClientConnection, TcpStream>;
 
-fn secured(balancer: &Balancer, config: &Arc<ClientConfig>, name: &str) -> Secured {
+pub(crate) fn secured(balancer: &Balancer, config: &Arc<ClientConfig>, name: &str) -> Secured {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     StreamOwned::new(connection, balancer.connect())
@@ -34,7 +34,21 @@ fn read_to_close(stream: &mut Secured) -> Vec<u8> {
 /// A balancer whose listener ends TLS with a certificate for `web.test`; `more` are fields of
 /// `tls`, and `routes` of the listener.
 fn launch(authority: &Authority, backends: &[String], more: &str, routes: &str) -> Balancer {
-    let launch = Launch::with_config("", 1);
+    launch_in(
+        Launch::with_config("", 1),
+        authority,
+        backends,
+        (more, routes),
+    )
+}
+
+/// The same of a balancer that is prepared.
+pub(crate) fn launch_in(
+    launch: Launch,
+    authority: &Authority,
+    backends: &[String],
+    (more, routes): (&str, &str),
+) -> Balancer {
     authority.sign(launch.dir(), "web", &["web.test"]);
     authority.sign(launch.dir(), "wild", &["*.wild.test"]);
     let file = |name: &str| format!("(certificate: \"{name}.pem\", key: \"{name}.key\")");
@@ -243,6 +257,14 @@ fn a_client_needs_the_certificate_that_is_asked_for() {
             client.read(&mut [0; 9]).unwrap_err();
         }
         eventually("two are refused", || reasons(&balancer, "tls_failed") == 2);
+        for why in [
+            "the client has shown no certificate",
+            "wrong signature: another issuer of the same name may have signed the client's \
+             certificate",
+        ] {
+            let why = format!("tls_error=\"{why}\"");
+            assert_eq!(balancer.output().count(&why), 1, "{why}");
+        }
         let _ = fs::remove_dir_all(directory);
         balancer.finish();
     });
@@ -276,6 +298,14 @@ fn what_is_no_tls_is_refused_and_what_stops_is_timed_out() {
         assert_eq!(backend.accepted(), 0);
         let plain = balancer.output().lines_with("tls_error=\"");
         assert!(plain[0].contains("tls_version=- "), "{plain:?}");
+        for why in [
+            "the client does not speak TLS",
+            "the client closed the connection in the handshake",
+            "the client's handshake was not done within 300ms",
+        ] {
+            let why = format!("tls_error=\"{why}\"");
+            assert!(plain.iter().any(|line| line.ends_with(&why)), "{why}");
+        }
         let status = &balancer.ask(&["listeners"])[0]["tls"]["failures"];
         assert_eq!(*status, json!({"late": 1, "left": 1, "not_tls": 1}));
         balancer.finish();

@@ -21,10 +21,10 @@ use crate::balancer::{Balancer, Launch};
 use crate::peers::{Backend, connect, echo, expect_end, expect_reset, ping};
 use crate::watchdog::{eventually, watched};
 
-type Secured = StreamOwned<ServerConnection, TcpStream>;
+pub(crate) type Secured = StreamOwned<ServerConnection, TcpStream>;
 
 /// What a backend serves with: a certificate in a directory, which it may ask clients for too.
-fn server(
+pub(crate) fn server(
     at: &Path,
     versions: &[&'static SupportedProtocolVersion],
     asks: Option<&Authority>,
@@ -75,7 +75,10 @@ fn server_by_name(named: &Path, other: &Path) -> Arc<ServerConfig> {
 }
 
 /// A backend that speaks TLS, and does this with each client whose handshake is done.
-fn secured(config: Arc<ServerConfig>, serve: impl Fn(Secured) + Send + Sync + 'static) -> Backend {
+pub(crate) fn secured(
+    config: Arc<ServerConfig>,
+    serve: impl Fn(Secured) + Send + Sync + 'static,
+) -> Backend {
     Backend::tcp("127.0.0.1:0", move |stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = StreamOwned::new(connection, stream);
@@ -89,7 +92,7 @@ fn secured(config: Arc<ServerConfig>, serve: impl Fn(Secured) + Send + Sync + 's
 }
 
 /// Echoes to the end that its client has told, and tells its own.
-fn echo_to_close(mut stream: Secured) {
+pub(crate) fn echo_to_close(mut stream: Secured) {
     let mut part = [0; 16_384];
     while let Ok(count @ 1..) = stream.read(&mut part) {
         stream.write_all(&part[..count]).unwrap();
@@ -99,7 +102,7 @@ fn echo_to_close(mut stream: Secured) {
 }
 
 /// A balancer whose pools each have some backends and these settings of `tls`; each has a listener.
-fn start(launch: Launch, pools: &[(&str, &[&str])]) -> Balancer {
+pub(crate) fn start(launch: Launch, pools: &[(&str, &[&str])]) -> Balancer {
     let numbered = || pools.iter().enumerate();
     let listeners = numbered()
         .map(|(i, _)| format!("(name: \"l{i}\", bind: \"127.0.0.1:0\", pool: \"p{i}\"),"));
@@ -124,14 +127,14 @@ fn start(launch: Launch, pools: &[(&str, &[&str])]) -> Balancer {
 }
 
 /// A balancer that is yet to start, with an authority that it knows as `ca.pem`.
-fn prepared(listeners: usize) -> (Launch, Authority) {
+pub(crate) fn prepared(listeners: usize) -> (Launch, Authority) {
     let launch = Launch::with_config("", listeners);
     let authority = Authority::new();
     authority.write(launch.dir(), "ca");
     (launch, authority)
 }
 
-fn line(balancer: &Balancer, with: &str) -> String {
+pub(crate) fn line(balancer: &Balancer, with: &str) -> String {
     eventually("a line", || balancer.output().count(with) > 0);
     balancer.output().lines_with(with)[0].clone()
 }
@@ -287,6 +290,12 @@ fn only_an_end_that_was_told_is_an_end() {
         ] {
             line(&balancer, &format!("reason={reason} "));
         }
+        // A server that spoke TLS does not stand at a wrong port.
+        let junk = line(&balancer, "reason=backend_tls_failed ");
+        let why = "backend_tls_error=\"the server breaks the rules of TLS, after the handshake\"";
+        assert!(junk.ends_with(why), "{junk}");
+        let told = "1 connection to backends failed by protocol, 1 in all (such as backend";
+        eventually("it is told", || balancer.log().count(told) > 0);
         balancer.finish();
     });
 }

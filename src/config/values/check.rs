@@ -106,6 +106,8 @@ pub(crate) fn verify(text: &str) -> Option<Verify> {
         "auto" => Some(Verify::Auto),
         "off" => Some(Verify::Off),
         "system" => Some(Verify::System),
+        // What others call it, rather than a file that is not there.
+        "none" | "no" | "false" | "optional" | "required" | "on" | "yes" | "true" => None,
         path => is_file(Path::new(path)).then(|| Verify::File(path.into())),
     }
 }

@@ -1,10 +1,12 @@
 //! A line of the access log.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::config::values::written;
 use crate::config::{AccessLog, LogField, LogFormat, LogSink};
 use crate::kernel::TcpInfo;
 use crate::pool::Pool;
@@ -202,7 +204,7 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         LogField::TlsAlpn => line.optional_text(key, tls(record, 0, |tls| tls.protocol.as_ref())),
         LogField::TlsResumed => line.optional_text(key, tls(record, 0, |tls| tls.resumed)),
         LogField::TlsUs => line.number(key, tls(record, 0, |tls| tls.took_us).map(u64::from)),
-        LogField::TlsError => line.optional_text(key, tls(record, 0, |tls| tls.error.as_ref())),
+        LogField::TlsError => line.optional_text(key, tls_error(record)),
         LogField::BackendTlsVersion => line.optional_text(key, tls(record, 1, |tls| tls.version)),
         LogField::BackendTlsCipher => line.optional_text(key, tls(record, 1, |tls| tls.cipher)),
         LogField::BackendTlsAlpn => {
@@ -242,6 +244,21 @@ fn pool(record: &Record) -> Option<&Pool> {
 /// Something of the TLS of one side, the client's first.
 fn tls<'a, T>(record: &'a Record, side: usize, read: fn(&'a TlsRecord) -> Option<T>) -> Option<T> {
     record.tls[side].as_deref().and_then(read)
+}
+
+/// Why the TLS of the client failed. One that left or was late did not fail by what it sent.
+fn tls_error(record: &Record) -> Option<Cow<'_, str>> {
+    if let Some(error) = tls(record, 0, |tls| tls.error.as_deref()) {
+        return Some(error.into());
+    }
+    let reason = record.reason()?;
+    if reason == CloseReason::TlsFailed {
+        return Some("the client closed the connection in the handshake".into());
+    }
+    let limit = record.listener.limits_of(record.route).handshake;
+    let limit = limit.filter(|_| reason == CloseReason::TlsTimeout)?;
+    let limit = written(between(0, limit));
+    Some(format!("the client's handshake was not done within {limit}").into())
 }
 
 /// A number of the connection of one side, the client's first.

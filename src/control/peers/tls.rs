@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::config::{PeerMember, PeerSettings};
 use crate::control::aside;
-use crate::control::remote::{authorities, chain, private_key, unfit};
+use crate::control::remote::{authorities, chain, pair_fault, private_key, unfit};
 
 /// What this balancer shows to others, and what it takes of them.
 #[derive(Clone)]
@@ -86,13 +86,14 @@ pub(super) fn identity(settings: &PeerSettings) -> Result<Identity, String> {
         .map_err(|error| text(&error))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates.clone(), key.clone_key());
-    let mut server = server.map_err(|error| unfit(&settings.key, &error))?;
+    let fault = |error| pair_fault(&settings.certificate, &settings.key, &error).to_string();
+    let mut server = server.map_err(fault)?;
     let client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])
         .map_err(|error| text(&error))?
         .with_root_certificates(roots)
         .with_client_auth_cert(certificates.clone(), key);
-    let mut client = client.map_err(|error| unfit(&settings.key, &error))?;
+    let mut client = client.map_err(fault)?;
     // Each connection shows its certificate again.
     server.send_tls13_tickets = 0;
     client.resumption = Resumption::disabled();

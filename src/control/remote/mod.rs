@@ -31,7 +31,9 @@ use crate::config::{bounded, values};
 
 pub(super) use connection::{Connection, Lines, Request, stream_error_words};
 pub(super) use endpoints::Endpoints;
-pub(super) use files::{authorities, chain, mistake_in, private_key, unfit};
+pub(super) use files::{
+    authorities, chain, mistake_in, pair_fault, private_key, unfit, unreadable,
+};
 pub(crate) use keys::GATHER;
 pub(super) use keys::{Gathered, KeyNews, Keys, Mistakes, STEPS, Step};
 pub(super) use lists::few;

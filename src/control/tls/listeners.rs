@@ -1,6 +1,7 @@
 //! The TLS of listeners' clients.
 //!
-//! Each listener keeps the keys of its tickets over all configurations, so that its clients resume.
+//! Each listener keeps the keys of its tickets over all configurations, so that its clients resume,
+//! until it asks for other certificates of clients.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use crate::admin::model::CertificateStatus;
 use crate::config::{Config, Tls};
 use crate::tls::{Certificates, SelectBy, ServerSettings, Terminate, Terminator, TlsServer};
 
-use super::files::{ListenerFiles, of_listener};
+use super::files::{ListenerFiles, Unfit, of_listener};
 use super::owners::TlsOwner;
 
 /// The TLS of a listener.
@@ -39,20 +40,20 @@ impl TlsOwner for ListenerTls {
 
     const OWNER: &'static str = "listener";
 
-    fn of_config(config: &Config) -> impl Iterator<Item = (&str, &Tls)> {
+    fn of_config(config: &Config) -> impl Iterator<Item = (&str, Option<&Tls>)> {
         let all = config.listeners.iter();
-        all.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)))
+        all.map(|listener| (&*listener.name, listener.tls.as_ref()))
     }
 
     fn paths(settings: &Tls) -> Vec<&PathBuf> {
         settings.files().collect()
     }
 
-    fn read(settings: &Tls) -> Result<ListenerFiles, String> {
+    fn read(settings: &Tls) -> Result<ListenerFiles, Unfit> {
         let files = of_listener(settings)?;
         let probe = Arc::new(Certificates::new(SelectBy::default()));
         let made = TlsServer::new(&server_settings(&files, settings, &probe), None);
-        made.map_err(|error| error.to_string())?;
+        made.map_err(|error| Unfit::together(&error))?;
         Ok(files)
     }
 
@@ -63,15 +64,13 @@ impl TlsOwner for ListenerTls {
     fn new(
         mut files: ListenerFiles,
         settings: &Tls,
-        before: Option<(&Self, &Tls)>,
+        before: Option<&Self>,
     ) -> Result<Self, rustls::Error> {
         let certificates = Arc::new(Certificates::new(std::mem::take(&mut files.select)));
-        // Tickets of clients that had to show less must not open what asks for more.
-        let same = before.filter(|(_, before)| before.clients == settings.clients);
-        let tickets = same.map(|(before, _)| before.server.tickets());
         let made = server_settings(&files, settings, &certificates);
-        let server = Arc::new(TlsServer::new(&made, tickets)?);
-        let counts = before.map(|(before, _)| Arc::clone(&before.terminator.counts));
+        let server = before.map(|before| &*before.server);
+        let server = Arc::new(TlsServer::new(&made, server)?);
+        let counts = before.map(|before| Arc::clone(&before.terminator.counts));
         let terminator = Terminator {
             begins: Arc::clone(&server) as Arc<dyn Terminate>,
             counts: counts.unwrap_or_default(),

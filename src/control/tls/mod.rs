@@ -5,6 +5,7 @@
 //! What was read takes the place of what was before without a new listener or pool: connections
 //! that stand go on. Where files can't be used those of before stay.
 
+mod expiry;
 mod files;
 mod listeners;
 mod owners;
@@ -18,7 +19,7 @@ use crate::config::Config;
 use crate::tls::{TlsByOwner, TlsClient};
 
 use super::StartError;
-pub(in crate::control) use files::client_settings;
+pub(in crate::control) use files::{client_settings, expired};
 use listeners::ListenerTls;
 use owners::{OwnerRead, Owners};
 use pools::PoolTls;

@@ -1,9 +1,9 @@
 //! The files of what has TLS: read, looked at each second, and put in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
@@ -15,6 +15,8 @@ use crate::control::file_watch::{FileVersion, Look};
 use crate::tls::TlsCounts;
 
 use super::TlsNews;
+use super::expiry::{Warned, expired};
+use super::files::Unfit;
 
 /// The TLS of one kind of owner: listeners, or pools.
 pub(super) trait TlsOwner: Debug + Sized + 'static {
@@ -26,14 +28,14 @@ pub(super) trait TlsOwner: Debug + Sized + 'static {
     /// What its owners are called.
     const OWNER: &'static str;
 
-    /// The owners of a configuration that have some, and their settings.
-    fn of_config(config: &Config) -> impl Iterator<Item = (&str, &Self::Settings)>;
+    /// The owners of a configuration, and the settings of those that have some.
+    fn of_config(config: &Config) -> impl Iterator<Item = (&str, Option<&Self::Settings>)>;
 
     /// The files that settings name.
     fn paths(settings: &Self::Settings) -> Vec<&PathBuf>;
 
     /// Reads the files, and finds what does not fit together. May take long.
-    fn read(settings: &Self::Settings) -> Result<Self::Files, String>;
+    fn read(settings: &Self::Settings) -> Result<Self::Files, Unfit>;
 
     /// Its own certificates.
     fn shown(files: &Self::Files) -> &[CertificateStatus];
@@ -42,7 +44,7 @@ pub(super) trait TlsOwner: Debug + Sized + 'static {
     fn new(
         files: Self::Files,
         settings: &Self::Settings,
-        before: Option<(&Self, &Self::Settings)>,
+        before: Option<&Self>,
     ) -> Result<Self, rustls::Error>;
 
     /// Takes other files by the same settings. Gives them back where all of it is to be new.
@@ -89,8 +91,7 @@ struct Live<S: TlsOwner> {
     seen: Vec<FileVersion>,
     /// Why its files could not be used when they had changed.
     error: Option<String>,
-    /// The last warning that a certificate expires said that it has so many days left.
-    warned_at: Option<u64>,
+    warned: Warned,
 }
 
 /// A look at the files of an owner.
@@ -115,16 +116,23 @@ impl<S: TlsOwner> Debug for Looked<S> {
 
 /// Reads the files of all owners of a configuration. May take long.
 pub(super) fn read_all<S: TlsOwner>(config: &Config) -> Result<Vec<OwnerRead<S>>, StartError> {
-    let all = S::of_config(config).map(|(owner, settings)| {
-        read::<S>(owner, settings).map_err(|why| StartError::Tls {
-            owner: format!("{} `{owner}`", S::OWNER),
-            why,
-        })
+    let all = S::of_config(config).enumerate();
+    let all = all.filter_map(|(place, (owner, settings))| {
+        let read = read::<S>(owner, settings?);
+        Some(read.map_err(|Unfit { setting, why }| {
+            StartError::Tls {
+                owner: format!("{} `{owner}`", S::OWNER),
+                setting: format!("{}s[{place}].tls.{setting}", S::OWNER)
+                    .trim_end_matches('.')
+                    .to_owned(),
+                why,
+            }
+        }))
     });
     all.collect()
 }
 
-fn read<S: TlsOwner>(owner: &str, settings: &S::Settings) -> Result<OwnerRead<S>, String> {
+fn read<S: TlsOwner>(owner: &str, settings: &S::Settings) -> Result<OwnerRead<S>, Unfit> {
     let versions = versions::<S>(settings);
     Ok(OwnerRead {
         owner: owner.to_owned(),
@@ -141,22 +149,20 @@ fn versions<S: TlsOwner>(settings: &S::Settings) -> Vec<FileVersion> {
 }
 
 impl<S: TlsOwner> Live<S> {
-    /// A sentence about the certificate that expires first, once for each of [`WARN_DAYS`].
+    /// What is to be told of certificates that expire.
     fn expiry(&mut self, owner: &str, now: SystemTime) -> Option<String> {
-        let first = self.shown.iter().min_by_key(|its| its.expires)?;
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-        let left = u64::try_from(first.expires)
-            .unwrap_or(0)
-            .saturating_sub(now);
-        let days = left.div_ceil(DAY);
-        let due = WARN_DAYS.into_iter().find(|warn| days <= *warn);
-        let due = due.filter(|due| self.warned_at.is_none_or(|before| *due < before))?;
-        self.warned_at = Some(due);
-        let (kind, file) = (S::OWNER, &first.file);
-        Some(match left {
-            0 => format!("{kind} `{owner}`: the certificate in {file} has expired"),
-            _ => format!("{kind} `{owner}`: the certificate in {file} expires in {days} d"),
-        })
+        let news = self.warned.news(&self.shown, now)?;
+        Some(format!("{} `{owner}`: {news}", S::OWNER))
+    }
+
+    /// What is wrong with its files now, a sentence each.
+    fn problems(&self, owner: &str, now: SystemTime) -> impl Iterator<Item = String> {
+        let kind = S::OWNER;
+        let error = self.error.as_ref();
+        let error = error.map(|why| problem::<S>(owner, why));
+        let expired = expired(&self.shown, now);
+        let expired = expired.map(move |what| format!("{kind} `{owner}`: {what}"));
+        error.into_iter().chain(expired)
     }
 }
 
@@ -171,8 +177,9 @@ impl<S: TlsOwner> Owners<S> {
         for read in std::mem::take(&mut self.offered) {
             self.put(read);
         }
-        self.by_name
-            .retain(|name, _| S::of_config(config).any(|(owner, _)| owner == name));
+        let owners = S::of_config(config).filter_map(|(owner, its)| its.map(|_| owner));
+        let owners: HashSet<_> = owners.collect();
+        self.by_name.retain(|name, _| owners.contains(&**name));
     }
 
     /// Puts in force what was read of an owner's files.
@@ -191,16 +198,16 @@ impl<S: TlsOwner> Owners<S> {
                     live.shown = shown;
                     live.seen.clone_from(&versions);
                     live.versions = versions;
-                    (live.error, live.warned_at) = (None, None);
+                    live.error = None;
                     return;
                 }
                 Err(back) => files = back,
             }
         }
-        let before = self.by_name.get(&owner);
-        let before = before.map(|live| (&live.its, &live.settings));
-        match S::new(files, &settings, before) {
+        let before = self.by_name.get_mut(&owner);
+        match S::new(files, &settings, before.as_ref().map(|live| &live.its)) {
             Ok(its) => {
+                let warned = before.map(|live| std::mem::take(&mut live.warned));
                 let live = Live {
                     its,
                     settings,
@@ -208,7 +215,7 @@ impl<S: TlsOwner> Owners<S> {
                     seen: versions.clone(),
                     versions,
                     error: None,
-                    warned_at: None,
+                    warned: warned.unwrap_or_default(),
                 };
                 self.by_name.insert(owner, live);
             }
@@ -244,7 +251,7 @@ impl<S: TlsOwner> Owners<S> {
                 let versions = versions::<S>(&settings);
                 // Its writer may not be done, until it is the same at two looks.
                 let is_new = versions != in_force && versions == seen;
-                let read = is_new.then(|| read::<S>(&owner, &settings));
+                let read = is_new.then(|| read::<S>(&owner, &settings).map_err(|its| its.why));
                 Looked {
                     owner,
                     versions,
@@ -294,8 +301,9 @@ impl<S: TlsOwner> Owners<S> {
 
     /// What is wrong with files now, a sentence each.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        let now = SystemTime::now();
         let all = self.by_name.iter();
-        all.filter_map(|(name, live)| Some(problem::<S>(name, live.error.as_ref()?)))
+        all.flat_map(move |(name, live)| live.problems(name, now))
     }
 
     /// The TLS of an owner, as the API shows it.
@@ -329,8 +337,3 @@ fn problem<S: TlsOwner>(owner: &str, why: &str) -> String {
     let kind = S::OWNER;
     format!("{kind} `{owner}`: tls: {why}; the certificates of before stay in force")
 }
-
-/// Days before a certificate expires that an event says so.
-const WARN_DAYS: [u64; 4] = [0, 1, 7, 30];
-/// In seconds.
-const DAY: u64 = Duration::from_secs(24 * 60 * 60).as_secs();

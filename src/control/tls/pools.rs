@@ -7,7 +7,7 @@ use crate::admin::model::CertificateStatus;
 use crate::config::{BackendTls, Config};
 use crate::tls::{Originate, Originator, TlsClient};
 
-use super::files::{PoolFiles, of_pool};
+use super::files::{PoolFiles, Unfit, of_pool};
 use super::owners::TlsOwner;
 
 /// The TLS of a pool's backends.
@@ -23,19 +23,19 @@ impl TlsOwner for PoolTls {
 
     const OWNER: &'static str = "pool";
 
-    fn of_config(config: &Config) -> impl Iterator<Item = (&str, &BackendTls)> {
+    fn of_config(config: &Config) -> impl Iterator<Item = (&str, Option<&BackendTls>)> {
         let all = config.pools.iter();
-        all.filter_map(|pool| Some((&*pool.name, pool.tls.as_ref()?)))
+        all.map(|pool| (&*pool.name, pool.tls.as_ref()))
     }
 
     fn paths(settings: &BackendTls) -> Vec<&PathBuf> {
         settings.files().collect()
     }
 
-    fn read(settings: &BackendTls) -> Result<PoolFiles, String> {
+    fn read(settings: &BackendTls) -> Result<PoolFiles, Unfit> {
         let files = of_pool(settings)?;
         let made = files.settings.config();
-        made.map_err(|error| error.to_string())?;
+        made.map_err(|error| Unfit::together(&error))?;
         Ok(files)
     }
 
@@ -43,17 +43,13 @@ impl TlsOwner for PoolTls {
         &files.shown
     }
 
-    fn new(
-        files: PoolFiles,
-        _: &BackendTls,
-        before: Option<(&Self, &BackendTls)>,
-    ) -> Result<Self, rustls::Error> {
+    fn new(files: PoolFiles, _: &BackendTls, before: Option<&Self>) -> Result<Self, rustls::Error> {
         let client = Arc::new(TlsClient::new(&files.settings)?);
-        let counts = before.map(|(before, _)| Arc::clone(&before.originator.counts));
+        let counts = before.map(|before| Arc::clone(&before.originator.counts));
         let originator = Originator {
             begins: Arc::clone(&client) as Arc<dyn Originate>,
             counts: counts.unwrap_or_default(),
-            refused: before.map_or_else(Arc::default, |(before, _)| {
+            refused: before.map_or_else(Arc::default, |before| {
                 Arc::clone(&before.originator.refused)
             }),
         };
