@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::{self, Key, ROUTES_MAX, TlvValue};
-use crate::peek::proxy_protocol::{CheckedTlvs, TlvName};
+use crate::config::{self, Key, ROUTES_MAX, TlsClientName, TlvValue};
+use crate::peek::proxy_protocol::TlvName;
 use crate::peek::{self, FirstBytes, Miss, Name, NamePattern, NameRegex, Protocol};
 use crate::prefix::Prefix;
 use crate::select::{Plan, Rendezvous, hash_of};
@@ -90,6 +90,7 @@ struct Conditions {
     clients: Vec<Prefix>,
     /// Of each of these TLVs one of the values.
     tlvs: Vec<(TlvName, Vec<TlvValue>)>,
+    tls_clients: Vec<TlsClientName>,
     protocols: Vec<Protocol>,
     names: Names,
     /// It asks for an application protocol ([`Offers`]).
@@ -331,9 +332,9 @@ impl Routes {
     pub fn decide_silent(
         &self,
         client: Option<IpAddr>,
-        tlvs: CheckedTlvs<'_>,
+        silence: &FirstBytes<'_>,
     ) -> Option<RouteNumber> {
-        let route = self.decide(client, &FirstBytes::new(&[], true).behind(tlvs))?;
+        let route = self.decide(client, silence)?;
         let conditions = &self.all.get(self.place(route)?)?.conditions;
         conditions.ask_for_silence().then_some(route)
     }
@@ -414,6 +415,7 @@ impl Conditions {
         Self {
             clients: route.client.clone(),
             tlvs: by_name(&route.proxy_tlv),
+            tls_clients: route.tls_client.clone(),
             protocols: route.protocol.clone(),
             names: Names::new(&route.sni),
             asks_for_offer: !route.alpn.is_empty(),
@@ -483,7 +485,12 @@ impl Conditions {
                 .any(|its| path.starts_with(its.as_bytes()))
         };
         let of_path = || first.http_path().map(starts);
-        let are_met = (self.protocols.is_empty() || is_met(of_protocol()))
+        let of_client = || {
+            let client = first.tls_client()?;
+            Ok(self.tls_clients.iter().any(|one| one.is_of(client)))
+        };
+        let are_met = (self.tls_clients.is_empty() || is_met(of_client()))
+            && (self.protocols.is_empty() || is_met(of_protocol()))
             && (self.names.is_empty() || is_met(of_name()))
             && (!self.asks_for_offer || is_met(is_offered()))
             && (self.hosts.is_empty() || is_met(of_host()))

@@ -183,6 +183,8 @@ mod tiers;
 mod tls;
 #[path = "proxy/tls_backends.rs"]
 mod tls_backends;
+#[path = "proxy/tls_clients.rs"]
+mod tls_clients;
 #[path = "proxy/tls_files.rs"]
 mod tls_files;
 #[path = "proxy/traffic.rs"]

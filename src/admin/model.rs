@@ -28,6 +28,7 @@ mod fleet;
 mod membership;
 mod peers;
 mod route;
+mod sessions;
 
 pub use access_lists::{AccessDecision, AccessListDetail, AccessListStatus, AccessQuestion};
 pub use bans::{
@@ -50,6 +51,7 @@ pub use fleet::{FleetLimitStatus, FleetStatus};
 pub use membership::{LEAVE_WAIT, LeaveQuery, Readiness};
 pub use peers::{PeerStatus, PeersStatus};
 pub use route::{ListenerRoutes, MetStatus, RouteChoice, RouteQuestion, RouteStatus};
+pub use sessions::{SessionStatus, TlsClientStatus};
 
 /// Overall status of the balancer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -540,34 +542,6 @@ pub struct Watching {
 pub struct CallerStatus {
     /// `read`, or `write` for one who may change things too; null for an unknown one.
     pub role: Option<Role>,
-}
-
-/// A session that is open.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SessionStatus {
-    /// Worker and number, as in the access log: `0-17`.
-    pub id: String,
-    /// Its listener.
-    pub listener: String,
-    /// Its pool.
-    pub pool: String,
-    /// Its backend, once one was selected.
-    pub backend: Option<String>,
-    /// The client's address and port; none over a Unix socket.
-    pub client: Option<String>,
-    /// The proxy that named the client by a header: its address and port, or `unix`.
-    #[serde(default)]
-    pub proxy: Option<String>,
-    /// How far it has come.
-    pub state: SessionState,
-    /// Since it was accepted, in seconds.
-    pub age_s: f64,
-    /// Since the last byte, in seconds.
-    pub idle_s: f64,
-    /// Bytes from the client.
-    pub bytes_up: u64,
-    /// Bytes to the client.
-    pub bytes_down: u64,
 }
 
 /// The effective configuration.

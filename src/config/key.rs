@@ -26,7 +26,7 @@ pub enum Key {
 impl Key {
     /// Every name with its default settings; a cookie has none, because its name must be given.
     #[must_use]
-    pub fn all() -> [(&'static str, Self); 12] {
+    pub fn all() -> [(&'static str, Self); 14] {
         [
             ("source_ip", Self::default()),
             ("source_ip_port", Self::SourceIpPort),
@@ -45,6 +45,11 @@ impl Key {
             (
                 "proxy_tlv",
                 Self::Peeked(Field::ProxyTlv(TlvName::AUTHORITY)),
+            ),
+            ("tls_client_cn", Self::Peeked(Field::TlsClientCn)),
+            (
+                "tls_client_fingerprint",
+                Self::Peeked(Field::TlsClientFingerprint),
             ),
         ]
     }
@@ -65,6 +70,8 @@ impl Key {
             Self::Peeked(Field::PostgresUser) => "postgres_user",
             Self::Peeked(Field::PostgresDatabase) => "postgres_database",
             Self::Peeked(Field::ProxyTlv(_)) => "proxy_tlv",
+            Self::Peeked(Field::TlsClientCn) => "tls_client_cn",
+            Self::Peeked(Field::TlsClientFingerprint) => "tls_client_fingerprint",
         }
     }
 
@@ -249,7 +256,8 @@ mod tests {
             error("x"),
             "invalid key `x`: expected `source_ip`, `source_ip_port`, `sni`, \
              `tls_session_id`, `http_path`, `http_host`, `http_cookie`, `rdp_cookie`, \
-             `mqtt_client_id`, `postgres_user`, `postgres_database` or `proxy_tlv`"
+             `mqtt_client_id`, `postgres_user`, `postgres_database`, `proxy_tlv`, \
+             `tls_client_cn` or `tls_client_fingerprint`"
         );
         assert_eq!(error("sni(a)"), "invalid key `sni(a)`: expected sni");
         for bad in ["http_cookie('a')", "http_cookie( 'a' )", "http_cookie('a'"] {

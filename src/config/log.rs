@@ -127,6 +127,11 @@ impl LogField {
                 | Self::TlsResumed
                 | Self::TlsUs
                 | Self::TlsError
+                | Self::TlsClientSubject
+                | Self::TlsClientCn
+                | Self::TlsClientSan
+                | Self::TlsClientSerial
+                | Self::TlsClientFingerprint
                 | Self::BackendTlsVersion
                 | Self::BackendTlsCipher
                 | Self::BackendTlsAlpn
@@ -343,6 +348,16 @@ words! {
         TlsUs = "tls_us",
         /// Why it failed.
         TlsError = "tls_error",
+        /// The subject of the client's certificate.
+        TlsClientSubject = "tls_client_subject",
+        /// The common name in it.
+        TlsClientCn = "tls_client_cn",
+        /// Its alternative names.
+        TlsClientSan = "tls_client_san",
+        /// Its serial number.
+        TlsClientSerial = "tls_client_serial",
+        /// Its SHA-256.
+        TlsClientFingerprint = "tls_client_fingerprint",
         /// The version of TLS with the backend.
         BackendTlsVersion = "backend_tls_version",
         /// Its cipher suite.

@@ -61,6 +61,7 @@ mod syntax;
 mod table;
 mod text;
 mod tls;
+mod tls_client;
 mod tokens;
 mod tree;
 pub mod values;
@@ -121,6 +122,7 @@ pub use tls::{
     BackendTls, CertificateFiles, CheckInForce, CheckTls, ClientCertificate, ProbeTls, Tls,
     TlsClients, TlsPolicy, UnknownName, Verify,
 };
+pub use tls_client::TlsClientName;
 pub use warnings::{
     DESCRIPTORS_RESERVED, Host, descriptors_needed, place_of, warnings, warnings_at,
 };

@@ -12,6 +12,7 @@ use super::proxy_tlv::{ProxyTlv, TlvValue, proxy_tlv};
 use super::reader::{At, Reader};
 use super::table::{Settings, Shape, settings};
 use super::text::Text;
+use super::tls_client::{TlsClientName, tls_client};
 use super::tree::Kind;
 use super::values::{self, ValueError};
 use super::{Key, Listener};
@@ -43,6 +44,10 @@ settings! {
         /// "authority=*.example", "alpn=h2", "ssl_cn=bob" or "0xE0=blue". Of each TLV that is named
         /// the client must have one of the values.
         pub proxy_tlv: Vec<ProxyTlv> = Vec::new() => list(proxy_tlv());
+        /// Whom the certificate names that the client shows (`clients` of `tls`), such as
+        /// "cn=robot", "dns=*.example", "email=a@b.example", "ip=10.0.0.1", "uri=spiffe://a/b" or
+        /// "fingerprint=HEX" (SHA-256).
+        pub tls_client: Vec<TlsClientName> = Vec::new() => list(tls_client());
         /// Hosts that the client's first HTTP/1 request is for, as in `sni`.
         pub http_host: Vec<NamePattern> = Vec::new() => list(pattern());
         /// Beginnings of the path of the client's first HTTP/1 request, such as "/api/".
@@ -221,6 +226,7 @@ impl Route {
             protocol,
             client,
             proxy_tlv,
+            tls_client,
             http_host,
             http_path,
             pool: _,
@@ -232,6 +238,7 @@ impl Route {
             && *protocol == other.protocol
             && *client == other.client
             && *proxy_tlv == other.proxy_tlv
+            && *tls_client == other.tls_client
             && *http_host == other.http_host
             && *http_path == other.http_path
     }
@@ -283,6 +290,7 @@ impl Route {
             + self.protocol.len()
             + self.client.len()
             + self.proxy_tlv.len()
+            + self.tls_client.len()
             + self.http_host.len()
             + self.http_path.len()
     }
@@ -310,6 +318,7 @@ impl Route {
                 wide.covers(*narrow)
             })
             && self.covers_tlvs(other)
+            && all_in(&self.tls_client, &other.tls_client, TlsClientName::covers)
             && all_in(&self.http_host, &other.http_host, NamePattern::covers)
             && all_in(&self.http_path, &other.http_path, |wide, narrow| {
                 narrow.starts_with(wide.as_str())
@@ -394,12 +403,13 @@ fn pool_or_refuse() -> Codec<Option<usize>> {
 }
 
 /// What a client must have a value of, where it is given.
-pub(super) const LISTS: [&str; 7] = [
+pub(super) const LISTS: [&str; 8] = [
     "sni",
     "alpn",
     "protocol",
     "client",
     "proxy_tlv",
+    "tls_client",
     "http_host",
     "http_path",
 ];

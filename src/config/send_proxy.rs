@@ -17,6 +17,7 @@ settings! {
         /// The version of the protocol: "v1" is a line of text, "v2" is binary.
         pub version: HeaderVersion = HeaderVersion::V2 => required(named("version", &VERSIONS));
         /// What a header of "v2" says beside addresses: "authority" and "alpn" as in the TLS hello,
+        /// "ssl", what TLS that ends here has agreed on and whom the client's certificate names,
         /// "unique_id", the id that the access log has, and "crc32c", a checksum.
         pub tlvs: Vec<HeaderPart> = Vec::new() => list(named("TLV", &HeaderPart::ALL));
         /// Whether a header of "v2" passes on what the client's own header says, where proxies send
@@ -132,6 +133,8 @@ words! {
         Authority = "authority",
         /// The one protocol that its hello offers.
         Alpn = "alpn",
+        /// The TLS that ends here, and the common name in the client's certificate.
+        Ssl = "ssl",
         /// The session's id.
         UniqueId = "unique_id",
         /// A checksum of the header.

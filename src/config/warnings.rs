@@ -392,7 +392,7 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
     let users = config.listeners.iter();
     let users = users.filter(|one| one.pools().any(|pool| pool == i));
     // Others do not know which proxy a client came by, or have the addresses that it names.
-    let direct = users.filter(|one| one.accept_proxy.is_empty());
+    let direct = users.clone().filter(|one| one.accept_proxy.is_empty());
     let first = direct.clone().next();
     let socket = direct
         .map(|listener| &listener.bind)
@@ -419,6 +419,19 @@ fn keys(config: &Config, i: usize, found: &mut Vec<Finding>) {
                      and their address is the key"
                 );
                 found.push(Finding::at(at, sentence));
+            }
+            (Key::Peeked(Field::TlsClientCn | Field::TlsClientFingerprint), _) => {
+                let asks =
+                    |one: &&Listener| one.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+                if let Some(listener) = users.clone().find(|one| !asks(one)) {
+                    let sentence = format!(
+                        "the listener `{}` asks for no certificates (`clients` of `tls`): its \
+                         clients have no `{}`, and their address is the key",
+                        listener.name,
+                        key.name()
+                    );
+                    found.push(Finding::at(at, sentence));
+                }
             }
             (Key::SourceIp { .. } | Key::SourceIpPort | Key::Peeked(_), _) => {}
         }

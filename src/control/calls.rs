@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::admin::model::{
     Changed, ConfigText, EventKind, ListenerRoutes, ListenerStatus, SESSIONS, SESSIONS_MAX,
-    SegmentsStatus, SessionFilter, SessionStatus, Stage, Status,
+    SegmentsStatus, SessionFilter, SessionStatus, Stage, Status, TlsClientStatus,
 };
 use crate::admin::{self, Author, Call, Reply, Which};
 use crate::config::{AdminState, Backend, Change, ChangeError, RouteList};
@@ -501,6 +501,7 @@ fn session(info: &SessionInfo, now: u64) -> SessionStatus {
         backend: info.backend.as_ref().map(|backend| backend.name.clone()),
         client: info.client.map(|client| client.to_string()),
         proxy: info.proxy.map(|proxy| proxy.to_string()),
+        tls_client: info.identity.as_deref().map(TlsClientStatus::from),
         state: info.view.state,
         age_s: since(info.view.opened_at),
         idle_s: since(info.view.active_at),

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 
 use crate::hash;
+use crate::tls::ClientIdentity;
 
 use super::mqtt::MqttConnect;
 use super::postgres::{PostgresStart, PostgresStartup};
@@ -36,6 +37,8 @@ pub struct EndedTls<'a> {
     pub hello: &'a [u8],
     /// The application protocol that was agreed on.
     pub protocol: Option<&'a [u8]>,
+    /// Who the client is, where it has shown a certificate.
+    pub client: Option<&'a ClientIdentity>,
 }
 
 impl<'a> FirstBytes<'a> {
@@ -191,6 +194,11 @@ impl<'a> FirstBytes<'a> {
             },
             Field::PostgresUser => self.start().map(|start| hash::of(start.user)),
             Field::PostgresDatabase => self.start().map(|start| hash::of(start.database)),
+            Field::TlsClientCn => {
+                let name = self.tls_client()?.common_name.as_deref();
+                Ok(hash::of(name.ok_or(Miss::Absent)?.as_bytes()))
+            }
+            Field::TlsClientFingerprint => Ok(hash::of(self.tls_client()?.fingerprint.as_bytes())),
             Field::ProxyTlv(name) => match self.proxy_tlv(*name)? {
                 [] => Err(Miss::Absent),
                 host if *name == TlvName::AUTHORITY => {
@@ -199,6 +207,16 @@ impl<'a> FirstBytes<'a> {
                 }
                 value => Ok(hash::of(value)),
             },
+        }
+    }
+
+    /// Whom the client's certificate names. It is known once the handshake is done, before the
+    /// first byte inside.
+    pub fn tls_client(&self) -> Result<&'a ClientIdentity, Miss> {
+        match &self.around {
+            Some(around) => around.client.ok_or(Miss::Absent),
+            None if self.bytes.is_empty() && !self.is_whole => Err(Miss::Incomplete),
+            None => Err(Miss::Absent),
         }
     }
 

@@ -61,10 +61,14 @@ pub enum Field {
     PostgresDatabase,
     /// A TLV of the header that its proxy has sent before them. A host is as in [`Field::Sni`].
     ProxyTlv(TlvName),
+    /// The common name in the client's certificate, where its TLS ends here.
+    TlsClientCn,
+    /// The SHA-256 of that certificate.
+    TlsClientFingerprint,
 }
 
 impl Field {
-    /// Whether it stands in the client's own bytes.
+    /// Whether it stands in the client's own bytes, or in those of its handshake.
     #[must_use]
     pub fn is_in_bytes(&self) -> bool {
         !matches!(self, Self::ProxyTlv(_))

@@ -3,8 +3,10 @@
 use super::*;
 use crate::address::Address;
 use crate::config::Config;
+use crate::peek::EndedTls;
 use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::pool::Pool;
+use crate::tls::ClientIdentity;
 
 /// A hello for `shop.example.com`, which offers `h2` and `http/1.1`.
 const HELLO: &[u8] = include_bytes!("../../tests/captures/curl.bin");
@@ -168,7 +170,8 @@ fn other_protocols_and_silence_are_routed_too() {
     assert_eq!(at_last(&routes, inside, &REQUEST[..7]), 3);
     assert_eq!(at_last(&routes, inside, b""), 2);
     assert_eq!(at_last(&routes, outside, b""), 0);
-    let silent = |client: &str| routes.decide_silent(client.parse().ok(), CheckedTlvs::NONE);
+    let silence = FirstBytes::new(&[], true);
+    let silent = |client: &str| routes.decide_silent(client.parse().ok(), &silence);
     assert_eq!(silent(inside).map(RouteNumber::index), Some(2));
     assert_eq!(silent(outside), None);
     assert!(routes.take_silent());
@@ -179,6 +182,54 @@ fn other_protocols_and_silence_are_routed_too() {
     // One byte tells that a client speaks, and no more is asked of it.
     let only = self::routes("(protocol: [\"server_first\"], pool: \"q\")");
     assert_eq!(decided(&only, outside, HELLO), Some((1, 0)));
+}
+
+#[test]
+fn a_certificate_is_known_after_the_handshake_and_before_the_first_byte() {
+    let text = "(listeners: [(bind: \"127.0.0.1:80\", pool: \"p\", tls: (certificates: \
+                [(certificate: \"c\", key: \"k\")], clients: (ca: \"a\")), routes: [\
+                (tls_client: [\"cn=robot\", \"dns=*.b.example\"], pool: \"q\"), \
+                (pool: \"refuse\")])], pools: [(name: \"p\", backends: [\"127.0.0.1:1\"]), \
+                (name: \"q\", backends: [\"127.0.0.1:2\"])])";
+    let (config, _) = config::parse("f".to_owned(), text.into()).unwrap();
+    let routes = compile(&config, None);
+    let decide = |first: &FirstBytes<'_>| routes.decide(None, first).map(RouteNumber::index);
+    assert_eq!(
+        decide(&FirstBytes::new(&[], false)),
+        None,
+        "before the handshake"
+    );
+    assert!(routes.need_bytes());
+    let by = |name: &str, alternative: &str| {
+        let client = ClientIdentity {
+            common_name: Some(name.into()),
+            names: [alternative.into()].into(),
+            ..ClientIdentity::default()
+        };
+        let around = EndedTls {
+            hello: HELLO,
+            protocol: None,
+            client: Some(&client),
+        };
+        let first = FirstBytes::new(&[], false).inside(Some(around));
+        let key = first.key(&peek::Field::TlsClientCn);
+        assert_eq!(key, peek::Peeked::Found(crate::hash::of(name.as_bytes())));
+        decide(&first)
+    };
+    assert_eq!(by("robot", "DNS:a.example"), Some(1));
+    assert_eq!(by("x", "DNS:a.b.example"), Some(1));
+    assert_eq!(by("x", "URI:a.b.example"), Some(2));
+    let nobody = EndedTls {
+        hello: HELLO,
+        protocol: None,
+        client: None,
+    };
+    let first = FirstBytes::new(&[], false).inside(Some(nobody));
+    assert_eq!(decide(&first), Some(2));
+    assert_eq!(
+        first.key(&peek::Field::TlsClientFingerprint),
+        peek::Peeked::Absent
+    );
 }
 
 /// Whatever bytes follow, and whether more of them come or not.

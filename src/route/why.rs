@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{RouteNumber, Routes, is_said};
-use crate::config::{self, Key};
+use crate::config::{self, Key, TlsClientName};
 use crate::peek::{FirstBytes, Miss, Name, NamePattern, Peeked, Protocol};
 use crate::prefix::Prefix;
 
@@ -62,6 +62,7 @@ impl Routes {
             let value = first.proxy_tlv(one.name);
             value.is_ok_and(|value| is_said(&one.value, value))
         };
+        let shows = |one: &TlsClientName| first.tls_client().is_ok_and(|its| one.is_of(its));
         let path = first.http_path();
         let starts = |one: &String| path.is_ok_and(|path| path.starts_with(one.as_bytes()));
         let all = [
@@ -82,6 +83,10 @@ impl Routes {
             ),
             ("client", of(&its.client, is_from, ToString::to_string)),
             ("proxy_tlv", of(&its.proxy_tlv, says, ToString::to_string)),
+            (
+                "tls_client",
+                of(&its.tls_client, shows, ToString::to_string),
+            ),
             ("http_host", named(first.http_host(), &its.http_host)),
             ("http_path", of(&its.http_path, starts, String::clone)),
         ];

@@ -107,7 +107,9 @@ impl Plan {
             | Field::RdpCookie
             | Field::MqttClientId
             | Field::PostgresUser
-            | Field::PostgresDatabase => Peeked::Absent,
+            | Field::PostgresDatabase
+            | Field::TlsClientCn
+            | Field::TlsClientFingerprint => Peeked::Absent,
         });
         found.keys()
     }

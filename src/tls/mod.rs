@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod ciphers;
 mod client;
 mod counts;
 mod failure;
+mod identity;
 mod rustls_records;
 mod server;
 mod words;
@@ -23,9 +25,11 @@ use crate::address::Address;
 use crate::guard::Example;
 
 pub use certificates::{Certificates, SelectBy};
+pub(crate) use ciphers::openssl_name;
 pub use client::{ClientSettings, TlsClient};
 pub use counts::TlsCounts;
 pub use failure::{FailureKind, TlsFailure};
+pub use identity::ClientIdentity;
 pub use server::{ClientTrust, Policy, ServerSettings, TlsServer, provider};
 pub(crate) use words::server_fault;
 
@@ -151,6 +155,12 @@ pub trait Records: Debug {
 
     /// What the handshake has agreed on, once it is done.
     fn agreed(&self) -> Agreed<'_>;
+
+    /// The certificate of the peer, in DER, once the handshake is done. It was verified, in this
+    /// handshake or in that of the session which was resumed.
+    fn peer_certificate(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// What came of looking at incoming records.

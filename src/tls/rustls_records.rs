@@ -10,6 +10,7 @@ use rustls::unbuffered::{
 };
 use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 
+use super::ciphers::iana_name;
 use super::words::Progress;
 use super::{Agreed, FailureKind, PLAIN_MAX, Records, Taken, TlsFailure, TlsStanding};
 
@@ -287,10 +288,15 @@ impl<Own: OwnEnd> Records for RustlsRecords<Own> {
         let suite = connection.negotiated_cipher_suite();
         Agreed {
             version: connection.protocol_version().and_then(version_of),
-            cipher: suite.and_then(|its| its.suite().as_str()),
+            cipher: suite.and_then(|its| iana_name(its.suite())),
             protocol: connection.alpn_protocol(),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         }
+    }
+
+    fn peer_certificate(&self) -> Option<&[u8]> {
+        let chain = self.connection.peer_certificates()?;
+        chain.first().map(|certificate| &**certificate)
     }
 }
 

@@ -4,14 +4,16 @@ use crate::config::{HeaderPart, SendProxy};
 use crate::kernel::{Buffer, Errno, Kernel};
 use crate::peek::client_hello::each_offer;
 use crate::peek::proxy_protocol::{
-    CheckedTlvs, Endpoints, HeaderVersion, HeaderWriter, Tlv, UNIQUE_ID_MAX, Unwritable, kind,
+    CheckedTlvs, Endpoints, HeaderVersion, HeaderWriter, Ssl, Tlv, UNIQUE_ID_MAX, Unwritable, kind,
     write_v1,
 };
 use crate::peek::{ClientHello, Miss, Name, Short};
 use crate::session::{Event, Links, Opening};
+use crate::tls::openssl_name;
 use crate::token::Side;
 
 use super::slot::Slot;
+use super::tls::TlsEnd;
 use super::{SessionId, Worker};
 
 impl<K: Kernel> Worker<K> {
@@ -44,6 +46,7 @@ impl<K: Kernel> Worker<K> {
                 number: slot.number,
             },
             received: slot.named.as_ref().map(|named| &*named.tlvs),
+            tls: slot.tls(Side::Client),
         };
         let mut bytes = [0; LENGTH_MAX];
         let written = match header.version {
@@ -93,6 +96,8 @@ struct Said<'a> {
     id: SessionId,
     /// The TLVs of the header that the client came with.
     received: Option<&'a [u8]>,
+    /// The client's TLS, where it ends here.
+    tls: Option<&'a TlsEnd>,
 }
 
 /// What a header says of a client's TLS hello.
@@ -156,6 +161,9 @@ fn write_v2(
             writer.tlv(Tlv { kind, value })?;
         }
     }
+    if let Some(tls) = said.tls.filter(|_| header.says(HeaderPart::Ssl)) {
+        write_ssl(&mut writer, tls)?;
+    }
     let received = said.received.filter(|_| header.relay);
     let received = CheckedTlvs::of_checked(received.unwrap_or_default());
     let left_out = writer.relay_within(received, LENGTH_MAX - CHECKSUM);
@@ -164,6 +172,41 @@ fn write_v2(
         false => writer.finish(),
     };
     Ok((length, left_out))
+}
+
+/// Writes what is known of the TLS that has ended here.
+fn write_ssl(writer: &mut HeaderWriter<'_>, tls: &TlsEnd) -> Result<(), Unwritable> {
+    let (agreed, identity) = (tls.agreed(), tls.identity());
+    let mut client = Ssl::OVER_TLS;
+    if identity.is_some() {
+        client |= Ssl::CERTIFICATE_IN_SESSION;
+        if !agreed.resumed {
+            client |= Ssl::CERTIFICATE_IN_CONNECTION;
+        }
+    }
+    let version = match agreed.version {
+        Some("1.3") => Some("TLSv1.3"),
+        Some("1.2") => Some("TLSv1.2"),
+        _ => None,
+    };
+    let name = identity.and_then(|its| its.common_name.as_deref());
+    let parts = [
+        (kind::SSL_VERSION, version),
+        (kind::SSL_CIPHER, agreed.cipher.map(openssl_name)),
+        (kind::SSL_CN, name),
+    ];
+    let parts = parts.map(|(kind, value)| Tlv {
+        kind,
+        value: value.unwrap_or_default().as_bytes(),
+    });
+    let known = if name.is_some() {
+        &parts[..]
+    } else {
+        &parts[..2]
+    };
+    // 0 stands for a certificate that was verified, and for nothing else.
+    let verify = u32::from(identity.is_none());
+    writer.ssl(client, verify, known)
 }
 
 /// The most bytes of a header: with the headers of IPv6 and TCP it fits the smallest MTU that IPv6

@@ -12,6 +12,7 @@ use crate::pool::{Backend, Pool, Tally};
 use crate::route::RouteNumber;
 use crate::session::{CloseReason, Summary};
 use crate::snapshot::{LiveListener, Snapshot};
+use crate::tls::ClientIdentity;
 
 use super::decisions::Decided;
 use super::filter::{DecisionFilter, SessionFilter};
@@ -119,6 +120,8 @@ pub struct TlsRecord {
     pub took_us: Option<u32>,
     /// Why it failed.
     pub error: Option<Box<str>>,
+    /// Who the client is by its certificate, which was verified.
+    pub client: Option<Arc<ClientIdentity>>,
 }
 
 impl Record {

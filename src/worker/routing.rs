@@ -119,8 +119,10 @@ fn look_at_silence(slot: &mut Slot, decisions: &mut Decisions, stats: &Stats) ->
         return Look::Nothing;
     }
     let client = slot.peer.map(|peer| peer.ip());
-    let tlvs = tlvs_of(slot.named.as_deref());
-    match slot.listener.routes.decide_silent(client, tlvs) {
+    let silence = FirstBytes::new(&[], true)
+        .inside(tls_of(slot.tls.as_deref(), Side::Client).map(TlsEnd::around))
+        .behind(tlvs_of(slot.named.as_deref()));
+    match slot.listener.routes.decide_silent(client, &silence) {
         Some(_) => look_for_keys(slot, (&[], true), decisions, stats),
         None => Look::Nothing,
     }

@@ -10,6 +10,7 @@ use crate::pool::{Backend, Pool, Tally};
 use crate::session::{CloseReason, SessionState, View};
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::time::{NEVER, nanos};
+use crate::tls::ClientIdentity;
 
 use super::Worker;
 use super::filter::{SessionFilter, SessionId};
@@ -33,6 +34,8 @@ pub struct SessionInfo {
     pub client: Option<SocketAddr>,
     /// The proxy that named its client by a header.
     pub proxy: Option<ProxyPeer>,
+    /// Who its client is by a certificate, which was verified.
+    pub identity: Option<Arc<ClientIdentity>>,
     /// Its progress.
     pub view: View,
 }
@@ -105,6 +108,7 @@ impl<K: Kernel> Worker<K> {
                 backend: slot.backend().cloned(),
                 client: slot.peer,
                 proxy: slot.proxy(),
+                identity: slot.identity().cloned(),
                 view: slot.session.view(),
             });
         }

@@ -3,12 +3,15 @@
 //! A record that has not come whole waits in memory of its session, as a buffer is too small for
 //! the largest one. It grows by what comes, and goes when nothing waits.
 
+use std::sync::Arc;
+
 use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
 use crate::peek::{BYTES_MAX, ClientHello, EndedTls, Miss};
 use crate::session::{Event, Sealed, Unsealed};
 use crate::time::MS;
 use crate::tls::{
-    FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsCounts, TlsFailure, TlsStanding,
+    Agreed, ClientIdentity, FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsCounts, TlsFailure,
+    TlsStanding,
 };
 use crate::token::Side;
 
@@ -56,6 +59,8 @@ pub(super) struct TlsEnd {
     pub(super) began_at: u64,
     /// How long its handshake took, in µs; 0: it is not done.
     pub(super) took_us: u32,
+    /// Who its client is, where that has shown a certificate.
+    identity: Option<Arc<ClientIdentity>>,
 }
 
 impl SlotTls {
@@ -91,6 +96,11 @@ impl Slot {
     pub(super) fn put_tls(&mut self, side: Side, end: TlsEnd) {
         let all = self.tls.get_or_insert_default();
         all.0[side as usize] = Some(Box::new(end));
+    }
+
+    /// Who its client is by a certificate, where that has shown one.
+    pub(super) fn identity(&self) -> Option<&Arc<ClientIdentity>> {
+        self.tls(Side::Client)?.identity()
     }
 
     /// What the TLS of an end agreed on, or why it did not, for the log.
@@ -132,6 +142,7 @@ impl TlsEnd {
             failure: None,
             began_at,
             took_us: 0,
+            identity: None,
         }
     }
 
@@ -168,7 +179,18 @@ impl TlsEnd {
                 .failure
                 .as_ref()
                 .map(|failure| failure.why.as_str().into()),
+            client: self.identity.clone(),
         }
+    }
+
+    /// What it agreed on.
+    pub(super) fn agreed(&self) -> Agreed<'_> {
+        self.records.agreed()
+    }
+
+    /// Who its client is, by a certificate that was verified.
+    pub(super) fn identity(&self) -> Option<&Arc<ClientIdentity>> {
+        self.identity.as_ref()
     }
 
     /// Takes what has come.
@@ -256,6 +278,7 @@ impl TlsEnd {
         EndedTls {
             hello: &self.hello,
             protocol: self.records.agreed().protocol,
+            client: self.identity.as_deref(),
         }
     }
 
@@ -395,6 +418,10 @@ impl<K: Kernel> Worker<K> {
             && let Some(around) = slot.around()
         {
             self.log_lines.note_first_bytes(key, around.hello);
+        }
+        if let Some(tls) = self.slots[key].tls_mut(Side::Client) {
+            let certificate = tls.records.peer_certificate();
+            tls.identity = certificate.map(|its| Arc::new(ClientIdentity::of(its)));
         }
         count_handshake(&mut self.slots[key], Side::Client, self.now);
         self.end_handshake(key);

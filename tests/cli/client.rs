@@ -474,6 +474,7 @@ fn one_session() -> [SessionStatus; 1] {
         backend: Some("app-1".to_owned()),
         client: Some("192.0.2.7:40000".to_owned()),
         proxy: None,
+        tls_client: None,
         state: SessionState::Open,
         age_s: 125.0,
         idle_s: 0.2,

@@ -198,7 +198,7 @@ of up to 128 letters, digits and !#$%&'*+-.^_`|~
   |                                                     ^^^^^^^^^^^^^^^^^^
 config.ron:9:59: invalid `key` `on`: expected `source_ip`, `source_ip_port`, `sni`, \
 `tls_session_id`, `http_path`, `http_host`, `http_cookie`, `rdp_cookie`, `mqtt_client_id`, \
-`postgres_user`, `postgres_database` or `proxy_tlv`
+`postgres_user`, `postgres_database`, `proxy_tlv`, `tls_client_cn` or `tls_client_fingerprint`
   |         (name: \"d\", backends: [\"unix:/a\"], persist: (key: \"on\")),
   |                                                           ^^^^
 config.ron:10:53: persist: invalid key `http_cookie('S')`: expected http_cookie(NAME): the single \

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
@@ -38,6 +40,20 @@ impl Authority {
         if let Some(year) = expired {
             params.not_after = rcgen::date_time_ymd(year, 1, 2);
         }
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let file = |ending| directory.join(format!("{name}.{ending}"));
+        fs::write(file("pem"), certificate.pem()).unwrap();
+        write_private(&file("key"), &key.serialize_pem());
+    }
+
+    /// The same of a client whose subject has this common name.
+    pub(crate) fn sign_client(&self, directory: &Path, name: &str, common_name: &str) {
+        let mut params = CertificateParams::new(vec![format!("{name}.test")]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let file = |ending| directory.join(format!("{name}.{ending}"));

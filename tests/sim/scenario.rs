@@ -575,6 +575,7 @@ fn routes(rules: &mut Random) -> Vec<Route> {
         protocol,
         client,
         proxy_tlv: Vec::new(),
+        tls_client: Vec::new(),
         http_host: Vec::new(),
         http_path: Vec::new(),
         pool,

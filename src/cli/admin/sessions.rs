@@ -6,7 +6,9 @@ use super::find::find_serving;
 use super::show;
 use super::table::{Align, Paint, Table};
 use super::units::{bytes, span};
-use crate::admin::model::{Killed, Limits, SESSIONS, SessionFilter, SessionStatus};
+use crate::admin::model::{
+    Killed, Limits, SESSIONS, SessionFilter, SessionStatus, TlsClientStatus,
+};
 use crate::wording::plural;
 
 pub(super) async fn sessions(args: &SessionsArgs) -> Result<(), ClientError> {
@@ -78,6 +80,13 @@ async fn target(client: &Client, args: &SessionsArgs) -> Result<String, ClientEr
     Ok(path(&["sessions"]) + &query(&filter))
 }
 
+/// The shortest text that says who a client is by its certificate.
+fn tls_client(client: &TlsClientStatus) -> String {
+    let name = client.common_name.as_ref();
+    let name = name.or_else(|| client.names.first());
+    name.unwrap_or(&client.fingerprint).clone()
+}
+
 pub(super) fn table(sessions: &[SessionStatus], paint: Paint) -> String {
     if sessions.is_empty() {
         return "no sessions\n".to_owned();
@@ -89,6 +98,7 @@ pub(super) fn table(sessions: &[SessionStatus], paint: Paint) -> String {
         ("listener", Align::Left),
         ("pool", Align::Left),
         ("backend", Align::Left),
+        ("tls client", Align::Left),
         ("state", Align::Left),
         ("age", Align::Right),
         ("idle", Align::Right),
@@ -103,6 +113,11 @@ pub(super) fn table(sessions: &[SessionStatus], paint: Paint) -> String {
             one.listener.as_str().into(),
             one.pool.as_str().into(),
             one.backend.clone().unwrap_or_default().into(),
+            one.tls_client
+                .as_ref()
+                .map(tls_client)
+                .unwrap_or_default()
+                .into(),
             one.state.as_str().into(),
             span(one.age_s).into(),
             span(one.idle_s).into(),

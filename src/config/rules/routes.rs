@@ -5,7 +5,7 @@ use crate::address::Address;
 use crate::config::route::REFUSE;
 use crate::config::{
     Config, Listener, PostgresTls, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX,
-    ROUTES_MAX, Route,
+    ROUTES_MAX, Route, Tls,
 };
 
 /// The rules that the routes of a listener break; `at` is the listener's path.
@@ -44,6 +44,13 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
                             the listener, or leave it out";
             let finding = Finding::at(format!("{path}.proxy_tlv"), sentence);
             found.push(finding.needing(format!("{at}.accept_proxy")));
+        }
+        let asks = |tls: &Tls| tls.clients.is_some();
+        if !route.tls_client.is_empty() && !listener.tls.as_ref().is_some_and(asks) {
+            let sentence = "tls_client: clients are asked for no certificate here: set `clients` \
+                            of the listener's `tls`, or leave it out";
+            let finding = Finding::at(format!("{path}.tls_client"), sentence);
+            found.push(finding.needing(format!("{at}.tls")));
         }
         if route.asks_postgres_for_names() && listener.postgres_tls == PostgresTls::Pass {
             let sentence = "protocol: the hello of PostgreSQL's clients is not looked at here: set \

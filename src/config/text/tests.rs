@@ -220,7 +220,7 @@ impl Chance<'_> {
             let own = self.timeouts();
             let is_tcp = matches!(bind, Address::Tcp(_));
             let accept_proxy = self.proxies(is_tcp);
-            let routes = self.routes_behind(pools.len(), is_tcp, !accept_proxy.is_empty());
+            let (tls, routes) = self.tls_and_routes(pools.len(), is_tcp, !accept_proxy.is_empty());
             Listener {
                 name: self.listener_name(i, &bind),
                 bind,
@@ -241,7 +241,7 @@ impl Chance<'_> {
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
                 postgres_tls: self.postgres_tls(&pools),
                 postgres_cancel: self.half(),
-                tls: self.maybe(Self::ended_tls),
+                tls,
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),
             }
         });
@@ -295,6 +295,30 @@ impl Chance<'_> {
             }
         }
         routes
+    }
+
+    /// TLS of a listener, and routes, which ask for certificates where that does.
+    fn tls_and_routes(
+        &mut self,
+        pools: usize,
+        is_tcp: bool,
+        has_headers: bool,
+    ) -> (Option<Tls>, Vec<Route>) {
+        let tls = self.maybe(Self::ended_tls);
+        let mut routes = self.routes_behind(pools, is_tcp, has_headers);
+        let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let names = [
+            "cn=a\"b\\",
+            "dns=*.a.example",
+            "ip=::1",
+            "uri=a:b",
+            "email=a@b",
+        ];
+        let names = names.map(|text| text.parse().unwrap());
+        for route in routes.iter_mut().filter(|_| asks) {
+            route.tls_client = self.pick(&[&[][..], &names]).to_vec();
+        }
+        (tls, routes)
     }
 
     fn ended_tls(&mut self) -> Tls {

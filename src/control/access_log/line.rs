@@ -13,6 +13,7 @@ use crate::pool::Pool;
 use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
+use crate::tls::ClientIdentity;
 use crate::worker::{LogEvent, LogRule, Record, TlsRecord};
 
 /// A connect that was made, as a line shows it.
@@ -205,6 +206,20 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         LogField::TlsResumed => line.optional_text(key, tls(record, 0, |tls| tls.resumed)),
         LogField::TlsUs => line.number(key, tls(record, 0, |tls| tls.took_us).map(u64::from)),
         LogField::TlsError => line.optional_text(key, tls_error(record)),
+        LogField::TlsClientSubject => {
+            line.optional_text(key, client(record).map(|its| &its.subject))
+        }
+        LogField::TlsClientCn => {
+            line.optional_text(key, client(record).and_then(|its| its.common_name.as_ref()));
+        }
+        LogField::TlsClientSan => {
+            let names = client(record).map(ClientIdentity::names_text);
+            line.optional_text(key, names.filter(|names| !names.is_empty()));
+        }
+        LogField::TlsClientSerial => line.optional_text(key, client(record).map(|its| &its.serial)),
+        LogField::TlsClientFingerprint => {
+            line.optional_text(key, client(record).map(|its| &its.fingerprint));
+        }
         LogField::BackendTlsVersion => line.optional_text(key, tls(record, 1, |tls| tls.version)),
         LogField::BackendTlsCipher => line.optional_text(key, tls(record, 1, |tls| tls.cipher)),
         LogField::BackendTlsAlpn => {
@@ -259,6 +274,11 @@ fn tls_error(record: &Record) -> Option<Cow<'_, str>> {
     let limit = limit.filter(|_| reason == CloseReason::TlsTimeout)?;
     let limit = written(between(0, limit));
     Some(format!("the client's handshake was not done within {limit}").into())
+}
+
+/// Who the client is by its certificate.
+fn client(record: &Record) -> Option<&ClientIdentity> {
+    record.tls[0].as_deref()?.client.as_deref()
 }
 
 /// A number of the connection of one side, the client's first.

@@ -121,12 +121,6 @@ pub(in crate::control) fn client_settings(settings: &BackendTls) -> Result<Clien
 }
 
 /// A certificate with its key, and what is shown of it.
-pub(in crate::control) fn certified(
-    files: &CertificateFiles,
-) -> Result<(Arc<CertifiedKey>, CertificateStatus), String> {
-    pair(files).map_err(|its| its.why)
-}
-
 fn pair(files: &CertificateFiles) -> Result<(Arc<CertifiedKey>, CertificateStatus), Unfit> {
     let CertificateFiles { certificate, key } = files;
     let (of_certificate, of_key) = (Unfit::of("certificate"), Unfit::of("key"));

@@ -62,7 +62,9 @@ fn assert_is_of(field: &Field, told: Result<Protocol, Miss>) {
         Field::RdpCookie => Protocol::Rdp,
         Field::MqttClientId => Protocol::Mqtt,
         Field::PostgresUser | Field::PostgresDatabase => Protocol::Postgres,
-        Field::ProxyTlv(_) => unreachable!("it is in no first bytes"),
+        Field::ProxyTlv(_) | Field::TlsClientCn | Field::TlsClientFingerprint => {
+            unreachable!("it is in no first bytes")
+        }
     };
     assert_eq!(told, Ok(protocol), "{field:?}");
 }
