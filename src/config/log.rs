@@ -336,6 +336,9 @@ words! {
         Route = "route",
         /// The server name in the hello of TLS, where first bytes are looked at.
         Sni = "sni",
+        /// The fingerprint of the hello of TLS by what its client can do, where first bytes are
+        /// looked at.
+        TlsJa4 = "tls_ja4",
         /// The version of TLS that ends here.
         TlsVersion = "tls_version",
         /// Its cipher suite.

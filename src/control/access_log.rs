@@ -86,6 +86,7 @@ pub(super) fn rule(log: &AccessLog) -> LogRule {
     let mut rule = LogRule::new(reasons, log.sample.get());
     rule.status = fields.contains(&LogField::Status);
     rule.server_name = fields.contains(&LogField::Sni);
+    rule.ja4 = fields.contains(&LogField::TlsJa4);
     rule.tls = fields.iter().any(|field| field.is_of_tls());
     rule.tcp_info = fields.iter().any(|field| field.is_of_tcp());
     // A session with other lines has that of its end too.

@@ -31,7 +31,7 @@ impl ClientIdentity {
     /// That of a certificate in DER. One that cannot be read has a fingerprint alone.
     #[must_use]
     pub fn of(certificate: &[u8]) -> Self {
-        let fingerprint = fingerprint(certificate);
+        let fingerprint = sha256(certificate).into();
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
             return Self {
                 fingerprint,
@@ -57,13 +57,14 @@ impl ClientIdentity {
     }
 }
 
-fn fingerprint(certificate: &[u8]) -> Box<str> {
+/// The SHA-256 of some bytes, in lower-case hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let suite = TLS13_AES_128_GCM_SHA256;
     let common = match suite {
         SupportedCipherSuite::Tls12(suite) => &suite.common,
         SupportedCipherSuite::Tls13(suite) => &suite.common,
     };
-    hex(common.hash_provider.hash(certificate).as_ref()).into()
+    hex(common.hash_provider.hash(bytes).as_ref())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -30,6 +30,7 @@ pub use client::{ClientSettings, TlsClient};
 pub use counts::TlsCounts;
 pub use failure::{FailureKind, TlsFailure};
 pub use identity::ClientIdentity;
+pub(crate) use identity::sha256;
 pub use server::{ClientTrust, Policy, ServerSettings, TlsServer, provider};
 pub(crate) use words::server_fault;
 

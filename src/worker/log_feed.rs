@@ -36,6 +36,8 @@ pub struct LogRule {
     pub status: bool,
     /// Whether a line has the name that the client asks for in TLS.
     pub server_name: bool,
+    /// Whether a line has the fingerprint of the hello.
+    pub ja4: bool,
     /// Lines have what TLS that ends here has agreed on.
     pub tls: bool,
     /// Lines have what TCP knows of both connections.
@@ -59,6 +61,7 @@ impl LogRule {
             sample: sample.max(1),
             status: false,
             server_name: false,
+            ja4: false,
             tls: false,
             tcp_info: false,
             proxy_checks: true,

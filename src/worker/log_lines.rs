@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::kernel::{Kernel, Sleeper, TcpInfo};
+use crate::peek::client_hello::ja4;
 use crate::peek::{FirstBytes, http};
 use crate::session::{CloseReason, SessionState};
 use crate::time::{MS, NEVER};
@@ -26,6 +27,8 @@ pub(super) struct LogLines {
     statuses: Option<HashMap<usize, NonZeroU16>>,
     /// The same for the name that the client asked for in TLS.
     names: Option<HashMap<usize, Box<str>>>,
+    /// The same for the fingerprint of its hello.
+    fingerprints: Option<HashMap<usize, Box<str>>>,
     /// The slot to look at next for a session that has been open for long.
     next: usize,
     /// When to look.
@@ -37,6 +40,7 @@ pub(super) struct LogLines {
 pub(super) struct LineExtras {
     pub(super) status: Option<NonZeroU16>,
     pub(super) server_name: Option<Box<str>>,
+    pub(super) ja4: Option<Box<str>>,
     pub(super) tls: [Option<Box<TlsRecord>>; 2],
     pub(super) tcp: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -47,6 +51,7 @@ impl LogLines {
         Self {
             statuses: has(|rule| rule.status).then(HashMap::new),
             names: has(|rule| rule.server_name).then(HashMap::new),
+            fingerprints: has(|rule| rule.ja4).then(HashMap::new),
             ..Self::default()
         }
     }
@@ -68,6 +73,11 @@ impl LogLines {
             let name = String::from_utf8_lossy(name.as_bytes());
             names.insert(key, name.into());
         }
+        if let Some(fingerprints) = &mut self.fingerprints
+            && let Ok(fingerprint) = ja4(first)
+        {
+            fingerprints.insert(key, fingerprint.into());
+        }
     }
 
     fn status(&self, key: usize) -> Option<NonZeroU16> {
@@ -78,6 +88,10 @@ impl LogLines {
         self.names.as_ref()?.get(&key).cloned()
     }
 
+    fn fingerprint(&self, key: usize) -> Option<Box<str>> {
+        self.fingerprints.as_ref()?.get(&key).cloned()
+    }
+
     /// The session of a slot has ended.
     fn forget(&mut self, key: usize) {
         if let Some(statuses) = &mut self.statuses {
@@ -85,6 +99,9 @@ impl LogLines {
         }
         if let Some(names) = &mut self.names {
             names.remove(&key);
+        }
+        if let Some(fingerprints) = &mut self.fingerprints {
+            fingerprints.remove(&key);
         }
     }
 }
@@ -197,6 +214,7 @@ impl<K: Kernel> Worker<K> {
         let LineExtras {
             status,
             server_name,
+            ja4,
             tls,
             tcp,
         } = self.extras(key, slot);
@@ -216,6 +234,7 @@ impl<K: Kernel> Worker<K> {
             connect_us: slot.connect_us,
             status,
             server_name,
+            ja4,
             tls,
             tcp,
         }
@@ -227,6 +246,7 @@ impl<K: Kernel> Worker<K> {
         LineExtras {
             status: self.log_lines.status(key),
             server_name: self.log_lines.name(key),
+            ja4: self.log_lines.fingerprint(key),
             tls: Side::BOTH.map(|side| asks_tls.then(|| slot.tls_record(side)).flatten()),
             tcp: asks.then(|| Box::new(self.tcp_of(slot))),
         }

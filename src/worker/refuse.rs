@@ -107,6 +107,7 @@ impl<K: Kernel> Worker<K> {
             connect_us: 0,
             status: None,
             server_name: None,
+            ja4: None,
             tls: [None, None],
             tcp: None,
         }

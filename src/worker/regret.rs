@@ -110,8 +110,12 @@ impl<K: Kernel> Worker<K> {
         queue.note_missed(missed, self.now / MS);
     }
 
-    /// A place of a pool has come free: counts a client that was refused just before, if any.
+    /// A session has ended. Where it had a place of its pool, that has come free: counts a client
+    /// that was refused just before, if any.
     pub(super) fn count_missed(&self, slot: &Slot) {
+        if slot.backend.is_none() {
+            return;
+        }
         match slot.plan().pool().queue.take_missed(self.now / MS) {
             Some(Missed::Full) => self.stats.full_regrets.increment(),
             Some(Missed::Late) => self.stats.queue_regrets.increment(),

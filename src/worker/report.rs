@@ -96,6 +96,8 @@ pub struct Record {
     pub status: Option<NonZeroU16>,
     /// The name that its client asked for in TLS, if the log asks for it and it was looked at.
     pub server_name: Option<Box<str>>,
+    /// The fingerprint of its hello (JA4), if the log asks for it and it was looked at.
+    pub ja4: Option<Box<str>>,
     /// What the TLS of the client, and that of the backend, agreed on, if the log asks for it and
     /// they have some.
     pub tls: [Option<Box<TlsRecord>>; 2],

@@ -483,9 +483,7 @@ impl<K: Kernel> Worker<K> {
         let extras = self.end_extras(key, &slot, reason);
         self.note_end(&slot, reason);
         self.measure(&slot, &summary);
-        if slot.backend.is_some() {
-            self.count_missed(&slot);
-        }
+        self.count_missed(&slot);
         if slot.offends_by(reason) {
             let peer = slot.peer.or_else(|| self.kernel.peer(&slot.client));
             self.note_offence(&slot.listener, peer, reason);
@@ -530,6 +528,7 @@ impl<K: Kernel> Worker<K> {
                 connect_us: slot.connect_us,
                 status: extras.status,
                 server_name: extras.server_name,
+                ja4: extras.ja4,
                 tls: extras.tls,
                 tcp: extras.tcp,
             });

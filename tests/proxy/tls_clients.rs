@@ -42,7 +42,7 @@ impl World {
     /// Starts it with these fields of its listener, and these pools.
     fn start(self, listener: &str, pools: &str) -> (Balancer, Authority) {
         let config = format!(
-            "(workers: 1, access_log: (to: \"-\", fields: [\"tls_resumed\", \
+            "(workers: 1, access_log: (to: \"-\", fields: [\"tls_ja4\", \"tls_resumed\", \
              \"tls_client_subject\", \"tls_client_cn\", \"tls_client_san\", \"tls_client_serial\", \
              \"tls_client_fingerprint\", \"pool\", \"reason\"]), \
              listeners: [(bind: \"127.0.0.1:0\", {listener} tls: (certificates: \
@@ -76,7 +76,7 @@ fn lines_and_lists_say_whom_a_certificate_names() {
             balancer.output().lines(lines).pop().unwrap()
         };
         let mut lines = 0;
-        for version in [&TLS12, &TLS13] {
+        for (version, name) in [(&TLS12, "12"), (&TLS13, "13")] {
             let config = authority.client_of(&[version], Some(&own), |_| {});
             for resumed in ["false", "true"] {
                 let mut client = secured(&balancer, &config);
@@ -95,7 +95,10 @@ fn lines_and_lists_say_whom_a_certificate_names() {
                      tls_client_cn=- tls_client_san=DNS:a.test tls_client_serial={serial} \
                      tls_client_fingerprint={fingerprint} "
                 );
-                assert!(line.starts_with(&want), "{line}");
+                let (ja4, rest) = line.split_once(' ').unwrap();
+                assert!(rest.starts_with(&want), "{line}");
+                let begin = format!("tls_ja4=t{name}d");
+                assert!(ja4.starts_with(&begin) && ja4.len() == 44, "{line}");
             }
         }
         // One without a certificate is let in, and is nobody.

@@ -200,6 +200,7 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             }
         }
         LogField::Sni => line.optional_text(key, record.server_name.as_ref()),
+        LogField::TlsJa4 => line.optional_text(key, record.ja4.as_ref()),
         LogField::TlsVersion => line.optional_text(key, tls(record, 0, |tls| tls.version)),
         LogField::TlsCipher => line.optional_text(key, tls(record, 0, |tls| tls.cipher)),
         LogField::TlsAlpn => line.optional_text(key, tls(record, 0, |tls| tls.protocol.as_ref())),

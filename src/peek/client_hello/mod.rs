@@ -21,6 +21,10 @@
 //! | malformed in what is read here | broken, once all of it has come |
 //! | malformed in other extensions | their bodies are not read |
 
+mod ja4;
+
+pub use ja4::ja4;
+
 use super::records::{Place, RECORD_HEADER};
 use super::{BYTES_MAX, Miss, Name, Short};
 
