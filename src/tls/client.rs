@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, ClientConnection, Resumption, UnbufferedClientConnection};
+use rustls::client::{
+    ClientConfig, ClientConnection, ResolvesClientCert, Resumption, UnbufferedClientConnection,
+};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, ProtocolVersion, RootCertStore, SignatureScheme};
 
 use super::rustls_records::RustlsRecords;
 use super::words::Progress;
@@ -65,6 +68,46 @@ impl ClientSettings {
 #[derive(Debug)]
 pub struct TlsClient(RwLock<Configs>);
 
+/// TLS of a probe.
+#[derive(Debug)]
+pub struct FreshTls {
+    /// Its connection.
+    pub connection: ClientConnection,
+    asked: Arc<AtomicBool>,
+}
+
+impl FreshTls {
+    /// Whether the server may refuse the client's certificate, or that there is none, after the
+    /// handshake: TLS 1.3 verifies it then (RFC 8446, section 4.4.2.4).
+    #[must_use]
+    pub fn may_be_refused(&self) -> bool {
+        let version = self.connection.protocol_version();
+        version == Some(ProtocolVersion::TLSv1_3) && self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Shows the certificate of another resolver, and notes that the server asked for one.
+#[derive(Debug)]
+struct Noting {
+    inner: Arc<dyn ResolvesClientCert>,
+    asked: Arc<AtomicBool>,
+}
+
+impl ResolvesClientCert for Noting {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.inner.resolve(issuers, schemes)
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        self.inner.only_raw_public_keys()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.inner.has_certs()
+    }
+}
+
 #[derive(Debug)]
 struct Configs {
     name: Option<String>,
@@ -98,13 +141,21 @@ impl TlsClient {
     ///
     /// # Errors
     /// The backend has no name that its certificate could have.
-    pub fn probe(&self, server: ServerAt<'_>) -> Result<ClientConnection, TlsFailure> {
+    pub fn probe(&self, server: ServerAt<'_>) -> Result<FreshTls, TlsFailure> {
         let (config, name) = {
             let configs = self.0.read();
             (Arc::clone(&configs.config), configs.server_name(server)?)
         };
-        let connection = ClientConnection::new(config, name);
-        connection.map_err(|error| TlsFailure::of_server(&error, Progress::Nothing))
+        let mut config = Arc::unwrap_or_clone(config);
+        let asked = Arc::new(AtomicBool::new(false));
+        config.client_auth_cert_resolver = Arc::new(Noting {
+            inner: config.client_auth_cert_resolver,
+            asked: Arc::clone(&asked),
+        });
+        let connection = ClientConnection::new(Arc::new(config), name);
+        let connection =
+            connection.map_err(|error| TlsFailure::of_server(&error, Progress::Nothing))?;
+        Ok(FreshTls { connection, asked })
     }
 
     /// What a backend is asked for, and with which settings: those of one moment.

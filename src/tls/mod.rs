@@ -26,7 +26,7 @@ use crate::guard::Example;
 
 pub use certificates::{Certificates, SelectBy};
 pub(crate) use ciphers::openssl_name;
-pub use client::{ClientSettings, TlsClient};
+pub use client::{ClientSettings, FreshTls, TlsClient};
 pub use counts::TlsCounts;
 pub use failure::{FailureKind, TlsFailure};
 pub use identity::ClientIdentity;

@@ -522,6 +522,35 @@ fn a_backend_that_serves_clients_passes_its_check() {
     });
 }
 
+/// With TLS 1.3 it does so after the handshake.
+#[test]
+fn a_check_finds_that_a_backend_refuses_our_certificate() {
+    watched(|| {
+        let (launch, authority) = prepared(2);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "srv", &["127.0.0.1"]);
+        authority.sign(&directory, "own", &["balancer"]);
+        let config = server(&directory.join("srv"), &[&TLS13], Some(&authority));
+        let backend = secured(config, echo_to_close);
+        let check = check("type: \"tcp\"");
+        let bare = format!("tls: (verify: \"ca.pem\"), {check}");
+        let own = format!(
+            "tls: (verify: \"ca.pem\", certificate: (certificate: \"own.pem\", key: \
+             \"own.key\")), {check}"
+        );
+        let to: &[&str] = &[&backend.address];
+        let balancer = start(launch, &[(&bare, to), (&own, to)]);
+        let refused = "down: TLS: handshake refused: the server requires a client certificate";
+        for expected in [
+            state(0, &backend.address, refused),
+            state(1, &backend.address, "up"),
+        ] {
+            eventually("it is found", || balancer.log().count(&expected) > 0);
+        }
+        balancer.finish();
+    });
+}
+
 #[test]
 fn other_authorities_take_the_place_of_those_before() {
     watched(|| {

@@ -9,6 +9,7 @@ use crate::config::{Check, CheckInForce, HttpProbe, Probe, Target};
 use crate::origin::{Origins, User};
 use crate::peek::proxy_protocol::{self, HeaderVersion};
 use crate::sys;
+use crate::time::between;
 use crate::tls::ServerAt;
 
 use super::ProbeOutcome;
@@ -101,6 +102,8 @@ impl Prober {
             Err(failure) => (Some(Err(failure)), false),
         };
         let failure = match done {
+            // Only a refusal was still waited for.
+            None if progress.shaken.get() => None,
             // The whole time passed while this process ran.
             None => Some(self.late(&progress, after)),
             // The backend may have waited for this process and closed the connection.
@@ -128,6 +131,7 @@ impl Prober {
 
     async fn converse(&self, progress: &Progress) -> Result<(), Failure> {
         let expectation = self.spec.expectation.as_ref().map_err(Clone::clone)?;
+        let began = sys::monotonic();
         let mut stream = self.connect().await?;
         if self.talks() {
             stream.talk();
@@ -149,7 +153,10 @@ impl Prober {
             }
         };
         if matches!(expectation, Expectation::Nothing) {
-            return Ok(());
+            progress.shaken.set(true);
+            // An answer takes one round trip, and what came before two at least.
+            let took = between(began, sys::monotonic());
+            return channel.await_refusal(took.max(SILENCE)).await;
         }
         progress.stage.set(ProbeStage::Sending);
         channel.write_all(&self.request).await?;
@@ -182,6 +189,8 @@ impl Prober {
 #[derive(Default)]
 struct Progress {
     stage: Cell<ProbeStage>,
+    /// The handshake is done, and all that is left is to wait for a refusal.
+    shaken: Cell<bool>,
     /// What has arrived of the answer.
     answer: RefCell<Vec<u8>>,
 }
@@ -221,6 +230,14 @@ impl Channel {
                 sent.map_err(|error| Failure::broken(&error))
             }
             Self::Secured(secured) => secured.write_all(bytes).await,
+        }
+    }
+
+    /// Waits whether the server refuses what the handshake has shown it, for this long.
+    async fn await_refusal(&mut self, silence: Duration) -> Result<(), Failure> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Secured(secured) => secured.await_refusal(silence).await,
         }
     }
 
@@ -271,3 +288,6 @@ fn proxy_header(version: HeaderVersion) -> &'static [u8] {
         HeaderVersion::V2 => proxy_protocol::LOCAL_V2,
     }
 }
+
+/// How long a server may take at least to refuse our certificate after the handshake.
+const SILENCE: Duration = Duration::from_millis(50);

@@ -5,10 +5,8 @@ use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::ClientConnection;
-
 use crate::config::ProbeTls;
-use crate::tls::{ServerAt, TlsClient, UNREAD, server_fault};
+use crate::tls::{FreshTls, ServerAt, TlsClient, UNREAD, server_fault};
 
 use super::failure::{Closed, Failure};
 use super::own_tls::OwnTls;
@@ -84,21 +82,21 @@ impl ProbeClient {
         stream: ProbeStream,
         server: ServerAt<'_>,
     ) -> Result<Secured, Failure> {
-        let connection = self.client().await?.probe(server);
-        let connection = connection.map_err(|failure| Failure::Tls(failure.why))?;
+        let tls = self.client().await?.probe(server);
+        let tls = tls.map_err(|failure| Failure::Tls(failure.why))?;
         let mut secured = Secured {
             stream,
-            connection: Box::new(connection),
+            tls: Box::new(tls),
         };
-        while secured.connection.is_handshaking() {
+        while secured.tls.connection.is_handshaking() {
             secured.flush().await?;
-            if secured.connection.is_handshaking() && secured.receive().await? == 0 {
+            if secured.tls.connection.is_handshaking() && secured.receive().await? == 0 {
                 return Err(Failure::Closed(Closed::Handshake));
             }
         }
         secured.flush().await?;
         let agrees = matches!(self, Self::Own { agrees: true, .. });
-        if agrees && secured.connection.alpn_protocol().is_none() {
+        if agrees && secured.tls.connection.alpn_protocol().is_none() {
             return Err(Failure::Alpn);
         }
         Ok(secured)
@@ -109,14 +107,14 @@ impl ProbeClient {
 #[derive(Debug)]
 pub(super) struct Secured {
     stream: ProbeStream,
-    connection: Box<ClientConnection>,
+    tls: Box<FreshTls>,
 }
 
 impl Secured {
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         for part in bytes.chunks(PART) {
             // rustls takes no more than its buffer of 64 KiB holds, which is empty here.
-            io::Write::write_all(&mut self.connection.writer(), part)
+            io::Write::write_all(&mut self.tls.connection.writer(), part)
                 .map_err(|error| Failure::broken(&error))?;
             self.flush().await?;
         }
@@ -125,7 +123,7 @@ impl Secured {
 
     pub(super) async fn read(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
         loop {
-            match self.connection.reader().read(into) {
+            match self.tls.connection.reader().read(into) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 // The end without close_notify (RFC 8446, section 6.1).
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
@@ -137,9 +135,23 @@ impl Secured {
         }
     }
 
+    /// Waits whether the server refuses our certificate, or that there is none, where it has asked
+    /// for one and may do so after the handshake. It accepts by any record, such as a ticket, or by
+    /// silence: this long.
+    pub(super) async fn await_refusal(&mut self, silence: Duration) -> Result<(), Failure> {
+        if !self.tls.may_be_refused() {
+            return Ok(());
+        }
+        match tokio::time::timeout(silence, self.receive()).await {
+            Ok(Ok(0)) => Err(Failure::Closed(Closed::Handshake)),
+            Ok(received) => received.map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn flush(&mut self) -> Result<(), Failure> {
-        while self.connection.wants_write() {
-            let connection = &mut self.connection;
+        while self.tls.connection.wants_write() {
+            let connection = &mut self.tls.connection;
             let sent = self
                 .stream
                 .send(|mut socket| connection.write_tls(&mut socket));
@@ -150,19 +162,20 @@ impl Secured {
 
     /// Receives. 0: the end.
     async fn receive(&mut self) -> Result<usize, Failure> {
-        let connection = &mut self.connection;
+        let connection = &mut self.tls.connection;
         let received = self
             .stream
             .receive(|mut socket| connection.read_tls(&mut socket));
         let length = received.await.map_err(|error| Failure::broken(&error))?;
-        if let Err(error) = self.connection.process_new_packets() {
+        if let Err(error) = self.tls.connection.process_new_packets() {
             // Sends the alert if there is room for it: the probe has failed anyway.
             let sent =
-                self.stream
-                    .send(|mut socket| match self.connection.write_tls(&mut socket) {
+                self.stream.send(
+                    |mut socket| match self.tls.connection.write_tls(&mut socket) {
                         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
                         other => other,
-                    });
+                    },
+                );
             let _ = sent.await;
             return Err(failure(&error));
         }
