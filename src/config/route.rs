@@ -98,46 +98,63 @@ impl Shape for Route {
             }
         }
         self.check_pools(at, reader);
-        let spoken = |name: &str| {
-            let mut named = self
-                .protocol
-                .iter()
-                .map(|its| Protocol::ALL[*its as usize].0);
-            self.protocol.is_empty() || named.any(|its| its == name)
-        };
-        // A hello behind PostgreSQL's request for TLS is of both protocols.
-        let is_spoken = |name: &str| {
-            spoken(name) || name == "tls" && self.protocol.contains(&Protocol::Postgres)
-        };
-        let of_tls = [
-            ("sni", !self.sni.is_empty()),
-            ("alpn", !self.alpn.is_empty()),
-        ];
-        let of_http = [
-            ("http_host", !self.http_host.is_empty()),
-            ("http_path", !self.http_path.is_empty()),
-        ];
-        let given = |all: [(&'static str, bool); 2]| all.into_iter().find(|(_, given)| *given);
-        for (group, protocol) in [(of_tls, "tls"), (of_http, "http")] {
-            if let Some((setting, _)) = given(group).filter(|_| !is_spoken(protocol)) {
-                let sentence = format!(
-                    "no client has it and speaks only what `protocol` says: add \"{protocol}\" \
-                     there, or leave `protocol` out"
-                );
-                reader.wrong(at, setting, sentence);
-            }
-        }
-        if let Some(((tls, _), (http, _))) = given(of_tls).zip(given(of_http)) {
-            let sentence = format!(
-                "no client has it and `{tls}`: one is in TLS, the other in plain HTTP: make two \
-                 routes"
-            );
-            reader.wrong(at, http, sentence);
+        let speaks_http = self.protocol.is_empty() || self.protocol.contains(&Protocol::Http);
+        if let Some(setting) = self.asked_of_http().filter(|_| !speaks_http) {
+            reader.wrong(at, setting, unspoken("http"));
         }
     }
 }
 
+/// What is wrong with a condition on a protocol that `protocol` leaves out.
+fn unspoken(protocol: &str) -> String {
+    format!(
+        "no client has it and speaks only what `protocol` says: add \"{protocol}\" there, or \
+         leave `protocol` out"
+    )
+}
+
 impl Route {
+    /// The first of its settings that ask a hello of TLS.
+    fn asked_of_tls(&self) -> Option<&'static str> {
+        let given = [
+            ("sni", !self.sni.is_empty()),
+            ("alpn", !self.alpn.is_empty()),
+        ];
+        given.into_iter().find_map(|(name, is)| is.then_some(name))
+    }
+
+    /// The first of its settings that ask a request of HTTP.
+    fn asked_of_http(&self) -> Option<&'static str> {
+        let given = [
+            ("http_host", !self.http_host.is_empty()),
+            ("http_path", !self.http_path.is_empty()),
+        ];
+        given.into_iter().find_map(|(name, is)| is.then_some(name))
+    }
+
+    /// The settings with which it asks for more than a client's first bytes are, where no TLS ends:
+    /// each with why. Where TLS ends, a client has both a hello and what is inside.
+    pub(super) fn beyond_one_protocol(&self) -> Vec<(&'static str, String)> {
+        let Some(tls) = self.asked_of_tls() else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        // A hello behind PostgreSQL's request for TLS is of both protocols.
+        let may_have_hello = [Protocol::Tls, Protocol::Postgres];
+        let has = |protocol: &Protocol| self.protocol.contains(protocol);
+        if !self.protocol.is_empty() && !may_have_hello.iter().any(has) {
+            found.push((tls, unspoken("tls")));
+        }
+        if let Some(http) = self.asked_of_http() {
+            let sentence = format!(
+                "no client has it and `{tls}`: one is in TLS, the other in plain HTTP: make two \
+                 routes, or end TLS here by `tls` at the listener"
+            );
+            found.push((http, sentence));
+        }
+        found
+    }
+
     fn check_pools(&self, at: At<'_>, reader: &mut Reader<'_>) {
         let is_given = |name| at.value.field(name).is_some();
         if is_given("pool") && is_given("pools") {

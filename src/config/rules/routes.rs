@@ -58,6 +58,13 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
             let finding = Finding::at(format!("{path}.protocol"), sentence);
             found.push(finding.needing(format!("{at}.postgres_tls")));
         }
+        if listener.tls.is_none() {
+            let beyond = route.beyond_one_protocol().into_iter();
+            found.extend(beyond.map(|(setting, why)| {
+                let finding = Finding::at(format!("{path}.{setting}"), format!("{setting}: {why}"));
+                finding.needing(format!("{at}.tls"))
+            }));
+        }
         find_earlier(at, routes, place, found);
     }
     let ambiguous = config.pools.iter().position(|pool| pool.name == REFUSE);

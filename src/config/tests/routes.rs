@@ -159,7 +159,7 @@ fn what_a_route_can_not_say_is_refused() {
         (
             "(sni: [\"a.b\"], http_path: [\"/\"], pool: \"api\")",
             "http_path: no client has it and `sni`: one is in TLS, the other in plain HTTP: make \
-             two routes"
+             two routes, or end TLS here by `tls` at the listener"
                 .to_owned(),
         ),
         (
@@ -180,6 +180,22 @@ fn what_a_route_can_not_say_is_refused() {
     let socket = mistakes("unix:/l", "(client: [\"::1\"], pool: \"api\")");
     let sentence = "client: clients of a Unix socket have no address: leave it out";
     assert_eq!(socket, [sentence]);
+}
+
+#[test]
+fn where_tls_ends_a_client_has_a_hello_and_what_is_inside() {
+    let ends_tls = "127.0.0.1:80\", tls: (certificates: [(certificate: \"/c\", key: \"/k\")]), \
+                    name: \"l";
+    for routes in [
+        "(sni: [\"a.b\"], http_host: [\"c.d\"], pool: \"api\")",
+        "(alpn: [\"http/1.1\"], http_path: [\"/\"], pool: \"api\")",
+        "(sni: [\"a.b\"], protocol: [\"ssh\"], pool: \"api\")",
+        "(sni: [\"a.b\"], protocol: [\"http\"], http_path: [\"/\"], pool: \"api\")",
+    ] {
+        let read = read(&with(ends_tls, routes));
+        assert!(read.is_ok(), "{routes}: {read:?}");
+        assert!(!mistakes("127.0.0.1:80", routes).is_empty(), "{routes}");
+    }
 }
 
 #[test]
