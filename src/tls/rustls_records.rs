@@ -311,8 +311,8 @@ fn version_of(version: ProtocolVersion) -> Option<&'static str> {
 
 /// Room for what most messages of a handshake need.
 const ROOM: usize = 512;
-/// What a record adds to its bytes, at most: 5 of its header and 25 of the cipher (RFC 5246, section
-/// 6.2.3.3; RFC 8446, section 5.2), and some.
+/// What a record adds to its bytes, at most: 5 of its header and 25 of the cipher (RFC 5246,
+/// section 6.2.3.3; RFC 8446, section 5.2), and some.
 const RECORD_MORE: usize = 64;
 /// The alert for a name that there is no certificate for (RFC 6066, section 3): fatal, 112.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];

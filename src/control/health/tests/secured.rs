@@ -264,7 +264,7 @@ fn an_invalid_file_is_reported_and_read_again_once_it_changed() {
         failure.map_or_else(String::new, |failure| failure.to_string())
     };
     let path = file.0.display();
-    let empty = format!("not probed: cannot use {path}: it holds no certificate");
+    let empty = format!("not probed: cannot use {path}: it holds no certificate in PEM");
     assert_eq!(probe(), empty);
     std::fs::write(&file.0, &pem).expect("it can be written");
     assert_eq!(
