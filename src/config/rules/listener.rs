@@ -58,6 +58,11 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
         );
         found.push(Finding::at(at("postgres_tls"), sentence));
     }
+    if listener.postgres_tls == PostgresTls::Answer && listener.tls.is_some() {
+        let sentence = "postgres_tls: clients begin with TLS here, as the listener has `tls`, and \
+                        not with PostgreSQL's request for it: leave out one of them";
+        found.push(Finding::at(at("postgres_tls"), sentence).needing(at("tls")));
+    }
     if listener.freebind && matches!(listener.bind, Address::Unix(_)) {
         let sentence = "freebind: a Unix socket is bound to a path: leave it out";
         found.push(Finding::at(at("freebind"), sentence).needing(at("bind")));

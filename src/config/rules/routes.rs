@@ -52,7 +52,8 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
             let finding = Finding::at(format!("{path}.tls_client"), sentence);
             found.push(finding.needing(format!("{at}.tls")));
         }
-        if route.asks_postgres_for_names() && listener.postgres_tls == PostgresTls::Pass {
+        let asks = route.asks_postgres_for_names() && listener.tls.is_none();
+        if asks && listener.postgres_tls == PostgresTls::Pass {
             let sentence = "protocol: the hello of PostgreSQL's clients is not looked at here: set \
                             `postgres_tls: \"answer\"` at the listener, or add \"tls\"";
             let finding = Finding::at(format!("{path}.protocol"), sentence);

@@ -191,11 +191,23 @@ fn where_tls_ends_a_client_has_a_hello_and_what_is_inside() {
         "(alpn: [\"http/1.1\"], http_path: [\"/\"], pool: \"api\")",
         "(sni: [\"a.b\"], protocol: [\"ssh\"], pool: \"api\")",
         "(sni: [\"a.b\"], protocol: [\"http\"], http_path: [\"/\"], pool: \"api\")",
+        "(sni: [\"a.b\"], protocol: [\"postgres\"], pool: \"api\")",
     ] {
         let read = read(&with(ends_tls, routes));
         assert!(read.is_ok(), "{routes}: {read:?}");
         assert!(!mistakes("127.0.0.1:80", routes).is_empty(), "{routes}");
     }
+    // A client begins by TLS, so that nothing there asks for it.
+    let answers = ends_tls.replace("tls:", "postgres_tls: \"answer\", tls:");
+    let read = read(&with(&answers, "(protocol: [\"postgres\"], pool: \"api\")"));
+    let Err(ConfigError::Mistakes(mistakes)) = read else {
+        panic!("accepted: {read:?}");
+    };
+    let [mistake] = &mistakes[..] else {
+        panic!("one is expected: {mistakes:?}");
+    };
+    let begins = "postgres_tls: clients begin with TLS here";
+    assert!(mistake.sentence.starts_with(begins), "{}", mistake.sentence);
 }
 
 #[test]

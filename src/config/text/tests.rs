@@ -239,7 +239,7 @@ impl Chance<'_> {
                 attempts: self.pick(&[ATTEMPTS, 1, 16]),
                 half_close: self.pick(&[HalfClose::Relay, HalfClose::End]),
                 half_sent: self.pick(&[HalfSent::Close, HalfSent::Pass]),
-                postgres_tls: self.postgres_tls(&pools),
+                postgres_tls: self.postgres_tls(tls.is_some(), &pools),
                 postgres_cancel: self.half(),
                 tls,
                 timeouts: self.pick(&[default, timeouts, timeouts, own]),

@@ -277,9 +277,9 @@ impl Chance<'_> {
         }
     }
 
-    /// Where no pool speaks TLS itself, any.
-    pub(super) fn postgres_tls(&mut self, pools: &[Pool]) -> PostgresTls {
-        match pools.iter().any(|pool| pool.tls.is_some()) {
+    /// Where neither the listener nor a pool speaks TLS itself, any.
+    pub(super) fn postgres_tls(&mut self, ends_tls: bool, pools: &[Pool]) -> PostgresTls {
+        match ends_tls || pools.iter().any(|pool| pool.tls.is_some()) {
             true => PostgresTls::Pass,
             false => self.pick(&[PostgresTls::Pass, PostgresTls::Answer]),
         }
