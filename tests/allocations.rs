@@ -3,10 +3,11 @@
 
 #[path = "instant/mod.rs"]
 mod instant;
+#[path = "tls/served.rs"]
+mod served;
 
 use std::hint::black_box;
 use std::io::Write;
-use std::sync::Arc;
 
 use instant::Balancer;
 use instant::counting::{Count, Counting, count};
@@ -14,13 +15,11 @@ use instant::counting::{Count, Counting, count};
 use mahoraga::peek::proxy_protocol::{self, Endpoints, HeaderWriter, Tlv, kind};
 use mahoraga::peek::{Field, FirstBytes, Protocol};
 use mahoraga::time::MS;
-use mahoraga::tls::{
-    Certificates, Policy, SelectBy, ServerSettings, Terminate, TlsServer, provider,
-};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
+use mahoraga::tls::Terminate;
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, SupportedProtocolVersion};
+use served::Served;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -110,8 +109,11 @@ fn proxy_headers_are_read_and_written_without_an_allocation() {
 #[test]
 fn a_record_takes_the_one_allocation_that_rustls_makes() {
     for version in [&TLS12, &TLS13] {
-        let (server, mut client) = tls_pair(version);
-        let mut records = server.begin();
+        let served = Served::new();
+        let name = ServerName::try_from(served::NAME).expect("a name");
+        let client = ClientConnection::new(served.client(version), name);
+        let mut client = client.expect("a client");
+        let mut records = served.server().begin();
         let (mut plain, mut reply) = (Vec::with_capacity(1 << 15), Vec::with_capacity(1 << 15));
         // Its last part goes when it is done for the client.
         let mut goes_on = true;
@@ -162,34 +164,6 @@ fn a_record_takes_the_one_allocation_that_rustls_makes() {
             );
         }
     }
-}
-
-/// What ends TLS of a version, and a client of it.
-fn tls_pair(version: &'static SupportedProtocolVersion) -> (TlsServer, Connection) {
-    let key = rcgen::generate_simple_self_signed(vec!["web.test".to_owned()]);
-    let key = key.expect("a certificate");
-    let der = PrivateKeyDer::try_from(key.signing_key.serialize_der()).expect("a key");
-    let chain = vec![key.cert.der().clone()];
-    let certified = CertifiedKey::from_der(chain, der, &provider()).expect("they fit");
-    let mut select = SelectBy::default();
-    select.add(["web.test"].into_iter(), &Arc::new(certified));
-    let settings = ServerSettings {
-        certificates: Arc::new(Certificates::new(select)),
-        policy: Policy::Intermediate,
-        protocols: Vec::new(),
-        clients: None,
-    };
-    let mut roots = RootCertStore::empty();
-    roots.add(key.cert.der().clone()).expect("a root");
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider()));
-    let builder = builder
-        .with_protocol_versions(&[version])
-        .expect("a version");
-    let config = builder.with_root_certificates(roots).with_no_client_auth();
-    let name = ServerName::try_from("web.test").expect("a name");
-    let client = ClientConnection::new(Arc::new(config), name).expect("a client");
-    let server = TlsServer::new(&settings, None).expect("settings that fit");
-    (server, client.into())
 }
 
 const RECORDS: usize = 100;

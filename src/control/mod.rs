@@ -315,26 +315,10 @@ impl StartError {
     /// The path of the setting that it is about, where that is known.
     #[must_use]
     pub fn setting(&self) -> Option<&str> {
-        match self {
-            Self::Certificates { setting, .. } | Self::Tls { setting, .. } => Some(setting),
-            Self::Ring(_)
-            | Self::Bind { .. }
-            | Self::AccessList(_)
-            | Self::ImportedBans(_)
-            | Self::Source { .. }
-            | Self::Transparency { .. }
-            | Self::SourcePorts { .. }
-            | Self::AccessLog { .. }
-            | Self::BansFile { .. }
-            | Self::Admin { .. }
-            | Self::DefaultAdmin { .. }
-            | Self::Metrics { .. }
-            | Self::Token { .. }
-            | Self::User { .. }
-            | Self::Memory { .. }
-            | Self::Unreadable { .. }
-            | Self::Thread { .. } => None,
+        if let Self::Certificates { setting, .. } | Self::Tls { setting, .. } = self {
+            return Some(setting);
         }
+        None
     }
 
     /// The exit code of the program once [`preflight`] found nothing: 3 when io_uring is not

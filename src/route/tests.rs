@@ -219,12 +219,12 @@ fn a_certificate_is_known_after_the_handshake_and_before_the_first_byte() {
     assert_eq!(by("robot", "DNS:a.example"), Some(1));
     assert_eq!(by("x", "DNS:a.b.example"), Some(1));
     assert_eq!(by("x", "URI:a.b.example"), Some(2));
-    let nobody = EndedTls {
+    let nameless = EndedTls {
         hello: HELLO,
         protocol: None,
         client: None,
     };
-    let first = FirstBytes::new(&[], false).inside(Some(nobody));
+    let first = FirstBytes::new(&[], false).inside(Some(nameless));
     assert_eq!(decide(&first), Some(2));
     assert_eq!(
         first.key(&peek::Field::TlsClientFingerprint),

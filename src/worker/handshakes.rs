@@ -1,6 +1,6 @@
 //! Bounds how many clients of a listener may be within their handshake of TLS at a time, so that
 //! half handshakes do not take all places. Beyond that the oldest is reset, not the one that comes:
-//! a flood of them keeps nobody out who finishes soon.
+//! clients that finish soon get in, whatever the flood of others.
 
 use std::collections::VecDeque;
 

@@ -445,7 +445,7 @@ fn bytes_of_a_client_that_leaves_at_once_reach_its_backend() {
 }
 
 #[test]
-fn half_handshakes_keep_nobody_out() {
+fn half_handshakes_take_no_place_from_whole_ones() {
     watched(|| {
         let (backend, authority) = (Backend::echo(), Authority::new());
         let backends = [backend.address.clone()];

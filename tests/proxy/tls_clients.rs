@@ -101,14 +101,14 @@ fn lines_and_lists_say_whom_a_certificate_names() {
                 assert!(ja4.starts_with(&begin) && ja4.len() == 44, "{line}");
             }
         }
-        // One without a certificate is let in, and is nobody.
+        // One without a certificate is let in, without a name.
         let mut client = secured(&balancer, &authority.client(|_| {}));
         ping(&mut client, b"x");
         assert_eq!(balancer.ask(&["sessions"])[0]["tls_client"], Value::Null);
         let line = ends(&mut client, lines + 1);
-        let nobody = "tls_client_subject=- tls_client_cn=- tls_client_san=- \
+        let nameless = "tls_client_subject=- tls_client_cn=- tls_client_san=- \
                       tls_client_serial=- tls_client_fingerprint=- ";
-        assert!(line.contains(nobody), "{line}");
+        assert!(line.contains(nameless), "{line}");
         balancer.finish();
     });
 }

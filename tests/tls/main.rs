@@ -9,6 +9,7 @@ mod kernel;
 mod peers;
 mod real;
 mod run;
+mod served;
 
 use std::env;
 

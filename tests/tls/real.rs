@@ -3,48 +3,31 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock};
 
-use mahoraga::tls::{
-    Certificates, ClientSettings, Policy, SelectBy, ServerSettings, TlsClient, TlsServer, provider,
-};
+use mahoraga::tls::{ClientSettings, Policy, TlsClient, TlsServer, provider};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
-};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::peers::PeerTls;
+use crate::served::{NAME, Served};
 
 /// What all seeds share: to make a key takes long.
-static KEY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|| {
-    rcgen::generate_simple_self_signed(vec!["web.test".to_owned()]).expect("a certificate")
-});
+static SERVED: LazyLock<Served> = LazyLock::new(Served::new);
 
 /// What begins it on the balancer.
 pub(crate) fn server() -> TlsServer {
-    let key = PrivateKeyDer::try_from(KEY.signing_key.serialize_der()).expect("a key");
-    let chain = vec![KEY.cert.der().clone()];
-    let certified = CertifiedKey::from_der(chain, key, &provider()).expect("they fit");
-    let mut select = SelectBy::default();
-    select.add(["web.test"].into_iter(), &Arc::new(certified));
-    let settings = ServerSettings {
-        certificates: Arc::new(Certificates::new(select)),
-        policy: Policy::Intermediate,
-        protocols: Vec::new(),
-        clients: None,
-    };
-    TlsServer::new(&settings, None).expect("settings that fit")
+    SERVED.server()
 }
 
 /// What backends of all seeds share, by whether they speak the newest version.
 static SERVERS: LazyLock<[Arc<ServerConfig>; 2]> = LazyLock::new(|| {
     [&TLS12, &TLS13].map(|version| {
-        let key = PrivateKeyDer::try_from(KEY.signing_key.serialize_der()).expect("a key");
+        let key = PrivateKeyDer::try_from(SERVED.0.signing_key.serialize_der()).expect("a key");
         let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
         let builder = builder
             .with_protocol_versions(&[version])
             .expect("a version");
-        let chain = vec![KEY.cert.der().clone()];
+        let chain = vec![SERVED.0.cert.der().clone()];
         let config = builder.with_no_client_auth().with_single_cert(chain, key);
         Arc::new(config.expect("they fit"))
     })
@@ -52,13 +35,11 @@ static SERVERS: LazyLock<[Arc<ServerConfig>; 2]> = LazyLock::new(|| {
 
 /// What begins it with backends.
 pub(crate) fn backends() -> TlsClient {
-    let mut roots = RootCertStore::empty();
-    roots.add(KEY.cert.der().clone()).expect("a root");
     let settings = ClientSettings {
-        name: Some("web.test".to_owned()),
+        name: Some(NAME.to_owned()),
         policy: Policy::Intermediate,
         protocols: Vec::new(),
-        authorities: Some(roots),
+        authorities: Some(SERVED.roots()),
         certificate: None,
     };
     TlsClient::new(&settings).expect("settings that fit")
@@ -66,12 +47,7 @@ pub(crate) fn backends() -> TlsClient {
 
 /// What clients of a seed share, so that they resume.
 pub(crate) fn clients(is_newest: bool) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(KEY.cert.der().clone()).expect("a root");
-    let versions = if is_newest { &[&TLS13] } else { &[&TLS12] };
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider()));
-    let builder = builder.with_protocol_versions(versions).expect("a version");
-    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    SERVED.client(if is_newest { &TLS13 } else { &TLS12 })
 }
 
 /// A peer.
@@ -85,7 +61,7 @@ pub(crate) struct RealPeer {
 
 impl RealPeer {
     pub(crate) fn client(config: &Arc<ClientConfig>) -> Self {
-        let name = ServerName::try_from("web.test").expect("a name");
+        let name = ServerName::try_from(NAME).expect("a name");
         let connection = ClientConnection::new(Arc::clone(config), name).expect("a client");
         Self::new(connection.into())
     }

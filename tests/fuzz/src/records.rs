@@ -1,55 +1,24 @@
 //! Records of TLS as a peer may send them: whole, cut, changed and out of place. What comes out of
 //! them is what an honest client has put in, up to the first change.
 
+#[path = "../../tls/served.rs"]
+mod served;
+
 use std::io::Write;
 use std::sync::{Arc, LazyLock};
 
-use mahoraga::tls::Terminate;
-use mahoraga::tls::{
-    Certificates, INCOMING_MAX, Policy, Records, SelectBy, ServerSettings, TlsServer, TlsStanding,
-    provider,
-};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
+use mahoraga::tls::{INCOMING_MAX, Records, Terminate, TlsServer, TlsStanding};
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection};
 
 use super::input::Input;
+use served::Served;
 
-/// What ends TLS, and clients of each version.
-struct Ends {
-    server: TlsServer,
-    clients: [Arc<ClientConfig>; 2],
-}
-
-static ENDS: LazyLock<Ends> = LazyLock::new(|| {
-    let key = rcgen::generate_simple_self_signed(vec!["web.test".to_owned()]);
-    let key = key.expect("a certificate");
-    let der = PrivateKeyDer::try_from(key.signing_key.serialize_der()).expect("a key");
-    let chain = vec![key.cert.der().clone()];
-    let certified = CertifiedKey::from_der(chain, der, &provider()).expect("they fit");
-    let mut select = SelectBy::default();
-    select.add(["web.test"].into_iter(), &Arc::new(certified));
-    let settings = ServerSettings {
-        certificates: Arc::new(Certificates::new(select)),
-        policy: Policy::Intermediate,
-        protocols: Vec::new(),
-        clients: None,
-    };
-    let clients = [&TLS12, &TLS13].map(|version| {
-        let mut roots = RootCertStore::empty();
-        roots.add(key.cert.der().clone()).expect("a root");
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider()));
-        let builder = builder
-            .with_protocol_versions(&[version])
-            .expect("a version");
-        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
-    });
-    Ends {
-        server: TlsServer::new(&settings, None).expect("settings that fit"),
-        clients,
-    }
-});
+static SERVED: LazyLock<Served> = LazyLock::new(Served::new);
+static SERVER: LazyLock<TlsServer> = LazyLock::new(|| SERVED.server());
+static CLIENTS: LazyLock<[Arc<ClientConfig>; 2]> =
+    LazyLock::new(|| [&TLS12, &TLS13].map(|version| SERVED.client(version)));
 
 /// The balancer's end of a connection, used as a worker does.
 struct End {
@@ -64,7 +33,7 @@ struct End {
 impl End {
     fn new() -> Self {
         Self {
-            records: ENDS.server.begin(),
+            records: SERVER.begin(),
             incoming: Vec::new(),
             plain: Vec::new(),
             reply: Vec::new(),
@@ -86,7 +55,10 @@ impl End {
             taken.used <= self.incoming.len(),
             "it takes what never came"
         );
-        assert!(self.plain.len() - before.0 <= before.1, "bytes of nobody");
+        assert!(
+            self.plain.len() - before.0 <= before.1,
+            "bytes that did not come"
+        );
         assert!(self.reply.len() <= INCOMING_MAX, "a long reply");
         self.incoming.drain(..taken.used);
         match taken.standing {
@@ -135,8 +107,8 @@ pub fn records(bytes: &[u8]) {
         }
         assert!(end.plain.is_empty() && end.standing == TlsStanding::Handshake);
     } else {
-        let name = ServerName::try_from("web.test").expect("a name");
-        let config = Arc::clone(&ENDS.clients[usize::from(kind - 2)]);
+        let name = ServerName::try_from(served::NAME).expect("a name");
+        let config = Arc::clone(&CLIENTS[usize::from(kind - 2)]);
         let mut client = ClientConnection::new(config, name).expect("a client");
         end.shake(&mut client);
         after_handshake(&mut input, &mut end, &mut client);
@@ -188,7 +160,7 @@ fn after_handshake(input: &mut Input<'_>, end: &mut End, client: &mut ClientConn
         end.take_in(last);
         end.reply.clear();
     }
-    assert!(written.starts_with(&end.plain), "bytes that nobody sent");
+    assert!(written.starts_with(&end.plain), "bytes that were not sent");
     assert!(
         !is_honest || end.failed || end.plain == written,
         "bytes are lost"

@@ -49,7 +49,7 @@ fn an_expired_certificate_hides_no_other() {
 }
 
 #[test]
-fn another_certificate_in_the_same_file_is_told_anew() {
+fn another_certificate_in_the_same_file_is_told_too() {
     let mut warned = Warned::default();
     let mut news = |shown: &[CertificateStatus]| warned.news(shown, day(99));
     let (a, b) = (certificate("a", 100), certificate("b", 100));
