@@ -27,16 +27,6 @@ pub enum TlvValue {
 }
 
 impl ProxyTlv {
-    /// Whether every client of the other one is one of this one.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        let is_wide = match (&self.value, &other.value) {
-            (TlvValue::Host(wide), TlvValue::Host(narrow)) => wide.covers(narrow),
-            (wide, narrow) => wide == narrow,
-        };
-        self.name == other.name && is_wide
-    }
-
     /// Whether a text is of one whose value is a regular expression. It is not compiled.
     #[must_use]
     pub fn has_regex(text: &str) -> bool {

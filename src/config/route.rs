@@ -323,47 +323,6 @@ impl Route {
         all.filter(|one| matches!(one, NamePattern::Matching(_)))
             .count()
     }
-
-    /// Whether every client of the other route is surely one of this one.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        let protocols = other.protocols();
-        all_in(&self.sni, &other.sni, NamePattern::covers)
-            && all_in(&self.alpn, &other.alpn, PartialEq::eq)
-            && all_in(&self.protocol, &protocols, PartialEq::eq)
-            && all_in(&self.client, &other.client, |wide, narrow| {
-                wide.covers(*narrow)
-            })
-            && self.covers_tlvs(other)
-            && all_in(&self.tls_client, &other.tls_client, TlsClientName::covers)
-            && all_in(&self.http_host, &other.http_host, NamePattern::covers)
-            && all_in(&self.http_path, &other.http_path, |wide, narrow| {
-                narrow.starts_with(wide.as_str())
-            })
-    }
-
-    /// Whether each TLV that it asks for is asked for by the other route too, with no other value.
-    fn covers_tlvs(&self, other: &Self) -> bool {
-        self.proxy_tlv.iter().all(|own| {
-            let same = |its: &&ProxyTlv| its.name == own.name;
-            let wide: Vec<_> = self.proxy_tlv.iter().filter(same).collect();
-            let narrow: Vec<_> = other.proxy_tlv.iter().filter(same).collect();
-            all_in(&wide, &narrow, |wide, narrow| wide.covers(narrow))
-        })
-    }
-
-    /// The protocols that its clients speak; none: any.
-    fn protocols(&self) -> Vec<Protocol> {
-        if !self.protocol.is_empty() {
-            self.protocol.clone()
-        } else if !self.sni.is_empty() || !self.alpn.is_empty() {
-            vec![Protocol::Tls]
-        } else if !self.http_host.is_empty() || !self.http_path.is_empty() {
-            vec![Protocol::Http]
-        } else {
-            Vec::new()
-        }
-    }
 }
 
 impl Listener {
@@ -372,12 +331,6 @@ impl Listener {
         let routed = self.routes.iter().flat_map(Route::shares);
         std::iter::once(self.pool).chain(routed.map(|share| share.name))
     }
-}
-
-/// Whether each value of the narrow list is in a value of the wide one, which may say nothing.
-fn all_in<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
-    let is_covered = |value: &T| wide.iter().any(|wide| covers(wide, value));
-    wide.is_empty() || !narrow.is_empty() && narrow.iter().all(is_covered)
 }
 
 fn pattern() -> Leaf<NamePattern> {

@@ -22,6 +22,7 @@ mod fleet;
 mod listener;
 mod loops;
 mod numbers;
+mod reach;
 mod routes;
 
 pub(super) use access::too_many_prefixes;

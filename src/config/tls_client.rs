@@ -11,7 +11,7 @@ use crate::peek::{Name, NamePattern};
 use crate::tls::ClientIdentity;
 
 /// Whom a certificate names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TlsClientName {
     /// By its common name.
     CommonName(String),
@@ -50,15 +50,6 @@ impl TlsClientName {
             Self::Fingerprint(digits) => *client.fingerprint == **digits,
             Self::Ip(ip) => has("IP:", &ip.to_string()),
             Self::Uri(uri) => has("URI:", uri),
-        }
-    }
-
-    /// Whether every client of the other one is one of this one.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Dns(wide), Self::Dns(narrow)) => wide.covers(narrow),
-            (wide, narrow) => wide == narrow,
         }
     }
 }

@@ -54,18 +54,6 @@ impl NamePattern {
             Self::Matching(regex) => regex.matches(name),
         }
     }
-
-    /// Whether every name that the other pattern stands for is surely one of this one.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
-        let is_above =
-            |own: &str, name: &str| above(name.as_bytes()).any(|its| its == own.as_bytes());
-        match (self, other) {
-            (Self::Below(own), Self::Exact(name)) => is_above(own, name),
-            (Self::Below(own), Self::Below(name)) => own == name || is_above(own, name),
-            (own, other) => own == other,
-        }
-    }
 }
 
 /// The names that a name is below, the nearest first.
@@ -160,31 +148,6 @@ mod tests {
             ("~a(", PatternError::Regex("unclosed group".to_owned())),
         ] {
             assert_eq!(text.parse::<NamePattern>(), Err(error), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_covers_what_it_stands_for() {
-        for (wide, narrow, covers) in [
-            ("a.example", "a.example", true),
-            ("a.example", "b.example", false),
-            ("*.example", "a.example", true),
-            ("*.example", "a.b.example", true),
-            ("*.example", "example", false),
-            ("*.example", "*.example", true),
-            ("*.example", "*.b.example", true),
-            ("*.b.example", "*.example", false),
-            ("a.example", "*.a.example", false),
-            ("*.example", "aexample", false),
-            ("~.*", "~.*", true),
-            ("~.*", "a.example", false),
-            ("*.example", "~a.example", false),
-        ] {
-            assert_eq!(
-                pattern(wide).covers(&pattern(narrow)),
-                covers,
-                "{wide} {narrow}"
-            );
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The rules of a listener's routes.
 
+use std::collections::HashSet;
+
 use super::Finding;
+use super::reach::Earlier;
 use crate::address::Address;
 use crate::config::route::REFUSE;
 use crate::config::{
@@ -66,8 +69,8 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
                 finding.needing(format!("{at}.tls"))
             }));
         }
-        find_earlier(at, routes, place, found);
     }
+    find_earlier(at, listener, found);
     let ambiguous = config.pools.iter().position(|pool| pool.name == REFUSE);
     if let Some(pool) = ambiguous {
         let sentence =
@@ -80,32 +83,32 @@ pub(super) fn find(config: &Config, at: &str, listener: &Listener, found: &mut V
     }
 }
 
-/// The rules that a route breaks by those before it.
-fn find_earlier(at: &str, routes: &[Route], place: usize, found: &mut Vec<Finding>) {
-    let (route, path) = (&routes[place], format!("{at}.routes[{place}]"));
-    let is_namesake = |earlier: &Route| route.name.is_some() && earlier.name == route.name;
-    if let Some(name) = &route.name
-        && routes[..place].iter().any(is_namesake)
-    {
-        let sentence = format!("two routes of the listener are called `{name}`: rename one");
-        found.push(Finding::at(format!("{path}.name"), sentence));
-    }
-    let earlier = routes[..place].iter();
-    let covering = earlier
-        .enumerate()
-        .find(|(_, earlier)| earlier.covers(route));
-    if let Some((first, earlier)) = covering {
-        let why = match earlier.takes_all() {
-            true => "has no condition and takes every client",
-            false => "takes all of its clients",
-        };
-        let sentence = format!(
-            "no client reaches this route, as route {} {why}: put this one before it, or leave \
-             it out",
-            first + 1
-        );
-        let needs = format!("{at}.routes[{first}]|{path}");
-        found.push(Finding::at(path, sentence).needing(needs));
+/// The rules that routes break by those before them.
+fn find_earlier(at: &str, listener: &Listener, found: &mut Vec<Finding>) {
+    let routes = &listener.routes;
+    let (mut earlier, mut names) = (Earlier::new(listener.tls.is_some()), HashSet::new());
+    for (place, route) in routes.iter().enumerate() {
+        let path = format!("{at}.routes[{place}]");
+        if let Some(name) = &route.name
+            && !names.insert(name)
+        {
+            let sentence = format!("two routes of the listener are called `{name}`: rename one");
+            found.push(Finding::at(format!("{path}.name"), sentence));
+        }
+        if let Some(first) = earlier.taking_all_of(route) {
+            let why = match routes[first].takes_all() {
+                true => "has no condition and takes every client",
+                false => "takes all of its clients",
+            };
+            let sentence = format!(
+                "no client reaches this route, as route {} {why}: put this one before it, or \
+                 leave it out",
+                first + 1
+            );
+            let needs = format!("{at}.routes[{first}]|{path}");
+            found.push(Finding::at(path, sentence).needing(needs));
+        }
+        earlier.add(place, route);
     }
 }
 

@@ -84,9 +84,24 @@ fn a_route_that_no_client_reaches_is_refused() {
             "takes all of its clients",
         ),
         (
+            "(client: [\"::/0\"], pool: \"web\"), (client: [\"2001:db8::1\"], pool: \"api\")",
+            1,
+            "takes all of its clients",
+        ),
+        (
             "(alpn: [\"h3\"], pool: \"api\"), (http_path: [\"/a\"], pool: \"web\"), \
           (http_path: [\"/a/b\", \"/ab\"], pool: \"api\")",
             2,
+            "takes all of its clients",
+        ),
+        (
+            "(sni: [\"*.b\"], pool: \"web\"), (sni: [\"*.a.b\", \"*.b\"], pool: \"api\")",
+            1,
+            "takes all of its clients",
+        ),
+        (
+            "(sni: [\"~.*\"], pool: \"web\"), (sni: [\"~.*\"], pool: \"api\")",
+            1,
             "takes all of its clients",
         ),
     ] {
@@ -100,6 +115,12 @@ fn a_route_that_no_client_reaches_is_refused() {
     for fine in [
         "(sni: [\"a.b\"], pool: \"web\"), (sni: [\"a.b\", \"c.b\"], pool: \"api\")",
         "(sni: [\"*.b\"], pool: \"web\"), (sni: [\"b\"], pool: \"api\")",
+        "(sni: [\"*.b\"], pool: \"web\"), (sni: [\"ab\", \"*.b\"], pool: \"api\")",
+        "(sni: [\"*.a.b\", \"a.b\"], pool: \"web\"), (sni: [\"*.b\"], pool: \"api\")",
+        "(sni: [\"~.*\"], pool: \"web\"), (sni: [\"a.b\"], pool: \"api\")",
+        "(sni: [\"*.b\"], pool: \"web\"), (sni: [\"~a.b\"], pool: \"api\")",
+        "(sni: [\"a.b\"], pool: \"web\"), (http_host: [\"a.b\"], pool: \"api\")",
+        "(client: [\"0.0.0.0/0\"], pool: \"web\"), (client: [\"::1\"], pool: \"api\")",
         "(sni: [\"a.b\"], alpn: [\"h2\"], pool: \"web\"), (sni: [\"a.b\"], pool: \"api\")",
         "(client: [\"10.0.0.0/8\"], pool: \"web\"), (client: [\"0.0.0.0/0\"], pool: \"api\")",
         "(http_path: [\"/a\"], pool: \"web\"), (protocol: [\"http\"], pool: \"api\")",
