@@ -249,11 +249,17 @@ fn listeners(config: &Config, found: &mut Vec<Finding>) {
 
 /// The addresses of the balancer's own servers, by the paths of their settings.
 fn servers(config: &Config) -> Vec<(&'static str, Address)> {
-    let http = config.admin.as_ref().and_then(|admin| admin.http.as_ref());
+    let admin = config.admin.as_ref();
+    let socket = admin.and_then(|admin| admin.socket.clone());
+    let socket = socket.map(|path| ("admin.socket|admin", Address::Unix(path)));
+    let http = admin.and_then(|admin| admin.http.as_ref());
     let http = http.map(|http| ("admin.http.bind", Address::Tcp(http.bind)));
     let metrics = config.metrics.as_ref();
     let metrics = metrics.map(|metrics| ("metrics.bind|metrics", Address::Tcp(metrics.bind)));
-    http.into_iter().chain(metrics).collect()
+    let peers = config.fleet.as_ref().and_then(|fleet| fleet.peers.as_ref());
+    let peers = peers.map(|peers| ("fleet.peers.listen", Address::Tcp(peers.listen)));
+    let all = [socket, http, metrics, peers];
+    all.into_iter().flatten().collect()
 }
 
 /// The address that two have in common.

@@ -202,6 +202,22 @@ fn of_servers() -> Vec<Case> {
                 admin: (http: (bind: "127.0.0.1:1", read_token: "t"))"#,
             ..Case::default()
         },
+        Case {
+            sentence: "two servers of this balancer share the address `127.0.0.1:1`, which \
+                       `0.0.0.0:1` includes: give one of them another",
+            file: r#"listeners: [(bind: "127.0.0.1:1", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])],
+                fleet: (peers: (listen: "0.0.0.0:1", certificate: "c", key: "k", ca: "a",
+                    members: [(name: "b.test", address: "10.0.0.1:1")]))"#,
+            ..Case::default()
+        },
+        Case {
+            sentence: "two servers of this balancer share the address `unix:/l`: give one of \
+                       them another",
+            file: r#"listeners: [(bind: "unix:/l", pool: "p")],
+                pools: [(name: "p", backends: ["unix:/a"])], admin: "/l""#,
+            ..Case::default()
+        },
     ]
 }
 
