@@ -33,8 +33,7 @@ TSV=$WORK/banned.tsv
 # start_balancer MEANS: sets PORT and WORKER, the directory of its thread in /proc. CAP_BPF decides
 # the means.
 start_balancer() {
-    local task
-    local -a as=()
+        local -a as=()
     [[ $1 == ebpf ]] || as=(setpriv "--bounding-set=-bpf,-sys_admin")
     free_port
     cat >"$WORK/balancer.ron" <<RON
@@ -50,9 +49,7 @@ start_balancer() {
 RON
     start "$PROXY_CPU" balancer "${as[@]}" "$MAHORAGA" run "$WORK/balancer.ron"
     wait_port "$PORT" balancer
-    for task in "/proc/$STARTED/task/"*; do
-        [[ $(<"$task/comm") != worker-0 ]] || WORKER=$task
-    done
+    WORKER=$(worker_thread "$STARTED")
 }
 
 # status FIELD: of `mahoraga status`; a dot is between a group and its field.

@@ -160,6 +160,15 @@ begin_figures() {
     find_mahoraga
 }
 
+# Makes cert.pem and key.pem in $WORK.
+make_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 100 \
+        -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+        -keyout "$WORK/key.pem" -out "$WORK/cert.pem" 2>"$WORK/openssl.log" ||
+        die "openssl: $(<"$WORK/openssl.log")"
+    chmod 600 "$WORK/key.pem"
+}
+
 # ---- Processes -------------------------------------------------------------------------------
 
 # start CPUS NAME COMMAND...: runs it in the background, on CPUS or, for "any", wherever it likes.
@@ -185,6 +194,13 @@ first() {
         sleep 0.02
     done
     [[ ! -e /proc/$STARTED/autogroup ]] || echo -20 >"/proc/$STARTED/autogroup"
+}
+
+# worker_thread PID: the directory in /proc of the first worker's thread.
+worker_thread() {
+    local comm
+    comm=$(grep -l '^worker-0$' "/proc/$1/task/"*/comm) || die 'the worker has no thread'
+    printf '%s\n' "${comm%/comm}"
 }
 
 gone_within() {

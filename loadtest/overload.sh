@@ -52,8 +52,7 @@ start_balancer() {
 RON
     first "$PROXY_CPU" balancer "$MAHORAGA" run "$WORK/balancer.ron"
     wait_port "$PORT" balancer
-    THREAD=$(grep -l '^worker-0$' "/proc/$STARTED/task/"*/comm) || die "the worker has no thread"
-    THREAD=${THREAD%/comm}
+    THREAD=$(worker_thread "$STARTED")
 }
 
 # turn ROUND FACTOR RATE: adds a line to the table; sets SERVED.

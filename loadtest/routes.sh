@@ -41,9 +41,7 @@ start_balancer() {
     start "$PROXY_CPU" "$kind" "$MAHORAGA" proxy --from "127.0.0.1:$PORT" \
         --to "127.0.0.1:$backend" --workers 1 --admin off "$@"
     wait_port "$PORT" "$kind"
-    THREAD_OF[$kind]=$(grep -l '^worker-0$' "/proc/$STARTED/task/"*/comm) ||
-        die 'the worker has no thread'
-    THREAD_OF[$kind]=${THREAD_OF[$kind]%/comm}
+    THREAD_OF[$kind]=$(worker_thread "$STARTED")
 }
 
 # start_haproxy_sni BACKEND_PORT

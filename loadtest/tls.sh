@@ -28,15 +28,6 @@ KINDS=(mahoraga haproxy nginx)
 SCHEME=https
 BIG=$((200 * 1000 * 1000))
 
-make_certificate() {
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 100 \
-        -subj /CN=localhost -addext subjectAltName=DNS:localhost \
-        -keyout "$WORK/key.pem" -out "$WORK/cert.pem" 2>"$WORK/openssl.log" ||
-        die "openssl: $(<"$WORK/openssl.log")"
-    chmod 600 "$WORK/key.pem"
-    cat "$WORK/cert.pem" "$WORK/key.pem" >"$WORK/both.pem"
-}
-
 # start_kind KIND BACKEND_PORT
 start_kind() {
     local kind=$1 backend=$2
@@ -114,6 +105,7 @@ need_two_cpus
 need_descriptors 16000
 find_mahoraga
 make_certificate
+cat "$WORK/cert.pem" "$WORK/key.pem" >"$WORK/both.pem"
 head -c "$BIG" /dev/urandom >"$WORK/big"
 start_http "$LOAD_CPU" "$WORK"
 backend=$PORT

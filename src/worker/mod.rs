@@ -46,6 +46,7 @@ mod tls;
 mod tls_outcomes;
 mod traffic;
 mod tries;
+mod turns;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -177,8 +178,7 @@ pub struct Worker<K> {
     log_lines: LogLines,
     /// The keys of sessions that may be cancelled.
     cancel_keys: CancelKeys,
-    /// How long handshakes of TLS took in this turn, in ns.
-    handshaking: u64,
+    turns: turns::Turns,
     /// Memory that TLS borrows.
     spare: spare::Spare,
     idle_cuts: Arc<IdleCuts>,
@@ -269,7 +269,7 @@ impl<K: Kernel> Worker<K> {
             look_at: NEVER,
             log_lines: LogLines::of(setup.log.as_ref()),
             cancel_keys: CancelKeys::default(),
-            handshaking: 0,
+            turns: turns::Turns::default(),
             spare: spare::Spare::default(),
             log: setup.log,
             idle_cuts: setup.idle_cuts,
@@ -295,12 +295,13 @@ impl<K: Kernel> Worker<K> {
     pub fn turn(&mut self) {
         let timer = self.timers.next().unwrap_or(NEVER);
         let due = self.wait_until(timer);
-        self.handshaking = 0;
+        self.turns.begin();
         self.stall.on_wait(due);
         let timeout = between(self.now, due);
         let taken = self.take_events((due != NEVER).then_some(timeout));
         let began = self.now;
         self.take_what_is_ready(taken);
+        self.take_turns();
         if self.now.saturating_sub(timer) >= STALL {
             self.catch_up_after_stall();
         }
@@ -402,7 +403,8 @@ impl<K: Kernel> Worker<K> {
 
     /// When the next thing is to be done; `timer` is when the wheel is due.
     fn wait_until(&self, timer: u64) -> u64 {
-        if self.is_called() || !self.arrivals.is_empty() || self.hoarders.leave() {
+        let waits = !self.arrivals.is_empty() || self.turns.has_waiting();
+        if waits || self.is_called() || self.hoarders.leave() {
             return self.now;
         }
         let visit = self.visits.peek().map_or(NEVER, |Reverse((at, _))| *at);

@@ -10,15 +10,15 @@ use crate::token::{Purpose, Side, Token};
 
 use super::Worker;
 use super::slot::{Asks, number};
-use super::tls::{HANDSHAKING_MAX, Step, TlsEnd};
+use super::tls::{Step, TlsEnd};
 use super::tls_outcomes::count_handshake;
 
 impl<K: Kernel> Worker<K> {
     /// Whether a session waits for another turn to begin a handshake: others took this one.
     pub(super) fn puts_off_handshake(&mut self, key: usize) -> bool {
-        let waits = self.handshaking >= HANDSHAKING_MAX;
+        let waits = self.turns.is_taken();
         if waits {
-            self.await_backend(key, Asks::Turn, Interest::Write);
+            self.await_turn(key, Asks::Turn);
         }
         waits
     }
@@ -64,9 +64,9 @@ impl<K: Kernel> Worker<K> {
             if self.slots[key].session.is_attempt_over() {
                 return Some(Event::ConnectFailed(Errno::CANCELED));
             }
-            if self.handshaking >= HANDSHAKING_MAX {
+            if self.turns.is_taken() {
                 // What has come waits at the socket.
-                self.await_backend(key, Asks::Handshake, Interest::Read);
+                self.await_turn(key, Asks::Handshake);
                 return None;
             }
             let socket = self.slots[key].socket(Side::Backend);
@@ -82,7 +82,7 @@ impl<K: Kernel> Worker<K> {
                     }
                 }
                 Err(Errno::AGAIN) => {
-                    self.await_backend(key, Asks::Handshake, Interest::Read);
+                    self.await_backend(key);
                     return None;
                 }
                 Err(errno) => return Some(Event::ConnectFailed(errno)),
@@ -98,7 +98,7 @@ impl<K: Kernel> Worker<K> {
         let began = self.kernel.now();
         let tls = slot.tls_mut(Side::Backend)?;
         let Step { reply, outcome } = tls.shake(bytes, &mut self.spare);
-        self.handshaking += self.kernel.now().saturating_sub(began);
+        self.turns.took(self.kernel.now().saturating_sub(began));
         told.extend_from_slice(&reply);
         let is_heard = told.is_empty() || self.kernel.say(slot.socket(Side::Backend), &told);
         match outcome {
@@ -107,7 +107,7 @@ impl<K: Kernel> Worker<K> {
             Ok(_) if !is_heard => Some(Event::ConnectFailed(Errno::CONNRESET)),
             Ok(TlsStanding::Handshake) => {
                 if is_first {
-                    self.await_backend(key, Asks::Handshake, Interest::Read);
+                    self.await_backend(key);
                 }
                 None
             }
@@ -118,12 +118,21 @@ impl<K: Kernel> Worker<K> {
         }
     }
 
-    fn await_backend(&mut self, key: usize, asks: Asks, interest: Interest) {
+    /// The handshake goes on with what the backend says next.
+    fn await_backend(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        slot.asks = Asks::Handshake;
+        let token = Token::new(Purpose::Connect, slot.generation, number(key));
+        self.kernel
+            .poll(token, slot.socket(Side::Backend), Interest::Read);
+    }
+
+    /// The handshake begins, or goes on, once it is its turn.
+    fn await_turn(&mut self, key: usize, asks: Asks) {
         let slot = &mut self.slots[key];
         slot.asks = asks;
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
-        self.kernel
-            .poll(token, slot.socket(Side::Backend), interest);
+        self.turns.wait(token);
     }
 
     /// A handshake failed: takes note of why.

@@ -317,9 +317,13 @@ impl<K: Kernel> Worker<K> {
             Op::Release(id) => self.kernel.give_back(id),
             Op::Pump(from) => return Some(self.pump(key, from)),
             Op::Visit(visit, after) => {
-                let visit = token(visit).raw();
-                self.visits
-                    .push(Reverse((self.now.saturating_add(after), visit)));
+                let token = token(visit);
+                if self.is_held_up(key, visit) {
+                    self.turns.wait(token);
+                } else {
+                    self.visits
+                        .push(Reverse((self.now.saturating_add(after), token.raw())));
+                }
             }
             Op::PollSource(from, goes_on) => {
                 let token = token(Purpose::PollSource(from));

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crate::kernel::{BUFFER_BYTES, Buffer, Kernel};
 use crate::peek::{BYTES_MAX, ClientHello, EndedTls, Miss};
 use crate::session::{Event, Sealed, Unsealed};
-use crate::time::MS;
 use crate::tls::{
     Agreed, ClientIdentity, FailureKind, INCOMING_MAX, PLAIN_MAX, Records, TlsCounts, TlsFailure,
     TlsStanding,
@@ -157,6 +156,11 @@ impl TlsEnd {
     /// Whether it is counted among the handshakes that are under way.
     pub(super) fn is_shaking(&self) -> bool {
         self.is_shaking
+    }
+
+    /// Whether what has come waits for the turn of its handshake.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.is_held_up
     }
 
     /// It is not any more. `true`: it was.
@@ -320,7 +324,7 @@ impl<K: Kernel> Worker<K> {
             return Event::Decrypted(from, Unsealed::Nothing, false);
         };
         let is_handshake = tls.standing == TlsStanding::Handshake;
-        let waits = is_handshake && self.handshaking >= HANDSHAKING_MAX;
+        let waits = is_handshake && self.turns.is_taken();
         if waits && tls.incoming.len() <= INCOMING_MAX {
             if let Some(buffer) = buffer {
                 tls.hold_up(self.kernel.bytes(buffer), &mut self.spare);
@@ -400,7 +404,7 @@ impl<K: Kernel> Worker<K> {
             tls.sealed.append(&mut tls.reply);
         }
         if is_handshake {
-            self.handshaking += self.kernel.now().saturating_sub(began);
+            self.turns.took(self.kernel.now().saturating_sub(began));
         }
     }
 
@@ -556,8 +560,5 @@ fn pour<K: Kernel>(kernel: &mut K, waiting: &mut Vec<u8>, whole: Buffer) -> Buff
     }
 }
 
-/// Handshakes take so long in a turn, and the last of them longer: 1 ms. A signature by an RSA key
-/// takes as much, and established sessions wait meanwhile.
-pub(super) const HANDSHAKING_MAX: u64 = MS;
 /// What is held back beyond this fills a buffer of its own: 8 KiB.
 const FULL: usize = 8 * 1024;
