@@ -51,6 +51,11 @@ pub struct LogRule {
 }
 
 impl LogRule {
+    /// Whether lines have something that sessions do not keep themselves.
+    pub(super) fn asks_for_extras(&self) -> bool {
+        self.status || self.server_name || self.ja4 || self.tls || self.tcp_info
+    }
+
     /// Sessions that ended for one of these reasons; one of `sample` of those that both sides
     /// closed in order. A `sample` of 0 counts as 1.
     #[must_use]

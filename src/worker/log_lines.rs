@@ -14,116 +14,99 @@ use crate::token::Side;
 
 use super::log_feed::{LogFeed, LogRule};
 use super::refuse::LINES_MAX;
-use super::report::TlsRecord;
+use super::report::LineExtras;
 use super::slot::Slot;
 use super::{LogEvent, Record, Worker};
 
-/// What a worker keeps for lines of the access log that most logs do not have. Times are ns of its
-/// clock.
+/// What a worker keeps for lines of the access log. Times are ns of its clock.
 #[derive(Debug, Default)]
 pub(super) struct LogLines {
-    /// The status of the first answer of each session that has one, by its slot; `None`: lines
-    /// have none. It is not in the slot, which idle sessions pay for too.
-    statuses: Option<HashMap<usize, NonZeroU16>>,
-    /// The same for the name that the client asked for in TLS.
-    names: Option<HashMap<usize, Box<str>>>,
-    /// The same for the fingerprint of its hello.
-    fingerprints: Option<HashMap<usize, Box<str>>>,
+    /// `None`: the lines have nothing but what the sessions know.
+    extras: Option<Box<Extras>>,
     /// The slot to look at next for a session that has been open for long.
     next: usize,
     /// When to look.
     look_at: u64,
 }
 
-/// What most lines do not have, see [`Record`].
+/// What is kept of sessions whose lines have more than most. It is not in the slots, which idle
+/// sessions pay for too.
 #[derive(Debug)]
-pub(super) struct LineExtras {
-    pub(super) status: Option<NonZeroU16>,
-    pub(super) server_name: Option<Box<str>>,
-    pub(super) ja4: Option<Box<str>>,
-    pub(super) tls: [Option<Box<TlsRecord>>; 2],
-    pub(super) tcp: Option<Box<[Option<TcpInfo>; 2]>>,
+struct Extras {
+    /// What the lines have.
+    rule: LogRule,
+    by_slot: HashMap<usize, Noted>,
+}
+
+/// What was seen of a session's bytes.
+#[derive(Clone, Debug, Default)]
+struct Noted {
+    status: Option<NonZeroU16>,
+    server_name: Option<Box<str>>,
+    ja4: Option<Box<str>>,
 }
 
 impl LogLines {
     pub(super) fn of(log: Option<&LogFeed>) -> Self {
-        let has = |asked: fn(&LogRule) -> bool| log.is_some_and(|log| asked(&log.rule));
+        let rule = log.map(|log| log.rule).filter(LogRule::asks_for_extras);
+        let extras = rule.map(|rule| Extras {
+            rule,
+            by_slot: HashMap::new(),
+        });
         Self {
-            statuses: has(|rule| rule.status).then(HashMap::new),
-            names: has(|rule| rule.server_name).then(HashMap::new),
-            fingerprints: has(|rule| rule.ja4).then(HashMap::new),
+            extras: extras.map(Box::new),
             ..Self::default()
         }
     }
 
     /// The first bytes of a backend's answer have come.
     pub(super) fn note_answer(&mut self, key: usize, first: &[u8]) {
-        if let Some(statuses) = &mut self.statuses
+        if let Some(extras) = &mut self.extras
+            && extras.rule.status
             && let Some(status) = http::status(first)
         {
-            statuses.insert(key, status);
+            extras.by_slot.entry(key).or_default().status = Some(status);
         }
     }
 
     /// The client's first bytes have decided where it goes.
     pub(super) fn note_first_bytes(&mut self, key: usize, first: &[u8]) {
-        if let Some(names) = &mut self.names
+        let Some(extras) = &mut self.extras else {
+            return;
+        };
+        if extras.rule.server_name
             && let Ok(name) = FirstBytes::new(first, true).server_name()
         {
             let name = String::from_utf8_lossy(name.as_bytes());
-            names.insert(key, name.into());
+            extras.by_slot.entry(key).or_default().server_name = Some(name.into());
         }
-        if let Some(fingerprints) = &mut self.fingerprints
+        if extras.rule.ja4
             && let Ok(fingerprint) = ja4(first)
         {
-            fingerprints.insert(key, fingerprint.into());
+            extras.by_slot.entry(key).or_default().ja4 = Some(fingerprint.into());
         }
-    }
-
-    fn status(&self, key: usize) -> Option<NonZeroU16> {
-        self.statuses.as_ref()?.get(&key).copied()
-    }
-
-    fn name(&self, key: usize) -> Option<Box<str>> {
-        self.names.as_ref()?.get(&key).cloned()
-    }
-
-    fn fingerprint(&self, key: usize) -> Option<Box<str>> {
-        self.fingerprints.as_ref()?.get(&key).cloned()
     }
 
     /// The session of a slot has ended.
-    fn forget(&mut self, key: usize) {
-        if let Some(statuses) = &mut self.statuses {
-            statuses.remove(&key);
-        }
-        if let Some(names) = &mut self.names {
-            names.remove(&key);
-        }
-        if let Some(fingerprints) = &mut self.fingerprints {
-            fingerprints.remove(&key);
+    pub(super) fn forget(&mut self, key: usize) {
+        if let Some(extras) = &mut self.extras {
+            extras.by_slot.remove(&key);
         }
     }
 }
 
 impl<K: Kernel> Worker<K> {
-    /// What the line of a session that has ended says besides, if it gets one. Its sockets are
-    /// open still.
-    pub(super) fn end_extras(
-        &mut self,
-        key: usize,
-        slot: &Slot,
-        reason: CloseReason,
-    ) -> Option<LineExtras> {
-        let rule = self.log.as_ref()?.rule;
+    /// Whether a session that has ended gets a line.
+    pub(super) fn has_end_line(&mut self, slot: &Slot, reason: CloseReason) -> bool {
+        let Some(rule) = self.log.as_ref().map(|log| log.rule) else {
+            return false;
+        };
         if !rule.takes((self.id, slot.number), reason) {
-            self.log_lines.forget(key);
-            return None;
+            return false;
         }
         let is_check = slot.is_own() && slot.session.delivered()[Side::Client as usize] == 0;
         if is_check && self.leaves_out_check(reason) {
-            self.log_lines.forget(key);
-            return None;
+            return false;
         }
         let stopped_early = slot.target.is_none()
             && matches!(
@@ -133,14 +116,11 @@ impl<K: Kernel> Worker<K> {
                     | CloseReason::NotTransparent
                     | CloseReason::Banned
             );
-        if stopped_early && !self.refusals.takes(self.now, LINES_MAX) {
+        let is_beyond = stopped_early && !self.refusals.takes(self.now, LINES_MAX);
+        if is_beyond {
             self.stats.refusals_unlogged.increment();
-            self.log_lines.forget(key);
-            return None;
         }
-        let extras = self.extras(key, slot);
-        self.log_lines.forget(key);
-        Some(extras)
+        !is_beyond
     }
 
     /// Whether a connection of a proxy's own, on which it has sent nothing, gets no line. It is
@@ -211,13 +191,6 @@ impl<K: Kernel> Worker<K> {
 
     /// The line of a session that goes on.
     fn line(&self, key: usize, slot: &Slot, event: LogEvent) -> Record {
-        let LineExtras {
-            status,
-            server_name,
-            ja4,
-            tls,
-            tcp,
-        } = self.extras(key, slot);
         Record {
             number: slot.number,
             worker: self.id,
@@ -232,24 +205,25 @@ impl<K: Kernel> Worker<K> {
             dry_run: slot.dry_run,
             tries: slot.tries.clone(),
             connect_us: slot.connect_us,
-            status,
-            server_name,
-            ja4,
-            tls,
-            tcp,
+            extras: self.extras(key, slot),
         }
     }
 
-    fn extras(&self, key: usize, slot: &Slot) -> LineExtras {
-        let asks = self.log.as_ref().is_some_and(|log| log.rule.tcp_info);
-        let asks_tls = self.log.as_ref().is_some_and(|log| log.rule.tls);
-        LineExtras {
-            status: self.log_lines.status(key),
-            server_name: self.log_lines.name(key),
-            ja4: self.log_lines.fingerprint(key),
-            tls: Side::BOTH.map(|side| asks_tls.then(|| slot.tls_record(side)).flatten()),
-            tcp: asks.then(|| Box::new(self.tcp_of(slot))),
-        }
+    /// What the line of a session has besides.
+    pub(super) fn extras(&self, key: usize, slot: &Slot) -> Option<Box<LineExtras>> {
+        let Extras { rule, by_slot } = &**self.log_lines.extras.as_ref()?;
+        let noted = by_slot.get(&key).cloned().unwrap_or_default();
+        let tls = |side| rule.tls.then(|| slot.tls_record(side)).flatten();
+        Some(Box::new(LineExtras {
+            status: noted.status,
+            server_name: noted.server_name,
+            ja4: noted.ja4,
+            tls: Side::BOTH.map(tls),
+            tcp: match rule.tcp_info {
+                true => self.tcp_of(slot),
+                false => [None, None],
+            },
+        }))
     }
 
     fn tcp_of(&self, slot: &Slot) -> [Option<TcpInfo>; 2] {

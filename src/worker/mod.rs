@@ -88,7 +88,7 @@ use postgres::CancelKeys;
 pub use preview::{Preview, PreviewQuestion};
 pub use queue::Inbox;
 pub use regret::IdleCuts;
-pub use report::{Command, LogEvent, Record, TlsRecord};
+pub use report::{Command, LineExtras, LogEvent, Record, TlsRecord};
 use sessions::Closing;
 pub use sessions::SessionInfo;
 use slot::Slot;

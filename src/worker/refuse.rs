@@ -105,11 +105,7 @@ impl<K: Kernel> Worker<K> {
             dry_run: None,
             tries: None,
             connect_us: 0,
-            status: None,
-            server_name: None,
-            ja4: None,
-            tls: [None, None],
-            tcp: None,
+            extras: None,
         }
     }
 }

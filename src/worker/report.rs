@@ -92,18 +92,23 @@ pub struct Record {
     pub tries: Option<Box<Tries>>,
     /// How long the connect took that stood, in µs, if one did.
     pub connect_us: u32,
-    /// The status of the backend's first answer, if the log asks for it and that is HTTP/1.
+    /// What the log asks for besides. Most logs do not: a record without it is small.
+    pub extras: Option<Box<LineExtras>>,
+}
+
+/// What most lines do not have. Each is there if the log asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct LineExtras {
+    /// The status of the backend's first answer, if that is HTTP/1.
     pub status: Option<NonZeroU16>,
-    /// The name that its client asked for in TLS, if the log asks for it and it was looked at.
+    /// The name that its client asked for in TLS, if it was looked at.
     pub server_name: Option<Box<str>>,
-    /// The fingerprint of its hello (JA4), if the log asks for it and it was looked at.
+    /// The fingerprint of its hello (JA4), if it was looked at.
     pub ja4: Option<Box<str>>,
-    /// What the TLS of the client, and that of the backend, agreed on, if the log asks for it and
-    /// they have some.
-    pub tls: [Option<Box<TlsRecord>>; 2],
-    /// What TCP knew of the connection of the client, and of that of the backend, if the log asks
-    /// for it. Most logs do not: a record without it is small.
-    pub tcp: Option<Box<[Option<TcpInfo>; 2]>>,
+    /// What the TLS of the client, and that of the backend, agreed on, if they have some.
+    pub tls: [Option<TlsRecord>; 2],
+    /// What TCP knew of the connection of the client, and of that of the backend.
+    pub tcp: [Option<TcpInfo>; 2],
 }
 
 /// What TLS had agreed on.

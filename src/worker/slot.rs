@@ -484,7 +484,10 @@ impl<K: Kernel> Worker<K> {
         if let Some(decision) = self.decisions.of(&mut slot) {
             decision.on_end(reason, &summary, self.now);
         }
-        let extras = self.end_extras(key, &slot, reason);
+        let has_line = self.has_end_line(&slot, reason);
+        // Its sockets are open still.
+        let extras = has_line.then(|| self.extras(key, &slot)).flatten();
+        self.log_lines.forget(key);
         self.note_end(&slot, reason);
         self.measure(&slot, &summary);
         self.count_missed(&slot);
@@ -515,7 +518,7 @@ impl<K: Kernel> Worker<K> {
         self.stats.closed[reason as usize].increment();
         slot.listener.gate.count_closed(reason as u8);
         slot.listener.routes.count(slot.route);
-        if let Some(extras) = extras {
+        if has_line {
             self.write_record(Record {
                 proxy: slot.named.map(|named| named.proxy),
                 number: slot.number,
@@ -530,11 +533,7 @@ impl<K: Kernel> Worker<K> {
                 dry_run: slot.dry_run,
                 tries: slot.tries,
                 connect_us: slot.connect_us,
-                status: extras.status,
-                server_name: extras.server_name,
-                ja4: extras.ja4,
-                tls: extras.tls,
-                tcp: extras.tcp,
+                extras,
             });
         }
     }
@@ -574,4 +573,4 @@ pub(super) fn number(key: usize) -> u32 {
 
 const _: () = assert!(CloseReason::ALL.len() <= Gate::REASONS_MAX);
 /// What an idle connection takes in this process.
-const _: () = assert!(size_of::<Slot>() <= 424);
+const _: () = assert!(size_of::<Slot>() <= 416);

@@ -103,14 +103,14 @@ impl Slot {
     }
 
     /// What the TLS of an end agreed on, or why it did not, for the log.
-    pub(super) fn tls_record(&self, side: Side) -> Option<Box<TlsRecord>> {
+    pub(super) fn tls_record(&self, side: Side) -> Option<TlsRecord> {
         let mut record = self.tls(side).map(TlsEnd::record);
         let tries = self.tries.as_ref().filter(|_| side == Side::Backend);
         if let Some(why) = tries.and_then(|tries| tries.tls_error.as_deref()) {
             let error = &mut record.get_or_insert_default().error;
             error.get_or_insert_with(|| why.into());
         }
-        record.map(Box::new)
+        record
     }
 
     /// What the TLS of an end counts by.

@@ -14,7 +14,7 @@ use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
 use crate::tls::ClientIdentity;
-use crate::worker::{LogEvent, LogRule, Record, TlsRecord};
+use crate::worker::{LineExtras, LogEvent, LogRule, Record, TlsRecord};
 
 /// A connect that was made, as a line shows it.
 #[derive(Serialize)]
@@ -190,7 +190,10 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             let sessions = rule.stands_for(record.reason());
             line.number(key, Some(sessions.into()));
         }
-        LogField::Status => line.number(key, record.status.map(|code| code.get().into())),
+        LogField::Status => line.number(
+            key,
+            extras(record, |its| its.status).map(|code| code.get().into()),
+        ),
         LogField::Route => {
             let routes = &record.listener.routes;
             let place = routes.place(record.route);
@@ -199,8 +202,8 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
                 None => line.number(key, place.map(|place| place as u64 + 1)),
             }
         }
-        LogField::Sni => line.optional_text(key, record.server_name.as_ref()),
-        LogField::TlsJa4 => line.optional_text(key, record.ja4.as_ref()),
+        LogField::Sni => line.optional_text(key, extras(record, |its| its.server_name.as_ref())),
+        LogField::TlsJa4 => line.optional_text(key, extras(record, |its| its.ja4.as_ref())),
         LogField::TlsVersion => line.optional_text(key, tls(record, 0, |tls| tls.version)),
         LogField::TlsCipher => line.optional_text(key, tls(record, 0, |tls| tls.cipher)),
         LogField::TlsAlpn => line.optional_text(key, tls(record, 0, |tls| tls.protocol.as_ref())),
@@ -257,9 +260,14 @@ fn pool(record: &Record) -> Option<&Pool> {
     (record.reason() != Some(CloseReason::NoRoute)).then(|| &**record.pool())
 }
 
+/// Something that most lines do not have.
+fn extras<'a, T>(record: &'a Record, read: fn(&'a LineExtras) -> Option<T>) -> Option<T> {
+    record.extras.as_deref().and_then(read)
+}
+
 /// Something of the TLS of one side, the client's first.
 fn tls<'a, T>(record: &'a Record, side: usize, read: fn(&'a TlsRecord) -> Option<T>) -> Option<T> {
-    record.tls[side].as_deref().and_then(read)
+    record.extras.as_ref()?.tls[side].as_ref().and_then(read)
 }
 
 /// Why the TLS of the client failed. One that left or was late did not fail by what it sent.
@@ -279,13 +287,13 @@ fn tls_error(record: &Record) -> Option<Cow<'_, str>> {
 
 /// Who the client is by its certificate.
 fn client(record: &Record) -> Option<&ClientIdentity> {
-    record.tls[0].as_deref()?.client.as_deref()
+    tls(record, 0, |tls| tls.client.as_deref())
 }
 
 /// A number of the connection of one side, the client's first.
 fn tcp(record: &Record, side: usize, number: fn(&TcpInfo) -> u32) -> Option<u64> {
-    let sides = record.tcp.as_ref()?;
-    sides[side].as_ref().map(|info| number(info).into())
+    let info = record.extras.as_ref()?.tcp[side].as_ref();
+    info.map(|info| number(info).into())
 }
 
 fn total(summary: &Summary, at: u64) -> u64 {
