@@ -64,7 +64,8 @@ defaults
     mode http
     timeout client 10s
 frontend reads
-    bind 127.0.0.1:$haproxy_in accept-proxy
+    bind 127.0.0.1:$haproxy_in
+    tcp-request connection expect-proxy layer4 if { src 127.0.0.1 }
     http-request return content-type text/plain lf-string "%[src]"
 frontend reads-tlvs
     bind 127.0.0.1:$haproxy_tlvs accept-proxy

@@ -151,13 +151,13 @@ fn fleet(config: &Config, found: &mut Vec<Finding>) {
 /// Networks of proxies that have all addresses.
 fn proxies(config: &Config, found: &mut Vec<Finding>) {
     for (i, listener) in config.listeners.iter().enumerate() {
-        let why = "trusts every machine that reaches the listener: each may claim any address, \
+        let why = "every machine that reaches the listener: each may claim any address, \
                    and so pass limits, bans and access lists; write the addresses of the proxies";
         let all = &listener.accept_proxy;
         let wide = all.iter().enumerate().filter(|(_, one)| is_whole(one));
         for (j, one) in wide {
             let at = format!("listeners[{i}].accept_proxy[{j}]");
-            found.push(Finding::at(at, format!("accept_proxy: {one} {why}")));
+            found.push(Finding::at(at, format!("accept_proxy: {one} trusts {why}")));
         }
         // Several together may be the same.
         let networks = ProxySource::networks(&listener.accept_proxy);
@@ -167,7 +167,7 @@ fn proxies(config: &Config, found: &mut Vec<Finding>) {
         });
         if !all.iter().any(is_whole) && is_all.contains(&true) {
             let at = format!("listeners[{i}].accept_proxy");
-            found.push(Finding::at(at, format!("accept_proxy: together it {why}")));
+            found.push(Finding::at(at, format!("accept_proxy: these networks together trust {why}")));
         }
     }
 }

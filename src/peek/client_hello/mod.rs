@@ -12,7 +12,7 @@
 //! | without a name, or without extensions | no name |
 //! | a name with a dot at its end, or in upper case | as without it, in lower case |
 //! | an international name | as A-labels (RFC 5890); in other bytes than ASCII: broken |
-//! | an address as a name | taken as it is written |
+//! | an address as a name, or one with an empty label | taken as it is written |
 //! | an empty name, one of more than 255 bytes, with spaces or controls | broken |
 //! | several host names, or the extension twice; ALPN twice | broken: two readers might differ |
 //! | an empty list or an empty name in ALPN | broken |

@@ -109,6 +109,7 @@ fn server_names() {
         (&b"a.example"[..], Some(&b"a.example"[..])),
         (b"A.Example.", Some(b"a.example")),
         (b"xn--bcher-kva.example", Some(b"xn--bcher-kva.example")),
+        (b"a..example..", Some(b"a..example.")),
         (b"192.0.2.1", Some(b"192.0.2.1")),
         (b"2001:DB8::1", Some(b"2001:db8::1")),
         (&long[1..], Some(&long[1..])),

@@ -95,7 +95,7 @@ impl HeaderClient {
             Endpoints::Tcp {
                 source,
                 destination,
-            } => (Some(source), Some(destination)),
+            } => (Some(canonical(source)), Some(canonical(destination))),
             Endpoints::Local | Endpoints::Unknown | Endpoints::Unix { .. } => {
                 (proxy.address(), None)
             }
@@ -117,6 +117,11 @@ impl HeaderClient {
             proxy: Some(self.named.proxy),
         }
     }
+}
+
+/// As the kernel names the same client where it connects by itself: IPv4 in its own form.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Why a header is refused.

@@ -39,6 +39,10 @@ fn a_header_names_its_client_or_the_proxy_is_the_client() {
         assert_eq!(client(first, ProxyPeer::Unix).peer, None);
     }
     assert_eq!(client(V1, ProxyPeer::Unix).peer, of_v1.peer);
+    let mapped = b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.7 56324 443\r\n";
+    let mapped = client(mapped, proxy());
+    assert_eq!(mapped.peer, of_v1.peer);
+    assert_eq!(mapped.named.destination, of_v1.named.destination);
     let shown = [proxy(), ProxyPeer::Unix].map(|its| its.to_string());
     assert_eq!(shown, ["10.0.0.5:40000", "unix"]);
 }
