@@ -131,6 +131,8 @@ mod reload;
 mod reloads;
 #[path = "proxy/reset.rs"]
 mod reset;
+#[path = "proxy/revoked.rs"]
+mod revoked;
 #[path = "proxy/roles.rs"]
 mod roles;
 #[path = "proxy/rolling_restart.rs"]

@@ -305,6 +305,9 @@ pub struct ListenerStatus {
 pub struct TlsStatus {
     /// Its own certificates, in their order.
     pub certificates: Vec<CertificateStatus>,
+    /// The lists of revoked certificates that those of peers are looked up in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocation_lists: Vec<RevocationListStatus>,
     /// Handshakes since it is there, by version and by whether they began a session or resumed one,
     /// such as `1.3/full` or `1.2/resumed`.
     #[serde(default)]
@@ -313,7 +316,7 @@ pub struct TlsStatus {
     /// failure.
     #[serde(default)]
     pub failures: BTreeMap<String, u64>,
-    /// Why its files could not be read again; the certificates of before stay.
+    /// Why its files could not be read again; what they held before stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -326,6 +329,19 @@ pub struct CertificateStatus {
     /// The names that it is for.
     pub names: Vec<String>,
     /// When it expires, in seconds since 1970.
+    pub expires: i64,
+}
+
+/// A list of the certificates that an authority has revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RevocationListStatus {
+    /// Its file.
+    pub file: String,
+    /// The subject of the authority.
+    pub issuer: String,
+    /// How many certificates are in it.
+    pub revoked: usize,
+    /// When it expires (`nextUpdate`), in seconds since 1970.
     pub expires: i64,
 }
 

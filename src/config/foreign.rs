@@ -221,6 +221,8 @@ proxy_header: send_proxy send_proxy_v2 proxy_protocol check_send_proxy
     the setting is called `proxy_header`
 proxy_header: ssl check_ssl certificates
     the setting is called `tls`
+crl: crl_file ssl_crl revocation_list revocation_lists
+    the setting is called `crl`
 verify: cert certificate certificates crt ca ca_file ca_bundle
     `verify` says by which certificates a server is believed
 pools: log log_file accesslog

@@ -57,6 +57,10 @@ settings! {
     pub struct TlsClients {
         /// The file of the authorities, in PEM, that their certificates are verified by.
         pub ca: PathBuf = PathBuf::new() => required(path());
+        /// A file of revocation lists, in PEM or DER: a client whose certificate is in one is
+        /// refused. It must have a list of each authority in `ca`, and of each one between an
+        /// authority and a client. Without it revocation is not checked.
+        pub crl: Option<PathBuf> = None => path().given();
         /// Whether a client without a certificate is let in: "required" refuses it, "optional" lets
         /// it in.
         pub certificate: ClientCertificate = ClientCertificate::Required
@@ -266,7 +270,8 @@ impl Tls {
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let certificates = self.certificates.iter();
         let files = certificates.flat_map(|its| [&its.certificate, &its.key]);
-        files.chain(self.clients.iter().map(|clients| &clients.ca))
+        let clients = self.clients.iter();
+        files.chain(clients.flat_map(|its| std::iter::once(&its.ca).chain(&its.crl)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rustls::{AlertDescription, Error};
+use rustls::{AlertDescription, CertificateError, Error};
 
 use super::words::{Progress, client_fault, fault_of_server, is_no_tls};
 
@@ -53,6 +53,8 @@ kinds! {
     NoClientCertificate = "no_client_certificate",
     /// The client's certificate is of no use.
     BadClientCertificate = "bad_client_certificate",
+    /// The peer's certificate is revoked, or one between it and its authority.
+    RevokedCertificate = "revoked_certificate",
     /// The peer ended the handshake by an alert of another kind.
     Alert = "alert",
     /// The backend's certificate is of no use: it has expired, is for another name, or is signed by
@@ -85,6 +87,7 @@ impl TlsFailure {
     /// Why the TLS of a client failed, which came so far.
     pub(super) fn of_client(error: &Error, progress: Progress) -> Self {
         let kind = match is_about_certificate(error) {
+            true if is_revoked(error) => FailureKind::RevokedCertificate,
             true => FailureKind::BadClientCertificate,
             false => kind(error, progress),
         };
@@ -95,6 +98,7 @@ impl TlsFailure {
     pub(super) fn of_server(error: &Error, progress: Progress) -> Self {
         let is_missing = *error == Error::NoCertificatesPresented;
         let kind = match is_about_certificate(error) || is_missing {
+            true if is_revoked(error) => FailureKind::RevokedCertificate,
             true => FailureKind::BadBackendCertificate,
             false => kind(error, progress),
         };
@@ -110,6 +114,10 @@ fn is_about_certificate(error: &Error) -> bool {
         error,
         Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_)
     )
+}
+
+fn is_revoked(error: &Error) -> bool {
+    *error == Error::InvalidCertificate(CertificateError::Revoked)
 }
 
 #[expect(

@@ -117,7 +117,7 @@ fn is_text(tag: Tag) -> bool {
 }
 
 /// A subject as text, cut where it is long.
-fn subject_text(subject: &X509Name<'_>) -> Box<str> {
+pub(crate) fn subject_text(subject: &X509Name<'_>) -> Box<str> {
     let mut text = String::new();
     // The last part is the most specific one, and stands first (RFC 4514, section 2.1).
     let parts: Vec<_> = subject.iter().collect();

@@ -15,6 +15,7 @@ mod failure;
 mod identity;
 mod rustls_records;
 mod server;
+mod trust;
 mod words;
 
 use std::collections::BTreeMap;
@@ -30,8 +31,9 @@ pub use client::{ClientSettings, FreshTls, TlsClient};
 pub use counts::TlsCounts;
 pub use failure::{FailureKind, TlsFailure};
 pub use identity::ClientIdentity;
-pub(crate) use identity::sha256;
-pub use server::{ClientTrust, Policy, ServerSettings, TlsServer, provider};
+pub(crate) use identity::{sha256, subject_text};
+pub use server::{Policy, ServerSettings, TlsServer, provider};
+pub use trust::{Authorities, ClientTrust, list_fault};
 pub(crate) use words::server_fault;
 
 /// What begins TLS, by the names of those that it is of.

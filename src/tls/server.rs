@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 use super::rustls_records::RustlsRecords;
-use super::{Certificates, Records, Terminate};
+use super::{Certificates, ClientTrust, Records, Terminate};
 
 /// What a listener's TLS is made from.
 #[derive(Debug)]
@@ -21,23 +21,6 @@ pub struct ServerSettings {
     pub protocols: Vec<String>,
     /// What clients have to show; `None`: they are asked for nothing.
     pub clients: Option<ClientTrust>,
-}
-
-/// Which certificates of clients are accepted.
-#[derive(Clone, Debug)]
-pub struct ClientTrust {
-    /// Their authorities.
-    pub authorities: RootCertStore,
-    /// Whether each client needs one.
-    pub required: bool,
-}
-
-impl PartialEq for ClientTrust {
-    /// By what the files held: their paths say nothing about that.
-    fn eq(&self, other: &Self) -> bool {
-        let (ours, theirs) = (&self.authorities.roots, &other.authorities.roots);
-        self.required == other.required && ours == theirs
-    }
 }
 
 /// Versions and cipher suites by name, as Mozilla's recommendations have them
@@ -77,21 +60,11 @@ impl TlsServer {
     /// The settings don't fit together, or the system has no random bytes.
     pub fn new(settings: &ServerSettings, before: Option<&Self>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = ServerConfig::builder_with_provider(provider);
         let builder = builder.with_protocol_versions(settings.policy.versions())?;
         let builder = match &settings.clients {
             None => builder.with_no_client_auth(),
-            Some(trust) => {
-                let roots = Arc::new(trust.authorities.clone());
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                let verifier = match trust.required {
-                    true => verifier,
-                    false => verifier.allow_unauthenticated(),
-                };
-                let verifier = verifier.build();
-                let verifier = verifier.map_err(|why| rustls::Error::General(why.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
-            }
+            Some(trust) => builder.with_client_cert_verifier(trust.verifier()),
         };
         let certificates = Arc::clone(&settings.certificates);
         let mut config = builder.with_cert_resolver(certificates);

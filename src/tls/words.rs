@@ -6,7 +6,7 @@ mod servers;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+use rustls::{AlertDescription, CertRevocationListError, CertificateError, Error, InvalidMessage};
 
 pub(super) use clients::client_fault;
 pub(super) use servers::fault as fault_of_server;
@@ -45,6 +45,8 @@ struct Whose {
     certificate: &'static str,
     /// Where its authorities are.
     trusted_by: &'static str,
+    /// Where their revocation lists are.
+    revoked_by: &'static str,
     /// What it is to be good for.
     peer: &'static str,
 }
@@ -58,6 +60,7 @@ fn certificate(error: &CertificateError, whose: Whose) -> String {
     let Whose {
         certificate: its,
         trusted_by,
+        revoked_by,
         peer,
     } = whose;
     match error {
@@ -84,7 +87,15 @@ fn certificate(error: &CertificateError, whose: Whose) -> String {
         CertificateError::UnknownIssuer => {
             format!("unknown issuer: none that {trusted_by} trusts has signed {its}")
         }
-        CertificateError::Revoked => format!("{its} is revoked"),
+        CertificateError::Revoked => format!("{its} is revoked, or that of an issuer of it"),
+        CertificateError::UnknownRevocationStatus => format!(
+            "unknown whether {its} is revoked: {revoked_by} has no list of its issuer, or of an \
+             issuer's issuer"
+        ),
+        CertificateError::ExpiredRevocationListContext { next_update, .. } => format!(
+            "unknown whether {its} is revoked: the list in {revoked_by} has expired, at {}",
+            at(*next_update)
+        ),
         CertificateError::BadSignature => {
             format!("wrong signature: another issuer of the same name may have signed {its}")
         }
@@ -103,6 +114,29 @@ fn certificate(error: &CertificateError, whose: Whose) -> String {
             format!("{its} can't be read")
         }
         _ => format!("{its} is not accepted"),
+    }
+}
+
+/// No certificate of an issuer can be verified by its revocation list.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what else lists lack was found when they were read"
+)]
+fn revocation_list(error: &CertRevocationListError, whose: Whose) -> String {
+    let Whose {
+        certificate: its,
+        revoked_by,
+        ..
+    } = whose;
+    let list = format!("unknown whether {its} is revoked: the list in {revoked_by}");
+    match error {
+        CertRevocationListError::BadSignature => {
+            format!("{list} is not signed by its issuer, or another one of the same name")
+        }
+        CertRevocationListError::IssuerInvalidForCrl => {
+            format!("{list} is of an issuer that must not sign lists (keyUsage without cRLSign)")
+        }
+        _ => format!("{list} can't be used"),
     }
 }
 

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// An authority, and what it signs, in the directory of a balancer.
 pub(crate) struct Authority(pub(crate) CertifiedIssuer<'static, KeyPair>);
@@ -38,7 +41,7 @@ impl Authority {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         if let Some(year) = expired {
-            params.not_after = rcgen::date_time_ymd(year, 1, 2);
+            params.not_after = date_time_ymd(year, 1, 2);
         }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
@@ -59,6 +62,26 @@ impl Authority {
         let file = |ending| directory.join(format!("{name}.{ending}"));
         fs::write(file("pem"), certificate.pem()).unwrap();
         write_private(&file("key"), &key.serialize_pem());
+    }
+
+    /// Writes `NAME.crl`: it revokes the certificates of some files, and expires with this year.
+    pub(crate) fn revoke(&self, directory: &Path, name: &str, revoked: &[&str], year: i32) {
+        let revoked = revoked.iter().map(|revoked| RevokedCertParams {
+            serial_number: serial(&directory.join(format!("{revoked}.pem"))),
+            revocation_time: date_time_ymd(2019, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2019, 1, 2),
+            next_update: date_time_ymd(year, 12, 31),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.0).unwrap().pem().unwrap();
+        fs::write(directory.join(format!("{name}.crl")), list).unwrap();
     }
 
     /// A client that trusts it.
@@ -89,6 +112,12 @@ impl Authority {
         also(&mut config);
         Arc::new(config)
     }
+}
+
+fn serial(path: &Path) -> SerialNumber {
+    let der = CertificateDer::from_pem_file(path).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+    SerialNumber::from_slice(parsed.raw_serial())
 }
 
 pub(crate) fn write_private(path: &Path, text: &str) {

@@ -1,5 +1,7 @@
 //! Figures of TLS that ends at a listener, and of TLS with a pool's backends.
 
+use std::collections::BTreeMap;
+
 use super::figure::{Figure, Reading, Value, counts, each, metric, times};
 use crate::admin::model::{CertificateStatus, ListenerStatus, PoolStatus, TlsStatus};
 use crate::metric::Kind;
@@ -30,6 +32,7 @@ pub(super) fn beside_of_pool(mut others: Vec<Figure<PoolStatus>>) -> Vec<Figure<
             ),
             reading: Reading::Each("file", Box::new(|its| of(its.tls.as_ref(), expiries))),
         },
+        revocation_lists(|its: &PoolStatus| its.tls.as_ref()),
         times(
             "tls_handshake",
             "From the connect to a backend to the end of the handshake of TLS with it.",
@@ -63,6 +66,7 @@ pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<List
             ),
             reading: Reading::Each("file", Box::new(|its| of(its.tls.as_ref(), expiries))),
         },
+        revocation_lists(|its: &ListenerStatus| its.tls.as_ref()),
         times(
             "tls_handshake",
             "From a client's accept to the end of its handshake of TLS.",
@@ -77,6 +81,30 @@ fn of(
     read: impl FnOnce(&TlsStatus) -> Vec<(String, Value)>,
 ) -> Vec<(String, Value)> {
     tls.map_or_else(Vec::new, read)
+}
+
+/// When revocation lists expire.
+fn revocation_lists<T: 'static>(tls: fn(&T) -> Option<&TlsStatus>) -> Figure<T> {
+    Figure {
+        metric: metric(
+            Kind::Gauge,
+            "revocation_list_expires",
+            "When a revocation list expires, in seconds since 1970, by its file, of which the \
+             first one counts.",
+        ),
+        reading: Reading::Each("file", Box::new(move |its| of(tls(its), first_expiries))),
+    }
+}
+
+fn first_expiries(tls: &TlsStatus) -> Vec<(String, Value)> {
+    let mut first = BTreeMap::new();
+    for its in &tls.revocation_lists {
+        let at = u64::try_from(its.expires).unwrap_or(0);
+        let known = first.entry(its.file.clone()).or_insert(at);
+        *known = at.min(*known);
+    }
+    let all = first.into_iter();
+    all.map(|(file, at)| (file, Value::Whole(at))).collect()
 }
 
 fn expiries(tls: &TlsStatus) -> Vec<(String, Value)> {

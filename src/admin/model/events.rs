@@ -105,11 +105,12 @@ pub enum EventKind {
     AccessListRead,
     /// The file of an access list is wrong: the last good one stays in force.
     AccessListFailed,
-    /// New certificates of a listener are in force.
+    /// New files of TLS of a listener or a pool are in force: certificates, authorities, revocation
+    /// lists.
     CertificatesRead,
-    /// Certificates of a listener can't be used: those of before stay.
+    /// Files of TLS of a listener or a pool can't be used: what they held before stays.
     CertificatesFailed,
-    /// A certificate of a listener expires soon, or has expired.
+    /// A certificate or a revocation list of a listener or a pool expires soon, or has expired.
     CertificateExpires,
     /// The history can't be kept in its file: the last hour is kept in memory.
     HistoryFailed,

@@ -337,6 +337,7 @@ impl Chance<'_> {
                 .collect(),
             clients: self.maybe(|it| TlsClients {
                 ca: PathBuf::from("ca.pem"),
+                crl: it.maybe(|_| PathBuf::from("/etc/x.crl")),
                 certificate: it.pick(&ClientCertificate::ALL).1,
             }),
             handshake: self.ms(1, 60_000),

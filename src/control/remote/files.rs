@@ -37,7 +37,7 @@ pub(super) fn connector(server: &Server) -> Result<TlsConnector, String> {
 
 /// The password or the token in a file, without the end of its line.
 pub(in crate::control) fn secret(path: &Path) -> Result<String, String> {
-    let text = String::from_utf8(text(path)?).map_err(|_| unfit(path, &"it is not UTF-8"))?;
+    let text = String::from_utf8(contents(path)?).map_err(|_| unfit(path, &"it is not UTF-8"))?;
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
         return Err(unfit(path, &"it is empty"));
@@ -53,7 +53,7 @@ pub(in crate::control) fn mistake_in(
 ) -> Option<(&'static str, String)> {
     let mistakes = server
         .files()
-        .map(|(setting, path)| (setting, text(path).err()));
+        .map(|(setting, path)| (setting, contents(path).err()));
     let of_secret = secret_file.map(|(setting, path)| (setting, secret(path).err()));
     let mut all = mistakes.chain(of_secret);
     let found = all.find_map(|(setting, why)| Some((setting, why?)));
@@ -66,19 +66,33 @@ pub(in crate::control) fn mistake_in(
 }
 
 /// What is in a file.
-fn text(path: &Path) -> Result<Vec<u8>, String> {
+pub(in crate::control) fn contents(path: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     let file = sys::open_regular(path).map_err(|error| unreadable(path, &error))?;
-    let read = file.take(FILE_MAX).read_to_end(&mut text);
-    read.map_err(|error| unreadable(path, &error))?;
-    Ok(text)
+    let read = file.take(FILE_MAX + 1).read_to_end(&mut text);
+    let length = read.map_err(|error| unreadable(path, &error))?;
+    match u64::try_from(length).is_ok_and(|length| length <= FILE_MAX) {
+        true => Ok(text),
+        false => {
+            let why = format!("it is too long: expected at most {} MiB", FILE_MAX >> 20);
+            Err(unfit(path, &why))
+        }
+    }
 }
 
 /// The authorities in a PEM file.
 pub(in crate::control) fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    roots(path, &chain(path)?)
+}
+
+/// The authorities in a PEM file that was read.
+pub(in crate::control) fn roots(
+    path: &Path,
+    chain: &[CertificateDer<'static>],
+) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for (place, certificate) in chain(path)?.into_iter().enumerate() {
-        let added = roots.add(certificate);
+    for (place, certificate) in chain.iter().enumerate() {
+        let added = roots.add(certificate.clone());
         added.map_err(|_| {
             let why = format!("certificate {} in it can't be read", place + 1);
             unfit(path, &why)
@@ -101,7 +115,7 @@ fn system() -> Result<RootCertStore, String> {
 
 /// The certificates in a PEM file.
 pub(in crate::control) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = text(path)?;
+    let text = contents(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|error| unfit(path, &pem_fault(&error)))?;
     if all.is_empty() {
@@ -112,7 +126,7 @@ pub(in crate::control) fn chain(path: &Path) -> Result<Vec<CertificateDer<'stati
 
 /// The private key in a PEM file.
 pub(in crate::control) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let text = text(path)?;
+    let text = contents(path)?;
     let holds = |words: &str| text.windows(words.len()).any(|its| its == words.as_bytes());
     // PKCS #8, and what OpenSSL wrote before it.
     if holds("BEGIN ENCRYPTED PRIVATE KEY") || holds("Proc-Type: 4,ENCRYPTED") {
@@ -126,13 +140,14 @@ pub(in crate::control) fn private_key(path: &Path) -> Result<PrivateKeyDer<'stat
     key.map_err(|error| unfit(path, &pem_fault(&error)))
 }
 
+/// What is wrong with PEM.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the library may add errors, for which there are general words"
 )]
-fn pem_fault(error: &pem::Error) -> &'static str {
+pub(in crate::control) fn pem_fault(error: &pem::Error) -> &'static str {
     match error {
-        // Of certificates there is a list, which is empty then.
+        // Of all else there is a list, which is empty then.
         pem::Error::NoItemsFound => "it holds no private key in PEM",
         pem::Error::MissingSectionEnd { .. } => "its PEM is cut off: an END line is missing",
         pem::Error::Base64Decode(_) => "its PEM is damaged: what it holds is no base64",
@@ -202,5 +217,6 @@ pub(in crate::control) fn unfit(path: &Path, why: &dyn std::fmt::Display) -> Str
     format!("cannot use {}: {why}", path.display())
 }
 
-/// Bytes of a file: more than all authorities of a machine.
+/// Bytes of a file: more than all authorities of a machine have, or a list of 100,000 revoked
+/// certificates.
 const FILE_MAX: u64 = 4 << 20;

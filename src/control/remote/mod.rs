@@ -32,7 +32,8 @@ use crate::config::{bounded, values};
 pub(super) use connection::{Connection, Lines, Request, stream_error_words};
 pub(super) use endpoints::Endpoints;
 pub(super) use files::{
-    authorities, chain, mistake_in, pair_fault, private_key, unfit, unreadable,
+    authorities, chain, contents, mistake_in, pair_fault, pem_fault, private_key, roots, unfit,
+    unreadable,
 };
 pub(crate) use keys::GATHER;
 pub(super) use keys::{Gathered, KeyNews, Keys, Mistakes, STEPS, Step};

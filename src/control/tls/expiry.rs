@@ -1,35 +1,124 @@
-//! When certificates expire, in words for their operators.
+//! When certificates and revocation lists expire, in words for their operators.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::model::CertificateStatus;
+use crate::admin::model::{CertificateStatus, RevocationListStatus};
 
-/// The certificates of an owner that it was warned about: each is told once for each of
-/// [`WARN_DAYS`], however often its file or the configuration is read again.
+/// What is shown of the files of an owner.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    /// Its own certificates.
+    pub(super) certificates: Vec<CertificateStatus>,
+    pub(super) revocation_lists: Vec<RevocationListStatus>,
+}
+
+/// Something that expires.
+#[derive(Clone, Copy, Debug)]
+struct Expiring<'a> {
+    thing: Thing<'a>,
+    file: &'a str,
+    /// In seconds since 1970.
+    expires: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Thing<'a> {
+    Certificate,
+    RevocationList { issuer: &'a str },
+}
+
+impl Shown {
+    fn expiring(&self) -> impl Iterator<Item = Expiring<'_>> {
+        let certificates = self.certificates.iter().map(|its| Expiring {
+            thing: Thing::Certificate,
+            file: &its.file,
+            expires: its.expires,
+        });
+        let lists = self.revocation_lists.iter().map(|its| Expiring {
+            thing: Thing::RevocationList {
+                issuer: &its.issuer,
+            },
+            file: &its.file,
+            expires: its.expires,
+        });
+        certificates.chain(lists)
+    }
+
+    /// What has expired, a sentence each.
+    pub(super) fn expired(&self, now: SystemTime) -> impl Iterator<Item = String> {
+        let expired = self.expiring().filter(move |one| one.left(now) == 0);
+        expired.map(|one| one.has_expired())
+    }
+}
+
+impl Expiring<'_> {
+    /// Seconds until it expires; 0: it has. The last second of a certificate counts (RFC 5280,
+    /// section 4.1.2.5).
+    fn left(&self, now: SystemTime) -> u64 {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_secs());
+        let end = u64::try_from(self.expires).unwrap_or(0);
+        end.saturating_add(1).saturating_sub(now)
+    }
+
+    /// Days before it expires that an event says so.
+    fn warn_days(&self) -> &'static [u64] {
+        match self.thing {
+            Thing::Certificate => &WARN_DAYS,
+            Thing::RevocationList { .. } => &LIST_WARN_DAYS,
+        }
+    }
+
+    fn what(&self) -> String {
+        let file = self.file;
+        match self.thing {
+            Thing::Certificate => format!("the certificate in {file}"),
+            Thing::RevocationList { issuer } => {
+                format!("the revocation list of `{issuer}` in {file}")
+            }
+        }
+    }
+
+    fn has_expired(&self) -> String {
+        let what = self.what();
+        match self.thing {
+            Thing::Certificate => format!("{what} has expired"),
+            Thing::RevocationList { .. } => {
+                format!(
+                    "{what} has expired: certificates of this issuer are refused until a new one"
+                )
+            }
+        }
+    }
+}
+
+/// What an owner was warned about: each is told once for each of its days, however often its file
+/// or the configuration is read again.
 #[derive(Debug, Default)]
 pub(super) struct Warned(HashMap<(String, i64), u64>);
 
 impl Warned {
-    /// What is to be told of these certificates now, in one sentence.
-    pub(super) fn news(&mut self, shown: &[CertificateStatus], now: SystemTime) -> Option<String> {
+    /// What is to be told now, in one sentence.
+    pub(super) fn news(&mut self, shown: &Shown, now: SystemTime) -> Option<String> {
         let mut before = std::mem::take(&mut self.0);
         let mut news = Vec::new();
-        for one in shown {
-            let left = left(one, now);
+        for one in shown.expiring() {
+            let left = one.left(now);
             let days = left.div_ceil(DAY);
-            let Some(due) = WARN_DAYS.into_iter().find(|warn| days <= *warn) else {
+            let due = one.warn_days().iter().find(|warn| days <= **warn);
+            let Some(&due) = due else {
                 continue;
             };
-            let key = (one.file.clone(), one.expires);
+            let key = (one.what(), one.expires);
             if self.0.contains_key(&key) {
                 continue;
             }
             let told = before.remove(&key);
             if told.is_none_or(|told| due < told) {
                 news.push(match left {
-                    0 => has_expired(&one.file),
-                    _ => format!("the certificate in {} expires in {days} d", one.file),
+                    0 => one.has_expired(),
+                    _ => format!("{} expires in {days} d", key.0),
                 });
             }
             self.0.insert(key, due);
@@ -43,30 +132,10 @@ impl Warned {
     }
 }
 
-/// The certificates that have expired, a sentence each.
-pub(super) fn expired(
-    shown: &[CertificateStatus],
-    now: SystemTime,
-) -> impl Iterator<Item = String> {
-    let expired = shown.iter().filter(move |one| left(one, now) == 0);
-    expired.map(|one| has_expired(&one.file))
-}
-
-fn has_expired(file: &str) -> String {
-    format!("the certificate in {file} has expired")
-}
-
-/// Seconds until a certificate expires; 0: it has. Its last second counts (RFC 5280, section
-/// 4.1.2.5).
-fn left(certificate: &CertificateStatus, now: SystemTime) -> u64 {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |now| now.as_secs());
-    let end = u64::try_from(certificate.expires).unwrap_or(0);
-    end.saturating_add(1).saturating_sub(now)
-}
-
-/// Days before a certificate expires that an event says so.
+/// Of a certificate.
 const WARN_DAYS: [u64; 4] = [0, 1, 7, 30];
+/// Of a revocation list: many are for a week, and new ones come well before.
+const LIST_WARN_DAYS: [u64; 2] = [0, 1];
 /// In seconds.
 const DAY: u64 = Duration::from_secs(24 * 60 * 60).as_secs();
 /// Certificates that an event names; beyond them only their number is told.

@@ -8,30 +8,34 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use crate::admin::model::CertificateStatus;
+use crate::admin::model::{CertificateStatus, RevocationListStatus};
 use crate::config::{
-    BackendTls, CertificateFiles, CheckTls, ClientCertificate, Config, Tls, UnknownName, Verify,
+    BackendTls, CertificateFiles, CheckTls, ClientCertificate, Config, Tls, TlsClients,
+    UnknownName, Verify,
 };
 use crate::control::health::system_authorities;
-use crate::control::remote::{authorities, chain, pair_fault, private_key, unfit, unreadable};
+use crate::control::remote::{
+    authorities, chain, pair_fault, private_key, roots, unfit, unreadable,
+};
 use crate::sys;
-use crate::tls::{ClientSettings, ClientTrust, SelectBy, provider};
+use crate::tls::{Authorities, ClientSettings, ClientTrust, SelectBy, provider};
 
-use super::expiry;
+use super::expiry::Shown;
+use super::revocation::{self, AuthoritiesIn};
 
 /// The files of a listener's TLS.
 #[derive(Debug)]
 pub(super) struct ListenerFiles {
     pub(super) select: SelectBy,
     pub(super) clients: Option<ClientTrust>,
-    pub(super) shown: Vec<CertificateStatus>,
+    pub(super) shown: Shown,
 }
 
 /// The files of a pool's TLS.
 #[derive(Debug)]
 pub(super) struct PoolFiles {
     pub(super) settings: ClientSettings,
-    pub(super) shown: Vec<CertificateStatus>,
+    pub(super) shown: Shown,
 }
 
 /// A file that can't be used.
@@ -78,18 +82,40 @@ pub(super) fn of_listener(settings: &Tls) -> Result<ListenerFiles, Unfit> {
         }
         all.push(shown);
     }
-    let clients = settings.clients.as_ref().map(|clients| {
-        let authorities = authorities(&clients.ca).map_err(Unfit::of("clients.ca"));
-        Ok::<_, Unfit>(ClientTrust {
-            authorities: authorities?,
-            required: clients.certificate == ClientCertificate::Required,
-        })
-    });
+    let clients = settings.clients.as_ref().map(clients).transpose();
+    let (clients, revocation_lists) = clients.map_err(|its| its.within("clients"))?.unzip();
     Ok(ListenerFiles {
         select,
-        clients: clients.transpose()?,
-        shown: all,
+        clients,
+        shown: Shown {
+            certificates: all,
+            revocation_lists: revocation_lists.unwrap_or_default(),
+        },
     })
+}
+
+/// Which certificates of clients are accepted, and the lists of those that are revoked.
+fn clients(settings: &TlsClients) -> Result<(ClientTrust, Vec<RevocationListStatus>), Unfit> {
+    let TlsClients {
+        ca,
+        crl,
+        certificate,
+    } = settings;
+    let chain = chain(ca).map_err(Unfit::of("ca"))?;
+    let mut authorities = Authorities::new(roots(ca, &chain).map_err(Unfit::of("ca"))?);
+    let known = AuthoritiesIn {
+        path: ca,
+        chain: &chain,
+    };
+    let lists = crl
+        .as_ref()
+        .map(|crl| revocation::read(crl, &authorities.roots, Some(known)));
+    let lists = lists.transpose().map_err(Unfit::of("crl"))?;
+    let lists = lists.unwrap_or_default();
+    authorities.revocation_lists = lists.all.into();
+    let trust = ClientTrust::new(authorities, *certificate == ClientCertificate::Required);
+    let trust = trust.map_err(|error| Unfit::of("ca")(unfit(ca, &error)))?;
+    Ok((trust, lists.shown))
 }
 
 /// Reads the files of a pool. May take long.
@@ -110,7 +136,10 @@ pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, Unfit> {
             authorities: authorities.map_err(Unfit::of("verify"))?,
             certificate,
         },
-        shown: shown.into_iter().collect(),
+        shown: Shown {
+            certificates: shown.into_iter().collect(),
+            ..Shown::default()
+        },
     })
 }
 
@@ -149,33 +178,70 @@ fn refuse_public(key: &Path) -> Result<(), String> {
     }
 }
 
-/// The certificates of a configuration that have expired, each with the setting that names it. May
-/// take long.
+/// The certificates and revocation lists of a configuration that have expired, each with the
+/// setting that names it. May take long.
 pub(in crate::control) fn expired(config: &Config) -> Vec<(String, String)> {
     let listeners = config.listeners.iter().enumerate();
     let listeners = listeners.flat_map(|(i, listener)| {
-        let all = listener.tls.iter().flat_map(|tls| &tls.certificates);
-        let all = all.enumerate();
-        all.map(move |(j, its)| (format!("listeners[{i}].tls.certificates[{j}]"), its))
+        let at = format!("listeners[{i}].tls");
+        let tls = listener.tls.iter();
+        tls.flat_map(move |tls| expiring_of_listener(&at, tls))
     });
     let pools = config.pools.iter().enumerate();
     let pools = pools.flat_map(|(i, pool)| {
-        let own = pool.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
         let check = pool.check.as_ref().and_then(|check| match &check.tls {
-            CheckTls::Own(tls) => tls.certificate.as_ref(),
+            CheckTls::Own(tls) => Some(tls),
             CheckTls::Auto | CheckTls::Plain | CheckTls::On => None,
         });
-        let own = own.map(|its| (format!("pools[{i}].tls.certificate"), its));
-        let check = check.map(|its| (format!("pools[{i}].check.tls.certificate"), its));
-        own.into_iter().chain(check)
+        let own = pool
+            .tls
+            .as_ref()
+            .map(|its| (format!("pools[{i}].tls"), its));
+        let check = check.map(|its| (format!("pools[{i}].check.tls"), its));
+        let both = own.into_iter().chain(check);
+        both.flat_map(|(at, tls)| expiring_of_server(&at, tls))
     });
-    let found = listeners.chain(pools).filter_map(|(group, files)| {
-        let chain = chain(&files.certificate).ok()?;
-        let shown = shown(&files.certificate, chain.first()?).ok()?;
-        let sentence = expiry::expired(&[shown], SystemTime::now()).next()?;
-        Some((format!("{group}.certificate"), sentence))
+    let found = listeners.chain(pools).filter_map(|(setting, file)| {
+        let shown = file.shown().ok()?;
+        let sentence = shown.expired(SystemTime::now()).next()?;
+        Some((setting, sentence))
     });
     found.collect()
+}
+
+/// A file of what may expire.
+enum MayExpire<'a> {
+    Certificate(&'a Path),
+    RevocationLists(&'a Path),
+}
+
+impl MayExpire<'_> {
+    fn shown(&self) -> Result<Shown, String> {
+        let mut all = Shown::default();
+        match self {
+            Self::Certificate(path) => all.certificates.push(shown(path, &chain(path)?[0])?),
+            Self::RevocationLists(path) => all.revocation_lists = revocation::shown(path)?,
+        }
+        Ok(all)
+    }
+}
+
+fn expiring_of_listener<'a>(at: &str, tls: &'a Tls) -> Vec<(String, MayExpire<'a>)> {
+    let certificates = tls.certificates.iter().enumerate().map(|(place, its)| {
+        let setting = format!("{at}.certificates[{place}].certificate");
+        (setting, MayExpire::Certificate(&its.certificate))
+    });
+    let crl = tls.clients.as_ref().and_then(|its| its.crl.as_ref());
+    let crl = crl.map(|its| (format!("{at}.clients.crl"), MayExpire::RevocationLists(its)));
+    certificates.chain(crl).collect()
+}
+
+fn expiring_of_server<'a>(at: &str, tls: &'a BackendTls) -> Vec<(String, MayExpire<'a>)> {
+    let own = tls.certificate.as_ref().map(|its| {
+        let setting = format!("{at}.certificate.certificate");
+        (setting, MayExpire::Certificate(&its.certificate))
+    });
+    own.into_iter().collect()
 }
 
 /// The DNS names of a certificate (subjectAltName; RFC 5280, section 4.2.1.6), and its end.

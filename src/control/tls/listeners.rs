@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::admin::model::CertificateStatus;
 use crate::config::{Config, Tls};
 use crate::tls::{Certificates, SelectBy, ServerSettings, Terminate, Terminator, TlsServer};
 
+use super::expiry::Shown;
 use super::files::{ListenerFiles, Unfit, of_listener};
 use super::owners::TlsOwner;
 
@@ -57,7 +57,7 @@ impl TlsOwner for ListenerTls {
         Ok(files)
     }
 
-    fn shown(files: &ListenerFiles) -> &[CertificateStatus] {
+    fn shown(files: &ListenerFiles) -> &Shown {
         &files.shown
     }
 
@@ -82,7 +82,7 @@ impl TlsOwner for ListenerTls {
         })
     }
 
-    /// Other authorities of clients need another server.
+    /// Other authorities of clients, or revocation lists, need another server.
     fn replace(&self, files: ListenerFiles) -> Result<(), ListenerFiles> {
         if files.clients.is_some() {
             return Err(files);

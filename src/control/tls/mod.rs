@@ -10,6 +10,7 @@ mod files;
 mod listeners;
 mod owners;
 mod pools;
+mod revocation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

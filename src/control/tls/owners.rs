@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 
-use crate::admin::model::{CertificateStatus, TlsStatus};
+use crate::admin::model::TlsStatus;
 use crate::config::Config;
 use crate::control::StartError;
 use crate::control::aside;
@@ -15,7 +15,7 @@ use crate::control::file_watch::{FileVersion, Look};
 use crate::tls::TlsCounts;
 
 use super::TlsNews;
-use super::expiry::{Warned, expired};
+use super::expiry::{Shown, Warned};
 use super::files::Unfit;
 
 /// The TLS of one kind of owner: listeners, or pools.
@@ -37,8 +37,8 @@ pub(super) trait TlsOwner: Debug + Sized + 'static {
     /// Reads the files, and finds what does not fit together. May take long.
     fn read(settings: &Self::Settings) -> Result<Self::Files, Unfit>;
 
-    /// Its own certificates.
-    fn shown(files: &Self::Files) -> &[CertificateStatus];
+    /// What is shown of its files.
+    fn shown(files: &Self::Files) -> &Shown;
 
     /// The TLS of an owner, which may have had other TLS before.
     fn new(
@@ -84,7 +84,7 @@ impl<S: TlsOwner> Default for Owners<S> {
 struct Live<S: TlsOwner> {
     its: S,
     settings: S::Settings,
-    shown: Vec<CertificateStatus>,
+    shown: Shown,
     /// The versions of its files that are in force, or that can't be used.
     versions: Vec<FileVersion>,
     /// The same at the last look.
@@ -149,7 +149,7 @@ fn versions<S: TlsOwner>(settings: &S::Settings) -> Vec<FileVersion> {
 }
 
 impl<S: TlsOwner> Live<S> {
-    /// What is to be told of certificates that expire.
+    /// What is to be told of what expires.
     fn expiry(&mut self, owner: &str, now: SystemTime) -> Option<String> {
         let news = self.warned.news(&self.shown, now)?;
         Some(format!("{} `{owner}`: {news}", S::OWNER))
@@ -160,7 +160,7 @@ impl<S: TlsOwner> Live<S> {
         let kind = S::OWNER;
         let error = self.error.as_ref();
         let error = error.map(|why| problem::<S>(owner, why));
-        let expired = expired(&self.shown, now);
+        let expired = self.shown.expired(now);
         let expired = expired.map(move |what| format!("{kind} `{owner}`: {what}"));
         error.into_iter().chain(expired)
     }
@@ -190,7 +190,7 @@ impl<S: TlsOwner> Owners<S> {
             mut files,
             versions,
         } = read;
-        let shown = S::shown(&files).to_vec();
+        let shown = S::shown(&files).clone();
         let live = self.by_name.get_mut(&owner);
         if let Some(live) = live.filter(|live| live.settings == settings) {
             match live.its.replace(files) {
@@ -275,7 +275,7 @@ impl<S: TlsOwner> Owners<S> {
             Some(Ok(read)) => {
                 self.put(read);
                 let owner = S::OWNER;
-                let sentence = format!("{owner} `{name}`: its new certificates are in force");
+                let sentence = format!("{owner} `{name}`: what its files hold now is in force");
                 news.push(TlsNews::Read(sentence));
             }
             Some(Err(why)) => {
@@ -318,7 +318,8 @@ impl<S: TlsOwner> Owners<S> {
         let handshakes = counts.handshakes().filter(|its| its.2 > 0);
         let failures = counts.failures().filter(|its| its.1 > 0);
         Some(TlsStatus {
-            certificates: live.shown.clone(),
+            certificates: live.shown.certificates.clone(),
+            revocation_lists: live.shown.revocation_lists.clone(),
             handshakes: handshakes
                 .map(|(version, resumed, count)| {
                     let begun = begun[usize::from(resumed)].1;
@@ -335,5 +336,5 @@ impl<S: TlsOwner> Owners<S> {
 
 fn problem<S: TlsOwner>(owner: &str, why: &str) -> String {
     let kind = S::OWNER;
-    format!("{kind} `{owner}`: tls: {why}; the certificates of before stay in force")
+    format!("{kind} `{owner}`: tls: {why}; what they held before stays in force")
 }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::admin::model::CertificateStatus;
 use crate::config::{BackendTls, Config};
 use crate::tls::{Originate, Originator, TlsClient};
 
+use super::expiry::Shown;
 use super::files::{PoolFiles, Unfit, of_pool};
 use super::owners::TlsOwner;
 
@@ -39,7 +39,7 @@ impl TlsOwner for PoolTls {
         Ok(files)
     }
 
-    fn shown(files: &PoolFiles) -> &[CertificateStatus] {
+    fn shown(files: &PoolFiles) -> &Shown {
         &files.shown
     }
 

@@ -2,7 +2,7 @@
 
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
-use super::{Progress, Whose, alert_name, certificate, is_no_tls, own_fault};
+use super::{Progress, Whose, alert_name, certificate, is_no_tls, own_fault, revocation_list};
 use crate::tls::failure::NO_CERTIFICATE;
 
 /// Why the TLS of a client failed, which came so far.
@@ -13,6 +13,7 @@ use crate::tls::failure::NO_CERTIFICATE;
 pub(in crate::tls) fn client_fault(error: &Error, progress: Progress) -> String {
     let words = match error {
         Error::InvalidCertificate(error) => return certificate(error, CLIENTS),
+        Error::InvalidCertRevocationList(error) => return revocation_list(error, CLIENTS),
         Error::PeerIncompatible(what) => incompatible(what),
         Error::AlertReceived(alert) => return gave_up(*alert, progress),
         Error::NoCertificatesPresented => "the client has shown no certificate",
@@ -96,5 +97,6 @@ fn gave_up(alert: AlertDescription, progress: Progress) -> String {
 const CLIENTS: Whose = Whose {
     certificate: "the client's certificate",
     trusted_by: "`clients`",
+    revoked_by: "`crl`",
     peer: "client",
 };

@@ -2,7 +2,7 @@
 
 use rustls::{AlertDescription, Error, PeerIncompatible};
 
-use super::{Progress, Whose, alert_name, certificate, is_no_tls, own_fault};
+use super::{Progress, Whose, alert_name, certificate, is_no_tls, own_fault, revocation_list};
 
 /// Why a handshake with a server failed; `None`: it takes none of the protocols that it was
 /// offered.
@@ -20,6 +20,7 @@ pub(in crate::tls) fn fault(error: &Error, progress: Progress) -> Option<String>
         Error::NoApplicationProtocol
         | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => return None,
         Error::InvalidCertificate(error) => certificate(error, SERVERS),
+        Error::InvalidCertRevocationList(error) => revocation_list(error, SERVERS),
         Error::NoCertificatesPresented => "the server has no certificate".to_owned(),
         error if is_no_tls(error, progress) => {
             "the server does not speak TLS: is the port right?".to_owned()
@@ -82,5 +83,6 @@ fn refused(alert: AlertDescription, progress: Progress) -> String {
 const SERVERS: Whose = Whose {
     certificate: "the certificate",
     trusted_by: "`verify`",
+    revoked_by: "`crl`",
     peer: "server",
 };
