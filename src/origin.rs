@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::address::Address;
@@ -129,16 +129,21 @@ impl Client {
             Some(IpAddr::V6(own)) if own.is_unicast_link_local() => false,
             Some(_) if !self.is_named => true,
             Some(IpAddr::V4(own)) => !(own.is_link_local() || is_no_host(own)),
-            Some(IpAddr::V6(own)) => {
-                !(own.is_loopback() || own.is_unspecified() || own.is_multicast())
-            }
+            Some(IpAddr::V6(own)) => !(own.is_multicast() || is_of_old(own)),
         }
     }
 }
 
-/// Loopback, multicast, broadcast and 0.0.0.0/8, which is "this network" (RFC 1122, 3.2.1.3).
+/// Loopback, multicast, 0.0.0.0/8, which is "this network" (RFC 1122, 3.2.1.3), and what is
+/// reserved, with broadcast (RFC 1112, section 4).
 fn is_no_host(own: Ipv4Addr) -> bool {
-    own.is_loopback() || own.is_multicast() || own.is_broadcast() || own.octets()[0] == 0
+    own.is_loopback() || own.is_multicast() || matches!(own.octets()[0], 0 | 240..)
+}
+
+/// Loopback, the unspecified address and others that have an IPv4 address in their last 32 bits
+/// (RFC 4291, section 2.5.5.1), or site-local ones (RFC 3879).
+fn is_of_old(own: Ipv6Addr) -> bool {
+    own.segments()[..6] == [0; 6] || own.segments()[0] & 0xffc0 == 0xfec0
 }
 
 impl Ports {
@@ -332,7 +337,10 @@ mod tests {
             "0.0.0.0",
             "0.1.2.3",
             "224.0.0.1",
+            "240.0.0.1",
             "255.255.255.255",
+            "::127.0.0.1",
+            "fec0::1",
             "::",
             "ff02::1",
         ] {

@@ -167,7 +167,10 @@ fn proxies(config: &Config, found: &mut Vec<Finding>) {
         });
         if !all.iter().any(is_whole) && is_all.contains(&true) {
             let at = format!("listeners[{i}].accept_proxy");
-            found.push(Finding::at(at, format!("accept_proxy: these networks together trust {why}")));
+            found.push(Finding::at(
+                at,
+                format!("accept_proxy: these networks together trust {why}"),
+            ));
         }
     }
 }

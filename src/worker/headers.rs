@@ -49,10 +49,7 @@ impl<K: Kernel> Worker<K> {
         };
         let looked = match proxies.stage.trusts(proxy.ip()) {
             true => look(&mut self.kernel, &socket, proxy, false),
-            false => Err(Flaw {
-                reason: CloseReason::ProxyUntrusted,
-                what: "it is not in `accept_proxy`".to_owned(),
-            }),
+            false => Err(untrusted()),
         };
         let outcome = match looked {
             Ok(Ok(client)) => Ok(Box::new(client)),
@@ -199,6 +196,10 @@ impl<K: Kernel> Worker<K> {
     /// The header is complete, or the connection is refused.
     fn decide(&mut self, key: usize, outcome: Result<HeaderClient, Flaw>) {
         let waiting = self.headers.get(key);
+        let proxies = self.ports[waiting.port].listener.proxies.as_ref();
+        // Whom the listener trusts may have changed meanwhile.
+        let trusts = proxies.is_some_and(|its| its.stage.trusts(waiting.proxy.ip()));
+        let outcome = outcome.and_then(|client| trusts.then_some(client).ok_or_else(untrusted));
         let verdict = match outcome {
             Ok(client) => Verdict::Named(Box::new(client)),
             Err(flaw) => {
@@ -274,6 +275,13 @@ impl<K: Kernel> Worker<K> {
         for key in self.headers.keys() {
             self.end_wait(key, Verdict::Dropped);
         }
+    }
+}
+
+fn untrusted() -> Flaw {
+    Flaw {
+        reason: CloseReason::ProxyUntrusted,
+        what: "it is not in `accept_proxy`".to_owned(),
     }
 }
 

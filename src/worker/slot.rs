@@ -1,6 +1,5 @@
 //! A session with its sockets, pipes and timer, and the operations that it asks for.
 
-use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -316,15 +315,7 @@ impl<K: Kernel> Worker<K> {
             }
             Op::Release(id) => self.kernel.give_back(id),
             Op::Pump(from) => return Some(self.pump(key, from)),
-            Op::Visit(visit, after) => {
-                let token = token(visit);
-                if self.is_held_up(key, visit) {
-                    self.turns.wait(token);
-                } else {
-                    self.visits
-                        .push(Reverse((self.now.saturating_add(after), token.raw())));
-                }
-            }
+            Op::Visit(visit, after) => self.visit(key, visit, after),
             Op::PollSource(from, goes_on) => {
                 let token = token(Purpose::PollSource(from));
                 let interest = if goes_on {

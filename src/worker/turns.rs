@@ -3,6 +3,7 @@
 //! events. The others wait in a queue, where they cost nothing, and the first that has come is the
 //! first that goes on.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use crate::kernel::{Done, Kernel};
@@ -11,6 +12,7 @@ use crate::time::US;
 use crate::token::{Purpose, Side, Token};
 
 use super::Worker;
+use super::slot::number;
 use super::tls::TlsEnd;
 
 /// Whose turn it is.
@@ -45,7 +47,7 @@ impl Turns {
         !self.waiting.is_empty()
     }
 
-    /// What this token stands for happens once it is its turn.
+    /// What this token stands for, a visit or a connect, happens once it is its turn.
     pub(super) fn wait(&mut self, token: Token) {
         self.waiting.push_back(token);
     }
@@ -58,20 +60,26 @@ impl<K: Kernel> Worker<K> {
         while self.turns.taken < TURN_MAX
             && let Some(token) = self.turns.waiting.pop_front()
         {
-            match token.purpose() {
-                Purpose::Starvation(from) => {
-                    self.deliver(token, Event::Starvation(from), false);
-                }
-                _ => self.on_connect_completed(token, Ok(Done::Count(0))),
+            if let Purpose::Starvation(from) = token.purpose() {
+                self.deliver(token, Event::Starvation(from), false);
+            } else {
+                self.on_connect_completed(token, Ok(Done::Count(0)));
             }
         }
         self.turns.goes_on = false;
     }
 
-    /// Whether a session's visit waits for its turn, not for its time.
-    pub(super) fn is_held_up(&self, key: usize, visit: Purpose) -> bool {
-        let held_up = |from: Side| self.slots[key].tls(from).is_some_and(TlsEnd::is_held_up);
-        matches!(visit, Purpose::Starvation(from) if held_up(from))
+    /// Visits a session after a time in ns, or once it is the turn of its handshake.
+    pub(super) fn visit(&mut self, key: usize, visit: Purpose, after: u64) {
+        let slot = &self.slots[key];
+        let token = Token::new(visit, slot.generation, number(key));
+        let held_up = |from: Side| slot.tls(from).is_some_and(TlsEnd::is_held_up);
+        if matches!(visit, Purpose::Starvation(from) if held_up(from)) {
+            self.turns.wait(token);
+        } else {
+            let at = self.now.saturating_add(after);
+            self.visits.push(Reverse((at, token.raw())));
+        }
     }
 }
 

@@ -339,8 +339,11 @@ fn proxies_are_networks_or_peers_of_a_unix_socket() {
     assert_eq!(its.timeouts.proxy_header.as_secs(), 5);
     let trusts = |config: &Config| {
         let all = warnings(config, HOST, None).into_iter();
-        all.filter(|one| one.sentence.contains(" every machine that reaches the listener"))
-            .count()
+        all.filter(|one| {
+            one.sentence
+                .contains(" every machine that reaches the listener")
+        })
+        .count()
     };
     assert_eq!(trusts(&config), 0);
     let config = listener("[::1]:1", r#"accept_proxy: ["0.0.0.0/0", "::/0"]"#).unwrap();
