@@ -58,6 +58,8 @@ package_of() {
     ip | ss | nstat) echo iproute2 ;;
     etcd) echo etcd-server ;;
     etcdctl) echo etcd-client ;;
+    certutil) echo libnss3-tools ;;
+    testssl) echo testssl.sh ;;
     nft) echo nftables ;;
     varnishd) echo varnish ;;
     dovecot) echo dovecot-imapd ;;

@@ -113,6 +113,10 @@ fn certificate(error: &CertificateError, whose: Whose) -> String {
         CertificateError::BadEncoding | CertificateError::UnhandledCriticalExtension => {
             format!("{its} can't be read")
         }
+        // Likewise; `openssl x509 -req` makes such ones, unless it is given extensions.
+        CertificateError::Other(error) if error.to_string() == "UnsupportedCertVersion" => {
+            format!("{its} is of X.509 version 1, which has no names: make one with subjectAltName")
+        }
         _ => format!("{its} is not accepted"),
     }
 }

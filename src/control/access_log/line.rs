@@ -131,6 +131,11 @@ pub(super) trait Fields {
     /// A number, or that there is none.
     fn number(&mut self, key: &str, value: Option<u64>);
 
+    /// Whether something is so, or that it is not known.
+    fn truth(&mut self, key: &str, value: Option<bool>) {
+        self.optional_text(key, value);
+    }
+
     fn optional_text(&mut self, key: &str, value: Option<impl fmt::Display>) {
         match value {
             Some(value) => self.text(key, value),
@@ -207,7 +212,7 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         LogField::TlsVersion => line.optional_text(key, tls(record, 0, |tls| tls.version)),
         LogField::TlsCipher => line.optional_text(key, tls(record, 0, |tls| tls.cipher)),
         LogField::TlsAlpn => line.optional_text(key, tls(record, 0, |tls| tls.protocol.as_ref())),
-        LogField::TlsResumed => line.optional_text(key, tls(record, 0, |tls| tls.resumed)),
+        LogField::TlsResumed => line.truth(key, tls(record, 0, |tls| tls.resumed)),
         LogField::TlsUs => line.number(key, tls(record, 0, |tls| tls.took_us).map(u64::from)),
         LogField::TlsError => line.optional_text(key, tls_error(record)),
         LogField::TlsClientSubject => {
@@ -229,7 +234,7 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
         LogField::BackendTlsAlpn => {
             line.optional_text(key, tls(record, 1, |tls| tls.protocol.as_ref()))
         }
-        LogField::BackendTlsResumed => line.optional_text(key, tls(record, 1, |tls| tls.resumed)),
+        LogField::BackendTlsResumed => line.truth(key, tls(record, 1, |tls| tls.resumed)),
         LogField::BackendTlsUs => {
             line.number(key, tls(record, 1, |tls| tls.took_us).map(u64::from))
         }
@@ -353,6 +358,14 @@ impl Fields for Line<'_> {
         } else {
             let _ = write!(self.out, "{}", serde_json::Value::from(value));
         }
+    }
+
+    fn truth(&mut self, key: &str, value: Option<bool>) {
+        let Some(value) = value else {
+            return self.number(key, None);
+        };
+        self.key(key);
+        let _ = write!(self.out, "{value}");
     }
 
     fn attempts(&mut self, key: &str, all: &[Attempt<'_>]) {

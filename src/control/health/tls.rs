@@ -177,15 +177,16 @@ impl Secured {
                     },
                 );
             let _ = sent.await;
-            return Err(failure(&error));
+            let has_hello = self.tls.connection.protocol_version().is_some();
+            return Err(failure(&error, has_hello));
         }
         Ok(length)
     }
 }
 
 /// Why the handshake of a probe, or what followed it, failed.
-fn failure(error: &rustls::Error) -> Failure {
-    match server_fault(error) {
+fn failure(error: &rustls::Error, has_hello: bool) -> Failure {
+    match server_fault(error, has_hello) {
         Some(why) => Failure::Tls(why),
         None => Failure::Alpn,
     }

@@ -62,9 +62,12 @@ fn incompatible(what: &PeerIncompatible) -> &'static str {
             "the client offers none of the curves X25519, P-256 and P-384"
         }
         PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon
-        | PeerIncompatible::NoSignatureSchemesInCommon
-        | PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+        | PeerIncompatible::NoSignatureSchemesInCommon => {
             "the client offers no kind of signature that a certificate's key can make"
+        }
+        // rustls looks for it before the version, and TLS 1.1 does not know it.
+        PeerIncompatible::SignatureAlgorithmsExtensionRequired => {
+            "the client names no kinds of signatures: it is probably older than TLS 1.2"
         }
         _ => "the client lacks a part of TLS 1.2 or 1.3 that the listener needs",
     }

@@ -4,10 +4,14 @@ use rustls::{AlertDescription, Error, PeerIncompatible};
 
 use super::{Progress, Whose, alert_name, certificate, is_no_tls, own_fault, revocation_list};
 
-/// Why a handshake with a server failed; `None`: it takes none of the protocols that it was
-/// offered.
-pub(crate) fn server_fault(error: &Error) -> Option<String> {
-    fault(error, Progress::Nothing)
+/// Why a handshake with a server failed, whose hello may have come; `None`: it takes none of the
+/// protocols that it was offered.
+pub(crate) fn server_fault(error: &Error, has_hello: bool) -> Option<String> {
+    let progress = match has_hello {
+        true => Progress::Hello,
+        false => Progress::Nothing,
+    };
+    fault(error, progress)
 }
 
 /// The same of a connection that came so far.
@@ -57,8 +61,13 @@ fn refused(alert: AlertDescription, progress: Progress) -> String {
         AlertDescription::ProtocolVersion => {
             "protocol refused: the server takes neither TLS 1.2 nor TLS 1.3".to_owned()
         }
+        // With TLS 1.2. It has chosen a cipher by then, in its hello.
+        AlertDescription::HandshakeFailure if progress == Progress::Hello => {
+            "handshake refused: the server probably requires a client certificate".to_owned()
+        }
         AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            "handshake refused: the server takes no cipher or key exchange that Mahoraga offers"
+            "handshake refused: the server takes no cipher, key exchange or kind of signature that \
+             Mahoraga offers"
                 .to_owned()
         }
         AlertDescription::UnrecognisedName => {

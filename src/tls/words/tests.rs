@@ -18,7 +18,8 @@ fn a_refusal_names_what_the_server_refuses() {
     );
     assert_eq!(
         alert(AlertDescription::HandshakeFailure),
-        "handshake refused: the server takes no cipher or key exchange that Mahoraga offers"
+        "handshake refused: the server takes no cipher, key exchange or kind of signature that \
+         Mahoraga offers"
     );
     assert_eq!(
         alert(AlertDescription::CertificateRequired),
@@ -31,6 +32,15 @@ fn a_refusal_names_what_the_server_refuses() {
     assert_eq!(
         alert(AlertDescription::Unknown(200)),
         "handshake refused: the server sent alert 200"
+    );
+}
+
+#[test]
+fn a_server_that_gives_up_behind_its_hello_wants_a_certificate() {
+    let alert = Error::AlertReceived(AlertDescription::HandshakeFailure);
+    assert_eq!(
+        TlsFailure::of_server(&alert, Progress::Hello).why,
+        "handshake refused: the server probably requires a client certificate"
     );
 }
 
@@ -102,6 +112,10 @@ fn no_words_for_a_client_are_those_of_a_library() {
         ),
         (
             Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired),
+            "the client names no kinds of signatures: it is probably older than TLS 1.2",
+        ),
+        (
+            Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon),
             "the client offers no kind of signature that a certificate's key can make",
         ),
         (
