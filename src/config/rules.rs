@@ -14,7 +14,9 @@ use super::strategy::{NO_SUBSET, SUBSET};
 use super::tokens::Span;
 use super::tree::Reached;
 use super::values::{known, written};
-use super::{AdminHttp, Backend, Config, FirstTier, Group, Pool, Strategy, TwoTier, Verify};
+use super::{
+    AdminHttp, Backend, Config, FirstTier, Group, Pool, ProbeTls, Strategy, TwoTier, Verify,
+};
 use crate::address::Address;
 
 mod access;
@@ -152,6 +154,23 @@ pub(super) fn of_config(config: &Config) -> Vec<Finding> {
     found
 }
 
+/// Revocation lists where nothing is verified.
+fn unverified_lists(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
+    let own = pool.tls.as_ref().map(|its| ("tls", its.clone()));
+    let probes = pool.check_in_force().map(|its| its.tls);
+    let probes = probes.and_then(|tls| match tls {
+        ProbeTls::Own(tls) => Some(("check.tls", tls)),
+        ProbeTls::Plain | ProbeTls::OfPool(_) => None,
+    });
+    for (group, tls) in own.into_iter().chain(probes) {
+        if tls.verify == Verify::Off && tls.crl.is_some() {
+            let sentence = "invalid `crl`: expected none where nothing is verified: name the \
+                            authorities in `verify`, or leave it out";
+            found.push(Finding::at(format!("{path}.{group}.crl"), sentence));
+        }
+    }
+}
+
 /// The rules that a pool breaks; `path` is the pool's path.
 pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
     backends(path, pool, found);
@@ -181,6 +200,7 @@ pub(super) fn of_pool(path: &str, pool: &Pool, found: &mut Vec<Finding>) {
         let sentence = "tls: a Unix socket has no name to verify a certificate for: set `sni`";
         found.push(Finding::at(format!("{path}.tls"), sentence));
     }
+    unverified_lists(path, pool, found);
     if let Some(check) = &pool.check
         && check.timeout > check.shortest_interval()
     {

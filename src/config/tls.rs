@@ -82,6 +82,10 @@ settings! {
         /// ("system"), by those in a file, or not at all ("off"). Auto: "system"; for a check's own
         /// TLS as its pool verifies, and "off" where the pool has no TLS.
         pub verify: Verify = Verify::Auto => verify();
+        /// A file of revocation lists, in PEM or DER: a backend whose certificate is in one is
+        /// refused. Each issuer of a backend's certificate needs a list. Without it revocation is
+        /// not checked. A check's own TLS that verifies as its pool does has that of the pool.
+        pub crl: Option<PathBuf> = None => path().given();
         /// The certificate that is shown to a backend that asks for one. Without it none is.
         pub certificate: Option<CertificateFiles> = None => group_if_given();
         /// Which versions and ciphers are spoken: "intermediate" TLS 1.2 and 1.3, "modern" TLS 1.3
@@ -214,7 +218,7 @@ impl BackendTls {
         };
         let own = self.certificate.iter();
         let own = own.flat_map(|its| [&its.certificate, &its.key]);
-        authorities.into_iter().chain(own)
+        authorities.into_iter().chain(&self.crl).chain(own)
     }
 }
 
@@ -258,6 +262,7 @@ impl Pool {
             }),
             (CheckTls::Own(own), _) if own.verify == Verify::Auto => ProbeTls::Own(BackendTls {
                 verify: verify(),
+                crl: own.crl.clone().or_else(|| of_pool?.crl.clone()),
                 ..own.clone()
             }),
             (CheckTls::Own(own), _) => ProbeTls::Own(own.clone()),

@@ -12,11 +12,11 @@ use rustls::client::{
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{DigitallySignedStruct, Error, ProtocolVersion, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme};
 
 use super::rustls_records::RustlsRecords;
 use super::words::Progress;
-use super::{FailureKind, Originate, Policy, Records, ServerAt, TlsFailure, provider};
+use super::{FailureKind, Originate, Policy, Records, ServerAt, ServerTrust, TlsFailure, provider};
 use crate::address::Address;
 
 /// What the TLS of a pool's backends is made from.
@@ -29,8 +29,8 @@ pub struct ClientSettings {
     pub policy: Policy,
     /// The application protocols that are offered (ALPN; RFC 7301).
     pub protocols: Vec<String>,
-    /// The authorities that their certificates are verified by; `None`: they are not verified.
-    pub authorities: Option<RootCertStore>,
+    /// Which of their certificates are accepted; `None`: they are not verified.
+    pub trust: Option<ServerTrust>,
     /// The certificate that is shown to backends that ask for one.
     pub certificate: Option<Arc<CertifiedKey>>,
 }
@@ -44,11 +44,11 @@ impl ClientSettings {
         let provider = Arc::new(provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_protocol_versions(self.policy.versions())?;
-        let builder = match &self.authorities {
+        let builder = match &self.trust {
             None => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
-            Some(roots) => builder.with_root_certificates(roots.clone()),
+            Some(trust) => builder.with_webpki_verifier(trust.verifier()),
         };
         let mut config = match &self.certificate {
             None => builder.with_no_client_auth(),
@@ -186,7 +186,7 @@ impl Configs {
         Ok(Self {
             name: settings.name.clone(),
             config: Arc::new(settings.config()?),
-            is_verified: settings.authorities.is_some(),
+            is_verified: settings.trust.is_some(),
             by_address: HashMap::new(),
         })
     }

@@ -33,7 +33,7 @@ pub use failure::{FailureKind, TlsFailure};
 pub use identity::ClientIdentity;
 pub(crate) use identity::{sha256, subject_text};
 pub use server::{Policy, ServerSettings, TlsServer, provider};
-pub use trust::{Authorities, ClientTrust, list_fault};
+pub use trust::{Authorities, ClientTrust, ServerTrust, list_fault};
 pub(crate) use words::server_fault;
 
 /// What begins TLS, by the names of those that it is of.

@@ -1,8 +1,9 @@
-//! Which certificates of clients are accepted: by authorities, and by the lists of what those have
+//! Which certificates of peers are accepted: by authorities, and by the lists of what those have
 //! revoked.
 
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
@@ -78,6 +79,28 @@ impl ClientTrust {
 impl PartialEq for ClientTrust {
     fn eq(&self, other: &Self) -> bool {
         self.required == other.required && self.authorities == other.authorities
+    }
+}
+
+/// Which certificates of backends are accepted.
+#[derive(Clone, Debug)]
+pub struct ServerTrust(Arc<WebPkiServerVerifier>);
+
+impl ServerTrust {
+    /// Those of these authorities. May take long.
+    ///
+    /// # Errors
+    /// There is no authority, or a revocation list can't be used.
+    pub fn new(authorities: &Authorities) -> Result<Self, Error> {
+        let (roots, provider) = (Arc::clone(&authorities.roots), Arc::new(provider()));
+        let builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
+        let builder = builder.with_crls(authorities.revocation_lists.iter().cloned());
+        let built = builder.enforce_revocation_expiration().build();
+        built.map(Self).map_err(unbuilt)
+    }
+
+    pub(super) fn verifier(&self) -> Arc<WebPkiServerVerifier> {
+        Arc::clone(&self.0)
     }
 }
 

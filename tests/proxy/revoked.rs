@@ -1,4 +1,4 @@
-//! Certificates that are revoked, of clients.
+//! Certificates that are revoked, of clients and of backends.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use rustls::{AlertDescription, ClientConfig, Error, HandshakeKind};
 
 use crate::authority::Authority;
 use crate::balancer::{Balancer, Launch};
-use crate::peers;
+use crate::peers::{self, expect_reset, ping};
 use crate::tls;
+use crate::tls_backends::{echo_to_close, line, prepared, secured, server, start};
 use crate::watchdog::{eventually, watched};
 
 /// How a client's handshake began, or why it is not let in.
@@ -44,15 +45,6 @@ fn a_client_that_is_revoked_is_refused_and_resumes_nothing() {
             assert_eq!(visit(&balancer, config), Ok(HandshakeKind::Full));
             assert_eq!(visit(&balancer, config), Ok(HandshakeKind::Resumed));
         }
-        // A file that can't be used changes nothing, and neither does the same list.
-        let crl = directory.join("clients.crl");
-        let list = std::fs::read(&crl).unwrap();
-        std::fs::write(&crl, "nothing").unwrap();
-        let said = |what: &str| balancer.log().count(what) > 0;
-        eventually("it is said", || said("what they held before stays"));
-        std::fs::write(&crl, list).unwrap();
-        balancer.ask(&["reload"]);
-        assert_eq!(visit(&balancer, &b[0]), Ok(HandshakeKind::Resumed));
         // Without a reload the file is looked at.
         signer.revoke(&directory, "clients", &["a"], 2999);
         let refused = Err(Error::AlertReceived(AlertDescription::CertificateRevoked));
@@ -97,7 +89,39 @@ fn no_client_is_let_in_by_a_list_that_has_expired() {
         let alert = "clients.crl has expired: certificates of this issuer are refused";
         assert!(alerts.contains(alert), "{alerts}");
         signer.revoke(&directory, "clients", &[], 2999);
-        eventually("it is let in", || visit(&balancer, &config).is_ok());
+        balancer.ask(&["reload"]);
+        assert!(visit(&balancer, &config).is_ok());
+        balancer.finish();
+    });
+}
+
+#[test]
+fn a_backend_that_is_revoked_gets_no_byte_and_fails_its_check() {
+    watched(|| {
+        let (launch, authority) = prepared(2);
+        let directory = launch.dir().to_owned();
+        authority.sign(&directory, "srv", &["127.0.0.1"]);
+        authority.revoke(&directory, "ca", &[], 2999);
+        let config = server(&directory.join("srv"), &[&TLS12, &TLS13], None);
+        let backend = secured(config, echo_to_close);
+        let settings = "tls: (verify: \"ca.pem\", crl: \"ca.crl\"), ejection: \"off\"";
+        let check = "check: (type: \"tcp\", interval: \"100ms\", timeout: \"100ms\", fall: 1)";
+        let checked = format!("{settings}, {check}");
+        let to: &[&str] = &[&backend.address];
+        let balancer = start(launch, &[(settings, to), (&checked, to)]);
+        let client = || peers::connect(balancer.address_of(0));
+        ping(&mut client(), b"first");
+        authority.revoke(&directory, "ca", &["srv"], 2999);
+        balancer.ask(&["reload"]);
+        let why = "the certificate is revoked, or that of an issuer of it";
+        let backends = || balancer.ask(&["backends"]).to_string();
+        eventually("its check fails", || backends().contains(why));
+        expect_reset(&mut client());
+        let refused = line(&balancer, "reason=connect_failed ");
+        assert!(refused.contains(&format!("\"{why}\"")), "{refused}");
+        let pool = &balancer.ask(&["pools"])[0]["tls"];
+        assert!(pool["failures"]["revoked_certificate"].as_u64() > Some(0));
+        assert_eq!(pool["revocation_lists"][0]["revoked"], 1);
         balancer.finish();
     });
 }

@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock};
 
-use mahoraga::tls::{ClientSettings, Policy, TlsClient, TlsServer, provider};
+use mahoraga::tls::{
+    Authorities, ClientSettings, Policy, ServerTrust, TlsClient, TlsServer, provider,
+};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
@@ -35,11 +37,12 @@ static SERVERS: LazyLock<[Arc<ServerConfig>; 2]> = LazyLock::new(|| {
 
 /// What begins it with backends.
 pub(crate) fn backends() -> TlsClient {
+    let trust = ServerTrust::new(&Authorities::new(SERVED.roots()));
     let settings = ClientSettings {
         name: Some(NAME.to_owned()),
         policy: Policy::Intermediate,
         protocols: Vec::new(),
-        authorities: Some(SERVED.roots()),
+        trust: Some(trust.expect("an authority")),
         certificate: None,
     };
     TlsClient::new(&settings).expect("settings that fit")

@@ -274,6 +274,32 @@ fn certificates_that_only_probes_do_not_verify_are_warned_of() {
 }
 
 #[test]
+fn revocation_lists_are_for_what_is_verified() {
+    let fault = |settings: &str| {
+        let text = SMALLEST.replacen("backends", &format!("{settings}, backends"), 1);
+        read(&text).unwrap_err().to_string()
+    };
+    for unverified in [
+        "tls: (verify: \"off\", crl: \"x\")",
+        "tls: true, check: (type: \"tls\", tls: (verify: \"off\", crl: \"x\"))",
+        "check: (type: \"tls\", tls: (crl: \"x\"))",
+    ] {
+        let fault = fault(unverified);
+        let want = "invalid `crl`: expected none where nothing is verified";
+        assert!(fault.contains(want), "{fault}");
+    }
+    let tls = "tls: (verify: \"ca.pem\", crl: \"x\")";
+    for (of_check, crl) in [("sni: \"a\"", "x"), ("crl: \"y\"", "y")] {
+        let check = format!("check: (type: \"tls\", tls: ({of_check}))");
+        let in_force = pool(&format!("{tls}, {check}")).check_in_force();
+        let ProbeTls::Own(tls) = in_force.unwrap().tls else {
+            panic!("it has its own");
+        };
+        assert_eq!(tls.crl, Some(crl.into()));
+    }
+}
+
+#[test]
 fn what_is_expected_is_matched_byte_by_byte() {
     let matches =
         |pattern: &str, bytes: &[u8]| values::expect_regex(pattern).unwrap().is_match(bytes);

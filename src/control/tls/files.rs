@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
@@ -14,14 +15,12 @@ use crate::config::{
     UnknownName, Verify,
 };
 use crate::control::health::system_authorities;
-use crate::control::remote::{
-    authorities, chain, pair_fault, private_key, roots, unfit, unreadable,
-};
+use crate::control::remote::{chain, pair_fault, private_key, roots, unfit, unreadable};
 use crate::sys;
-use crate::tls::{Authorities, ClientSettings, ClientTrust, SelectBy, provider};
+use crate::tls::{Authorities, ClientSettings, ClientTrust, SelectBy, ServerTrust, provider};
 
 use super::expiry::Shown;
-use super::revocation::{self, AuthoritiesIn};
+use super::revocation::{self, AuthoritiesIn, RevocationLists};
 
 /// The files of a listener's TLS.
 #[derive(Debug)]
@@ -102,29 +101,61 @@ fn clients(settings: &TlsClients) -> Result<(ClientTrust, Vec<RevocationListStat
         certificate,
     } = settings;
     let chain = chain(ca).map_err(Unfit::of("ca"))?;
-    let mut authorities = Authorities::new(roots(ca, &chain).map_err(Unfit::of("ca"))?);
+    let roots = roots(ca, &chain).map_err(Unfit::of("ca"))?;
     let known = AuthoritiesIn {
         path: ca,
         chain: &chain,
     };
-    let lists = crl
-        .as_ref()
-        .map(|crl| revocation::read(crl, &authorities.roots, Some(known)));
-    let lists = lists.transpose().map_err(Unfit::of("crl"))?;
-    let lists = lists.unwrap_or_default();
-    authorities.revocation_lists = lists.all.into();
+    let (authorities, lists) = authorities(roots, Some(known), crl.as_deref())?;
     let trust = ClientTrust::new(authorities, *certificate == ClientCertificate::Required);
-    let trust = trust.map_err(|error| Unfit::of("ca")(unfit(ca, &error)))?;
-    Ok((trust, lists.shown))
+    let trust = trust.map_err(|error| Unfit::together(&error))?;
+    Ok((trust, lists))
+}
+
+/// Which certificates of backends are accepted, and the lists of those that are revoked; `None`:
+/// they are not verified.
+fn servers(
+    settings: &BackendTls,
+) -> Result<Option<(ServerTrust, Vec<RevocationListStatus>)>, Unfit> {
+    let of_verify = Unfit::of("verify");
+    let crl = settings.crl.as_deref();
+    let read = match &settings.verify {
+        Verify::Off => return Ok(None),
+        Verify::Auto | Verify::System => {
+            authorities(system_authorities().map_err(&of_verify)?, None, crl)
+        }
+        Verify::File(path) => {
+            let chain = chain(path).map_err(&of_verify)?;
+            let roots = roots(path, &chain).map_err(&of_verify)?;
+            let known = AuthoritiesIn {
+                path,
+                chain: &chain,
+            };
+            authorities(roots, Some(known), crl)
+        }
+    };
+    let (authorities, lists) = read?;
+    let trust = ServerTrust::new(&authorities).map_err(|error| Unfit::together(&error))?;
+    Ok(Some((trust, lists)))
+}
+
+/// Authorities with the revocation lists of a file, if there is one.
+fn authorities(
+    roots: RootCertStore,
+    known: Option<AuthoritiesIn<'_>>,
+    crl: Option<&Path>,
+) -> Result<(Authorities, Vec<RevocationListStatus>), Unfit> {
+    let mut authorities = Authorities::new(roots);
+    let lists = crl.map(|crl| revocation::read(crl, &authorities.roots, known));
+    let lists = lists.transpose().map_err(Unfit::of("crl"))?;
+    let RevocationLists { all, shown } = lists.unwrap_or_default();
+    authorities.revocation_lists = all.into();
+    Ok((authorities, shown))
 }
 
 /// Reads the files of a pool. May take long.
 pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, Unfit> {
-    let authorities = match &settings.verify {
-        Verify::Off => Ok(None),
-        Verify::Auto | Verify::System => system_authorities().map(Some),
-        Verify::File(path) => authorities(path).map(Some),
-    };
+    let (trust, revocation_lists) = servers(settings)?.unzip();
     let own = settings.certificate.as_ref().map(pair).transpose();
     let own = own.map_err(|its| its.within("certificate"))?;
     let (certificate, shown) = own.unzip();
@@ -133,12 +164,12 @@ pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, Unfit> {
             name: settings.sni.clone(),
             policy: settings.policy.policy(),
             protocols: settings.alpn.clone(),
-            authorities: authorities.map_err(Unfit::of("verify"))?,
+            trust,
             certificate,
         },
         shown: Shown {
             certificates: shown.into_iter().collect(),
-            ..Shown::default()
+            revocation_lists: revocation_lists.unwrap_or_default(),
         },
     })
 }
@@ -241,7 +272,9 @@ fn expiring_of_server<'a>(at: &str, tls: &'a BackendTls) -> Vec<(String, MayExpi
         let setting = format!("{at}.certificate.certificate");
         (setting, MayExpire::Certificate(&its.certificate))
     });
-    own.into_iter().collect()
+    let crl = tls.crl.as_ref();
+    let crl = crl.map(|its| (format!("{at}.crl"), MayExpire::RevocationLists(its)));
+    own.into_iter().chain(crl).collect()
 }
 
 /// The DNS names of a certificate (subjectAltName; RFC 5280, section 4.2.1.6), and its end.

@@ -260,15 +260,18 @@ impl Chance<'_> {
     }
 
     fn tls(&mut self) -> BackendTls {
+        let verify = match self.0.u8(..4) {
+            0 => Verify::Auto,
+            1 => Verify::Off,
+            2 => Verify::System,
+            _ => Verify::File(self.path()),
+        };
+        let verifies = matches!(verify, Verify::System | Verify::File(_));
         BackendTls {
             sni: self.maybe(|_| "a.example".to_owned()),
             alpn: self.pick(&[vec![], vec!["h2".to_owned(), "é\"".to_owned()]]),
-            verify: match self.0.u8(..4) {
-                0 => Verify::Auto,
-                1 => Verify::Off,
-                2 => Verify::System,
-                _ => Verify::File(self.path()),
-            },
+            verify,
+            crl: self.maybe(Self::path).filter(|_| verifies),
             certificate: self.maybe(|its| CertificateFiles {
                 certificate: its.path(),
                 key: its.path(),

@@ -144,6 +144,7 @@ fn the_setting_of_a_file_is_named_by_its_place() {
         sni: None,
         alpn: Vec::new(),
         verify,
+        crl: None,
         certificate,
         policy: TlsPolicy::Modern,
     };
