@@ -308,6 +308,9 @@ pub struct TlsStatus {
     /// The lists of revoked certificates that those of peers are looked up in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revocation_lists: Vec<RevocationListStatus>,
+    /// The answers by OCSP that are stapled to its certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staples: Vec<StapleStatus>,
     /// Handshakes since it is there, by version and by whether they began a session or resumed one,
     /// such as `1.3/full` or `1.2/resumed`.
     #[serde(default)]
@@ -329,6 +332,15 @@ pub struct CertificateStatus {
     /// The names that it is for.
     pub names: Vec<String>,
     /// When it expires, in seconds since 1970.
+    pub expires: i64,
+}
+
+/// The answer of an authority about a certificate (OCSP).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StapleStatus {
+    /// Its file.
+    pub file: String,
+    /// When it expires (`nextUpdate`), in seconds since 1970. It is sent no longer.
     pub expires: i64,
 }
 

@@ -119,8 +119,8 @@ pub use strategy::{
     TwoTier,
 };
 pub use tls::{
-    BackendTls, CertificateFiles, CheckInForce, CheckTls, ClientCertificate, ProbeTls, Tls,
-    TlsClients, TlsPolicy, UnknownName, Verify,
+    BackendTls, CertificateFiles, CheckInForce, CheckTls, ClientCertificate, ProbeTls, ServedFiles,
+    Tls, TlsClients, TlsPolicy, UnknownName, Verify,
 };
 pub use tls_client::TlsClientName;
 pub use warnings::{

@@ -22,7 +22,7 @@ settings! {
     pub struct Tls: Shape {
         /// The certificates, by the names that they are for. A name may have several, one for each
         /// kind of key.
-        pub certificates: Vec<CertificateFiles> = Vec::new() => required(certificates());
+        pub certificates: Vec<ServedFiles> = Vec::new() => required(certificates());
         /// Which certificate clients get that ask for no name, or for one that none is for:
         /// "first" the first one, "refuse" none (the alert unrecognized_name).
         pub unknown_name: UnknownName = UnknownName::First
@@ -37,6 +37,20 @@ settings! {
         pub clients: Option<TlsClients> = None => group_if_given();
         /// How long a handshake may take since the accept.
         pub handshake: Duration = Duration::from_secs(10) => duration(between(1, MINUTE));
+    }
+}
+
+settings! {
+    /// A certificate that clients get, and its key, in PEM.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ServedFiles {
+        /// The file of the certificate, followed by those between it and its authority.
+        pub certificate: PathBuf = PathBuf::new() => required(path());
+        /// The file of its private key, which nobody but its owner and its group may read.
+        pub key: PathBuf = PathBuf::new() => required(path());
+        /// The file of its authority's answer that it is not revoked (OCSP), in DER. Handshakes
+        /// carry it to clients that ask, until it expires. Without it they get none.
+        pub ocsp: Option<PathBuf> = None => path().given();
     }
 }
 
@@ -274,13 +288,14 @@ impl Tls {
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let certificates = self.certificates.iter();
-        let files = certificates.flat_map(|its| [&its.certificate, &its.key]);
+        let files =
+            certificates.flat_map(|its| [&its.certificate, &its.key].into_iter().chain(&its.ocsp));
         let clients = self.clients.iter();
         files.chain(clients.flat_map(|its| std::iter::once(&its.ca).chain(&its.crl)))
     }
 }
 
-fn certificates() -> Codec<Vec<CertificateFiles>> {
+fn certificates() -> Codec<Vec<ServedFiles>> {
     let mut codec = groups();
     codec.facts.expected = "a list of groups such as [(certificate: \"/etc/mahoraga/web.pem\", \
                             key: \"/etc/mahoraga/web.key\")]"

@@ -1,5 +1,6 @@
 //! TLS as a transform of bytes between a socket and its session: records go in and the bytes of the
-//! peer come out, and the other way round. Pure: it has no socket, no clock and no file.
+//! peer come out, and the other way round. Pure: it has no socket and no file, and no clock but
+//! that which tells whether certificates, and what is stapled to them, have expired.
 //!
 //! [`Records`] is what a worker asks, one of each TLS end of a session; the simulation has one of
 //! its own, whose every step is decided by a seed. [`TlsServer`] makes the real ones of clients,
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::guard::Example;
 
-pub use certificates::{Certificates, SelectBy};
+pub use certificates::{Certificates, SelectBy, Served, Staple};
 pub(crate) use ciphers::openssl_name;
 pub use client::{ClientSettings, FreshTls, TlsClient};
 pub use counts::TlsCounts;

@@ -114,7 +114,7 @@ impl Authority {
     }
 }
 
-fn serial(path: &Path) -> SerialNumber {
+pub(crate) fn serial(path: &Path) -> SerialNumber {
     let der = CertificateDer::from_pem_file(path).unwrap();
     let (_, parsed) = X509Certificate::from_der(&der).unwrap();
     SerialNumber::from_slice(parsed.raw_serial())

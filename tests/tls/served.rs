@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use mahoraga::tls::{Certificates, Policy, SelectBy, ServerSettings, TlsServer, provider};
+use mahoraga::tls::{
+    Certificates, Policy, SelectBy, Served as Certificate, ServerSettings, TlsServer, provider,
+};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -25,7 +27,8 @@ impl Served {
         let chain = vec![self.0.cert.der().clone()];
         let certified = CertifiedKey::from_der(chain, key, &provider()).expect("they fit");
         let mut select = SelectBy::default();
-        select.add([NAME].into_iter(), &Arc::new(certified));
+        let certificate = Arc::new(Certificate::new(certified, None));
+        select.add([NAME].into_iter(), &certificate);
         let settings = ServerSettings {
             certificates: Arc::new(Certificates::new(select)),
             policy: Policy::Intermediate,

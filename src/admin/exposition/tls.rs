@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::figure::{Figure, Reading, Value, counts, each, metric, times};
-use crate::admin::model::{CertificateStatus, ListenerStatus, PoolStatus, TlsStatus};
+use crate::admin::model::{CertificateStatus, ListenerStatus, PoolStatus, StapleStatus, TlsStatus};
 use crate::metric::Kind;
 
 /// The figures of a pool, with these beside the others.
@@ -67,6 +67,15 @@ pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<List
             reading: Reading::Each("file", Box::new(|its| of(its.tls.as_ref(), expiries))),
         },
         revocation_lists(|its: &ListenerStatus| its.tls.as_ref()),
+        Figure {
+            metric: metric(
+                Kind::Gauge,
+                "ocsp_expires",
+                "When an OCSP answer expires that is stapled to a certificate, in seconds since \
+                 1970, by its file.",
+            ),
+            reading: Reading::Each("file", Box::new(|its| of(its.tls.as_ref(), staples))),
+        },
         times(
             "tls_handshake",
             "From a client's accept to the end of its handshake of TLS.",
@@ -105,6 +114,13 @@ fn first_expiries(tls: &TlsStatus) -> Vec<(String, Value)> {
     }
     let all = first.into_iter();
     all.map(|(file, at)| (file, Value::Whole(at))).collect()
+}
+
+fn staples(tls: &TlsStatus) -> Vec<(String, Value)> {
+    let at = |its: &StapleStatus| u64::try_from(its.expires).unwrap_or(0);
+    let all = tls.staples.iter();
+    all.map(|its| (its.file.clone(), Value::Whole(at(its))))
+        .collect()
 }
 
 fn expiries(tls: &TlsStatus) -> Vec<(String, Value)> {

@@ -21,7 +21,7 @@ use crate::config::{
 };
 use crate::config::{AddressType, Consul, ConsulHealth, Etcd, FleetSettings};
 use crate::config::{
-    BackendTls, CertificateFiles, ClientCertificate, Tls, TlsClients, TlsPolicy, UnknownName,
+    BackendTls, ClientCertificate, ServedFiles, Tls, TlsClients, TlsPolicy, UnknownName,
 };
 use crate::config::{HistoryPlace, HistorySettings, Kubernetes, ServicePort};
 use crate::config::{PeerMember, PeerSettings};
@@ -322,9 +322,10 @@ impl Chance<'_> {
     }
 
     fn ended_tls(&mut self) -> Tls {
-        let certificates = (0..self.0.usize(1..3)).map(|i| CertificateFiles {
+        let certificates = (0..self.0.usize(1..3)).map(|i| ServedFiles {
             certificate: PathBuf::from(format!("/etc/c{i}.pem")),
             key: PathBuf::from(format!("k{i}\".pem")),
+            ocsp: (i == 1).then(|| PathBuf::from("a.ocsp")),
         });
         Tls {
             certificates: certificates.collect(),

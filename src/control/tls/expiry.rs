@@ -1,9 +1,9 @@
-//! When certificates and revocation lists expire, in words for their operators.
+//! When certificates, revocation lists and OCSP answers expire, in words for their operators.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::model::{CertificateStatus, RevocationListStatus};
+use crate::admin::model::{CertificateStatus, RevocationListStatus, StapleStatus};
 
 /// What is shown of the files of an owner.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,7 @@ pub(super) struct Shown {
     /// Its own certificates.
     pub(super) certificates: Vec<CertificateStatus>,
     pub(super) revocation_lists: Vec<RevocationListStatus>,
+    pub(super) staples: Vec<StapleStatus>,
 }
 
 /// Something that expires.
@@ -25,6 +26,7 @@ struct Expiring<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Thing<'a> {
     Certificate,
+    Staple,
     RevocationList { issuer: &'a str },
 }
 
@@ -42,7 +44,12 @@ impl Shown {
             file: &its.file,
             expires: its.expires,
         });
-        certificates.chain(lists)
+        let staples = self.staples.iter().map(|its| Expiring {
+            thing: Thing::Staple,
+            file: &its.file,
+            expires: its.expires,
+        });
+        certificates.chain(lists).chain(staples)
     }
 
     /// What has expired, a sentence each.
@@ -66,7 +73,7 @@ impl Expiring<'_> {
     fn warn_days(&self) -> &'static [u64] {
         match self.thing {
             Thing::Certificate => &WARN_DAYS,
-            Thing::RevocationList { .. } => &LIST_WARN_DAYS,
+            Thing::RevocationList { .. } | Thing::Staple => &LIST_WARN_DAYS,
         }
     }
 
@@ -74,6 +81,7 @@ impl Expiring<'_> {
         let file = self.file;
         match self.thing {
             Thing::Certificate => format!("the certificate in {file}"),
+            Thing::Staple => format!("the OCSP answer in {file}"),
             Thing::RevocationList { issuer } => {
                 format!("the revocation list of `{issuer}` in {file}")
             }
@@ -84,6 +92,7 @@ impl Expiring<'_> {
         let what = self.what();
         match self.thing {
             Thing::Certificate => format!("{what} has expired"),
+            Thing::Staple => format!("{what} has expired: none is sent until a new one"),
             Thing::RevocationList { .. } => {
                 format!(
                     "{what} has expired: certificates of this issuer are refused until a new one"
@@ -134,7 +143,7 @@ impl Warned {
 
 /// Of a certificate.
 const WARN_DAYS: [u64; 4] = [0, 1, 7, 30];
-/// Of a revocation list: many are for a week, and new ones come well before.
+/// Of a revocation list and an OCSP answer: many are for a week, and new ones come well before.
 const LIST_WARN_DAYS: [u64; 2] = [0, 1];
 /// In seconds.
 const DAY: u64 = Duration::from_secs(24 * 60 * 60).as_secs();

@@ -9,18 +9,21 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use crate::admin::model::{CertificateStatus, RevocationListStatus};
+use crate::admin::model::{CertificateStatus, RevocationListStatus, StapleStatus};
 use crate::config::{
-    BackendTls, CertificateFiles, CheckTls, ClientCertificate, Config, Tls, TlsClients,
-    UnknownName, Verify,
+    BackendTls, CheckTls, ClientCertificate, Config, ServedFiles, Tls, TlsClients, UnknownName,
+    Verify,
 };
 use crate::control::health::system_authorities;
 use crate::control::remote::{chain, pair_fault, private_key, roots, unfit, unreadable};
 use crate::sys;
-use crate::tls::{Authorities, ClientSettings, ClientTrust, SelectBy, ServerTrust, provider};
+use crate::tls::{
+    Authorities, ClientSettings, ClientTrust, SelectBy, Served, ServerTrust, provider,
+};
 
 use super::expiry::Shown;
 use super::revocation::{self, AuthoritiesIn, RevocationLists};
+use super::staple;
 
 /// The files of a listener's TLS.
 #[derive(Debug)]
@@ -71,10 +74,11 @@ impl Unfit {
 /// Reads the files of a listener. May take long.
 pub(super) fn of_listener(settings: &Tls) -> Result<ListenerFiles, Unfit> {
     let mut select = SelectBy::default();
-    let mut all = Vec::new();
+    let (mut all, mut staples) = (Vec::new(), Vec::new());
     for (place, files) in settings.certificates.iter().enumerate() {
-        let read = pair(files).map_err(|its| its.within(&format!("certificates[{place}]")));
-        let (key, shown) = read?;
+        let read = served(files).map_err(|its| its.within(&format!("certificates[{place}]")));
+        let (key, shown, staple) = read?;
+        staples.extend(staple);
         select.add(shown.names.iter().map(|name| &**name), &key);
         if place == 0 && settings.unknown_name == UnknownName::First {
             select.add_for_others(&key);
@@ -88,6 +92,7 @@ pub(super) fn of_listener(settings: &Tls) -> Result<ListenerFiles, Unfit> {
         clients,
         shown: Shown {
             certificates: all,
+            staples,
             revocation_lists: revocation_lists.unwrap_or_default(),
         },
     })
@@ -156,7 +161,8 @@ fn authorities(
 /// Reads the files of a pool. May take long.
 pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, Unfit> {
     let (trust, revocation_lists) = servers(settings)?.unzip();
-    let own = settings.certificate.as_ref().map(pair).transpose();
+    let own = settings.certificate.as_ref();
+    let own = own.map(|its| pair(&its.certificate, &its.key)).transpose();
     let own = own.map_err(|its| its.within("certificate"))?;
     let (certificate, shown) = own.unzip();
     Ok(PoolFiles {
@@ -165,11 +171,12 @@ pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, Unfit> {
             policy: settings.policy.policy(),
             protocols: settings.alpn.clone(),
             trust,
-            certificate,
+            certificate: certificate.map(Arc::new),
         },
         shown: Shown {
             certificates: shown.into_iter().collect(),
             revocation_lists: revocation_lists.unwrap_or_default(),
+            ..Shown::default()
         },
     })
 }
@@ -180,9 +187,23 @@ pub(in crate::control) fn client_settings(settings: &BackendTls) -> Result<Clien
     Ok(files.settings)
 }
 
+/// A certificate of a listener, and what is shown of it and of what is stapled to it.
+fn served(
+    files: &ServedFiles,
+) -> Result<(Arc<Served>, CertificateStatus, Option<StapleStatus>), Unfit> {
+    let (key, shown) = pair(&files.certificate, &files.key)?;
+    let staple = files.ocsp.as_ref().map(|path| {
+        let staple = staple::read(path, &key.cert[0]).map_err(Unfit::of("ocsp"))?;
+        let file = path.display().to_string();
+        let expires = staple.until;
+        Ok((staple, StapleStatus { file, expires }))
+    });
+    let (staple, of_staple) = staple.transpose()?.unzip();
+    Ok((Arc::new(Served::new(key, staple)), shown, of_staple))
+}
+
 /// A certificate with its key, and what is shown of it.
-fn pair(files: &CertificateFiles) -> Result<(Arc<CertifiedKey>, CertificateStatus), Unfit> {
-    let CertificateFiles { certificate, key } = files;
+fn pair(certificate: &Path, key: &Path) -> Result<(CertifiedKey, CertificateStatus), Unfit> {
     let (of_certificate, of_key) = (Unfit::of("certificate"), Unfit::of("key"));
     let chain = chain(certificate).map_err(&of_certificate)?;
     let shown = shown(certificate, &chain[0]).map_err(&of_certificate)?;
@@ -194,7 +215,7 @@ fn pair(files: &CertificateFiles) -> Result<(Arc<CertifiedKey>, CertificateStatu
         let at_fault = if fault.is_key { of_key } else { of_certificate };
         at_fault(fault.to_string())
     })?;
-    Ok((Arc::new(made), shown))
+    Ok((made, shown))
 }
 
 /// A key that anybody may read is no secret.
@@ -244,6 +265,8 @@ pub(in crate::control) fn expired(config: &Config) -> Vec<(String, String)> {
 enum MayExpire<'a> {
     Certificate(&'a Path),
     RevocationLists(&'a Path),
+    /// An answer about the certificate in the second one.
+    Staple(&'a Path, &'a Path),
 }
 
 impl MayExpire<'_> {
@@ -252,15 +275,25 @@ impl MayExpire<'_> {
         match self {
             Self::Certificate(path) => all.certificates.push(shown(path, &chain(path)?[0])?),
             Self::RevocationLists(path) => all.revocation_lists = revocation::shown(path)?,
+            Self::Staple(path, certificate) => all.staples.push(StapleStatus {
+                file: path.display().to_string(),
+                expires: staple::read(path, &chain(certificate)?[0])?.until,
+            }),
         }
         Ok(all)
     }
 }
 
 fn expiring_of_listener<'a>(at: &str, tls: &'a Tls) -> Vec<(String, MayExpire<'a>)> {
-    let certificates = tls.certificates.iter().enumerate().map(|(place, its)| {
-        let setting = format!("{at}.certificates[{place}].certificate");
-        (setting, MayExpire::Certificate(&its.certificate))
+    let certificates = tls.certificates.iter().enumerate();
+    let certificates = certificates.flat_map(|(place, its)| {
+        let group = format!("{at}.certificates[{place}]");
+        let staple = its.ocsp.as_ref().map(|staple| {
+            let staple = MayExpire::Staple(staple, &its.certificate);
+            (format!("{group}.ocsp"), staple)
+        });
+        let own = MayExpire::Certificate(&its.certificate);
+        std::iter::once((format!("{group}.certificate"), own)).chain(staple)
     });
     let crl = tls.clients.as_ref().and_then(|its| its.crl.as_ref());
     let crl = crl.map(|its| (format!("{at}.clients.crl"), MayExpire::RevocationLists(its)));

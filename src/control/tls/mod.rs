@@ -11,6 +11,7 @@ mod listeners;
 mod owners;
 mod pools;
 mod revocation;
+mod staple;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -320,6 +320,7 @@ impl<S: TlsOwner> Owners<S> {
         Some(TlsStatus {
             certificates: live.shown.certificates.clone(),
             revocation_lists: live.shown.revocation_lists.clone(),
+            staples: live.shown.staples.clone(),
             handshakes: handshakes
                 .map(|(version, resumed, count)| {
                     let begun = begun[usize::from(resumed)].1;

@@ -1,6 +1,7 @@
 //! Pools of any kind.
 
 use super::*;
+use crate::config::CertificateFiles;
 use crate::peek::{MEMBER_MAX, MemberPattern};
 
 impl Chance<'_> {

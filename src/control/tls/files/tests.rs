@@ -8,7 +8,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
-use crate::config::TlsPolicy;
+use crate::config::{CertificateFiles, TlsPolicy};
 
 /// A directory with `a.pem`, `a.key` and those of `b`.
 struct Files(PathBuf);
@@ -36,11 +36,8 @@ impl Files {
 
     /// The setting, and what is wrong, without the directory.
     fn fault(&self, certificate: &str, key: &str) -> (String, String) {
-        let files = CertificateFiles {
-            certificate: self.0.join(certificate),
-            key: self.0.join(key),
-        };
-        let Unfit { setting, why } = pair(&files).unwrap_err();
+        let files = [certificate, key].map(|name| self.0.join(name));
+        let Unfit { setting, why } = pair(&files[0], &files[1]).unwrap_err();
         (setting, why.replace(&format!("{}/", self.0.display()), ""))
     }
 }
@@ -126,12 +123,17 @@ fn a_file_that_is_of_no_use_is_named_with_what_to_do() {
 #[test]
 fn the_setting_of_a_file_is_named_by_its_place() {
     let files = Files::new("place");
+    let served = |name: &str, key: &str| ServedFiles {
+        certificate: files.0.join(name),
+        key: files.0.join(key),
+        ocsp: None,
+    };
     let pair = |name: &str, key: &str| CertificateFiles {
         certificate: files.0.join(name),
         key: files.0.join(key),
     };
     let settings = Tls {
-        certificates: vec![pair("a.pem", "a.key"), pair("b.pem", "a.key")],
+        certificates: vec![served("a.pem", "a.key"), served("b.pem", "a.key")],
         unknown_name: UnknownName::First,
         policy: TlsPolicy::Modern,
         alpn: Vec::new(),
