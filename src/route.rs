@@ -454,6 +454,15 @@ impl Conditions {
         if !self.clients.is_empty() && !self.clients.iter().any(is_in) {
             return Ok(false);
         }
+        self.take_besides(first, is_offered)
+    }
+
+    /// The same of a client that has the address that they ask for.
+    fn take_besides(
+        &self,
+        first: &FirstBytes<'_>,
+        is_offered: impl FnOnce() -> Result<bool, Miss>,
+    ) -> Result<bool, Miss> {
         let says = |(name, values): &(TlvName, Vec<TlvValue>)| {
             let value = first.proxy_tlv(*name);
             value.is_ok_and(|value| values.iter().any(|one| is_said(one, value)))

@@ -189,6 +189,8 @@ mod tls_backends;
 mod tls_clients;
 #[path = "proxy/tls_files.rs"]
 mod tls_files;
+#[path = "proxy/tls_routes.rs"]
+mod tls_routes;
 #[path = "proxy/traffic.rs"]
 mod traffic;
 #[path = "proxy/transparency.rs"]

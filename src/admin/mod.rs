@@ -95,13 +95,12 @@ pub enum Call {
     ),
     /// Where a client would go now, and why; or why that can't be told.
     DryRun(PreviewQuestion, Reply<Result<DryRunStatus, String>>),
-    /// Which route of the listener of this name would take a client that says this; or the names
-    /// that are known.
+    /// Which route of the listener of this name would take a client that says this.
     Route(
         String,
         Option<IpAddr>,
         SpokenBytes,
-        Reply<Result<RouteChoice, Vec<String>>>,
+        Reply<Result<RouteChoice, NoRouteTold>>,
     ),
     /// The routes of the listener of this name; or the names that are known.
     Routes(String, Reply<Result<ListenerRoutes, Vec<String>>>),
@@ -130,6 +129,15 @@ pub enum Call {
     Join(Author, Reply<Result<Stage, String>>),
     /// Opens the log files again. Answers with their names, or why one can't be opened.
     Reopen(Reply<Result<Vec<String>, String>>),
+}
+
+/// Why it is not told where a client would go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRouteTold {
+    /// No listener has the name: those that are known.
+    Unknown(Vec<String>),
+    /// No client says all of that to the listener: why, in a sentence.
+    Unsaid(String),
 }
 
 /// The pools that are shown with their backends.

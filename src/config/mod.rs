@@ -122,7 +122,7 @@ pub use tls::{
     BackendTls, CertificateFiles, CheckInForce, CheckTls, ClientCertificate, ProbeTls, ServedFiles,
     Tls, TlsClients, TlsPolicy, UnknownName, Verify,
 };
-pub use tls_client::TlsClientName;
+pub use tls_client::{TlsClientName, identity_of};
 pub use warnings::{
     DESCRIPTORS_RESERVED, Host, descriptors_needed, place_of, warnings, warnings_at,
 };

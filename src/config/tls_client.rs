@@ -54,6 +54,32 @@ impl TlsClientName {
     }
 }
 
+/// Whom a certificate names that has these names, and no other.
+///
+/// # Errors
+/// One is none that a certificate has, in a sentence.
+pub fn identity_of(names: &[TlsClientName]) -> Result<ClientIdentity, String> {
+    let mut identity = ClientIdentity::default();
+    let mut alternative: Vec<Box<str>> = Vec::new();
+    for name in names {
+        match name {
+            TlsClientName::CommonName(name) => identity.common_name = Some(name.as_str().into()),
+            TlsClientName::Dns(NamePattern::Exact(name)) => {
+                alternative.push(format!("DNS:{name}").into());
+            }
+            TlsClientName::Dns(NamePattern::Below(_) | NamePattern::Matching(_)) => {
+                return Err(format!("`{name}`: expected one host name"));
+            }
+            TlsClientName::Email(address) => alternative.push(format!("email:{address}").into()),
+            TlsClientName::Fingerprint(digits) => identity.fingerprint = digits.as_str().into(),
+            TlsClientName::Ip(ip) => alternative.push(format!("IP:{ip}").into()),
+            TlsClientName::Uri(uri) => alternative.push(format!("URI:{uri}").into()),
+        }
+    }
+    identity.names = alternative.into();
+    Ok(identity)
+}
+
 impl FromStr for TlsClientName {
     type Err = ValueError;
 

@@ -138,10 +138,9 @@ fn taken(decided: &Decided, snapshot: &Snapshot) -> Option<TakenStatus> {
         });
     }
     let name = decided.server_name.as_deref();
-    let spoken = name.and_then(|name| Spoken::of_name(name).bytes());
-    let first = spoken
-        .as_ref()
-        .map_or_else(FirstBytes::none, |spoken| spoken.first_bytes(false));
+    let hello = name.and_then(|name| Spoken::of_name(name).first_bytes());
+    let first = hello.as_deref();
+    let first = first.map_or_else(FirstBytes::none, |hello| FirstBytes::new(hello, true));
     let client = its.client.map(|client| client.ip());
     let taken = TakenRoute::of_past(listener, its.route, (client, &first));
     Some(TakenStatus {

@@ -198,7 +198,11 @@ impl<'a> FirstBytes<'a> {
                 let name = self.tls_client()?.common_name.as_deref();
                 Ok(hash::of(name.ok_or(Miss::Absent)?.as_bytes()))
             }
-            Field::TlsClientFingerprint => Ok(hash::of(self.tls_client()?.fingerprint.as_bytes())),
+            // One that is only asked about may have none.
+            Field::TlsClientFingerprint => match &*self.tls_client()?.fingerprint {
+                "" => Err(Miss::Absent),
+                digits => Ok(hash::of(digits.as_bytes())),
+            },
             Field::ProxyTlv(name) => match self.proxy_tlv(*name)? {
                 [] => Err(Miss::Absent),
                 host if *name == TlvName::AUTHORITY => {

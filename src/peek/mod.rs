@@ -33,7 +33,7 @@ pub use postgres_key::{KeySearch, Searched};
 pub use protocol::Protocol;
 use proxy_protocol::TlvName;
 pub use short::{NAME_MAX, Name, Short};
-pub use spoken::{Spoken, SpokenBytes};
+pub use spoken::{Heard, Spoken, SpokenBytes, Unheard};
 
 /// The field to find in a client's first bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,8 @@
 //! First bytes of a client that is only asked about.
 
 use super::proxy_protocol::{CheckedTlvs, TlvName};
-use super::{FirstBytes, Protocol};
+use super::{EndedTls, FirstBytes, Protocol};
+use crate::tls::{ClientIdentity, Foreseen, HelloAsked, Terminate, TlsFailure};
 
 /// What a client would say. Parts that it would not say are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,7 +11,9 @@ pub struct Spoken {
     pub server_name: String,
     /// The application protocols that it offers in TLS.
     pub alpn: Vec<String>,
-    /// The protocol.
+    /// Whom the certificate names that it shows in TLS.
+    pub identity: Option<ClientIdentity>,
+    /// The protocol; inside of TLS where that ends at the listener.
     pub protocol: Option<Protocol>,
     /// The host of its HTTP request.
     pub host: String,
@@ -24,29 +27,123 @@ pub struct Spoken {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpokenBytes {
     tlvs: Vec<u8>,
-    first: Vec<u8>,
+    /// Where TLS passes through. None: no client says all of that there.
+    passing: Option<Vec<u8>>,
     /// A request of PostgreSQL for TLS stands before them.
     follow_postgres: bool,
+    /// Where TLS ends.
+    ended: Box<EndedBytes>,
+}
+
+/// What a client says to a listener that ends TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct EndedBytes {
+    server_name: String,
+    alpn: Vec<String>,
+    identity: Option<ClientIdentity>,
+    hello: Vec<u8>,
+    inside: Vec<u8>,
+    /// It sends a request of HTTP inside.
+    is_http: bool,
+}
+
+/// What a listener hears of it.
+#[derive(Debug)]
+pub struct Heard<'a> {
+    spoken: &'a SpokenBytes,
+    first: &'a [u8],
+    /// Behind a request of PostgreSQL for TLS, which the listener answers.
+    follows_postgres: bool,
+    /// What TLS agrees on, where it ends there.
+    tls: Option<Foreseen>,
+}
+
+/// Why a listener hears nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// No client says all of that where TLS passes through: it has parts of TLS, and others.
+    Unsaid,
+    /// Its handshake fails.
+    Tls(TlsFailure),
 }
 
 impl SpokenBytes {
-    /// What it says: no more will come. A listener that answers requests of PostgreSQL for TLS
-    /// looks at what follows them (`answers_postgres`), others at the request alone.
+    /// What a client says where TLS passes through, and where TLS ends; `None`: neither does any
+    /// client say.
     #[must_use]
-    pub fn first_bytes(&self, answers_postgres: bool) -> FirstBytes<'_> {
-        let first = match self.follow_postgres && !answers_postgres {
-            true => SSL_REQUEST,
-            false => &self.first,
+    pub fn new(passing: &Spoken, ending: &Spoken) -> Option<Self> {
+        Some(Self {
+            tlvs: TlvName::written(&passing.tlvs)?,
+            passing: passing.first_bytes(),
+            follow_postgres: passing.asks_postgres_for_tls(),
+            ended: Box::new(ending.ended_bytes()?),
+        })
+    }
+
+    /// What a listener hears, which ends TLS by this where it ends it. No more will come. One that
+    /// answers requests of PostgreSQL for TLS (`answers_postgres`) looks at what follows them,
+    /// others at the request alone.
+    ///
+    /// # Errors
+    /// It comes to no first byte.
+    pub fn heard(
+        &self,
+        tls: Option<&dyn Terminate>,
+        answers_postgres: bool,
+    ) -> Result<Heard<'_>, Unheard> {
+        let Some(tls) = tls else {
+            let first = self.passing.as_deref().ok_or(Unheard::Unsaid)?;
+            let asks_only = self.follow_postgres && !answers_postgres;
+            return Ok(Heard {
+                spoken: self,
+                first: if asks_only { SSL_REQUEST } else { first },
+                follows_postgres: self.follow_postgres && answers_postgres,
+                tls: None,
+            });
         };
-        FirstBytes::new(first, true)
-            .behind_postgres(self.follow_postgres && answers_postgres)
-            .behind(self.tlvs())
+        let ended = &self.ended;
+        let foreseen = tls.foresee(&HelloAsked {
+            server_name: Some(&*ended.server_name).filter(|name| !name.is_empty()),
+            protocols: &ended.alpn,
+            shows_certificate: ended.identity.is_some(),
+        });
+        let foreseen = foreseen.map_err(Unheard::Tls)?;
+        let is_http2 = ended.is_http && foreseen.protocol.as_deref() == Some(HTTP2);
+        Ok(Heard {
+            spoken: self,
+            first: if is_http2 { PREFACE } else { &ended.inside },
+            follows_postgres: false,
+            tls: Some(foreseen),
+        })
     }
 
     /// What its proxy's header says.
     #[must_use]
     pub fn tlvs(&self) -> CheckedTlvs<'_> {
         CheckedTlvs::of_checked(&self.tlvs)
+    }
+}
+
+impl Heard<'_> {
+    /// The same as routes and keys ask it.
+    #[must_use]
+    pub fn first_bytes(&self) -> FirstBytes<'_> {
+        let ended = &self.spoken.ended;
+        let around = self.tls.as_ref().map(|tls| EndedTls {
+            hello: &ended.hello,
+            protocol: tls.protocol.as_deref().map(str::as_bytes),
+            client: ended.identity.as_ref().filter(|_| tls.asks_for_certificate),
+        });
+        FirstBytes::new(self.first, true)
+            .inside(around)
+            .behind_postgres(self.follows_postgres)
+            .behind(self.spoken.tlvs())
+    }
+
+    /// Whether its request can't be read, as TLS agrees on HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.first == PREFACE
     }
 }
 
@@ -63,11 +160,29 @@ impl Spoken {
     /// All that such a client sends first. `None`: no client says all of that.
     #[must_use]
     pub fn bytes(&self) -> Option<SpokenBytes> {
-        Some(SpokenBytes {
-            tlvs: TlvName::written(&self.tlvs)?,
-            first: self.first_bytes()?,
-            follow_postgres: self.asks_postgres_for_tls(),
+        SpokenBytes::new(self, self)
+    }
+
+    /// All that it says to a listener that ends TLS.
+    fn ended_bytes(&self) -> Option<EndedBytes> {
+        let inside = Self {
+            protocol: self.protocol.filter(|its| *its != Protocol::Tls),
+            host: self.host.clone(),
+            path: self.path.clone(),
+            ..Self::default()
+        };
+        Some(EndedBytes {
+            server_name: self.server_name.clone(),
+            alpn: self.alpn.clone(),
+            identity: self.identity.clone(),
+            hello: self.hello()?,
+            inside: inside.first_bytes()?,
+            is_http: inside.is_http() || inside.protocol == Some(Protocol::Http),
         })
+    }
+
+    fn is_http(&self) -> bool {
+        !self.host.is_empty() || !self.path.is_empty()
     }
 
     fn is_tls(&self) -> bool {
@@ -83,8 +198,7 @@ impl Spoken {
     /// none where it says nothing. `None`: no client says all of that.
     #[must_use]
     pub fn first_bytes(&self) -> Option<Vec<u8>> {
-        let is_http = !self.host.is_empty() || !self.path.is_empty();
-        let implied = match (self.is_tls(), is_http) {
+        let implied = match (self.is_tls(), self.is_http()) {
             (true, true) => return None,
             (true, false) => Some(Protocol::Tls),
             (false, true) => Some(Protocol::Http),
@@ -149,6 +263,11 @@ impl Spoken {
 /// A request of PostgreSQL for TLS (PostgreSQL's documentation, "Message Formats").
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 
+/// What a client of HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// HTTP/2 over TLS (RFC 9113, section 3.2).
+const HTTP2: &str = "h2";
+
 /// Bytes after their length, which is in two bytes.
 fn vector16(bytes: &[u8]) -> Option<Vec<u8>> {
     let length = u16::try_from(bytes.len()).ok()?;
@@ -164,10 +283,9 @@ mod tests {
         Spoken {
             server_name: server_name.to_owned(),
             alpn: alpn.iter().map(ToString::to_string).collect(),
-            protocol: None,
             host: host.to_owned(),
             path: path.to_owned(),
-            tlvs: Vec::new(),
+            ..Spoken::default()
         }
     }
 
@@ -209,17 +327,20 @@ mod tests {
         };
         let bytes = behind.bytes().unwrap();
         for (name, value) in &tlvs {
-            assert_eq!(bytes.first_bytes(false).proxy_tlv(*name), Ok(&value[..]));
+            let heard = bytes.heard(None, false).unwrap();
+            assert_eq!(heard.first_bytes().proxy_tlv(*name), Ok(&value[..]));
         }
         let behind = Spoken {
             protocol: Some(Protocol::Postgres),
             ..Spoken::of_name("a.example")
         };
         let bytes = behind.bytes().unwrap();
-        let answered = bytes.first_bytes(true);
+        let answered = bytes.heard(None, true).unwrap();
+        let answered = answered.first_bytes();
         assert_eq!(answered.server_name().unwrap().as_bytes(), b"a.example");
         assert!(answered.follow_postgres());
-        let passed = bytes.first_bytes(false);
+        let passed = bytes.heard(None, false).unwrap();
+        let passed = passed.first_bytes();
         assert_eq!(passed.server_name(), Err(Miss::Absent));
         assert_eq!(passed.protocol(), Ok(Protocol::Postgres));
     }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{RouteNumber, Routes, is_said};
+use super::{Compiled, RouteNumber, Routes, is_said};
 use crate::config::{self, Key, TlsClientName};
 use crate::peek::{FirstBytes, Miss, Name, NamePattern, Peeked, Protocol};
 use crate::prefix::Prefix;
@@ -110,11 +110,25 @@ impl Routes {
         its.is_some_and(|its| Some(its.exit) == route.exit())
     }
 
-    /// Whether a client's address counts: for a condition, or for its share of a route.
+    /// Whether the address of a client, which took this route without one, may lead it elsewhere:
+    /// a route before asks for an address alone that it lacks, or the pools of this one share their
+    /// clients by it.
     #[must_use]
-    pub fn ask_for_addresses(&self) -> bool {
-        let asks = |route: &config::Route| !route.client.is_empty() || route.shares_by_address();
-        self.written.iter().any(asks)
+    pub fn need_address(&self, route: RouteNumber, first: &FirstBytes<'_>) -> bool {
+        let place = self.place(route);
+        let before = self.all.iter().take(place.unwrap_or(self.all.len()));
+        let offered = self.offers.of(first);
+        let lacks_address = |(place, its): (usize, &Compiled)| {
+            let is_offered = || offered.map(|offered| offered.have(place));
+            let conditions = &its.conditions;
+            !conditions.clients.is_empty() && conditions.take_besides(first, is_offered) == Ok(true)
+        };
+        let shares = place.and_then(|place| self.all.get(place)?.shares.as_ref());
+        let shares_by_address = shares.is_some_and(|shares| match &shares.key {
+            Key::Peeked(field) => first.key(field) == Peeked::Absent,
+            Key::SourceIp { .. } | Key::SourceIpPort => true,
+        });
+        shares_by_address || before.enumerate().any(lacks_address)
     }
 
     /// The share that the pool of a route has of its clients; `None`: it has them all.

@@ -33,7 +33,8 @@ pub enum Looked {
 
 impl Looked {
     /// The keys; none while they are not known.
-    fn keys(self) -> Keys {
+    #[must_use]
+    pub fn keys(self) -> Keys {
         match self {
             Self::Known(keys, _) => keys,
             Self::Incomplete | Self::Nowhere => Keys::default(),

@@ -98,6 +98,12 @@ impl Certificates {
         Self(RwLock::new(Arc::new(select)))
     }
 
+    /// Whether a client gets one that asks for this name.
+    #[must_use]
+    pub fn has(&self, name: Option<&str>) -> bool {
+        !self.0.read().of(name).is_empty()
+    }
+
     /// Replaces all certificates.
     pub fn replace(&self, select: SelectBy) {
         let new = Arc::new(select);

@@ -134,6 +134,33 @@ pub struct ServerAt<'a> {
 pub trait Terminate: Debug + Send + Sync {
     /// The TLS of a connection that was just accepted.
     fn begin(&self) -> Box<dyn Records>;
+
+    /// What it agrees on with a client that is only asked about.
+    ///
+    /// # Errors
+    /// The handshake of such a client fails.
+    fn foresee(&self, hello: &HelloAsked<'_>) -> Result<Foreseen, TlsFailure>;
+}
+
+/// What a client asks for in its handshake. It can speak what the listener speaks, and a
+/// certificate that it shows is one of the listener's authorities.
+#[derive(Clone, Copy, Debug)]
+pub struct HelloAsked<'a> {
+    /// The server name.
+    pub server_name: Option<&'a str>,
+    /// The application protocols that it offers (ALPN).
+    pub protocols: &'a [String],
+    /// Whether it shows a certificate if it is asked for one.
+    pub shows_certificate: bool,
+}
+
+/// What a handshake would agree on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Foreseen {
+    /// The application protocol.
+    pub protocol: Option<String>,
+    /// Whether the client is asked for a certificate.
+    pub asks_for_certificate: bool,
 }
 
 /// The records of one connection, in both directions.

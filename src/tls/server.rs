@@ -1,13 +1,16 @@
 //! TLS with clients, by rustls' interface without buffers of its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection};
-use rustls::{ServerConfig, SupportedProtocolVersion, version};
+use rustls::{Error, ServerConfig, SupportedProtocolVersion, version};
 
+use super::failure::NO_CERTIFICATE;
 use super::rustls_records::RustlsRecords;
-use super::{Certificates, ClientTrust, Records, Terminate};
+use super::words::Progress;
+use super::{Certificates, ClientTrust, Foreseen, HelloAsked, Records, Terminate, TlsFailure};
 
 /// What a listener's TLS is made from.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl Policy {
 #[derive(Debug)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
     clients: Option<ClientTrust>,
 }
 
@@ -58,7 +62,7 @@ impl TlsServer {
     ///
     /// # Errors
     /// The settings don't fit together, or the system has no random bytes.
-    pub fn new(settings: &ServerSettings, before: Option<&Self>) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &ServerSettings, before: Option<&Self>) -> Result<Self, Error> {
         let provider = Arc::new(provider());
         let builder = ServerConfig::builder_with_provider(provider);
         let builder = builder.with_protocol_versions(settings.policy.versions())?;
@@ -84,6 +88,7 @@ impl TlsServer {
         UnbufferedServerConnection::new(Arc::clone(&config))?;
         Ok(Self {
             config,
+            certificates: Arc::clone(&settings.certificates),
             clients: settings.clients.clone(),
         })
     }
@@ -94,6 +99,32 @@ impl Terminate for TlsServer {
         let connection = UnbufferedServerConnection::new(Arc::clone(&self.config));
         let connection = connection.expect("the same was made when the settings were read");
         Box::new(RustlsRecords::new(connection))
+    }
+
+    fn foresee(&self, hello: &HelloAsked<'_>) -> Result<Foreseen, TlsFailure> {
+        let fails = |error: Error| Err(TlsFailure::of_client(&error, Progress::Hello));
+        // rustls takes an address for no name (RFC 6066, section 3, allows none there).
+        let is_name = |name: &&str| name.parse::<IpAddr>().is_err();
+        if !self.certificates.has(hello.server_name.filter(is_name)) {
+            return fails(Error::General(NO_CERTIFICATE.to_owned()));
+        }
+        let own = &self.config.alpn_protocols;
+        let mut shared = own.iter().filter_map(|own| {
+            let mut offers = hello.protocols.iter();
+            offers.find(|offer| offer.as_bytes() == own)
+        });
+        let protocol = shared.next().cloned();
+        if protocol.is_none() && !own.is_empty() && !hello.protocols.is_empty() {
+            return fails(Error::NoApplicationProtocol);
+        }
+        let is_required = self.clients.as_ref().is_some_and(|its| its.required);
+        if is_required && !hello.shows_certificate {
+            return fails(Error::NoCertificatesPresented);
+        }
+        Ok(Foreseen {
+            protocol,
+            asks_for_certificate: self.clients.is_some(),
+        })
     }
 }
 

@@ -34,6 +34,25 @@ impl PreviewQuestion {
         let name = self.listener.as_ref();
         name.is_none_or(|name| *name == listener.name)
     }
+
+    /// The keys of the client by this pool of a listener. Where TLS ends, what the client says in
+    /// it and inside of it is known apart.
+    fn keys(&self, listener: &LiveListener, plan: &Plan) -> Keys {
+        if let Some(tls) = &listener.tls
+            && let Ok(heard) = self.spoken.heard(Some(&*tls.begins), false)
+        {
+            return plan.look(Some(self.client), &heard.first_bytes()).keys();
+        }
+        self.keys_by_host(plan)
+    }
+
+    /// The same without a listener, or where TLS passes through: the host that it names counts as
+    /// a server name and as that of a request.
+    #[must_use]
+    pub fn keys_by_host(&self, plan: &Plan) -> Keys {
+        let asked = (self.host.as_deref(), self.target.as_deref());
+        plan.keys_of(self.client, asked, self.spoken.tlvs())
+    }
 }
 
 /// Where it would go by one listener of one worker.
@@ -62,8 +81,7 @@ impl<K: Kernel> Worker<K> {
             Some((port, found))
         });
         let previews = of_pool.take(PREVIEWS_MAX).map(|(port, (plan, pool))| {
-            let (host, target) = (question.host.as_deref(), question.target.as_deref());
-            let keys = plan.keys_of(question.client, (host, target), question.spoken.tlvs());
+            let keys = question.keys(&port.listener, plan);
             let request = Request {
                 now: self.now,
                 keys,

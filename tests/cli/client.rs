@@ -415,13 +415,14 @@ fn a_route_is_asked_for() {
         "h3",
     ];
     let more = ["--client", "::1", "--proxy-tlv", "0xE0=a,b"];
-    let output = fake.run(&[&client[..], &more].concat());
+    let names = ["--tls-client", "cn=a,b", "--tls-client", "ip=::1"];
+    let output = fake.run(&[&client[..], &more, &names].concat());
     assert_eq!(
         succeeded(&output),
         "The client would go to pool web (5 %): route 2 of listener `a b` takes it.\n"
     );
     let path = "GET /v1/listeners/a%20b/route?client=%3A%3A1&sni=a.example&alpn=h2%2Ch3\
-                &proxy_tlv=0xE0%3Da%5Cx2Cb";
+                &proxy_tlv=0xE0%3Da%5Cx2Cb&tls_client=cn%3Da%5Cx2Cb%2Cip%3D%3A%3A1";
     assert_eq!(fake.asked(), [path]);
 }
 

@@ -2,7 +2,8 @@
 //! the stream. A handshake takes three of them.
 
 use mahoraga::tls::{
-    Agreed, FailureKind, Originate, Records, ServerAt, Taken, Terminate, TlsFailure, TlsStanding,
+    Agreed, FailureKind, Foreseen, HelloAsked, Originate, Records, ServerAt, Taken, Terminate,
+    TlsFailure, TlsStanding,
 };
 
 use crate::peers::PeerTls;
@@ -54,6 +55,10 @@ pub(crate) struct Cipher;
 impl Terminate for Cipher {
     fn begin(&self) -> Box<dyn Records> {
         Box::<Balancer>::default()
+    }
+
+    fn foresee(&self, _: &HelloAsked<'_>) -> Result<Foreseen, TlsFailure> {
+        Ok(Foreseen::default())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::admin::model::{
     SessionExplanation, client_address,
 };
 use crate::admin::refusal::Refusal;
-use crate::admin::{Call, Which};
+use crate::admin::{Call, NoRouteTold, Which};
 use crate::peek::SpokenBytes;
 use crate::worker::{DecisionFilter, DecisionSubject, PreviewQuestion};
 
@@ -35,9 +35,12 @@ async fn choice(
     spoken: SpokenBytes,
 ) -> Result<RouteChoice, Refusal> {
     let choice = request.ask(|reply| Call::Route(name.to_owned(), client, spoken, reply));
-    let unknown =
-        |known: Vec<String>| Refusal::unknown("listener", name, known.iter().map(String::as_str));
-    choice.await?.map_err(unknown)
+    choice.await?.map_err(|why| match why {
+        NoRouteTold::Unknown(known) => {
+            Refusal::unknown("listener", name, known.iter().map(String::as_str))
+        }
+        NoRouteTold::Unsaid(why) => Refusal::malformed(why),
+    })
 }
 
 pub(in crate::admin) async fn explain(
@@ -84,7 +87,7 @@ pub(in crate::admin) async fn explain_dry_run(
     if !is_one_line(&query.sni) || !is_one_line(&query.url) {
         return Err(Refusal::malformed("sni, url: expected no spaces"));
     }
-    let spoken = query.question().spoken().map_err(Refusal::malformed)?;
+    let spoken = query.spoken().map_err(Refusal::malformed)?;
     let (pool, listener) = match (query.pool, query.listener) {
         (Some(pool), None) => (pool_or_refusal(&request, pool).await?, None),
         (Some(_), Some(_)) => {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::route::{RouteChoice, RouteQuestion};
+use crate::peek::SpokenBytes;
 use crate::worker::SessionId;
 
 /// Selects decisions: those of a session, or those of a client.
@@ -185,26 +186,35 @@ pub struct DryRunQuery {
     /// As in the question for a route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_tlv: Option<String>,
+    /// As in the question for a route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client: Option<String>,
 }
 
 impl DryRunQuery {
-    /// What the client says, as routes see it. What it requests is in HTTP, of the host that
-    /// `sni` names.
-    #[must_use]
-    pub fn question(&self) -> RouteQuestion {
-        let (sni, of_url) = match self.url {
-            Some(_) => (None, self.sni.clone()),
-            None => (self.sni.clone(), None),
-        };
-        RouteQuestion {
+    /// What the client says, as routes see it. What it requests is of the host that `sni` names:
+    /// inside of TLS for that name where TLS ends at the listener, and elsewhere in plain HTTP.
+    ///
+    /// # Errors
+    /// No client says all of that: why, in a sentence.
+    pub fn spoken(&self) -> Result<SpokenBytes, String> {
+        let of_url = self.sni.clone().filter(|_| self.url.is_some());
+        let ending = RouteQuestion {
             client: None,
-            sni,
+            sni: self.sni.clone(),
             alpn: self.alpn.clone(),
             protocol: self.protocol.clone(),
             http_host: self.http_host.clone().or(of_url),
             http_path: self.http_path.clone().or_else(|| self.url.clone()),
             proxy_tlv: self.proxy_tlv.clone(),
-        }
+            tls_client: self.tls_client.clone(),
+        };
+        let sni = self.sni.clone().filter(|_| self.url.is_none());
+        let passing = RouteQuestion {
+            sni,
+            ..ending.clone()
+        };
+        RouteQuestion::bytes(&passing.says()?, &ending.says()?)
     }
 }
 
@@ -246,7 +256,7 @@ impl DryRunStatus {
             client,
             refused: true,
             decision: DecisionStatus {
-                why: "no_route".to_owned(),
+                why: route.refused.clone().unwrap_or_default(),
                 says: format!("none was selected: {}", route.says),
                 ..DecisionStatus::default()
             },
@@ -275,9 +285,10 @@ pub struct ListenerChoice {
 /// Why a listener would refuse a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusalStatus {
-    /// The reason that its session would end with: `banned` or `access_denied`.
+    /// The reason that its session would end with: `banned`, `access_denied` or `tls_failed`.
     pub reason: String,
-    /// The same in a sentence, which names the listener, and the ban or the list.
+    /// The same in a sentence, which names the listener, and the ban, the list or what the
+    /// handshake fails by.
     pub says: String,
 }
 

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::values::{self, ValueError};
-use crate::config::{ProxyTlv, TlvValue};
+use crate::config::{ProxyTlv, TlsClientName, TlvValue, identity_of};
 use crate::peek::proxy_protocol::TlvName;
 use crate::peek::{NamePattern, Protocol, Spoken, SpokenBytes};
+use crate::tls::ClientIdentity;
 
 /// A client that would connect to a listener. It says nothing of what is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +27,7 @@ pub struct RouteQuestion {
     /// The application protocols that it offers in TLS, with commas between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpn: Option<String>,
-    /// The protocol that it speaks.
+    /// The protocol that it speaks; inside of TLS where that ends at the listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
     /// The host of its HTTP request.
@@ -39,6 +40,10 @@ pub struct RouteQuestion {
     /// them; a comma in a value is `\x2C`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_tlv: Option<String>,
+    /// Whom the certificate names that it shows in TLS, as in `tls_client` of a route and with
+    /// commas between them; a comma in a value is `\x2C`. It is taken to be verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client: Option<String>,
 }
 
 /// Where a client of a listener would go.
@@ -48,6 +53,10 @@ pub struct RouteChoice {
     pub listener: String,
     /// The pool; `null`: the client is refused.
     pub pool: Option<String>,
+    /// The reason that its session would end with, where it is refused: `no_route`, or `tls_failed`
+    /// where its handshake fails.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// Which of the listener's routes takes it, from 1 on; `null`: none.
     pub route: Option<u64>,
     /// The name of that route, where it has one.
@@ -161,17 +170,18 @@ impl RouteQuestion {
     /// # Errors
     /// No client says all of that: why, in a sentence.
     pub fn spoken(&self) -> Result<SpokenBytes, String> {
+        let says = self.says()?;
+        Self::bytes(&says, &says)
+    }
+
+    /// What the client says.
+    pub(super) fn says(&self) -> Result<Spoken, String> {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let listed = |list: &Option<String>| {
-            let names = list
-                .iter()
-                .flat_map(|names| names.split(',').map(str::trim));
-            names.map(str::to_owned).collect::<Vec<_>>()
-        };
-        let tlvs = listed(&self.proxy_tlv);
-        let spoken = Spoken {
+        let tlvs = listed(self.proxy_tlv.as_deref());
+        Ok(Spoken {
             server_name: text(&self.sni),
-            alpn: listed(&self.alpn),
+            alpn: listed(self.alpn.as_deref()),
+            identity: self.tls_client.as_deref().map(identity).transpose()?,
             protocol: self.protocol.as_deref().map(protocol).transpose()?,
             host: text(&self.http_host),
             path: text(&self.http_path),
@@ -179,13 +189,33 @@ impl RouteQuestion {
                 .iter()
                 .map(|text| tlv(text))
                 .collect::<Result<_, _>>()?,
-        };
-        spoken.bytes().ok_or_else(|| {
-            "no client says all of that: `sni` and `alpn` are in TLS, `http_host` and `http_path` \
-             in plain HTTP, and their values have no spaces"
+        })
+    }
+
+    /// The bytes of what it says where TLS passes through, and where TLS ends.
+    pub(super) fn bytes(passing: &Spoken, ending: &Spoken) -> Result<SpokenBytes, String> {
+        SpokenBytes::new(passing, ending).ok_or_else(|| {
+            "no client says all of that: `protocol` is another than `http_host` and `http_path` \
+             are in, or a value has spaces or is too long"
                 .to_owned()
         })
     }
+}
+
+/// The values of a list with commas between them.
+fn listed(list: Option<&str>) -> Vec<String> {
+    let names = list.iter().flat_map(|names| names.split(','));
+    names.map(|name| name.trim().to_owned()).collect()
+}
+
+/// Whom a certificate names.
+fn identity(text: &str) -> Result<ClientIdentity, String> {
+    let names = listed(Some(text)).into_iter();
+    let names = names.map(|name| name.replace("\\x2C", ",").parse::<TlsClientName>());
+    let names = names.collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(|error| error.to_string());
+    let identity = names.and_then(|names| identity_of(&names));
+    identity.map_err(|why| format!("invalid tls_client: {why}"))
 }
 
 /// A TLV that a header has.

@@ -190,8 +190,14 @@ async fn a_route_is_asked_for() {
     assert!(done.starts_with("web Some(::1) "), "{done}");
     let unknown = world.get("/v1/listeners/wbe/route").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let unsaid = world
+        .get("/v1/listeners/plain/route?sni=a&http_host=a")
+        .await;
+    assert_eq!(unsaid.status, StatusCode::BAD_REQUEST);
     for query in [
-        "sni=a&http_host=a",
+        "protocol=ssh&http_host=a",
+        "tls_client=dns%3D*.a",
+        "tls_client=robot",
         "protocol=sch",
         "http_path=/a%20b",
         "client=web",

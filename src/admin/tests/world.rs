@@ -29,7 +29,7 @@ use crate::admin::model::{
 use crate::admin::server::{
     self, EXPLANATIONS_AT_ONCE, READINGS_AT_ONCE, SCRAPES_MAX, WATCHERS_MAX,
 };
-use crate::admin::{AdminListener, Author, Call, Calls, Handle, Tokens, UnbanError};
+use crate::admin::{AdminListener, Author, Call, Calls, Handle, NoRouteTold, Tokens, UnbanError};
 use crate::config::{AdminHttp, Change, ChangeError};
 use crate::sys::SocketFile;
 use crate::worker::LatencyCounts;
@@ -364,7 +364,8 @@ impl Played {
             Call::Route(name, client, spoken, reply) => {
                 self.done.push(format!("{name} {client:?} {spoken:?}"));
                 sent(reply.send(match &*name {
-                    "wbe" => Err(vec!["web".to_owned()]),
+                    "wbe" => Err(NoRouteTold::Unknown(vec!["web".to_owned()])),
+                    "plain" => Err(NoRouteTold::Unsaid("no client says that".to_owned())),
                     _ => Ok(RouteChoice::default()),
                 }));
             }

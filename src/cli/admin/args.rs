@@ -76,10 +76,12 @@ http_host (--sni or a whole --url); http_path (--url). The address stands in for
     #[command(after_help = "Examples:
   mahoraga route edge --sni a.example --client 10.0.0.1
   mahoraga route edge --http-host a.example --http-path /api/
+  mahoraga route edge --sni a.example --tls-client cn=robot --http-path /api/
 
-It decides as for a real client that sends no more than that, and changes nothing. It does not look
-at bans, access lists and limits: mahoraga explain --client looks at the first two, and says which
-backend the client would get.")]
+It decides as for a real client that sends no more than that, and changes nothing. Where TLS ends at
+the listener, the client speaks TLS, and its HTTP is inside. It does not look at bans, access lists
+and limits: mahoraga explain --client looks at the first two, and says which backend the client
+would get.")]
     Route(RouteArgs),
     /// Show the routes of a listener, as a file has them
     #[command(after_help = "Example:

@@ -29,6 +29,7 @@ pub(super) async fn explain(args: &ExplainArgs) -> Result<(), ClientError> {
             http_host: said.http_host,
             http_path: said.http_path,
             proxy_tlv: said.proxy_tlv,
+            tls_client: said.tls_client,
         };
         let told: DryRunStatus = client
             .get(&(path(&["explain", "dry_run"]) + &query(&asked)))
@@ -334,22 +335,30 @@ fn refusals_text(told: &DryRunStatus) -> String {
     text
 }
 
-/// Where the routes of listeners lead the client, a line each.
+/// Where the listeners lead the client that let it in, a line each; of one without routes nothing
+/// where it is the only one.
 fn routes_text(told: &DryRunStatus) -> String {
-    let routes = told.listeners.iter().filter_map(|one| one.route.as_ref());
-    let mut text = String::new();
-    for route in routes.clone().take(REFUSALS_MAX) {
-        let to = match &route.pool {
-            Some(pool) if *pool != told.pool => format!(", to pool {}", plain(pool)),
-            _ => String::new(),
-        };
-        let _ = writeln!(text, "Its route: {}{to}.", plain(&route.says));
-    }
-    let more = routes.count().saturating_sub(REFUSALS_MAX);
+    let is_one_of_several = told.listeners.len() > 1;
+    let lines = told.listeners.iter().filter_map(|one| match &one.route {
+        Some(route) => {
+            let to = match &route.pool {
+                Some(pool) if *pool != told.pool => format!(", to pool {}", plain(pool)),
+                _ => String::new(),
+            };
+            Some(format!("Its route: {}{to}.\n", plain(&route.says)))
+        }
+        None if is_one_of_several && one.refused.is_none() => Some(format!(
+            "Its route: listener `{}` has no routes: its pool takes all.\n",
+            plain(&one.listener)
+        )),
+        None => None,
+    });
+    let mut text: String = lines.clone().take(REFUSALS_MAX).collect();
+    let more = lines.count().saturating_sub(REFUSALS_MAX);
     if more > 0 {
         let _ = writeln!(
             text,
-            "{more} more listeners have routes: --json lists them."
+            "{more} more listeners lead to the pool: --json lists them."
         );
     }
     text

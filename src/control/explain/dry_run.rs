@@ -131,8 +131,7 @@ fn without_key(plan: &Plan, question: &PreviewQuestion, effect: &str) -> Vec<Str
 
 /// What a worker without a past would decide.
 fn without_worker(plan: &Arc<Plan>, question: &PreviewQuestion) -> (Keys, Considered) {
-    let (host, target) = (question.host.as_deref(), question.target.as_deref());
-    let keys = plan.keys_of(question.client, (host, target), question.spoken.tlvs());
+    let keys = question.keys_by_host(plan);
     let seat = Seat {
         worker: 0,
         of: 1,

@@ -9,11 +9,12 @@ use std::collections::{BTreeSet, HashSet};
 use crate::admin::model::{ListenerChoice, RefusalStatus, RouteChoice};
 use crate::control::bans;
 use crate::guard::{AccessFilter, Ban, Barred, ClientStage};
+use crate::peek::Unheard;
 use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
 use crate::worker::PreviewQuestion;
 
-use super::route::choose;
+use super::route::{choose, handshake_fails, heard};
 
 /// What each listener of a pool says of a client.
 pub(super) struct Verdicts {
@@ -39,12 +40,24 @@ impl Verdicts {
         let listeners = listeners.filter(|its| question.is_about(its));
         let client = question.client.ip();
         for listener in listeners.filter(|its| its.leads_to(&question.pool)) {
+            let heard = heard(listener, &question.spoken);
             let refused = all.ask(snapshot, listener, question, now);
+            let refused = refused.or_else(|| match &heard {
+                Err(Unheard::Tls(failure)) => Some(RefusalStatus {
+                    reason: CloseReason::TlsFailed.as_str().to_owned(),
+                    says: handshake_fails(listener, failure),
+                }),
+                Ok(_) | Err(Unheard::Unsaid) => None,
+            });
             if refused.is_some() {
                 all.refusing.insert(listener.id);
             }
-            let has_routes = !listener.routes.is_empty();
-            let route = has_routes.then(|| choose(listener, Some(client), &question.spoken));
+            // A client that gets no handshake comes to no route.
+            let is_routed = match &heard {
+                Ok(_) => !listener.routes.is_empty(),
+                Err(why) => *why == Unheard::Unsaid,
+            };
+            let route = is_routed.then(|| choose(listener, Some(client), &heard));
             let leads = |route: &RouteChoice| route.pool.as_ref() == Some(&question.pool);
             if !route.as_ref().is_none_or(leads) {
                 all.elsewhere.insert(listener.id);

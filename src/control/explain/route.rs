@@ -3,38 +3,90 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::admin::NoRouteTold;
 use crate::admin::model::{MetStatus, RouteChoice};
 use crate::config::Key;
-use crate::peek::{Field, FirstBytes, SpokenBytes};
+use crate::peek::{Field, FirstBytes, Heard, SpokenBytes, Unheard};
 use crate::route::{RouteNumber, Routes, ShareOf};
 use crate::select::Looked;
+use crate::session::CloseReason;
 use crate::snapshot::{LiveListener, Snapshot};
+use crate::tls::{FailureKind, TlsFailure};
 
-/// Where a client with this address that says this would go; or the listeners that are known, if
-/// none has this name.
+/// Where a client with this address that says this would go.
 pub(in crate::control) fn route(
     snapshot: &Snapshot,
     name: &str,
     client: Option<IpAddr>,
     spoken: &SpokenBytes,
-) -> Result<RouteChoice, Vec<String>> {
+) -> Result<RouteChoice, NoRouteTold> {
     let mut listeners = snapshot.listeners.iter();
     match listeners.find(|listener| listener.name == name) {
-        Some(listener) => Ok(choose(listener, client, spoken)),
+        Some(listener) => match heard(listener, spoken) {
+            Err(Unheard::Unsaid) => Err(NoRouteTold::Unsaid(unsaid(listener))),
+            heard => Ok(choose(listener, client, &heard)),
+        },
         None => {
             let names = snapshot.listeners.iter();
-            Err(names.map(|listener| listener.name.clone()).collect())
+            let names = names.map(|listener| listener.name.clone());
+            Err(NoRouteTold::Unknown(names.collect()))
         }
     }
 }
 
-/// Where a client of a listener would go.
+/// What a listener hears of what a client says.
+pub(super) fn heard<'a>(
+    listener: &LiveListener,
+    spoken: &'a SpokenBytes,
+) -> Result<Heard<'a>, Unheard> {
+    let tls = listener.tls.as_ref().map(|its| &*its.begins);
+    spoken.heard(tls, listener.postgres.answers_tls)
+}
+
+fn unsaid(listener: &LiveListener) -> String {
+    format!(
+        "no client says all of that to listener `{}`, where TLS does not end: `sni`, `alpn` and \
+         `tls_client` are in TLS, what else was given is not",
+        listener.name
+    )
+}
+
+/// Why a handshake with a listener fails.
+pub(super) fn handshake_fails(listener: &LiveListener, failure: &TlsFailure) -> String {
+    let flags = [
+        (
+            FailureKind::NoClientCertificate,
+            " (`--tls-client` gives one)",
+        ),
+        (FailureKind::UnknownName, " (`--sni` gives one)"),
+    ];
+    let hint = flags.iter().find(|(kind, _)| *kind == failure.kind);
+    let hint = hint.map_or("", |(_, hint)| hint);
+    let name = &listener.name;
+    format!("listener `{name}` refuses it: its TLS fails, as {failure}{hint}")
+}
+
+/// Where a client of a listener would go that hears this of it.
 pub(super) fn choose(
     listener: &LiveListener,
     client: Option<IpAddr>,
-    spoken: &SpokenBytes,
+    heard: &Result<Heard<'_>, Unheard>,
 ) -> RouteChoice {
-    let first = &spoken.first_bytes(listener.postgres.answers_tls);
+    let refused = |reason: CloseReason, says: String| RouteChoice {
+        listener: listener.name.clone(),
+        refused: Some(reason.as_str().to_owned()),
+        says,
+        ..RouteChoice::default()
+    };
+    let heard = match heard {
+        Ok(heard) => heard,
+        Err(Unheard::Unsaid) => return refused(CloseReason::NoRoute, unsaid(listener)),
+        Err(Unheard::Tls(failure)) => {
+            let says = handshake_fails(listener, failure);
+            return refused(CloseReason::TlsFailed, says);
+        }
+    };
+    let first = &heard.first_bytes();
     let client = client.filter(|_| listener.has_addresses());
     let route = listener.routes.decide(client, first).unwrap_or_default();
     let taken = TakenRoute::new(listener, route, (client, first));
@@ -51,13 +103,18 @@ pub(super) fn choose(
         ),
         false => taken.says(),
     };
-    if client.is_none() && listener.has_addresses() && listener.routes.ask_for_addresses() {
+    if heard.is_http2() {
+        says.push_str("; it speaks HTTP/2 (`h2` in `alpn`), whose requests are not read");
+    }
+    let needs_address = listener.routes.need_address(route, first);
+    if client.is_none() && listener.has_addresses() && needs_address {
         says.push_str("; its address was not given (`--client`), and may change that");
     }
     let is_refused = leads_nowhere || listener.routes.refuses(route);
     RouteChoice {
         listener: listener.name.clone(),
         pool: (!is_refused).then(|| pool.clone()),
+        refused: is_refused.then(|| CloseReason::NoRoute.as_str().to_owned()),
         route: taken.number(),
         name: taken.name(),
         share: taken.share.as_ref().map(|share| tenths(share.percent)),

@@ -78,8 +78,8 @@ pub struct ClientFlags {
     /// An application protocol that it offers in TLS; may be given again
     #[arg(long, value_name = "NAME")]
     pub alpn: Vec<String>,
-    /// The protocol that it speaks: tls, http, ssh, postgres, rdp, mqtt, other, or server_first,
-    /// which says nothing
+    /// The protocol that it speaks, inside of TLS where that ends at the listener: tls, http, ssh,
+    /// postgres, rdp, mqtt, other, or server_first, which says nothing
     #[arg(long, value_name = "NAME")]
     pub protocol: Option<String>,
     /// The host of its HTTP request
@@ -91,15 +91,20 @@ pub struct ClientFlags {
     /// What its proxy's header says, such as authority=a.example or 0xE0=blue; may be given again
     #[arg(long, value_name = "TLV=VALUE")]
     pub proxy_tlv: Vec<String>,
+    /// Whom its certificate names, such as cn=robot or dns=a.example; may be given again
+    #[arg(long, value_name = "KIND=VALUE")]
+    pub tls_client: Vec<String>,
 }
 
 impl ClientFlags {
     /// What is asked about such a client.
     pub(in crate::cli::admin) fn question(&self) -> RouteQuestion {
         let joined = |all: &[String]| (!all.is_empty()).then(|| all.join(","));
-        let tlvs = self.proxy_tlv.iter();
         // Commas stand between them.
-        let tlvs: Vec<_> = tlvs.map(|tlv| tlv.replace(',', "\\x2C")).collect();
+        let escaped = |all: &[String]| {
+            let all = all.iter().map(|one| one.replace(',', "\\x2C"));
+            joined(&all.collect::<Vec<_>>())
+        };
         RouteQuestion {
             client: self.client,
             sni: self.sni.clone(),
@@ -107,7 +112,8 @@ impl ClientFlags {
             protocol: self.protocol.clone(),
             http_host: self.http_host.clone(),
             http_path: self.http_path.clone(),
-            proxy_tlv: joined(&tlvs),
+            proxy_tlv: escaped(&self.proxy_tlv),
+            tls_client: escaped(&self.tls_client),
         }
     }
 }
