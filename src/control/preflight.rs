@@ -141,7 +141,7 @@ pub fn start_warnings(config: &Config, file: Option<&Path>) -> Vec<(String, Stri
     });
     let all = files.chain(fleet).chain(kept).chain(socket).chain(log);
     let all = all.chain(history).chain(track);
-    all.chain(tls::expired(config)).collect()
+    all.chain(tls::warnings(config)).collect()
 }
 
 /// The log server that takes the access log, and whether it can be reached. It does not notice.

@@ -404,3 +404,37 @@ fn settings_that_need_a_route_warn_without_one() {
         .is_empty()
     );
 }
+
+#[test]
+fn routes_warn_about_protocols_that_tls_never_agrees_on_and_that_are_not_read() {
+    let warned = |alpn: &str, routes: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"[::1]:1\", pool: \"p\", routes: [{routes}], \
+             tls: (certificates: [(certificate: \"a\", key: \"b\")], alpn: [{alpn}]))],
+            pools: [(name: \"p\", backends: [\"unix:/a\"])])"
+        );
+        let (config, source) = read(&text).unwrap();
+        let all = warnings(&config, HOST, Some(&source)).into_iter();
+        let all = all.filter(|one| one.sentence.starts_with("alpn: "));
+        all.map(|one| one.sentence).collect::<Vec<_>>()
+    };
+    let by_path = "(http_path: [\"/a\"], pool: \"p\")";
+    assert_eq!(
+        warned("\"h2\", \"http/1.1\"", by_path),
+        [
+            "alpn: a client that agrees on \"h2\" speaks HTTP/2, whose requests are not read, so \
+             that no route by `http_host` or `http_path` takes it: leave out \"h2\""
+        ]
+    );
+    assert!(warned("\"http/1.1\"", by_path).is_empty());
+    let by_alpn = "(alpn: [\"h2\", \"x\"], pool: \"p\")";
+    assert!(warned("\"h2\", \"x\"", by_alpn).is_empty());
+    assert_eq!(
+        warned("\"h2\"", by_alpn),
+        [
+            "alpn: TLS ends here and never agrees on \"x\", which is not in `alpn` of the \
+             listener's `tls`: add it there, or leave it out"
+        ]
+    );
+    assert_eq!(warned("", by_alpn).len(), 1);
+}

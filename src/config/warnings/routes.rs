@@ -18,6 +18,33 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
                 sentence,
             ));
         }
+        protocols(i, listener, found);
+    }
+}
+
+/// Application protocols of a listener that ends TLS which its routes can do nothing with.
+fn protocols(i: usize, listener: &Listener, found: &mut Vec<Finding>) {
+    let Some(tls) = &listener.tls else {
+        return;
+    };
+    let reads_http = |route: &Route| !route.http_host.is_empty() || !route.http_path.is_empty();
+    let reads_http = listener.routes.iter().any(reads_http);
+    if reads_http && tls.alpn.iter().any(|name| name == "h2") {
+        let sentence = "alpn: a client that agrees on \"h2\" speaks HTTP/2, whose requests are not \
+                        read, so that no route by `http_host` or `http_path` takes it: leave out \
+                        \"h2\"";
+        found.push(Finding::at(format!("listeners[{i}].tls.alpn"), sentence));
+    }
+    for (j, route) in listener.routes.iter().enumerate() {
+        let mut all = route.alpn.iter();
+        if let Some(name) = all.find(|name| !tls.alpn.contains(name)) {
+            let sentence = format!(
+                "alpn: TLS ends here and never agrees on \"{name}\", which is not in `alpn` of the \
+                 listener's `tls`: add it there, or leave it out"
+            );
+            let at = format!("listeners[{i}].routes[{j}].alpn");
+            found.push(Finding::at(at, sentence));
+        }
     }
 }
 

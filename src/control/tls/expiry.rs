@@ -60,13 +60,8 @@ impl Shown {
 }
 
 impl Expiring<'_> {
-    /// Seconds until it expires; 0: it has. The last second of a certificate counts (RFC 5280,
-    /// section 4.1.2.5).
     fn left(&self, now: SystemTime) -> u64 {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_secs());
-        let end = u64::try_from(self.expires).unwrap_or(0);
-        end.saturating_add(1).saturating_sub(now)
+        left(self.expires, now)
     }
 
     /// Days before it expires that an event says so.
@@ -141,7 +136,21 @@ impl Warned {
     }
 }
 
-/// Of a certificate.
+/// Whether what expires then has expired.
+pub(super) fn is_over(expires: i64, now: SystemTime) -> bool {
+    left(expires, now) == 0
+}
+
+/// Seconds until something expires; 0: it has. The last second of a certificate counts (RFC 5280,
+/// section 4.1.2.5).
+fn left(expires: i64, now: SystemTime) -> u64 {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs());
+    let end = u64::try_from(expires).unwrap_or(0);
+    end.saturating_add(1).saturating_sub(now)
+}
+
+/// Days before it expires that an event says so: of a certificate.
 const WARN_DAYS: [u64; 4] = [0, 1, 7, 30];
 /// Of a revocation list and an OCSP answer: many are for a week, and new ones come well before.
 const LIST_WARN_DAYS: [u64; 2] = [0, 1];

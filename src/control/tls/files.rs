@@ -232,7 +232,7 @@ fn refuse_public(key: &Path) -> Result<(), String> {
 
 /// The certificates and revocation lists of a configuration that have expired, each with the
 /// setting that names it. May take long.
-pub(in crate::control) fn expired(config: &Config) -> Vec<(String, String)> {
+pub(super) fn expired(config: &Config) -> Vec<(String, String)> {
     let listeners = config.listeners.iter().enumerate();
     let listeners = listeners.flat_map(|(i, listener)| {
         let at = format!("listeners[{i}].tls");
@@ -311,7 +311,7 @@ fn expiring_of_server<'a>(at: &str, tls: &'a BackendTls) -> Vec<(String, MayExpi
 }
 
 /// The DNS names of a certificate (subjectAltName; RFC 5280, section 4.2.1.6), and its end.
-fn shown(path: &Path, certificate: &[u8]) -> Result<CertificateStatus, String> {
+pub(super) fn shown(path: &Path, certificate: &[u8]) -> Result<CertificateStatus, String> {
     let parsed = X509Certificate::from_der(certificate);
     let (_, parsed) = parsed.map_err(|_| unfit(path, &"its certificate can't be read"))?;
     if parsed.version() != X509Version::V3 {

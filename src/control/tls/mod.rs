@@ -12,6 +12,7 @@ mod owners;
 mod pools;
 mod revocation;
 mod staple;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use crate::config::Config;
 use crate::tls::{TlsByOwner, TlsClient};
 
 use super::StartError;
-pub(in crate::control) use files::{client_settings, expired};
+pub(in crate::control) use files::client_settings;
 use listeners::ListenerTls;
 use owners::{OwnerRead, Owners};
 use pools::PoolTls;
+pub(in crate::control) use warnings::warnings;
 
 /// The TLS of all listeners and pools that have some.
 #[derive(Debug, Default)]
