@@ -4,14 +4,15 @@
 #
 #   scripts/prometheus.sh
 #
-# Needs prometheus with promtool, nginx, wrk, curl and python3 (INSTALL=1: gets them as root).
+# Needs prometheus with promtool, nginx, wrk, curl, openssl and python3 (INSTALL=1: gets them as
+# root).
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source-path=SCRIPTDIR source=../loadtest/lib.sh
 source loadtest/lib.sh
 help_if_asked "$@"
-need_tools prometheus promtool nginx nginx-stream wrk curl python3
+need_tools prometheus promtool nginx nginx-stream wrk curl openssl python3
 find_mahoraga
 
 promtool check rules scripts/alerts.yml >/dev/null || die 'promtool finds mistakes in alerts.yml'
@@ -22,15 +23,24 @@ backend=$PORT backend_pid=$STARTED
 free_port
 front=$PORT
 free_port
+secure=$PORT
+free_port
 metrics=$PORT
 free_port
 prometheus=$PORT
 (umask 077 && head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$WORK/token")
+(umask 077 && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 \
+    -subj / -addext subjectAltName=DNS:localhost \
+    -keyout "$WORK/tls.key" -out "$WORK/tls.pem" 2>/dev/null)
 cat >"$WORK/config.ron" <<RON
 (
     access_log: "off", admin: (socket: "$WORK/mahoraga.sock"),
     metrics: (bind: "0.0.0.0:$metrics", allow: ["127.0.0.0/8"], read_token: "$WORK/token"),
-    listeners: [(name: "front", bind: "127.0.0.1:$front", pool: "web")],
+    listeners: [
+        (name: "front", bind: "127.0.0.1:$front", pool: "web"),
+        (name: "secure", bind: "127.0.0.1:$secure", pool: "web",
+            tls: (certificates: [(certificate: "$WORK/tls.pem", key: "$WORK/tls.key")])),
+    ],
     pools: [(name: "web", check: (type: "tcp", interval: "200ms", fall: 1),
         queue: (max: 100), max_connections: 4, backends: ["127.0.0.1:$backend"])],
 )
@@ -38,6 +48,7 @@ RON
 start any mahoraga "$MAHORAGA" run "$WORK/config.ron"
 wait_port "$front" mahoraga
 start any wrk wrk -t 1 -c 8 -d 60 -H 'Connection: close' "http://127.0.0.1:$front/small"
+start any wrk-tls wrk -t 1 -c 2 -d 60 -H 'Connection: close' "https://127.0.0.1:$secure/small"
 
 # What a scraper without the token gets, and what the text looks like.
 url=http://127.0.0.1:$metrics

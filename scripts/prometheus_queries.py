@@ -16,7 +16,7 @@ import urllib.request
 PATIENCE = 30
 # Nothing of the kind happens here.
 QUIET = {"Connects that failed", "Refused, by rule", "Sessions ended, by reason",
-         "Ejections and failed probes"}
+         "Ejections and failed probes", "TLS failures, by kind"}
 
 
 def get(path, **query):

@@ -438,7 +438,6 @@ fn seed(text: &str) -> Result<u64, ValueError> {
     values::seed(text.as_ref())
 }
 
-/// Reads `--route`; the name is read with the configuration.
 /// A backend, with `tls:` before it where it speaks TLS.
 fn to(text: &str) -> Result<ToFlag, ValueError> {
     let address = text.strip_prefix("tls:");
@@ -456,6 +455,11 @@ fn verify(text: &str) -> Result<String, ValueError> {
     known.ok_or_else(|| ValueError::Unexpected("a file, system or off".to_owned()))
 }
 
+/// What is wrong with a route to a backend that speaks TLS.
+const ROUTE_TO_TLS: &str = "`tls:` is for --to alone: write a configuration file, where the pool \
+                            of the route has `tls`, or leave it out";
+
+/// Reads `--route`; the name is read with the configuration.
 fn route(text: &str) -> Result<RouteFlag, String> {
     let expected = || {
         "expected sni:NAME=ADDR, alpn:NAME=ADDR or protocol:NAME=ADDR, such as \
@@ -472,6 +476,8 @@ fn route(text: &str) -> Result<RouteFlag, String> {
         let (name, address) = (&rest[..place], &rest[place + 1..]);
         let backend = match address {
             REFUSE => Ok(None),
+            // A host may have that name, with a port behind it.
+            _ if to(address).is_ok_and(|to| to.speaks_tls) => return Err(ROUTE_TO_TLS.to_owned()),
             address => values::backend(address).map(Some),
         };
         match backend {

@@ -182,6 +182,16 @@ fn the_page_of_figures_is_right() {
     );
 }
 
+#[test]
+fn each_kind_of_failure_of_tls_is_explained() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tls.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for kind in crate::tls::FailureKind::ALL {
+        let row = format!("| `{}` |", kind.as_str());
+        assert!(text.contains(&row), "docs/tls.md: {row}");
+    }
+}
+
 /// Dashboard and rules of `scripts/` ask for figures that there are, and each alert is tested.
 #[test]
 fn what_dashboard_and_alerts_ask_for_is_there() {

@@ -19,7 +19,7 @@ pub(super) fn beside_of_pool(mut others: Vec<Figure<PoolStatus>>) -> Vec<Figure<
         each(
             "tls_failures",
             "Attempts to reach its backends, and sessions, whose TLS failed, by the kind of \
-             failure.",
+             failure: docs/tls.md lists them.",
             "reason",
             |its: &PoolStatus| of(its.tls.as_ref(), |tls| counts(&tls.failures)),
         ),
@@ -54,7 +54,7 @@ pub(super) fn beside(mut others: Vec<Figure<ListenerStatus>>) -> Vec<Figure<List
         ),
         each(
             "tls_failures",
-            "Clients whose TLS failed, by the kind of failure.",
+            "Clients whose TLS failed, by the kind of failure: docs/tls.md lists them.",
             "reason",
             |its: &ListenerStatus| of(its.tls.as_ref(), |tls| counts(&tls.failures)),
         ),

@@ -327,11 +327,17 @@ fn a_route_that_is_wrong_names_its_flag() {
         "sni:a.example",
         "host:a=127.0.0.1:3",
         "sni:a=b",
+        "sni:a=tls:b:3",
     ] {
         let arguments = [
             "mahoraga", "proxy", "--from", "[::1]:1", "--to", "unix:/a", "--route",
         ];
         let arguments = arguments.into_iter().chain([wrong]);
-        assert!(Cli::try_parse_from(arguments).is_err(), "{wrong}");
+        let error = Cli::try_parse_from(arguments).unwrap_err().to_string();
+        assert_eq!(
+            error.contains("`tls:` is for --to alone"),
+            wrong.contains("tls:"),
+            "{error}"
+        );
     }
 }
