@@ -311,6 +311,10 @@ pub struct TlsStatus {
     /// The answers by OCSP that are stapled to its certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staples: Vec<StapleStatus>,
+    /// Whether clients of a listener show certificates: `required`, `optional` or `off`; not of a
+    /// pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<String>,
     /// Handshakes since it is there, by version and by whether they began a session or resumed one,
     /// such as `1.3/full` or `1.2/resumed`.
     #[serde(default)]
@@ -322,6 +326,14 @@ pub struct TlsStatus {
     /// Why its files could not be read again; what they held before stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl TlsStatus {
+    /// When the first of its certificates expires, in seconds since 1970.
+    #[must_use]
+    pub fn expires(&self) -> Option<i64> {
+        self.certificates.iter().map(|one| one.expires).min()
+    }
 }
 
 /// A certificate of a listener or a pool.

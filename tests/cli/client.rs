@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use mahoraga::admin::model::{
-    AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, BalancerEvent, ConfigText,
-    EventKind, HealthStatus, HistogramStatus, Killed, LastChange, LatencyStatus, LatencyWindow,
-    ListenerStatus, MetStatus, PoolStatus, PrivilegesStatus, Reloads, RouteChoice, RouteStatus,
-    SessionState, SessionStatus, Stage, Status, TrafficStatus, WorkerStatus,
+    AccessDecision, AccessListDetail, AccessListStatus, BackendStatus, BalancerEvent,
+    CertificateStatus, ConfigText, EventKind, HealthStatus, HistogramStatus, Killed, LastChange,
+    LatencyStatus, LatencyWindow, ListenerStatus, MetStatus, PoolStatus, PrivilegesStatus, Reloads,
+    RouteChoice, RouteStatus, SessionState, SessionStatus, Stage, Status, TlsStatus, TrafficStatus,
+    WorkerStatus,
 };
 use mahoraga::config::{AdminState, EffectiveSetting, SettingSource};
 use serde::Serialize;
@@ -285,6 +286,7 @@ fn listeners_and_pools_and_backends_are_tables() {
             .into(),
             dry_run: [("global_rate".to_owned(), 12)].into(),
             traffic: TRAFFIC,
+            tls: Some(tls()),
             ..ListenerStatus::default()
         },
         ListenerStatus {
@@ -325,6 +327,24 @@ fn listeners_and_pools_and_backends_are_tables() {
         "GET /v1/pools",
     ];
     assert_eq!(fake.asked(), want);
+}
+
+fn tls() -> TlsStatus {
+    let certificate = |expires| CertificateStatus {
+        expires,
+        ..CertificateStatus::default()
+    };
+    TlsStatus {
+        certificates: [4_102_531_200, 4_102_444_800].map(certificate).to_vec(),
+        clients: Some("optional".to_owned()),
+        handshakes: [
+            ("1.2/full".to_owned(), 3),
+            ("1.3/resumed".to_owned(), 1_200),
+        ]
+        .into(),
+        failures: [("left".to_owned(), 2), ("not_tls".to_owned(), 5)].into(),
+        ..TlsStatus::default()
+    }
 }
 
 fn access_list(name: &str) -> AccessListStatus {
@@ -815,6 +835,9 @@ front     0.0.0.0:8080  web          1.2k  10000  office             7  3.4 GB  
 db        [::1]:5432    db              0         -                  0     0 B
 clients of `front` refused: access_denied 4, source_rate 3
 clients of `front` would have been refused (dry run): global_rate 12
+
+TLS ends at  certificates  first expires         clients show  handshakes  failed
+front                   2  2100-01-01T00:00:00Z  optional            1.2k       7
 
 listener  route    pool     share  sessions  takes
 db        trial    web     12.5 %         9  sni a.b or *.c or d or 4 more

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, Tls};
+use crate::config::{ClientCertificate, Config, Tls};
 use crate::tls::{Certificates, SelectBy, ServerSettings, Terminate, Terminator, TlsServer};
 
 use super::expiry::Shown;
@@ -55,6 +55,14 @@ impl TlsOwner for ListenerTls {
         let made = TlsServer::new(&server_settings(&files, settings, &probe), None);
         made.map_err(|error| Unfit::together(&error))?;
         Ok(files)
+    }
+
+    fn clients(settings: &Tls) -> Option<&'static str> {
+        Some(match settings.clients.as_ref().map(|its| its.certificate) {
+            Some(ClientCertificate::Required) => "required",
+            Some(ClientCertificate::Optional) => "optional",
+            None => "off",
+        })
     }
 
     fn shown(files: &ListenerFiles) -> &Shown {

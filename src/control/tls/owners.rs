@@ -37,6 +37,11 @@ pub(super) trait TlsOwner: Debug + Sized + 'static {
     /// Reads the files, and finds what does not fit together. May take long.
     fn read(settings: &Self::Settings) -> Result<Self::Files, Unfit>;
 
+    /// Whether clients show certificates, where it has clients.
+    fn clients(_: &Self::Settings) -> Option<&'static str> {
+        None
+    }
+
     /// What is shown of its files.
     fn shown(files: &Self::Files) -> &Shown;
 
@@ -321,6 +326,7 @@ impl<S: TlsOwner> Owners<S> {
             certificates: live.shown.certificates.clone(),
             revocation_lists: live.shown.revocation_lists.clone(),
             staples: live.shown.staples.clone(),
+            clients: S::clients(&live.settings).map(str::to_owned),
             handshakes: handshakes
                 .map(|(version, resumed, count)| {
                     let begun = begun[usize::from(resumed)].1;

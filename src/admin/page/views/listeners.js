@@ -1,7 +1,7 @@
 // Listeners: who comes in, where routes lead, and who is refused by which rule.
 
 import { h } from '../dom.js';
-import { bytesRate, count, rate, words } from '../format.js';
+import { bytesRate, count, plural, rate, words } from '../format.js';
 import { store } from '../store.js';
 import { table } from '../table.js';
 
@@ -15,6 +15,8 @@ const list = (counts) =>
     .join(', ') || '–';
 
 const cut = ({ client_closed: _, backend_closed: __, ...others }) => others;
+
+const WEEK_MS = 7 * 24 * 60 * 60 * 1000;
 
 /** How many values of a condition a line has. */
 const VALUES = 3;
@@ -36,6 +38,19 @@ const routesOf = (listener) => {
   return unrouted == null ? routes : [...routes, { listener: name, name: 'default', pool, sessions: unrouted, takes: 'all others' }];
 };
 
+/** The TLS that ends at a listener: its certificates, and when the first expires. */
+function tlsOf({ tls }) {
+  if (!tls) return '–';
+  const ends = Math.min(...tls.certificates.map((one) => one.expires));
+  const until = new Date(ends * 1000).toISOString().slice(0, 10);
+  return `${plural(tls.certificates.length, 'certificate')}, until ${until}`;
+}
+
+const expiresSoon = ({ tls }) =>
+  tls?.certificates.some((one) => one.expires * 1000 - Date.now() < WEEK_MS);
+
+const sum = (counts) => Object.values(counts ?? {}).reduce((all, one) => all + one, 0);
+
 const poolLink = (pool) => h('a', { href: `#/backends?${new URLSearchParams({ pool })}` }, pool);
 
 export function show(box) {
@@ -52,6 +67,9 @@ export function show(box) {
       { id: 'connections', title: 'Connections', numeric: true, sort: (its) => its.connections, text: (its) => (its.max_connections ? `${count(its.connections)} of ${count(its.max_connections)}` : count(its.connections)), tone: (its) => (its.max_connections && its.connections >= its.max_connections ? 'warn' : '') },
       { id: 'down', title: 'To clients', numeric: true, sort: (its) => its.bytes_down_per_s, text: (its) => bytesRate(its.bytes_down_per_s), less: 1, class: 'nowrap' },
       { id: 'up', title: 'From clients', numeric: true, sort: (its) => its.bytes_up_per_s, text: (its) => bytesRate(its.bytes_up_per_s), less: 1, class: 'nowrap' },
+      { id: 'tls', title: 'TLS', text: tlsOf, less: 1, tone: (its) => (expiresSoon(its) ? 'warn' : ''), about: 'Whether TLS ends here, and when the first certificate expires' },
+      { id: 'handshakes', title: 'Handshakes', numeric: true, sort: (its) => sum(its.tls?.handshakes), text: (its) => (its.tls ? count(sum(its.tls.handshakes)) : '–'), less: 2, about: 'Handshakes of TLS since it listens' },
+      { id: 'handshakes-failed', title: 'TLS failed', text: (its) => list(its.tls?.failures ?? {}), less: 2, about: 'Clients whose TLS failed, by the kind of failure' },
       { id: 'access', title: 'Access list', text: (its) => its.access_list ?? '–', less: 2 },
       { id: 'refusing', title: 'Refused/s', numeric: true, sort: (its) => store.listenerRates.get(its.name)?.rate('refused'), text: (its) => rate(store.listenerRates.get(its.name)?.rate('refused')), tone: (its) => (store.listenerRates.get(its.name)?.rate('refused') > 0 ? 'warn' : '') },
       { id: 'refused', title: 'Refused since it listens', text: (its) => list(its.refused_by), less: 1 },

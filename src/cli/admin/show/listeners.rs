@@ -1,8 +1,9 @@
 //! Listeners as tables: what each takes and refuses, and where its routes lead.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 
-use super::super::table::{Align, Cell, Paint, Table};
+use super::super::table::{Align, Cell, Paint, Table, Tone};
 use super::super::units::{bytes, count, plain};
 use super::{fleet_share, limit, per_s};
 use crate::admin::model::ListenerStatus;
@@ -35,8 +36,58 @@ pub(in crate::cli::admin) fn listeners_text(listeners: &[ListenerStatus], paint:
         ]);
     }
     let refusals = listeners.iter().map(refusals);
-    table.text(paint) + &refusals.collect::<String>() + &routes_text(listeners, paint)
+    table.text(paint)
+        + &refusals.collect::<String>()
+        + &tls_text(listeners, paint)
+        + &routes_text(listeners, paint)
 }
+
+/// A table of the listeners that end TLS, where there are some.
+fn tls_text(listeners: &[ListenerStatus], paint: Paint) -> String {
+    if listeners.iter().all(|one| one.tls.is_none()) {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        ("TLS ends at", Align::Left),
+        ("certificates", Align::Right),
+        ("first expires", Align::Left),
+        ("clients show", Align::Left),
+        ("handshakes", Align::Right),
+        ("failed", Align::Right),
+    ]);
+    for one in listeners {
+        let Some(tls) = &one.tls else {
+            continue;
+        };
+        table.row([
+            one.name.as_str().into(),
+            count(tls.certificates.len() as u64).into(),
+            tls.expires().map_or_else(Cell::default, expiry),
+            tls.clients.as_deref().unwrap_or("-").into(),
+            count(tls.handshakes.values().sum()).into(),
+            count(tls.failures.values().sum()).into(),
+        ]);
+    }
+    format!("\n{}", table.text(paint))
+}
+
+/// When a certificate expires, as `2027-01-01T00:00:00Z`.
+fn expiry(expires: i64) -> Cell {
+    let since = Duration::from_secs(u64::try_from(expires).unwrap_or(0));
+    let at = SystemTime::UNIX_EPOCH.checked_add(since);
+    let tone = match at.is_none_or(|at| at > SystemTime::now()) {
+        true => Tone::Plain,
+        false => Tone::Bad,
+    };
+    // Beyond the year 9999 there is no such text.
+    let text = at
+        .filter(|_| expires < YEAR_10000)
+        .map(|at| humantime::format_rfc3339_seconds(at).to_string());
+    Cell::toned(text.unwrap_or_else(|| "never".to_owned()), tone)
+}
+
+/// In seconds since 1970.
+const YEAR_10000: i64 = 253_402_300_800;
 
 /// A table of the routes, where there are some.
 fn routes_text(listeners: &[ListenerStatus], paint: Paint) -> String {
