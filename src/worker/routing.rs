@@ -29,8 +29,11 @@ impl<K: Kernel> Worker<K> {
             return answer;
         }
         let slot = &mut self.slots[key];
+        let takes_hello = first.is_none() && !last && slot.takes_hello();
         let look = match first {
-            None if !last && !slot.takes_hello() => {
+            // The hello does not say whether what is inside cancels a query.
+            None if takes_hello && slot.listener.postgres.needs_bytes() => Look::Nothing,
+            None if !last && !takes_hello => {
                 look_at_silence(slot, &mut self.decisions, &self.stats)
             }
             first => {
