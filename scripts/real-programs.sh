@@ -240,6 +240,43 @@ check_documented() {
     done
 }
 
+# TLS of clients that ends here, with a backend without TLS and one that is asked for it.
+check_ended_tls() {
+    local name
+    # The balancer's user must be able to read it.
+    install -m 600 "$WORK/one/server.key" "$WORK/ended.key"
+    free_port
+    cat >"$WORK/ended.ron" <<END
+(
+    workers: $WORKERS, admin: "off", access_log: (to: "off"),
+    listeners: [(
+        bind: "127.0.0.1:$PORT", pool: "plain", postgres_tls: "answer", postgres_cancel: true,
+        tls: (certificates: [(certificate: "$WORK/one.crt", key: "$WORK/ended.key")]),
+        routes: [(sni: ["two.pg.test"], pool: "asked")],
+    )],
+    pools: [
+        (name: "plain", backends: ["127.0.0.1:${PORTS[0]}"]),
+        (
+            name: "asked", backends: ["127.0.0.1:${PORTS[1]}"],
+            tls: (verify: "off", starttls: "postgres"), check: (type: "tcp", interval: "1s"),
+        ),
+    ],
+)
+END
+    start any ended "$MAHORAGA" run --config "$WORK/ended.ron"
+    wait_port "$PORT" ended
+    same "ended here" "one|f" "$(cluster \
+        "host=one.pg.test sslmode=verify-full sslrootcert=$WORK/one.crt")"
+    same "asked for" "two|t" "$(cluster 'host=two.pg.test sslmode=require')"
+    for name in one two; do
+        same "cancelled where TLS ends" "$1" \
+            "$(cancelled "host=$name.pg.test sslmode=require")"
+    done
+    ! cluster 'host=one.pg.test sslmode=disable' >"$WORK/refused" 2>&1 ||
+        die "a client without TLS is not refused"
+    grep -q 'FATAL:  TLS is required here' "$WORK/refused" || die "$(<"$WORK/refused")"
+}
+
 # SSL requests that are answered, and routed by the name in the hello; cancelled queries.
 check_psql() {
     local want='ERROR:  canceling statement due to user request' name i
@@ -274,7 +311,9 @@ END
         same "cancelled in TLS" "$want" "$(cancelled 'host=two.pg.test sslmode=require')"
     done
     check_documented "$want"
-    echo "2 clusters by name in TLS, also by the example of the document; 5 queries cancelled"
+    check_ended_tls "$want"
+    echo "2 clusters by name in TLS, also by the example of the document, and where it ends here;" \
+        "7 queries cancelled"
 }
 
 # Runs in a subshell, which ends by itself every process that it started, even when the check fails.

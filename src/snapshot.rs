@@ -111,8 +111,10 @@ pub struct LiveListener {
 /// What a listener does with requests of PostgreSQL clients that stand before a session.
 #[derive(Clone, Debug, Default)]
 pub struct Postgres {
-    /// It answers those for TLS.
+    /// It answers those for TLS, which goes on to the backend.
     pub answers_tls: bool,
+    /// It answers those for TLS, which ends here.
+    pub ends_tls: bool,
     /// Where sessions are that clients may ask to cancel; `None`: such requests are like others.
     pub cancels: Option<Arc<Cancels>>,
     /// A backend that had no TLS for a client, for the report.
@@ -408,11 +410,12 @@ impl Postgres {
 }
 
 fn postgres(config: &config::Listener, old: Option<&LiveListener>) -> Postgres {
-    let old = old.map(|old| &old.postgres);
-    let known = old.and_then(|old| old.cancels.clone());
+    let known = old.and_then(|old| old.postgres.cancels.clone());
+    let answers = config.postgres_tls == config::PostgresTls::Answer;
     Postgres {
-        refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.refused)),
-        answers_tls: config.postgres_tls == config::PostgresTls::Answer,
+        refused: old.map_or_else(Arc::default, |old| Arc::clone(&old.postgres.refused)),
+        answers_tls: answers && config.tls.is_none(),
+        ends_tls: answers && config.tls.is_some(),
         cancels: config.postgres_cancel.then(|| known.unwrap_or_default()),
     }
 }

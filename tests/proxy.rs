@@ -111,6 +111,8 @@ mod places;
 mod ports;
 #[path = "proxy/postgres.rs"]
 mod postgres;
+#[path = "proxy/postgres_tls.rs"]
+mod postgres_tls;
 #[path = "proxy/pressure.rs"]
 mod pressure;
 #[path = "proxy/privileges.rs"]

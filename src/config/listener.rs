@@ -85,7 +85,8 @@ settings! {
         /// `timeouts.peek` is over: "close" resets it, "pass" lets its address decide.
         pub half_sent: HalfSent = HalfSent::Close => named("half-sent setting", &HalfSent::ALL);
         /// What is done with a PostgreSQL client's request for TLS: "answer" accepts it, and the
-        /// hello that follows routes the client; "pass" leaves it to the backend.
+        /// hello that follows routes the client, whose TLS ends here where the listener has `tls`;
+        /// "pass" leaves it to the backend.
         pub postgres_tls: PostgresTls = PostgresTls::Pass
             => named("PostgreSQL TLS setting", &PostgresTls::ALL);
         /// Whether a PostgreSQL client's request to cancel a query goes to the backend that has

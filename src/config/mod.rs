@@ -120,7 +120,7 @@ pub use strategy::{
 };
 pub use tls::{
     BackendTls, CertificateFiles, CheckInForce, CheckTls, ClientCertificate, ProbeTls, ServedFiles,
-    Tls, TlsClients, TlsPolicy, UnknownName, Verify,
+    StartTls, Tls, TlsClients, TlsPolicy, UnknownName, Verify,
 };
 pub use tls_client::{TlsClientName, identity_of};
 pub use warnings::{

@@ -105,6 +105,9 @@ settings! {
         /// Which versions and ciphers are spoken: "intermediate" TLS 1.2 and 1.3, "modern" TLS 1.3
         /// alone.
         pub policy: TlsPolicy = TlsPolicy::Intermediate => named("TLS policy", &TlsPolicy::ALL);
+        /// How a backend is asked for TLS before the handshake: "off" not at all, "postgres" by
+        /// PostgreSQL's request, which it must answer by `S`.
+        pub starttls: StartTls = StartTls::Off => named("STARTTLS setting", &StartTls::ALL);
     }
 }
 
@@ -180,6 +183,18 @@ words! {
         Intermediate = "intermediate",
         /// TLS 1.3 alone.
         Modern = "modern",
+    }
+}
+
+words! {
+    /// How a server is asked for TLS before the handshake.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub enum StartTls {
+        /// Not at all: the connection begins with it.
+        #[default]
+        Off = "off",
+        /// By PostgreSQL's request.
+        Postgres = "postgres",
     }
 }
 

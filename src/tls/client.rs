@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme};
 
+use super::postgres::AskingRecords;
 use super::rustls_records::RustlsRecords;
 use super::words::Progress;
 use super::{FailureKind, Originate, Policy, Records, ServerAt, ServerTrust, TlsFailure, provider};
@@ -33,6 +34,8 @@ pub struct ClientSettings {
     pub trust: Option<ServerTrust>,
     /// The certificate that is shown to backends that ask for one.
     pub certificate: Option<Arc<CertifiedKey>>,
+    /// Backends are asked for TLS first, by PostgreSQL's request.
+    pub asks_as_postgres: bool,
 }
 
 impl ClientSettings {
@@ -73,6 +76,8 @@ pub struct TlsClient(RwLock<Configs>);
 pub struct FreshTls {
     /// Its connection.
     pub connection: ClientConnection,
+    /// The server is asked for TLS first, by PostgreSQL's request.
+    pub asks_as_postgres: bool,
     asked: Arc<AtomicBool>,
 }
 
@@ -114,6 +119,7 @@ struct Configs {
     /// What those of all backends are made from. Nothing is resumed by it.
     config: Arc<ClientConfig>,
     is_verified: bool,
+    asks_as_postgres: bool,
     /// Each backend has tickets of its own: another one may not know them.
     by_address: HashMap<Address, Arc<ClientConfig>>,
 }
@@ -142,9 +148,10 @@ impl TlsClient {
     /// # Errors
     /// The backend has no name that its certificate could have.
     pub fn probe(&self, server: ServerAt<'_>) -> Result<FreshTls, TlsFailure> {
-        let (config, name) = {
+        let (config, name, asks_as_postgres) = {
             let configs = self.0.read();
-            (Arc::clone(&configs.config), configs.server_name(server)?)
+            let name = configs.server_name(server)?;
+            (Arc::clone(&configs.config), name, configs.asks_as_postgres)
         };
         let mut config = Arc::unwrap_or_clone(config);
         let asked = Arc::new(AtomicBool::new(false));
@@ -155,7 +162,11 @@ impl TlsClient {
         let connection = ClientConnection::new(Arc::new(config), name);
         let connection =
             connection.map_err(|error| TlsFailure::of_server(&error, Progress::Nothing))?;
-        Ok(FreshTls { connection, asked })
+        Ok(FreshTls {
+            connection,
+            asks_as_postgres,
+            asked,
+        })
     }
 
     /// What a backend is asked for, and with which settings: those of one moment.
@@ -187,6 +198,7 @@ impl Configs {
             name: settings.name.clone(),
             config: Arc::new(settings.config()?),
             is_verified: settings.trust.is_some(),
+            asks_as_postgres: settings.asks_as_postgres,
             by_address: HashMap::new(),
         })
     }
@@ -221,7 +233,11 @@ impl Originate for TlsClient {
         let connection = UnbufferedClientConnection::new(config, name);
         let connection =
             connection.map_err(|error| TlsFailure::of_server(&error, Progress::Nothing))?;
-        Ok(Box::new(RustlsRecords::new(connection)))
+        let records = Box::new(RustlsRecords::new(connection));
+        match self.0.read().asks_as_postgres {
+            true => Ok(Box::new(AskingRecords::new(records))),
+            false => Ok(records),
+        }
     }
 }
 

@@ -41,6 +41,8 @@ macro_rules! kinds {
 kinds! {
     /// What came is no TLS.
     NotTls = "not_tls",
+    /// Bytes came in the clear behind a request for TLS, before it was answered.
+    EarlyBytes = "early_bytes",
     /// Both ends have no version, cipher, curve or signature in common.
     Incompatible = "incompatible",
     /// Both ends have no application protocol in common.

@@ -14,6 +14,7 @@ mod client;
 mod counts;
 mod failure;
 mod identity;
+mod postgres;
 mod rustls_records;
 mod server;
 mod trust;
@@ -33,6 +34,8 @@ pub use counts::TlsCounts;
 pub use failure::{FailureKind, TlsFailure};
 pub use identity::ClientIdentity;
 pub(crate) use identity::{sha256, subject_text};
+pub(crate) use postgres::granted;
+pub use postgres::{AskingRecords, PostgresRecords};
 pub use server::{Policy, ServerSettings, TlsServer, provider};
 pub use trust::{Authorities, ClientTrust, ServerTrust, list_fault};
 pub(crate) use words::server_fault;
@@ -168,6 +171,12 @@ pub trait Records: Debug {
     /// Takes the whole records at the front of `incoming`, which are decrypted in place: their
     /// bytes go behind `plain`, and what the peer is to be sent goes behind `reply`.
     fn open(&mut self, incoming: &mut [u8], plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Taken;
+
+    /// Whether what comes `next`, behind all that [`Records::open`] has used, are records: a client
+    /// may have to ask for TLS before them.
+    fn are_records(&self, _next: &[u8]) -> bool {
+        true
+    }
 
     /// Makes records of some bytes, at most [`PLAIN_MAX`] of them, behind `sealed`. `incoming` is
     /// what [`Records::open`] has left.

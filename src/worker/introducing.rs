@@ -46,7 +46,10 @@ impl<K: Kernel> Worker<K> {
                 number: slot.number,
             },
             received: slot.named.as_ref().map(|named| &*named.tlvs),
-            tls: slot.tls(Side::Client),
+            // A request to cancel may have come in the clear.
+            tls: slot
+                .tls(Side::Client)
+                .filter(|tls| tls.agreed().version.is_some()),
         };
         let mut bytes = [0; LENGTH_MAX];
         let written = match header.version {

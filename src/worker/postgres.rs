@@ -14,7 +14,7 @@ use crate::peek::postgres::{self, CancelKey, PostgresStart, REQUEST_BYTES, SSL_R
 use crate::peek::{KeySearch, Miss, Searched};
 use crate::pool::{CancelPlace, CanceledBy};
 use crate::session::{Event, Look, Opening, Preamble};
-use crate::token::{Purpose, Token};
+use crate::token::{Purpose, Side, Token};
 
 use super::headers::tlvs_of;
 use super::slot::{Asks, Slot, number};
@@ -50,16 +50,18 @@ impl Request {
     fn of(slot: &Slot, first: &[u8], last: bool) -> Self {
         let postgres = &slot.listener.postgres;
         let preamble = slot.session.preamble();
+        // Within TLS that ends here nothing is answered in the clear.
+        let answers_tls = postgres.answers_tls && slot.tls(Side::Client).is_none();
         let answer = |answer| match first.len() {
             REQUEST_BYTES => Self::Answer(answer),
             _ => Self::TooMuch,
         };
         match postgres::request(first) {
             Err(Miss::Incomplete) if !last && !first.is_empty() => Self::Unclear,
-            Ok(PostgresStart::SslRequest) if postgres.answers_tls && preamble != Preamble::Tls => {
+            Ok(PostgresStart::SslRequest) if answers_tls && preamble != Preamble::Tls => {
                 answer(Preamble::Tls)
             }
-            Ok(PostgresStart::GssRequest) if postgres.answers_tls && preamble == Preamble::None => {
+            Ok(PostgresStart::GssRequest) if answers_tls && preamble == Preamble::None => {
                 answer(Preamble::Gss)
             }
             Ok(PostgresStart::Cancel { process, key }) if postgres.cancels.is_some() => {

@@ -261,6 +261,11 @@ impl TlsEnd {
 
     /// Keeps what the client's hello says: it is gone once it was taken in.
     fn note_hello(&mut self, bytes: &[u8]) {
+        // A client may ask for TLS before it.
+        let begins = self.incoming.is_empty() && self.records.are_records(bytes);
+        if self.hello.is_empty() && !begins {
+            return;
+        }
         let room = BYTES_MAX - self.hello.len();
         self.hello
             .extend_from_slice(bytes.get(..room).unwrap_or(bytes));

@@ -4,7 +4,7 @@
 use crate::kernel::{Kernel, Manner};
 use crate::session::CloseReason;
 use crate::time::US;
-use crate::tls::{FailureKind, TlsStanding};
+use crate::tls::{FailureKind, PostgresRecords, TlsStanding};
 use crate::token::Side;
 
 use super::slot::Slot;
@@ -14,8 +14,13 @@ use super::{Worker, handshakes};
 impl<K: Kernel> Worker<K> {
     /// The TLS of a client that comes, where it ends at its port.
     pub(super) fn tls_of_client(&self, port: usize) -> Option<Box<SlotTls>> {
-        let tls = self.ports[port].listener.tls.as_ref()?;
-        let end = TlsEnd::of_client(tls.begins.begin(), self.now);
+        let listener = &self.ports[port].listener;
+        let records = listener.tls.as_ref()?.begins.begin();
+        let records = match listener.postgres.ends_tls {
+            true => Box::new(PostgresRecords::new(records)),
+            false => records,
+        };
+        let end = TlsEnd::of_client(records, self.now);
         Some(Box::new(SlotTls::of_client(end)))
     }
 

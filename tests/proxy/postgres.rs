@@ -13,18 +13,18 @@ use crate::routes::hello;
 use crate::stage::source;
 use crate::watchdog::{eventually, time, watched};
 
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+pub(crate) const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
 
 /// A server as PostgreSQL is one, up to the first query: then it echoes.
-struct Postgres {
-    backend: Backend,
+pub(crate) struct Postgres {
+    pub(crate) backend: Backend,
     cancelled: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Postgres {
     /// It answers requests for TLS so, and what follows `S` with its number.
-    fn new(number: u8, answer: &'static [u8]) -> Self {
+    pub(crate) fn new(number: u8, answer: &'static [u8]) -> Self {
         let cancelled = Arc::<Mutex<Vec<_>>>::default();
         let (seen, sessions) = (Arc::clone(&cancelled), AtomicU32::new(0));
         let backend = Backend::tcp("127.0.0.1:0", move |mut stream| {
@@ -89,7 +89,7 @@ impl Postgres {
         Self { backend, cancelled }
     }
 
-    fn cancelled(&self) -> usize {
+    pub(crate) fn cancelled(&self) -> usize {
         self.cancelled.lock().len()
     }
 }
@@ -99,7 +99,7 @@ fn secret(process: u32) -> Vec<u8> {
     process.to_be_bytes().repeat(8)
 }
 
-fn cancel(process: u32) -> Vec<u8> {
+pub(crate) fn cancel(process: u32) -> Vec<u8> {
     let rest = [&process.to_be_bytes()[..], &secret(process)].concat();
     let length = u32::try_from(8 + rest.len()).unwrap();
     [
@@ -143,7 +143,7 @@ fn send(stream: &mut TcpStream, bytes: &[u8], cuts: &[usize]) {
     }
 }
 
-fn expect(stream: &mut TcpStream, bytes: &[u8]) {
+pub(crate) fn expect(stream: &mut TcpStream, bytes: &[u8]) {
     let mut answer = vec![0; bytes.len()];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(answer, bytes);
@@ -223,7 +223,7 @@ fn a_request_for_tls_is_answered_and_the_hello_routes() {
     });
 }
 
-fn startup() -> Vec<u8> {
+pub(crate) fn startup() -> Vec<u8> {
     b"\0\0\0\x16\0\x03\0\0user\0annabel\0\0".to_vec()
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use fastrand::Rng;
+use mahoraga::peek::postgres::SSL_REQUEST;
 
 /// A peer's side of a kind of TLS.
 pub(crate) trait PeerTls {
@@ -19,6 +20,124 @@ pub(crate) trait PeerTls {
     fn is_established(&self) -> bool;
     /// The balancer has said that no more comes.
     fn was_closed(&self) -> bool;
+}
+
+/// A client that asks for TLS first, as those of PostgreSQL do.
+pub(crate) struct Asking {
+    inner: Box<dyn PeerTls>,
+    has_asked: bool,
+    is_answered: bool,
+}
+
+impl Asking {
+    pub(crate) fn new(inner: Box<dyn PeerTls>) -> Self {
+        Self {
+            inner,
+            has_asked: false,
+            is_answered: false,
+        }
+    }
+}
+
+impl PeerTls for Asking {
+    fn feed(&mut self, bytes: &[u8]) -> bool {
+        match bytes.split_first() {
+            Some((answer, rest)) if !self.is_answered => {
+                assert_eq!((*answer, rest), (b'S', &b""[..]));
+                self.is_answered = true;
+                true
+            }
+            _ => self.inner.feed(bytes),
+        }
+    }
+
+    fn outgoing(&mut self) -> Vec<u8> {
+        if !std::mem::replace(&mut self.has_asked, true) {
+            SSL_REQUEST.to_vec()
+        } else if self.is_answered {
+            self.inner.outgoing()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.inner.write(bytes);
+    }
+
+    fn close(&mut self) {
+        self.inner.close();
+    }
+
+    fn plain(&mut self) -> Vec<u8> {
+        self.inner.plain()
+    }
+
+    fn is_established(&self) -> bool {
+        self.inner.is_established()
+    }
+
+    fn was_closed(&self) -> bool {
+        self.inner.was_closed()
+    }
+}
+
+/// A backend that is asked for TLS first, as those of PostgreSQL are.
+pub(crate) struct Asked {
+    inner: Box<dyn PeerTls>,
+    request: Vec<u8>,
+    has_answered: bool,
+}
+
+impl Asked {
+    pub(crate) fn new(inner: Box<dyn PeerTls>) -> Self {
+        Self {
+            inner,
+            request: Vec::new(),
+            has_answered: false,
+        }
+    }
+}
+
+impl PeerTls for Asked {
+    fn feed(&mut self, bytes: &[u8]) -> bool {
+        if self.request.len() == SSL_REQUEST.len() {
+            return self.inner.feed(bytes);
+        }
+        self.request.extend(bytes);
+        assert!(SSL_REQUEST.starts_with(&self.request), "nothing behind it");
+        true
+    }
+
+    fn outgoing(&mut self) -> Vec<u8> {
+        if self.request.len() < SSL_REQUEST.len() {
+            Vec::new()
+        } else if !std::mem::replace(&mut self.has_answered, true) {
+            b"S".to_vec()
+        } else {
+            self.inner.outgoing()
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.inner.write(bytes);
+    }
+
+    fn close(&mut self) {
+        self.inner.close();
+    }
+
+    fn plain(&mut self) -> Vec<u8> {
+        self.inner.plain()
+    }
+
+    fn is_established(&self) -> bool {
+        self.inner.is_established()
+    }
+
+    fn was_closed(&self) -> bool {
+        self.inner.was_closed()
+    }
 }
 
 /// How a peer ends what it sends.

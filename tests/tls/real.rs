@@ -44,6 +44,7 @@ pub(crate) fn backends() -> TlsClient {
         protocols: Vec::new(),
         trust: Some(trust.expect("an authority")),
         certificate: None,
+        asks_as_postgres: false,
     };
     TlsClient::new(&settings).expect("settings that fit")
 }

@@ -14,12 +14,14 @@ use mahoraga::select::{Plan, Seat};
 use mahoraga::session::{CloseReason, SessionLimits};
 use mahoraga::snapshot::{LiveListener, Postgres, Snapshot};
 use mahoraga::time::{NEVER, SECOND};
-use mahoraga::tls::{Originate, Originator, Terminate, Terminator};
+use mahoraga::tls::{
+    AskingRecords, Originate, Originator, Records, ServerAt, Terminate, Terminator, TlsFailure,
+};
 use mahoraga::worker::{Inbox, Record, Setup, Stats, Worker};
 
 use crate::cipher::{Cipher, CipherPeer};
 use crate::kernel::ByteKernel;
-use crate::peers::{End, PeerTls, Talker};
+use crate::peers::{Asked, Asking, End, PeerTls, Talker};
 use crate::real::{self, RealPeer};
 
 /// What peers speak.
@@ -36,6 +38,8 @@ pub(crate) struct Kind {
     speaks: Speaks,
     clients: bool,
     backends: bool,
+    /// It is asked for first, as by PostgreSQL.
+    asks: bool,
 }
 
 impl Kind {
@@ -44,6 +48,7 @@ impl Kind {
             speaks,
             clients: !seed.is_multiple_of(3),
             backends: seed % 3 != 1,
+            asks: seed.is_multiple_of(5),
         }
     }
 
@@ -55,6 +60,10 @@ impl Kind {
                 None => Box::<CipherPeer>::default(),
                 Some(config) => Box::new(RealPeer::client(config)),
             };
+            let tls = match self.asks {
+                true => Box::new(Asking::new(tls)),
+                false => tls,
+            };
             self.clients.then_some(tls)
         }
     }
@@ -65,6 +74,10 @@ impl Kind {
             Speaks::Tls12 | Speaks::Tls13 => {
                 Box::new(RealPeer::server(self.speaks == Speaks::Tls13))
             }
+        };
+        let tls = match self.asks {
+            true => Box::new(Asked::new(tls)),
+            false => tls,
         };
         self.backends.then_some(tls)
     }
@@ -84,6 +97,10 @@ impl Kind {
             Speaks::Cipher => Arc::new(Cipher),
             Speaks::Tls12 | Speaks::Tls13 => Arc::new(real::backends()),
         };
+        let begins = match self.asks {
+            true => Arc::new(AsksFirst(begins)),
+            false => begins,
+        };
         let (counts, refused) = (Arc::default(), Arc::default());
         self.backends.then(|| {
             Arc::new(Originator {
@@ -92,6 +109,16 @@ impl Kind {
                 refused,
             })
         })
+    }
+}
+
+/// Asks backends for it first.
+#[derive(Debug)]
+struct AsksFirst(Arc<dyn Originate>);
+
+impl Originate for AsksFirst {
+    fn begin(&self, server: ServerAt<'_>) -> Result<Box<dyn Records>, TlsFailure> {
+        Ok(Box::new(AskingRecords::new(self.0.begin(server)?)))
     }
 }
 
@@ -261,7 +288,10 @@ fn snapshot(kind: Kind) -> Arc<Snapshot> {
             ..LIMITS
         },
         bandwidth: Arc::default(),
-        postgres: Postgres::default(),
+        postgres: Postgres {
+            ends_tls: kind.clients && kind.asks,
+            ..Postgres::default()
+        },
         tls: kind.terminator(),
     };
     Arc::new(Snapshot {

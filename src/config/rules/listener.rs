@@ -49,19 +49,15 @@ fn of_listener(config: &Config, i: usize, names: &HashSet<&str>, found: &mut Vec
     super::fleet::of_listener(config, i, found);
     let mut secured = listener.pools().map(|pool| &config.pools[pool]);
     if listener.postgres_tls == PostgresTls::Answer
+        && listener.tls.is_none()
         && let Some(pool) = secured.find(|pool| pool.tls.is_some())
     {
         let sentence = format!(
             "postgres_tls: the pool `{}` speaks TLS with its backends already: leave out one of \
-             them",
+             them, or end the TLS of clients with the listener's `tls`",
             pool.name
         );
         found.push(Finding::at(at("postgres_tls"), sentence));
-    }
-    if listener.postgres_tls == PostgresTls::Answer && listener.tls.is_some() {
-        let sentence = "postgres_tls: clients begin with TLS here, as the listener has `tls`, and \
-                        not with PostgreSQL's request for it: leave out one of them";
-        found.push(Finding::at(at("postgres_tls"), sentence).needing(at("tls")));
     }
     if listener.freebind && matches!(listener.bind, Address::Unix(_)) {
         let sentence = "freebind: a Unix socket is bound to a path: leave it out";

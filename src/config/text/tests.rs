@@ -21,7 +21,7 @@ use crate::config::{
 };
 use crate::config::{AddressType, Consul, ConsulHealth, Etcd, FleetSettings};
 use crate::config::{
-    BackendTls, ClientCertificate, ServedFiles, Tls, TlsClients, TlsPolicy, UnknownName,
+    BackendTls, ClientCertificate, ServedFiles, StartTls, Tls, TlsClients, TlsPolicy, UnknownName,
 };
 use crate::config::{HistoryPlace, HistorySettings, Kubernetes, ServicePort};
 use crate::config::{PeerMember, PeerSettings};

@@ -10,7 +10,8 @@ pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
             let at = format!("listeners[{i}].timeouts.server_first|defaults.timeouts.server_first");
             found.push(Finding::at(at, sentence));
         }
-        if listener.postgres_tls == PostgresTls::Answer && !hello_counts(config, listener) {
+        let passes = listener.postgres_tls == PostgresTls::Answer && listener.tls.is_none();
+        if passes && !hello_counts(config, listener) {
             let sentence = "postgres_tls: no route and no pool of the listener asks for what is in \
                             the hello: add a route with `sni`, or leave the request to the backend";
             found.push(Finding::at(

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::ProbeTls;
-use crate::tls::{FreshTls, ServerAt, TlsClient, UNREAD, server_fault};
+use crate::peek::postgres::SSL_REQUEST;
+use crate::tls::{FreshTls, ServerAt, TlsClient, UNREAD, granted, server_fault};
 
 use super::failure::{Closed, Failure};
 use super::own_tls::OwnTls;
@@ -88,6 +89,9 @@ impl ProbeClient {
             stream,
             tls: Box::new(tls),
         };
+        if secured.tls.asks_as_postgres {
+            secured.ask_as_postgres().await?;
+        }
         while secured.tls.connection.is_handshaking() {
             secured.flush().await?;
             if secured.tls.connection.is_handshaking() && secured.receive().await? == 0 {
@@ -111,6 +115,22 @@ pub(super) struct Secured {
 }
 
 impl Secured {
+    /// Asks for TLS by PostgreSQL's request, and awaits its answer.
+    async fn ask_as_postgres(&mut self) -> Result<(), Failure> {
+        let asked = self.stream.write_all(&SSL_REQUEST).await;
+        asked.map_err(|error| Failure::broken(&error))?;
+        // Longer than the answer: nothing may stand behind it.
+        let mut answer = [0; 64];
+        let length = self.stream.read(&mut answer).await;
+        match length.map_err(|error| Failure::broken(&error))? {
+            0 => Err(Failure::Closed(Closed::Handshake)),
+            length => {
+                let answer = answer.get(..length).unwrap_or(&answer);
+                granted(answer).map_err(|failure| Failure::Tls(failure.why))
+            }
+        }
+    }
+
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         for part in bytes.chunks(PART) {
             // rustls takes no more than its buffer of 64 KiB holds, which is empty here.

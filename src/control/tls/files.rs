@@ -11,7 +11,8 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use crate::admin::model::{CertificateStatus, RevocationListStatus, StapleStatus};
 use crate::config::{
-    BackendTls, CheckTls, ClientCertificate, Config, ServedFiles, Tls, TlsClients, UnknownName,
+    BackendTls, CheckTls, ClientCertificate, Config, ServedFiles, StartTls, Tls, TlsClients,
+    UnknownName,
     Verify,
 };
 use crate::control::health::system_authorities;
@@ -172,6 +173,7 @@ pub(super) fn of_pool(settings: &BackendTls) -> Result<PoolFiles, Unfit> {
             protocols: settings.alpn.clone(),
             trust,
             certificate: certificate.map(Arc::new),
+            asks_as_postgres: settings.starttls == StartTls::Postgres,
         },
         shown: Shown {
             certificates: shown.into_iter().collect(),

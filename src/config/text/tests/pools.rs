@@ -278,12 +278,13 @@ impl Chance<'_> {
                 key: its.path(),
             }),
             policy: self.pick(&[TlsPolicy::Modern, TlsPolicy::Intermediate]),
+            starttls: self.pick(&[StartTls::Off, StartTls::Postgres]),
         }
     }
 
-    /// Where neither the listener nor a pool speaks TLS itself, any.
+    /// Where the listener ends TLS, or no pool speaks it itself, any.
     pub(super) fn postgres_tls(&mut self, ends_tls: bool, pools: &[Pool]) -> PostgresTls {
-        match ends_tls || pools.iter().any(|pool| pool.tls.is_some()) {
+        match !ends_tls && pools.iter().any(|pool| pool.tls.is_some()) {
             true => PostgresTls::Pass,
             false => self.pick(&[PostgresTls::Pass, PostgresTls::Answer]),
         }

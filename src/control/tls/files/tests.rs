@@ -149,6 +149,7 @@ fn the_setting_of_a_file_is_named_by_its_place() {
         crl: None,
         certificate,
         policy: TlsPolicy::Modern,
+        ..BackendTls::default()
     };
     let settings = pool(Verify::File(files.0.join("a.key")), None);
     assert_eq!(of_pool(&settings).unwrap_err().setting, "verify");
