@@ -3,8 +3,8 @@
 #
 #   loadtest/neighbour.sh [readers] [handshakes]       default: both
 #
-#   readers      clients that read the beginning of a fast stream and then nothing more: while READERS
-#                come and read READ MiB each, and while they stand
+#   readers      clients that read the beginning of a fast stream and then nothing more: while
+#                READERS come and read READ MiB each, and while they stand
 #   handshakes   clients that begin a handshake of TLS, take the answer and leave: while they come
 #                twice as fast as the worker can answer them when it does nothing else
 #
@@ -165,7 +165,8 @@ for kind, name in NAMES.items():
 rounds = {number: its for number, its in rounds.items() if "stand" in its}
 closed = [its["stand"][3] - its["alone"][3] for its in rounds.values()]
 if closed:
-    print(f"Readers closed as `stalled` in a round: {', '.join(f'{count:.0f}' for count in closed)}.")
+    counts = ', '.join(f'{count:.0f}' for count in closed)
+    print(f"Readers closed as `stalled` in a round: {counts}.")
 PYTHON
 }
 

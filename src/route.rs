@@ -298,12 +298,15 @@ impl Routes {
         exit.is_some_and(|exit| exit.to.is_none())
     }
 
-    /// The first route that leads to the pool of this number.
+    /// The first route that leads to the pool of this number, and that has no addresses or one of
+    /// which this is said.
     #[must_use]
-    pub fn leading_to(&self, pool: u32) -> Option<RouteNumber> {
+    pub fn leading_to(&self, pool: u32, has: impl Fn(&Prefix) -> bool) -> Option<RouteNumber> {
         let leads = |exit: &Exit| {
             let to = exit.to.as_ref();
+            let clients = &self.all[exit.place].conditions.clients;
             to.is_some_and(|to| to.plan.pool().number == pool)
+                && (clients.is_empty() || clients.iter().any(&has))
         };
         self.exits.iter().position(leads).map(RouteNumber::of)
     }

@@ -18,6 +18,7 @@ use crate::guard::{
 use crate::peek::FirstBytes;
 use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::pool::{Cancels, Pool, Standing, Tally, Traffic};
+use crate::prefix::Prefix;
 use crate::route::{RouteNumber, Routed, Routes};
 use crate::select::Plan;
 use crate::session::SessionLimits;
@@ -457,13 +458,14 @@ impl LiveListener {
         self.plans().any(|plan| plan.pool().name == pool)
     }
 
-    /// A route that leads to the pool of this number.
+    /// A route that leads to the pool of this number, and that has no addresses or one of which
+    /// this is said.
     #[must_use]
-    pub fn route_to(&self, pool: u32) -> Option<RouteNumber> {
+    pub fn route_to(&self, pool: u32, has: impl Fn(&Prefix) -> bool) -> Option<RouteNumber> {
         if self.plan.pool().number == pool {
             return Some(RouteNumber::DEFAULT);
         }
-        self.routes.leading_to(pool)
+        self.routes.leading_to(pool, has)
     }
 
     /// The route of a client that took a route of this listener as it was before, and whose first
@@ -480,7 +482,8 @@ impl LiveListener {
             return RouteNumber::DEFAULT;
         }
         let routed = old.routes.to(route);
-        let same = routed.and_then(|to| self.routes.leading_to(to.plan.pool().number));
+        let has = |prefix: &Prefix| client.is_some_and(|ip| prefix.contains(ip));
+        let same = routed.and_then(|to| self.routes.leading_to(to.plan.pool().number, has));
         let decided = || self.routes.decide(client, &FirstBytes::none().behind(tlvs));
         same.or_else(decided).unwrap_or_default()
     }

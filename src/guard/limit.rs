@@ -74,9 +74,14 @@ impl Limit {
         is_taken
     }
 
-    /// Takes a place, whatever the ceiling is.
-    pub fn acquire_beyond(&self) {
-        self.0.used.fetch_add(1, Ordering::Relaxed);
+    /// Takes a place, also beyond the ceiling while fewer than `extra` more are taken.
+    pub fn try_acquire_beyond(&self, extra: u32) -> bool {
+        let before = self.0.used.fetch_add(1, Ordering::SeqCst);
+        let is_taken = before < self.max().saturating_add(extra);
+        if !is_taken {
+            self.release();
+        }
+        is_taken
     }
 
     /// Releases a place. Sequentially consistent, so that no wake-up is lost: a thread that looks
@@ -209,6 +214,16 @@ mod tests {
         assert_eq!((limit.places(), take_all()), (1, 1));
         limit.set_shared(false);
         assert_eq!(take_all(), 9);
+    }
+
+    #[test]
+    fn a_few_may_be_beyond_the_ceiling() {
+        let limit = Limit::new(1);
+        assert!(limit.try_acquire() && limit.try_acquire_beyond(1));
+        assert!(!limit.try_acquire_beyond(1) && !limit.try_acquire());
+        assert_eq!(limit.used(), 2);
+        limit.release();
+        assert!(limit.try_acquire_beyond(1));
     }
 
     #[test]

@@ -84,11 +84,18 @@ impl Cancels {
 }
 
 impl Backend {
-    /// Takes a place for a request to cancel, however full it is: that frees places.
-    pub fn acquire_for_cancel(&self) {
-        self.tally.connections.acquire_beyond();
-        self.in_pool.acquire_beyond();
+    /// Takes a place for a request to cancel, beyond its limits too: that frees places. `false`:
+    /// there are many such requests already.
+    pub fn try_acquire_for_cancel(&self) -> bool {
+        if !self.tally.connections.try_acquire_beyond(BEYOND_MAX) {
+            return false;
+        }
+        if !self.in_pool.try_acquire_beyond(BEYOND_MAX) {
+            self.tally.connections.release();
+            return false;
+        }
         self.tally.on_opened();
+        true
     }
 }
 
@@ -99,6 +106,9 @@ fn canonical(by: CanceledBy) -> CanceledBy {
     }
 }
 
+/// Requests to cancel that a backend gets at a time beyond its limits. A server answers one at once;
+/// one that does not, or a client that sends many, is not to take what its limits leave to others.
+const BEYOND_MAX: u32 = 16;
 /// Beyond it the one that was noted first is forgotten: its cancel goes by its client's address.
 const SESSIONS_MAX: u32 = 1 << 16;
 

@@ -265,8 +265,11 @@ fn a_decision_stays() {
 fn a_listener_leads_to_pools_of_its_routes() {
     let routes = routes("(sni: [\"a.example\"], pool: \"refuse\"), (alpn: [\"h2\"], pool: \"q\")");
     let number = routes.to(RouteNumber::of(1)).unwrap().plan.pool().number;
-    assert_eq!(routes.leading_to(number), Some(RouteNumber::of(1)));
-    assert_eq!(routes.leading_to(0), None);
+    assert_eq!(
+        routes.leading_to(number, |_| false),
+        Some(RouteNumber::of(1))
+    );
+    assert_eq!(routes.leading_to(0, |_| true), None);
     let numbers: Vec<_> = routes.numbers().map(RouteNumber::index).collect();
     assert_eq!(numbers, [0, 1, 2]);
 }

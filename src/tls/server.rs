@@ -117,7 +117,7 @@ impl Terminate for TlsServer {
         if protocol.is_none() && !own.is_empty() && !hello.protocols.is_empty() {
             return fails(Error::NoApplicationProtocol);
         }
-        let is_required = self.clients.as_ref().is_some_and(|its| its.required);
+        let is_required = self.clients.as_ref().is_some_and(ClientTrust::is_required);
         if is_required && !hello.shows_certificate {
             return fails(Error::NoCertificatesPresented);
         }

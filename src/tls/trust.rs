@@ -71,6 +71,12 @@ impl ClientTrust {
         })
     }
 
+    /// Whether each client needs one.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.verifier)
     }

@@ -438,11 +438,10 @@ fn choose(selector: &mut Selector, slot: &Slot, pass_over: Option<&[u16]>, now: 
 
 /// Takes a place at a backend, if there is one.
 fn take_place(slot: &Slot, backend: &Backend, now: u64) -> bool {
-    if slot.goes_beyond_limits() {
-        backend.acquire_for_cancel();
-        return true;
+    match slot.goes_beyond_limits() {
+        true => backend.try_acquire_for_cancel(),
+        false => backend.try_acquire(now),
     }
-    backend.try_acquire(now)
 }
 
 /// The backend of this number, drained, down or full as it may be.

@@ -7,16 +7,19 @@
 //! session does not know of it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use crate::fault::Fault;
 use crate::kernel::{Buffer, Done, Errno, Interest, Kernel};
+use crate::peek::client_hello::each_offer;
 use crate::peek::postgres::{self, CancelKey, PostgresStart, REQUEST_BYTES, SSL_REQUEST};
-use crate::peek::{KeySearch, Miss, Searched};
+use crate::peek::{KeySearch, Miss, Protocol, Searched};
 use crate::pool::{CancelPlace, CanceledBy};
+use crate::prefix::Prefix;
 use crate::session::{Event, Look, Opening, Preamble};
 use crate::token::{Purpose, Side, Token};
 
-use super::headers::tlvs_of;
+use super::headers::{ProxyPeer, tlvs_of};
 use super::slot::{Asks, Slot, number};
 use super::{FailedTry, Worker};
 
@@ -94,8 +97,16 @@ impl<K: Kernel> Worker<K> {
             true => self.kernel.bytes_ahead(buffer, &slot.client),
             false => buffer.map_or(&[][..], |buffer| self.kernel.bytes(buffer)),
         };
+        let has_cancels = slot.listener.postgres.cancels.is_some();
         let look = match Request::of(slot, first, last) {
-            Request::None => return None,
+            Request::None => {
+                let asked = slot.session.preamble() != Preamble::None;
+                if has_cancels && (asked || may_be_postgres(first)) {
+                    let searched = Kept::Searched(Box::default());
+                    self.cancel_keys.0.insert(key, searched);
+                }
+                return None;
+            }
             Request::Unclear => Look::HalfSent,
             Request::TooMuch => Look::Refused,
             Request::Cancel(cancel) => {
@@ -125,11 +136,16 @@ impl<K: Kernel> Worker<K> {
             return false;
         };
         let client = slot.peer.or_else(|| self.kernel.peer(&slot.client));
-        let by_client = client.map(|peer| CanceledBy::Client(peer.ip()));
+        let own_ip = client.filter(|client| is_own_address(slot, *client));
+        let own_ip = own_ip.map(|client| client.ip());
         let by_key = cancels.find(CanceledBy::Key(cancel));
-        let found = by_key.or_else(|| cancels.find(by_client?));
+        let found = by_key.or_else(|| cancels.find(CanceledBy::Client(own_ip?)));
         let Some(place) = found else { return false };
-        let Some(route) = slot.listener.route_to(place.pool) else {
+        // Who has the key may ask from anywhere.
+        let has = |prefix: &Prefix| {
+            by_key.is_some() || own_ip.is_some_and(|own_ip| prefix.contains(own_ip))
+        };
+        let Some(route) = slot.listener.route_to(place.pool, has) else {
             return false;
         };
         slot.route = route;
@@ -226,15 +242,16 @@ impl<K: Kernel> Worker<K> {
         if slot.only().is_some() {
             return;
         }
+        // Others ask to cancel nothing.
+        if !self.cancel_keys.0.contains_key(&key) {
+            return;
+        }
         let client = slot.peer.or_else(|| self.kernel.peer(&slot.client));
         if let Some(place) = place_of(slot)
-            && let Some(client) = client
+            && let Some(client) = client.filter(|client| is_own_address(slot, *client))
         {
             cancels.note(CanceledBy::Client(client.ip()), place);
         }
-        self.cancel_keys
-            .0
-            .insert(key, Kept::Searched(Box::default()));
     }
 
     /// Bytes of a backend's first answers.
@@ -266,6 +283,20 @@ impl<K: Kernel> Worker<K> {
             cancels.forget(CanceledBy::Key(cancel));
         }
     }
+}
+
+/// Whether an address is the client's, and not that of a proxy whose header names none: behind it
+/// are others too.
+fn is_own_address(slot: &Slot, client: SocketAddr) -> bool {
+    slot.proxy() != Some(ProxyPeer::Tcp(client))
+}
+
+/// Whether first bytes are of a client of PostgreSQL, or of one that may be: direct TLS is told by
+/// its protocol (`postgresql`).
+fn may_be_postgres(first: &[u8]) -> bool {
+    let mut offers = false;
+    let _ = each_offer(first, |offer| offers |= offer == b"postgresql");
+    offers || Protocol::of(first) == Ok(Protocol::Postgres)
 }
 
 fn place_of(slot: &Slot) -> Option<CancelPlace> {

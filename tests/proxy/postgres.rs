@@ -478,3 +478,24 @@ fn a_request_to_cancel_goes_where_the_session_is() {
         balancer.finish();
     });
 }
+
+/// Otherwise its cancel would go where its address was last, whatever it spoke there.
+#[test]
+fn only_sessions_of_postgresql_are_where_a_request_to_cancel_goes() {
+    watched(|| {
+        let [own, www] = [1, 2].map(|number| Postgres::new(number, b"N"));
+        let balancer = start(
+            "pool: \"own\", postgres_cancel: true, routes: [(protocol: [\"tls\"], pool: \"www\")]",
+            &[("own", "", &[&own]), ("www", "", &[&www])],
+        );
+        let first = session(&balancer, source(1));
+        let mut other = peers::connect_from(source(1), balancer.address());
+        other.write_all(&hello("www.example.org")).unwrap();
+        other.read_exact(&mut [0]).unwrap();
+        cancels(&balancer, source(1), 77, &own);
+        assert_eq!(www.cancelled(), 0);
+        drop(first);
+        drop(other);
+        balancer.finish();
+    });
+}

@@ -261,7 +261,8 @@ mod tests {
         let routes = "(proxy_tlv: [\"authority=*.b\", \"0xE0=blue\"], pool: \"a\"), \
                       (proxy_tlv: [\"authority=a.b\"], pool: \"a\"), \
                       (proxy_tlv: [\"0xE0=blue\", \"alpn=h2\", \"authority=c.b\"], pool: \"a\"), \
-                      (proxy_tlv: [\"0xE0=blue\", \"authority=a.b\", \"authority=b\"], pool: \"a\"), \
+                      (proxy_tlv: [\"0xE0=blue\", \"authority=a.b\", \"authority=b\"], \
+                      pool: \"a\"), \
                       (tls_client: [\"dns=*.b\", \"cn=x\"], pool: \"a\"), \
                       (tls_client: [\"cn=x\", \"dns=a.b\"], sni: [\"a\"], pool: \"a\"), \
                       (tls_client: [\"cn=a.b\"], pool: \"a\")";

@@ -12,8 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use crate::admin::model::{CertificateStatus, RevocationListStatus, StapleStatus};
 use crate::config::{
     BackendTls, CheckTls, ClientCertificate, Config, ServedFiles, StartTls, Tls, TlsClients,
-    UnknownName,
-    Verify,
+    UnknownName, Verify,
 };
 use crate::control::health::system_authorities;
 use crate::control::remote::{chain, pair_fault, private_key, roots, unfit, unreadable};

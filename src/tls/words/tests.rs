@@ -6,7 +6,7 @@ use super::*;
 use crate::tls::{FailureKind, TlsFailure};
 
 fn sentence(error: Error) -> String {
-    server_fault(&error).expect("it is not about protocols")
+    server_fault(&error, false).expect("it is not about protocols")
 }
 
 #[test]
