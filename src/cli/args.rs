@@ -14,7 +14,7 @@ use super::proxy::ProxyFlags;
 use crate::address::Address;
 use crate::config::REFUSE;
 use crate::config::values::{self, ValueError};
-use crate::config::{Backend, ProxySource, Strategy};
+use crate::config::{Backend, ProxySource, Strategy, is_condition};
 use crate::prefix::Prefix;
 use crate::simulate::Scenario;
 
@@ -468,8 +468,14 @@ fn route(text: &str) -> Result<RouteFlag, String> {
     };
     let (kind, rest) = text.split_once(':').ok_or_else(expected)?;
     let kinds = ["sni", "alpn", "protocol"];
-    let kind = kinds.into_iter().find(|known| *known == kind);
-    let kind = kind.ok_or_else(expected)?;
+    let known = kinds.into_iter().find(|known| *known == kind);
+    let kind = known.ok_or_else(|| match is_condition(kind) {
+        true => format!(
+            "the condition `{kind}` needs a configuration file: {}",
+            expected()
+        ),
+        false => expected(),
+    })?;
     // A regular expression may have a `=`, and so may the options of an address.
     let mut error = expected();
     for (place, _) in rest.rmatch_indices('=') {

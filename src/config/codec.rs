@@ -245,7 +245,10 @@ pub(super) fn group_or_none<T: Settings>() -> Codec<T> {
 
 /// A list of leaves.
 pub(super) fn list<T: 'static>(item: Leaf<T>) -> Codec<Vec<T>> {
-    let item = Arc::new(item);
+    list_of(Arc::new(item))
+}
+
+fn list_of<T: 'static>(item: Arc<Leaf<T>>) -> Codec<Vec<T>> {
     let writer = Arc::clone(&item);
     Codec::new(
         format!("a list: {}", item.expected),
@@ -261,7 +264,8 @@ pub(super) fn list<T: 'static>(item: Leaf<T>) -> Codec<Vec<T>> {
 
 /// A list of leaves, or a word such as `client` in its place.
 pub(super) fn list_or<T: 'static>(item: Leaf<T>, word: &'static str) -> Codec<Option<Vec<T>>> {
-    let list = Arc::new(list(item));
+    let item = Arc::new(item);
+    let list = Arc::new(list_of(Arc::clone(&item)));
     let writer = Arc::clone(&list);
     let expected = format!("\"{word}\", or {}", list.facts.expected);
     let words = expected.clone();
@@ -270,8 +274,11 @@ pub(super) fn list_or<T: 'static>(item: Leaf<T>, word: &'static str) -> Codec<Op
         json!({ "anyOf": [{ "const": word }, list.facts.schema] }),
         move |at, reader, _| match at.text() {
             Some(text) if text == word => Some(None),
-            Some(_) => reader.unexpected(at, &words),
-            None => list.read(at, reader, &Vec::new()).map(Some),
+            // An item that stands alone is told how a list is written.
+            Some(text) if item.read(at).is_err() && !text.contains(',') => {
+                reader.unexpected(at, &words)
+            }
+            _ => list.read(at, reader, &Vec::new()).map(Some),
         },
         move |value, _, around| match value {
             None => Text::quoted(word),

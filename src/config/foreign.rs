@@ -1,6 +1,9 @@
 //! Recognises other programs' configurations, and maps their words to ours.
 
-use super::tokens::{Span, TokenKind, tokens};
+use super::Config;
+use super::table::Settings;
+use super::tokens::{Lexeme, Span, TokenKind, tokens};
+use super::tree::Value;
 
 /// The smallest valid file.
 pub(super) const SMALLEST: &str = "(listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
@@ -10,12 +13,28 @@ pub(super) const SMALLEST: &str = "(listeners: [(bind: \"127.0.0.1:8080\", pool:
 pub(super) fn recognised(text: &str) -> Option<(Span, String)> {
     let tokens = tokens(text);
     let first = tokens.first()?;
+    if lacks_parentheses(text, &tokens) {
+        return Some((first.span.clone(), PARENTHESES.to_owned()));
+    }
     let kind_at = |at: usize| tokens.get(at).map(|token| token.kind);
     let kind = format_of(text, first.kind, kind_at(1), kind_at(2))?;
     let sentence = format!(
         "this looks like {kind}, and a configuration is RON: the smallest one is {SMALLEST}"
     );
     Some((first.span.clone(), sentence))
+}
+
+/// Whether it is a configuration but for the parentheses around all of it.
+fn lacks_parentheses(text: &str, tokens: &[Lexeme]) -> bool {
+    let [first, second, third, ..] = tokens else {
+        return false;
+    };
+    let word = &text[first.span.clone()];
+    let is_group = first.kind == TokenKind::Word && second.kind == TokenKind::Colon;
+    is_group
+        && Config::table().iter().any(|setting| setting.name == word)
+        // A mistake in the rest is shown once they are there.
+        && (third.kind == TokenKind::Open('(') || Value::parse(&format!("({text}\n)")).is_ok())
 }
 
 fn format_of(
@@ -99,6 +118,16 @@ pub(super) fn protocol(name: &str) -> Option<&'static str> {
     of(PROTOCOLS, name)
 }
 
+/// Our header of the PROXY protocol that HAProxy calls so.
+pub(super) fn proxy_header(name: &str) -> Option<&'static str> {
+    of(PROXY_HEADERS, name)
+}
+
+/// Our name of what a header of the PROXY protocol says, which HAProxy calls so.
+pub(super) fn header_part(name: &str) -> Option<&'static str> {
+    of(HEADER_PARTS, name)
+}
+
 fn of(words: &'static str, word: &str) -> Option<&'static str> {
     let lower = word.to_ascii_lowercase();
     let parts = lower.split(|c: char| !c.is_ascii_alphanumeric());
@@ -117,6 +146,10 @@ pub(super) fn entries(words: &'static str) -> impl Iterator<Item = (&'static str
 fn is_of(words: &str, word: &str) -> bool {
     words.split(' ').any(|one| one == word)
 }
+
+/// What a configuration without its parentheses lacks.
+const PARENTHESES: &str = "a configuration stands in `(` and `)`: write `(` before its first \
+                           setting, and `)` behind its last";
 
 const HAPROXY: &str = "global defaults frontend backend listen peers resolvers userlist";
 const NGINX: &str = "worker_processes worker_connections user events http stream upstream server \
@@ -159,6 +192,12 @@ half_close: backends
     a pool has the `backends`: its name is the value of `pool` here
 half_close: address addr listen port
     the address that clients connect to is the value of `bind`
+half_close: source source_ports
+    the settings `source` and `source_ports` stand in a pool, and in no listener
+half_close: send_proxy send_proxy_v2
+    the setting `send_proxy` stands in a pool, or in a backend
+half_close: sni_member
+    the setting `sni_member` stands in a pool
 half_close: allow deny acl acls blocklist allowlist denylist blacklist whitelist
     an entry of `access_lists` has the prefixes: `access_list` names it here
 half_close: ban_after ban_for
@@ -193,6 +232,8 @@ http_path: method methods header headers query
     routes look at the host and the path of a request only
 http_path: proto protocols
     the setting is called `protocol`
+http_path: not invert negate except unless not_client not_sni not_alpn not_protocol not_http_host
+    no condition is negated: a route before this one takes those clients
 http_path: tlv tlvs pp2_tlv
     the setting is called `proxy_tlv`
 all: up down
@@ -306,6 +347,26 @@ ssl check_ssl ssl_hello_chk
 redis_check smtpchk mysql_check pgsql_check
     send_expect";
 
+/// What HAProxy, nginx and Envoy call headers of the PROXY protocol.
+const PROXY_HEADERS: &str = "\
+v2_ssl v2_ssl_cn send_proxy_v2_ssl send_proxy_v2_ssl_cn
+    (version: \"v2\", tlvs: [\"ssl\"])
+on send_proxy proxy_v1 version_1
+    v1
+send_proxy_v2 proxy_v2 version_2
+    v2";
+
+/// What HAProxy's `proxy-v2-options` calls parts of a header.
+const HEADER_PARTS: &str = "\
+cert_cn cert_key cert_sig ssl_cn ssl_cipher ssl_version
+    ssl
+sni server_name host
+    authority
+uid uuid
+    unique_id
+checksum crc crc32
+    crc32c";
+
 /// What the protocols that a route knows are called elsewhere, by what the first bytes are.
 const PROTOCOLS: &str = "\
 https ssl wss mqtts ldaps
@@ -322,279 +383,4 @@ any unknown tcp
     other";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn other_formats_are_recognised() {
-        for (text, kind) in [
-            ("{\"listeners\": []}", "JSON"),
-            ("[{\"bind\": \":80\"}]", "JSON"),
-            ("listeners:\n  - bind: 127.0.0.1:80\n", "YAML"),
-            ("---\nlisteners: []\n", "YAML"),
-            ("# mine\n\nlisteners:\n  - bind: 127.0.0.1:80\n", "YAML"),
-            ("[[listeners]]\nbind = \"127.0.0.1:80\"\n", "TOML"),
-            ("workers = 3\n", "TOML"),
-            ("# mine\nbackends = [\n  \"a:1\",\n]\n", "TOML"),
-            ("{\n  listeners: [\n    {\n    },\n  ],\n}\n", "JSON5"),
-            ("<xml/>", "XML"),
-            ("<?xml version=\"1.0\"?>\n<a>\n</a>\n", "XML"),
-            (
-                "global\n  maxconn 100\nfrontend web\n  bind :80\n",
-                "a configuration of HAProxy",
-            ),
-            (
-                "# mine\ndefaults\n  mode tcp\n",
-                "a configuration of HAProxy",
-            ),
-            (
-                "stream {\n  server { listen 80; }\n}\n",
-                "a configuration of nginx",
-            ),
-            (
-                "http { upstream a { server b; } }\n",
-                "a configuration of nginx",
-            ),
-            (
-                "worker_processes auto;\nevents {\n}\n",
-                "a configuration of nginx",
-            ),
-            (
-                "include modules/*.conf;\npid /run/nginx.pid;\nevents {\n}\n",
-                "a configuration of nginx",
-            ),
-            (
-                "{\n  admin off\n}\n:80 {\n  reverse_proxy 127.0.0.1:9001\n}\n",
-                "a configuration of Caddy",
-            ),
-            (
-                ":80 {\n  reverse_proxy 127.0.0.1:9001\n}\n",
-                "a configuration of Caddy",
-            ),
-        ] {
-            let (_, sentence) = recognised(text).unwrap_or_default();
-            let want = format!("this looks like {kind},");
-            assert!(sentence.starts_with(&want), "{text}: {sentence}");
-        }
-        for text in ["(listeners: [])", "(", "\"a\"", ""] {
-            assert_eq!(recognised(text), None, "{text}");
-        }
-        let config = crate::config::parse(String::new(), SMALLEST.into());
-        assert!(config.is_ok());
-        // RON accepts it, as a map.
-        let json = crate::config::parse(String::new(), "{\"listeners\": []}".into());
-        let error = json.unwrap_err().to_string();
-        assert!(error.contains("this looks like JSON"), "{error}");
-    }
-
-    /// The first mistake with these settings of a listener and a pool.
-    fn wrong(listener: &str, pool: &str) -> String {
-        let text = format!(
-            "(listeners: [(bind: \"127.0.0.1:80\", pool: \"a\"{listener})], \
-             pools: [(name: \"a\"{pool})])"
-        );
-        let error = crate::config::parse("f".to_owned(), text.into()).unwrap_err();
-        let error = error.to_string();
-        let (_, sentence) = error.lines().next().unwrap().split_once(": ").unwrap();
-        sentence.to_owned()
-    }
-
-    fn listener(setting: &str) -> String {
-        wrong(&format!(", {setting}"), ", backends: [\"b:1\"]")
-    }
-
-    fn pool(setting: &str) -> String {
-        wrong("", &format!(", backends: [\"b:1\"], {setting}"))
-    }
-
-    fn backends(backends: &str) -> String {
-        wrong("", &format!(", backends: {backends}"))
-    }
-
-    #[test]
-    #[expect(clippy::too_many_lines, reason = "a table of words")]
-    fn words_of_other_programs_point_at_ours() {
-        for (got, want) in [
-            (
-                listener("tls: (cert: \"a\")"),
-                "unknown field `cert`: `tls` of a listener ends TLS: \
-                 (certificates: [(certificate: \"FILE\", key: \"FILE\")])",
-            ),
-            (
-                pool("send_proxy_v2: true"),
-                "unknown field `send_proxy_v2`: the setting is called `send_proxy`",
-            ),
-            (
-                pool("check: (type: \"http\", send_proxy: true)"),
-                "unknown field `send_proxy`: the setting is called `proxy_header`",
-            ),
-            (
-                pool("check: (type: \"http\", ssl: true)"),
-                "unknown field `ssl`: the setting is called `tls`",
-            ),
-            (
-                pool("check: (type: \"tls\", tls: (cert: \"a\"))"),
-                "unknown field `cert`: `verify` says by which certificates a server is believed",
-            ),
-            (
-                pool("observe: \"layer4\""),
-                "unknown field `observe`: the setting `ejection` of a pool takes failing backends \
-                 out",
-            ),
-            (
-                pool("limit_rate: \"1MB/s\""),
-                "unknown field `limit_rate`: the group `bandwidth` of a listener, or of a \
-                 backend, limits bytes per second",
-            ),
-            (
-                listener("acl: []"),
-                "unknown field `acl`: an entry of `access_lists` has the prefixes: `access_list` \
-                 names it here",
-            ),
-            (
-                listener("ban_after: 3"),
-                "unknown field `ban_after`: the group `ban` has `after`, `within` and `for`",
-            ),
-            (
-                listener("mode: \"tcp\""),
-                "unknown field `mode`: every listener passes TCP on as it comes: leave this out",
-            ),
-            (
-                listener("bandwidth: (down: \"1MB/s\")"),
-                "unknown field `down`: a limit is that of each session, of a source or of all, as \
-                 in all: (down: \"10MB/s\")",
-            ),
-            (
-                listener("access_list: [\"10.0.0.0/8\"]"),
-                "invalid `access_list` `[\"10.0.0.0/8\"]`: expected the name of an entry of \
-                 `access_lists`, which has the prefixes, or \"off\", in double quotes",
-            ),
-            (
-                listener("routes: [(host: [\"a.example\"], pool: \"web\")]"),
-                "unknown field `host`: `sni` compares the name that a client asks for in TLS, \
-                 `http_host` that of plain HTTP",
-            ),
-            (
-                listener("routes: [(sni: [\"a.example\"], pool: \"a\", to: \"b\")]"),
-                "unknown field `to`: the setting `pool` names the pool that its clients go to",
-            ),
-            (
-                listener("timeouts: \"5s\""),
-                "expected fields in `(` and `)` here, such as (connect: \"5s\")",
-            ),
-            (
-                pool("drain: true"),
-                "unknown field `drain`: a backend has a `state`: \"ready\", \"drain\" or \
-                 \"maint\"",
-            ),
-            (
-                backends("[(address: \"b:1\", port: 1)]"),
-                "unknown field `port`: the port stands behind the address, as in address: \
-                 \"127.0.0.1:9001\"",
-            ),
-            (
-                listener("timeouts: (client: \"5s\")"),
-                "unknown field `client`: `idle` ends a session in which no byte moves, on either \
-                 side",
-            ),
-            (
-                pool("algorithm: \"random\""),
-                "unknown field `algorithm`: the setting `strategy` says how a backend is selected",
-            ),
-            (
-                backends("[(address: \"b:1\", disabled: true)]"),
-                "unknown field `disabled`: write state: \"maint\", or \"drain\" to keep its \
-                 sessions",
-            ),
-            (
-                pool("check: (type: \"http\", url: \"/\")"),
-                "unknown field `url`: write the `path`, and the host as `host`, of type: \"http\"",
-            ),
-            (
-                backends("\"b:1, b:2\""),
-                "expected a list in `[` and `]` here: write [\"b:1\", \"b:2\"]",
-            ),
-            (
-                backends("[\"b:1,weight=2,backup\"]"),
-                "address: expected an address without options: \
-                 write (address: \"b:1\", weight: 2, backup: true)",
-            ),
-            (
-                backends("[\"b:0\"]"),
-                "address: invalid port `0` of `b:0`: expected 1 to 65535",
-            ),
-            (
-                backends("[\"b:x\"]"),
-                "address: invalid port `x`: expected 1 to 65535",
-            ),
-        ] {
-            assert_eq!(got, want);
-        }
-        for (global, want) in [
-            ("log_level: \"debug\"", "as in MAHORAGA_LOG=debug\n"),
-            ("source_limits: (rate: 5)", "stands in a listener\n"),
-            ("ban: (after: 5)", "says when its clients are banned\n"),
-        ] {
-            let error = crate::config::parse("f".to_owned(), format!("({global})").into());
-            let error = error.unwrap_err().to_string();
-            assert!(error.contains(want), "{error}");
-        }
-        let memory = crate::config::parse("f".to_owned(), "(memory: \"512MB\")".into());
-        let memory = memory.unwrap_err().to_string();
-        assert!(
-            memory.contains("or \"auto\": write \"512MiB\"\n"),
-            "{memory}"
-        );
-    }
-
-    #[test]
-    fn values_of_other_programs_are_answered_by_ours() {
-        for (got, want) in [
-            (
-                backends("[\"b:1 check\"]"),
-                "address: expected an address without options: write \"b:1\", and options as \
-                 fields",
-            ),
-            (
-                backends("[(address: \"b:1\", weight: \"2\")]"),
-                "invalid `weight` `\"2\"`: expected a whole number, 0 to 256: write 2",
-            ),
-            (
-                backends("[(address: \"b:1\", weight: \"999\")]"),
-                "invalid `weight` `\"999\"`: expected a whole number, 0 to 256",
-            ),
-            (
-                backends("[(address: \"b:1\", backup: \"yes\")]"),
-                "invalid `backup` `\"yes\"`: expected true or false: write true",
-            ),
-            (
-                pool("panic_below: \"50%\""),
-                "invalid `panic_below` `\"50%\"`: expected a whole number, 0 to 100, or \"auto\": \
-                 write 50",
-            ),
-            (
-                listener("max_connections: \"10k\""),
-                "invalid `max_connections` `\"10k\"`: expected a whole number, 1 to 16777216, \
-                 or \"off\": write 10000",
-            ),
-            (
-                pool("rise: 3"),
-                "unknown field `rise`: the group `check` has `fall`, `rise` and `interval`",
-            ),
-        ] {
-            assert_eq!(got, want);
-        }
-    }
-
-    #[test]
-    fn a_word_has_one_meaning() {
-        let mut words: Vec<_> = entries(WORDS)
-            .chain(entries(UNSUPPORTED))
-            .flat_map(|(theirs, _)| theirs.split(' '))
-            .collect();
-        let count = words.len();
-        words.sort_unstable();
-        words.dedup();
-        assert_eq!(words.len(), count);
-    }
-}
+mod tests;

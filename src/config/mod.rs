@@ -106,7 +106,7 @@ pub use proxy_tlv::{ProxyTlv, TlvValue};
 pub use reference::{SettingInfo, all_settings, reference, reference_json, schema, settings_at};
 pub use route::{
     REFUSE, ROUTE_POOLS_MAX, ROUTE_REGEXES_MAX, ROUTE_VALUES_MAX, ROUTES_MAX, Route, Share,
-    UNROUTED,
+    UNROUTED, is_condition,
 };
 pub use route_list::RouteList;
 pub(crate) use route_list::routes_schema;

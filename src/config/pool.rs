@@ -65,7 +65,7 @@ settings! {
             @source_ports
             /// Local ports of connections to backends, a part of net.ipv4.ip_local_port_range.
             [origins.ports] => spelled(
-                    "a range of ports such as \"20000-39999\"",
+                    "a range of ports such as \"40000-49999\"",
                     |text| text.parse().ok(),
                     Ports::to_string,
                 ).or("auto");
@@ -186,6 +186,14 @@ impl Pool {
             Some(_) => SNI_MEMBER.to_owned(),
             None => self.strategy.to_string(),
         }
+    }
+
+    /// The number of the backend of this name, where clients select by it.
+    #[must_use]
+    pub fn member_of(&self, backend: &str) -> Option<u32> {
+        self.sni_member.as_ref()?;
+        let mut all = self.backends.iter().zip(self.numbers());
+        all.find_map(|(its, number)| (its.name == backend).then_some(number))
     }
 
     /// The number of each backend, by which `sni_member` selects it.

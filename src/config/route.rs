@@ -78,6 +78,12 @@ settings! {
     }
 }
 
+/// Whether it is a setting that says which clients a route takes.
+#[must_use]
+pub fn is_condition(setting: &str) -> bool {
+    LISTS.contains(&setting)
+}
+
 impl Shape for Route {
     fn check(&self, at: At<'_>, reader: &mut Reader<'_>) {
         let is_taken =

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::codec::{Codec, group_or_off, list, named, required, truth};
+use super::codec::{Codec, Leaf, group_or_off, list, named, required, truth};
+use super::foreign;
 use super::reader::{At, Reader};
 use super::table::{self, Shape, settings, words};
 use super::text::Text;
@@ -15,11 +16,11 @@ settings! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SendProxy: Shape {
         /// The version of the protocol: "v1" is a line of text, "v2" is binary.
-        pub version: HeaderVersion = HeaderVersion::V2 => required(named("version", &VERSIONS));
+        pub version: HeaderVersion = HeaderVersion::V2 => required(version());
         /// What a header of "v2" says beside addresses: "authority" and "alpn" as in the TLS hello,
         /// "ssl", what TLS that ends here has agreed on and whom the client's certificate names,
         /// "unique_id", the id that the access log has, and "crc32c", a checksum.
-        pub tlvs: Vec<HeaderPart> = Vec::new() => list(named("TLV", &HeaderPart::ALL));
+        pub tlvs: Vec<HeaderPart> = Vec::new() => list(part());
         /// Whether a header of "v2" passes on what the client's own header says, where proxies send
         /// one.
         pub relay: bool = false => truth();
@@ -86,6 +87,14 @@ impl Pool {
             ProxyHeader::V2 => Some(HeaderVersion::V2),
         }
     }
+}
+
+fn version() -> Leaf<HeaderVersion> {
+    named("version", &VERSIONS).meaning(foreign::proxy_header)
+}
+
+fn part() -> Leaf<HeaderPart> {
+    named("TLV", &HeaderPart::ALL).meaning(foreign::header_part)
 }
 
 /// A header, none, or that of the pool.

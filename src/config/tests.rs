@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod docs;
 mod live;
 mod log;
 mod routes;

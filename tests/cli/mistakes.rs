@@ -423,9 +423,8 @@ const SYNTAX: [(&str, &str, &str, usize); 25] = [
     (
         "workers: 3",
         "1:1",
-        "this looks like YAML, and a configuration is RON: the smallest one is \
-         (listeners: [(bind: \"127.0.0.1:8080\", pool: \"web\")], \
-         pools: [(name: \"web\", backends: [\"127.0.0.1:9001\"])])",
+        "a configuration stands in `(` and `)`: write `(` before its first setting, and `)` behind \
+         its last",
         7,
     ),
     (

@@ -340,4 +340,13 @@ fn a_route_that_is_wrong_names_its_flag() {
             "{error}"
         );
     }
+    let arguments = [
+        "mahoraga", "proxy", "--from", "[::1]:1", "--to", "unix:/a", "--route",
+    ];
+    let arguments = arguments
+        .into_iter()
+        .chain(["client:10.0.0.0/8=127.0.0.1:3"]);
+    let told = Cli::try_parse_from(arguments).unwrap_err().to_string();
+    let want = "the condition `client` needs a configuration file: expected sni:NAME=ADDR";
+    assert!(told.contains(want), "{told}");
 }

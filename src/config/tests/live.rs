@@ -489,6 +489,10 @@ fn connections_begin_where_the_pool_says() {
     let want = "invalid `source` `\"clients\"`: expected \"client\", or a list: the IP address of \
                 this machine, such as \"10.0.0.5\"";
     assert!(said.contains(want), "{said}");
+    let alone = SMALLEST.replacen("backends", "source: \"10.0.0.5\", backends", 1);
+    let said = read(&alone).unwrap_err().to_string();
+    let want = "expected a list in `[` and `]` here: write [\"10.0.0.5\"]";
+    assert!(said.contains(want), "{said}");
     let of_paths = "source: \"client\", backends: [\"unix:/run/x\"]";
     let want = "f:2:35: warning: source: no backend of the pool sees an address: all are Unix \
                 sockets";

@@ -76,14 +76,17 @@ pub(in crate::config) fn nearest<'a>(
     let length = |text: &str| text.chars().count();
     // The distance takes time and memory by the product of the lengths.
     let comparable = |text: &str| text.len() <= 4 * NAME_CHARS_MAX;
-    candidates
+    let near: Vec<_> = candidates
         .filter(|candidate| !word.is_empty() && comparable(word) && comparable(candidate))
         .filter(|candidate| length(candidate).abs_diff(length(word)) <= slips_max)
         .take(COMPARED_MAX)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(slips, _)| *slips <= slips_max)
-        .min_by_key(|(slips, _)| *slips)
-        .map(|(_, candidate)| candidate)
+        .collect();
+    let (slips, first) = near.iter().min_by_key(|(slips, _)| *slips)?;
+    // Of `v1` and `v2` neither is nearer to `v3`.
+    let ties = near.iter().filter(|(other, _)| other == slips).count();
+    (ties == 1 || length(word) > UNCLEAR_CHARS_MAX).then_some(first)
 }
 
 /// The end of a sentence about an unknown name: what may have been meant, or which names there are.
@@ -102,6 +105,8 @@ pub(crate) fn known<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Str
     }
 }
 
+/// Characters of a word that says nothing of what was meant where several names are as near.
+const UNCLEAR_CHARS_MAX: usize = 2;
 /// Names that are compared with an unknown one: some milliseconds.
 const COMPARED_MAX: usize = 500;
 /// Names that an error lists; beyond them only their number is shown.
