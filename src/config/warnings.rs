@@ -22,6 +22,7 @@ use crate::peek::Field;
 use crate::prefix::Prefix;
 use crate::sys;
 
+mod headers;
 mod live;
 mod routes;
 
@@ -76,6 +77,7 @@ pub fn warnings(config: &Config, host: Host, source: Option<&Source>) -> Vec<War
         live::pool(i, pool, &mut found);
         live::origins(i, pool, &mut found);
         keys(config, i, &mut found);
+        headers::find(config, i, &mut found);
         unverified(i, pool, &mut found);
         if config
             .listeners

@@ -364,6 +364,80 @@ fn proxies_are_networks_or_peers_of_a_unix_socket() {
 }
 
 #[test]
+fn conditions_that_no_client_meets_are_warned_of() {
+    let warned = |routes: &str, pool: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"[::1]:1\", pool: \"p\", routes: [{routes}])],
+            pools: [(name: \"p\", backends: [\"unix:/a\"]{pool})])"
+        );
+        let (config, source) = read(&text).unwrap();
+        let all = warnings(&config, HOST, Some(&source)).into_iter();
+        all.map(|one| (one.place.map_or(0, |place| place.line), one.sentence))
+            .collect::<Vec<_>>()
+    };
+    for (condition, want) in [
+        (
+            "http_path: [\"/a/\", \"/api/*\"]",
+            "http_path: a `*` in `/api/*` is that character",
+        ),
+        (
+            "sni: [\"a.b\", \"10.0.0.1\"]",
+            "sni: no client asks for `10.0.0.1`: TLS has names",
+        ),
+        (
+            "sni: [\"[::1]\"]",
+            "sni: no client asks for `[::1]`: TLS has names",
+        ),
+        (
+            "alpn: [\"http2\"]",
+            "alpn: no client offers `http2`, did you mean `h2`?",
+        ),
+        (
+            "alpn: [\"HTTP/1.1\"]",
+            "alpn: no client offers `HTTP/1.1`, did you mean `http/1.1`?",
+        ),
+    ] {
+        let told = warned(&format!("({condition}, pool: \"p\")"), "");
+        assert!(
+            matches!(&told[..], [(1, said)] if said.starts_with(want)),
+            "{told:?}"
+        );
+    }
+    for condition in [
+        "http_path: [\"/a/\"]",
+        "sni: [\"a.b\", \"*.b\"]",
+        "alpn: [\"h2\", \"http/1.1\", \"mine\"]",
+        "http_host: [\"10.0.0.1\"]",
+    ] {
+        assert_eq!(warned(&format!("({condition}, pool: \"p\")"), ""), []);
+    }
+}
+
+#[test]
+fn headers_that_say_nothing_of_any_client_are_warned_of() {
+    let warned = |listener: &str, pool: &str| {
+        let text = format!(
+            "(listeners: [(bind: \"[::1]:1\", pool: \"p\"{listener})],
+            pools: [(name: \"p\", {pool})])"
+        );
+        let (config, source) = read(&text).unwrap();
+        let all = warnings(&config, HOST, Some(&source)).into_iter();
+        all.map(|one| one.sentence).collect::<Vec<_>>()
+    };
+    let ssl = "tlvs: \"ssl\" says nothing: no listener that leads to `p` has `tls`";
+    let relay = "relay: there is nothing to pass on: no listener that leads to `p` has \
+                 `accept_proxy`";
+    let both = "send_proxy: (version: \"v2\", tlvs: [\"ssl\"], relay: true)";
+    let pool = format!("backends: [\"[::1]:2\"], {both}");
+    assert_eq!(warned("", &pool), [ssl, relay]);
+    let own = format!("backends: [(address: \"[::1]:2\", {both})]");
+    assert_eq!(warned("", &own), [ssl, relay]);
+    assert_eq!(warned(", accept_proxy: [\"::1\"]", &pool), [ssl]);
+    let tls = ", tls: (certificates: [(certificate: \"a\", key: \"b\")])";
+    assert_eq!(warned(tls, &pool), [relay]);
+}
+
+#[test]
 fn settings_that_need_a_route_warn_without_one() {
     let warned = |rest: &str| {
         let text = format!(

@@ -1,11 +1,20 @@
-//! Warnings about settings of listeners that have no effect without routes.
+//! Warnings about settings of listeners that have no effect without routes, and about conditions
+//! of routes that no client meets.
+
+use std::net::IpAddr;
 
 use super::{Finding, needs_bytes};
 use crate::config::{Config, Listener, PostgresTls, Route, Timeouts, values};
-use crate::peek::Protocol;
+use crate::peek::{NamePattern, Protocol};
 
 pub(super) fn find(config: &Config, found: &mut Vec<Finding>) {
     for (i, listener) in config.listeners.iter().enumerate() {
+        for (j, route) in listener.routes.iter().enumerate() {
+            for (condition, sentence) in unmet(route) {
+                let at = format!("listeners[{i}].routes[{j}].{condition}");
+                found.push(Finding::at(at, sentence));
+            }
+        }
         if let Some(sentence) = server_first(config, listener) {
             let at = format!("listeners[{i}].timeouts.server_first|defaults.timeouts.server_first");
             found.push(Finding::at(at, sentence));
@@ -47,6 +56,62 @@ fn protocols(i: usize, listener: &Listener, found: &mut Vec<Finding>) {
             found.push(Finding::at(at, sentence));
         }
     }
+}
+
+/// The values of a route that no client has, as what was meant is written otherwise.
+fn unmet(route: &Route) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (k, path) in route
+        .http_path
+        .iter()
+        .enumerate()
+        .filter(|(_, path)| path.contains('*'))
+    {
+        let sentence = format!(
+            "http_path: a `*` in `{path}` is that character alone: each path that begins with the \
+             value is taken, as by \"/api/\""
+        );
+        found.push((format!("http_path[{k}]"), sentence));
+    }
+    for (k, name) in route.sni.iter().enumerate() {
+        if let NamePattern::Exact(name) = name
+            && is_ip(name)
+        {
+            let sentence = format!(
+                "sni: no client asks for `{name}`: TLS has names of hosts there, and a client of \
+                 an IP address sends none (RFC 6066, section 3)"
+            );
+            found.push((format!("sni[{k}]"), sentence));
+        }
+    }
+    for (k, name) in route.alpn.iter().enumerate() {
+        if let Some(meant) = offered(name) {
+            let sentence = format!("alpn: no client offers `{name}`, did you mean `{meant}`?");
+            found.push((format!("alpn[{k}]"), sentence));
+        }
+    }
+    found
+}
+
+fn is_ip(name: &str) -> bool {
+    let bare = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    bare.unwrap_or(name).parse::<IpAddr>().is_ok()
+}
+
+/// The protocol that clients offer (IANA's ALPN protocol IDs), for another spelling of it.
+fn offered(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    let meant = match &*lower {
+        "h2" | "http2" | "http/2" | "http2.0" | "http/2.0" => "h2",
+        "h3" | "http3" | "http/3" | "http/3.0" => "h3",
+        "http" | "http1" | "http/1" | "http1.1" | "http/1.1" | "h1" => "http/1.1",
+        "http1.0" | "http/1.0" => "http/1.0",
+        "acme" | "acme-tls" | "acme-tls/1" => "acme-tls/1",
+        _ => return None,
+    };
+    (meant != name).then_some(meant)
 }
 
 /// A time for silent clients that no route takes.
