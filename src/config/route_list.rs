@@ -19,9 +19,9 @@ use super::rules::beyond_limits;
 use super::source::Source;
 use super::table::{self, Settings, settings};
 use super::text::Text;
-use super::tokens::tokens;
+use super::tokens::{Span, TokenKind, tokens};
 use super::tree::{Kind, Value};
-use super::{Config, ConfigError, Listener};
+use super::{Config, ConfigError, Listener, RouteRef};
 
 /// The routes of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,9 +98,17 @@ impl RouteList {
     pub fn parse(file: String, text: String) -> Result<Self, ConfigError> {
         let mistakes = ConfigError::Mistakes;
         let source = Source::new(file, text);
-        if tokens(source.text()).is_empty() {
-            let sentence = "the file is empty: expected a list; `[]` takes all routes away";
-            return Err(mistakes(vec![Mistake::new(&source, &(0..1), sentence)]));
+        let wrong =
+            |span: &Span, sentence| Err(mistakes(vec![Mistake::new(&source, span, sentence)]));
+        match tokens(source.text()).first() {
+            None => {
+                let sentence = "the file is empty: expected a list; `[]` takes all routes away";
+                return wrong(&(0..1), sentence);
+            }
+            Some(first) if first.kind != TokenKind::Open('[') => {
+                return wrong(&first.span, LIST_ALONE);
+            }
+            Some(_) => {}
         }
         let source = source.parsed();
         let source = source.map_err(|mistake| mistakes(vec![mistake]))?;
@@ -157,6 +165,17 @@ impl RouteList {
         self.routes.is_empty()
     }
 
+    /// The pools of a route and their weights; the route is named, or numbered from 1 on. Empty
+    /// where it is not there, or refuses its clients.
+    #[must_use]
+    pub fn weights(&self, route: &str) -> Vec<(&str, u16)> {
+        let place = route.parse::<RouteRef>().ok();
+        let place = place.and_then(|route| route.find(&self.routes));
+        let shares = place.into_iter().flat_map(|at| self.routes[at].shares());
+        let named = shares.map(|share| (&*self.pools[share.name], share.weight));
+        named.collect()
+    }
+
     /// As a request has them: an array of objects.
     #[must_use]
     pub fn json(&self) -> Json {
@@ -198,6 +217,10 @@ impl RouteList {
 pub(crate) fn routes_schema() -> Json {
     table::object(&RoutesBody::base(), RoutesBody::table())
 }
+
+/// What stands in the file beside the list, or in its place.
+const LIST_ALONE: &str = "expected only the list of routes in `[` and `]` here, such as \
+                          [(sni: [\"a.example\"], pool: \"web\")], as `mahoraga routes` prints it";
 
 /// The values of a list of a route, where it is given.
 fn items<'a>(route: &'a Value, name: &str) -> &'a [Value] {

@@ -284,6 +284,16 @@ impl Balancer {
         }
     }
 
+    /// The number that an added backend has, by which clients select it.
+    fn member_added(&self, change: &Change) -> Option<u32> {
+        let Change::AddBackend { pool, backend } = change else {
+            return None;
+        };
+        let mut pools = self.in_force.config.pools.iter();
+        let pool = pools.find(|its| its.name == *pool)?;
+        pool.member_of(&backend.name)
+    }
+
     /// Makes a change, and reports it as an event and in the audit log.
     fn change(&mut self, change: &Change, author: Author) -> Result<Changed, ChangeError> {
         let (topic, target) = (change.topic(), target(change.topic()));
@@ -319,6 +329,7 @@ impl Balancer {
         let outcome = outcome.map(|readmitted| Changed {
             snapshot: self.publisher.version(),
             changed: old != new || readmitted,
+            member: self.member_added(change),
             notes,
         });
         self.audit.record(&Entry {

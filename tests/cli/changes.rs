@@ -132,7 +132,7 @@ fn one_wrong_name_changes_none() {
 }
 
 /// The same for those that name none.
-const CHANGES: [(&str, &str, &str); 14] = [
+const CHANGES: [(&str, &str, &str); 12] = [
     (
         "add web 127.0.0.1:9005",
         r#"POST /v1/pools/web/backends {"address":"127.0.0.1:9005"}"#,
@@ -180,22 +180,6 @@ const CHANGES: [(&str, &str, &str); 14] = [
         "set listener front --bandwidth (all:(down:\"5MB/s\"))",
         r#"PATCH /v1/listeners/front {"bandwidth":{"all":{"down":"5MB/s"}}}"#,
         "snapshot 19: front has bandwidth (all: (down: \"5MB/s\"))\n",
-    ),
-    (
-        "set route edge 1 stable=50 canary=0",
-        concat!(
-            r#"PATCH /v1/listeners/edge/routes/1 {"pools":[{"name":"stable","weight":50},"#,
-            r#"{"name":"canary","weight":0}],"version":null}"#
-        ),
-        "snapshot 19: route 1 of edge has stable 50, canary 0\n",
-    ),
-    (
-        "set route a/b 2 x=1 --if-version 01",
-        concat!(
-            r#"PATCH /v1/listeners/a%2Fb/routes/2 {"pools":[{"name":"x","weight":1}],"#,
-            r#""version":"01"}"#
-        ),
-        "snapshot 19: route 2 of a/b has x 1\n",
     ),
     (
         "set global --rate-limit (rate:1000)",
@@ -360,6 +344,56 @@ fn routes_are_shown_as_a_file_has_them_and_put_back() {
     let absent = ["set", "routes", "edge", "--from", "absent.ron"];
     let absent = failed(&fake.run(&absent), 2).to_owned();
     assert!(absent.starts_with("cannot read absent.ron: "), "{absent}");
+}
+
+#[test]
+fn a_backend_of_a_pool_with_members_is_added_with_its_number() {
+    let answer = json(&Changed {
+        member: Some(3),
+        ..changed(19)
+    });
+    let fake = Fake::saying("client_member", &[&*answer]);
+    let words = fake.run(&["add", "brokers", "127.0.0.1:9005"]);
+    let want = "snapshot 19: brokers/127.0.0.1:9005 added as member 3\n";
+    assert_eq!(succeeded(&words), want);
+}
+
+#[test]
+fn new_weights_are_answered_with_all_weights_and_shares() {
+    let routes = concat!(
+        r#"{"routes":[{"pools":[{"name":"stable","weight":50},{"name":"canary","weight":100},"#,
+        r#"{"name":"old","weight":0},{"name":"new","weight":1}]},"#,
+        r#"{"name":"b","pool":"stable"}],"version":"01"}"#
+    );
+    let changed = json(&changed(19));
+    let fake = Fake::saying("client_weights", &[&*changed, routes, &changed]);
+    let output = fake.run(&["set", "route", "edge", "1", "canary=100", "old=0"]);
+    let want = "snapshot 19: route 1 of edge has stable 50 (33 %), canary 100 (66 %), \
+                old 0 (0 %), new 1 (0.7 %)\n";
+    assert_eq!(succeeded(&output), want);
+    let to = [
+        "set",
+        "route",
+        "a/b",
+        "2",
+        "x=1",
+        "--if-version",
+        "01",
+        "--json",
+    ];
+    succeeded(&fake.run(&to));
+    let want = [
+        concat!(
+            r#"PATCH /v1/listeners/edge/routes/1 {"pools":[{"name":"canary","weight":100},"#,
+            r#"{"name":"old","weight":0}],"version":null}"#
+        ),
+        "GET /v1/listeners/edge/routes",
+        concat!(
+            r#"PATCH /v1/listeners/a%2Fb/routes/2 {"pools":[{"name":"x","weight":1}],"#,
+            r#""version":"01"}"#
+        ),
+    ];
+    assert_eq!(fake.asked(), want);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn a_canary_gets_all_clients_by_commands_and_none_fails() {
         under_connections(&balancer, || {
             let words = weigh(&balancer, &["old=50", "new=50"]);
             assert!(
-                words.ends_with("route 1 of 127.0.0.1:0 has old 50, new 50\n"),
+                words.ends_with("route 1 of 127.0.0.1:0 has old 50 (50 %), new 50 (50 %)\n"),
                 "{words}"
             );
             let half = backends(&balancer);
@@ -168,7 +168,7 @@ fn routes_are_read_edited_and_put_back_by_commands() {
             (
                 "3",
                 "new=1",
-                "listener `127.0.0.1:0` has no route 3: it has 2",
+                "listener `127.0.0.1:0` has no route 3: its routes are 1 and 2",
             ),
         ] {
             let (code, words) = balancer.refusal(&["set", "route", EDGE, route, pool]);

@@ -11,6 +11,9 @@ pub struct Changed {
     /// Whether the change changed anything.
     #[serde(default)]
     pub changed: bool,
+    /// The number of a backend that was added to a pool with `sni_member`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<u32>,
     /// Warnings about the result, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

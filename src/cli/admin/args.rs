@@ -49,7 +49,7 @@ pub enum ClientCommand {
     /// Show the backends: state, weight, connections, answer times
     #[command(after_help = "Examples:
   mahoraga backends
-  mahoraga backends --pool web --json")]
+  mahoraga backends web --json")]
     Backends(BackendsArgs),
     /// List sessions, or close them
     #[command(after_help = "Examples:
@@ -266,6 +266,9 @@ pub struct PoolsArgs {
 #[derive(Args, Clone, Debug)]
 pub struct BackendsArgs {
     /// Only those of this pool
+    #[arg(value_name = "POOL", conflicts_with = "pool")]
+    pub of: Option<String>,
+    /// The same
     #[arg(long, value_name = "POOL")]
     pub pool: Option<String>,
     /// Also show the history of each: failed checks, times down, last change

@@ -32,8 +32,10 @@ pub(super) async fn add(args: &AddArgs) -> Result<(), ClientError> {
         ..given
     };
     let to = path(&["pools", &args.pool, "backends"]);
-    let changed = client.send(Method::POST, &to, &backend.json()).await?;
-    let what = format!("{}/{} added", args.pool, backend.name);
+    let changed: Changed = client.send(Method::POST, &to, &backend.json()).await?;
+    let member = changed.member.map(|number| format!(" as member {number}"));
+    let member = member.unwrap_or_default();
+    let what = format!("{}/{} added{member}", args.pool, backend.name);
     report(&args.how, &changed, &what);
     Ok(())
 }

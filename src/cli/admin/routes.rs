@@ -19,9 +19,7 @@ pub(super) async fn routes(args: &RoutesArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
     let of = path(&["listeners", &args.listener, "routes"]);
     let answer: ListenerRoutes = client.get(&of).await?;
-    let read = json!(answer).to_string();
-    let (routes, _) = RouteList::read(read.as_bytes())
-        .map_err(|error| ClientError::Refused(format!("cannot read the answer: {error}")))?;
+    let routes = read_list(&answer)?;
     show(&args.options, &answer, |answer, _| {
         let (listener, version) = (plain(&args.listener), plain(&answer.version));
         format!(
@@ -62,14 +60,40 @@ pub(super) async fn weigh(args: &SetRouteArgs) -> Result<(), ClientError> {
     });
     let to = path(&["listeners", &args.listener, "routes", &args.route]);
     let changed: Changed = client.send(Method::PATCH, &to, &body).await?;
-    let weights = args.pools.iter();
-    let weights: Vec<_> = weights
-        .map(|pool| format!("{} {}", pool.name, pool.weight))
-        .collect();
     let (route, listener) = (&args.route, &args.listener);
-    let what = format!("route {route} of {listener} has {}", weights.join(", "));
+    // An answer in JSON has no words.
+    let weights = match args.how.options.json {
+        true => String::new(),
+        false => weights(&client, listener, route).await?,
+    };
+    let what = format!("route {route} of {listener} has {weights}");
     report(&args.how, &changed, &what);
     Ok(())
+}
+
+/// All weights of a route by now, with the share of each: those that were not named matter too.
+async fn weights(client: &Client, listener: &str, route: &str) -> Result<String, ClientError> {
+    let of = path(&["listeners", listener, "routes"]);
+    let answer: ListenerRoutes = client.get(&of).await?;
+    let list = read_list(&answer)?;
+    let all = list.weights(route);
+    let sum: u64 = all.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let each = all.iter().map(|(pool, weight)| {
+        let percent = 100.0 * f64::from(*weight) / sum.max(1) as f64;
+        let percent = match percent {
+            few if *weight > 0 && few < 1.0 => format!("{few:.1}"),
+            more => format!("{more:.0}"),
+        };
+        format!("{} {weight} ({percent} %)", plain(pool))
+    });
+    Ok(each.collect::<Vec<_>>().join(", "))
+}
+
+fn read_list(answer: &ListenerRoutes) -> Result<RouteList, ClientError> {
+    let read = json!(answer).to_string();
+    let read = RouteList::read(read.as_bytes());
+    let read = read.map(|(routes, _)| routes);
+    read.map_err(|error| ClientError::Refused(format!("cannot read the answer: {error}")))
 }
 
 fn read(from: &Path) -> Result<RouteList, ClientError> {

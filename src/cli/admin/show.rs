@@ -58,7 +58,7 @@ pub(super) async fn pools(args: &PoolsArgs) -> Result<(), ClientError> {
 
 pub(super) async fn backends(args: &BackendsArgs) -> Result<(), ClientError> {
     let client = Client::new(&args.options)?;
-    let pools: Vec<PoolStatus> = match &args.pool {
+    let pools: Vec<PoolStatus> = match args.of.as_ref().or(args.pool.as_ref()) {
         Some(name) => vec![client.get(&path(&["pools", name])).await?],
         None => client.get(&path(&["pools"])).await?,
     };

@@ -187,7 +187,7 @@ pub enum RouteRef {
 
 impl RouteRef {
     /// The place of the route.
-    pub(super) fn find(&self, routes: &[Route]) -> Option<usize> {
+    pub(in crate::config) fn find(&self, routes: &[Route]) -> Option<usize> {
         match self {
             Self::Number(number) => {
                 let place = number.checked_sub(1)?;
@@ -206,15 +206,38 @@ impl RouteRef {
         let rest = match self {
             Self::Named(name) => {
                 let names = listener.routes.iter();
-                values::known(name, names.filter_map(|route| route.name.as_deref()))
+                let names: Vec<_> = names.filter_map(|route| route.name.as_deref()).collect();
+                match names.is_empty() {
+                    true => there(listener),
+                    false => values::known(name, names.into_iter()),
+                }
             }
-            Self::Number(_) | Self::Asking(_) => format!(": it has {}", listener.routes.len()),
+            Self::Number(_) | Self::Asking(_) => there(listener),
         };
         ChangeError::NoRoute {
             listener: listener.name.clone(),
             route: self.to_string(),
             rest,
         }
+    }
+}
+
+/// Which routes a listener has, each by its name or its number, as the end of a sentence.
+fn there(listener: &Listener) -> String {
+    let all = (1..).zip(&listener.routes);
+    let named = all.map(|(number, route): (usize, &Route)| {
+        let name = route.name.clone();
+        name.unwrap_or_else(|| number.to_string())
+    });
+    let mut shown: Vec<_> = named.take(SHOWN_MAX).collect();
+    match listener.routes.len() - shown.len() {
+        0 => {}
+        more => shown.push(format!("{more} more")),
+    }
+    match shown.len() {
+        0 => ": it has no routes".to_owned(),
+        1 => format!(": its only route is {}", shown[0]),
+        _ => format!(": its routes are {}", values::joined(&shown, "and")),
     }
 }
 

@@ -154,6 +154,11 @@ fn a_body_of_routes_is_read_as_a_file_is() {
     let wrong = RouteList::parse("r.ron".to_owned(), text).unwrap_err();
     let want = "r.ron:2:6: route 1: unknown field `snii`, did you mean `sni`?";
     assert!(wrong.to_string().starts_with(want), "{wrong}");
+    for beside in ["routes: [(pool: \"web\")],", "(routes: [])", "- sni: a"] {
+        let wrong = RouteList::parse("r.ron".to_owned(), beside.to_owned()).unwrap_err();
+        let want = "r.ron:1:1: expected only the list of routes in `[` and `]` here";
+        assert!(wrong.to_string().starts_with(want), "{wrong}");
+    }
 }
 
 #[test]
@@ -182,7 +187,7 @@ fn pools_of_a_route_get_other_weights() {
          `pool` first"
     );
     for none in [0, 3] {
-        let want = format!("listener `edge` has no route {none}: it has 2");
+        let want = format!("listener `edge` has no route {none}: its routes are 1 and 2");
         assert_eq!(error(&weigh(none, &[("new", 1)])), want);
     }
     let mut named = routed();
