@@ -75,9 +75,8 @@ impl Shape for AccessLog {
                 "expected a reason: without one no session has a line",
             );
         }
-        let fields = self.written_fields();
         let mut seen = HashSet::new();
-        if let Some(twice) = fields.iter().find(|field| !seen.insert(**field)) {
+        if let Some(twice) = self.fields.iter().find(|field| !seen.insert(**field)) {
             let name = twice.as_str();
             reader.wrong(
                 at,
@@ -96,7 +95,8 @@ impl Shape for AccessLog {
 }
 
 impl AccessLog {
-    /// The fields of a line, with those that [`LogField::Standard`] stands for in its place.
+    /// The fields of a line, with those that [`LogField::Standard`] stands for in its place. One
+    /// that is named too stands where its name does.
     #[must_use]
     pub fn written_fields(&self) -> Vec<LogField> {
         let has_events = self.start || self.progress.is_some();
@@ -104,12 +104,16 @@ impl AccessLog {
             true => &STANDARD[..],
             false => &STANDARD[..STANDARD.len() - 1],
         };
+        let is_named = |field: &LogField| self.fields.contains(field);
         let each = self.fields.iter().flat_map(|field| {
-            if *field == LogField::Standard {
-                standard
-            } else {
-                std::slice::from_ref(field)
-            }
+            let is_of_group = *field == LogField::Standard;
+            let group = match is_of_group {
+                true => standard,
+                false => std::slice::from_ref(field),
+            };
+            group
+                .iter()
+                .filter(move |its| !is_of_group || !is_named(its))
         });
         each.copied().collect()
     }

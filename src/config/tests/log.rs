@@ -19,6 +19,13 @@ fn the_access_log_says_which_sessions_and_fields_it_has() {
         .written_fields();
     assert_eq!(fields[..2], [LogField::Sample, LogField::Time]);
     assert_eq!(fields.last(), Some(&LogField::DryRun));
+    // One that the group has too stands where its name does.
+    let moved = log("fields: [\"proxy\", \"standard\"]").unwrap();
+    let moved = moved.written_fields();
+    let places = moved.iter().enumerate();
+    let places = places.filter_map(|(at, field)| (*field == LogField::Proxy).then_some(at));
+    assert_eq!(places.collect::<Vec<_>>(), [0]);
+    assert_eq!(moved.len(), fields.len() - 1);
     let refused = |text: &str| {
         let error = log(text).unwrap_err().to_string();
         let sentence = error.lines().next().unwrap_or_default().to_owned();
@@ -46,7 +53,7 @@ fn the_access_log_says_which_sessions_and_fields_it_has() {
             "invalid item of `fields` `cliant`, did you mean `client`?",
         ),
         (
-            "fields: [\"client\", \"standard\"]",
+            "fields: [\"client\", \"standard\", \"client\"]",
             "fields: `client` is there twice: leave one out",
         ),
         (
