@@ -117,6 +117,35 @@ impl Origins {
 }
 
 impl Client {
+    /// Why no connection to a backend can begin at it, in words. `is_own`: this machine has its
+    /// address.
+    #[must_use]
+    pub fn misfit(self, is_own: bool) -> String {
+        let Some(address) = self.address else {
+            return match self.is_named {
+                true => "its proxy does not say the client's address".to_owned(),
+                false => "it came by a Unix socket, so that it has no address".to_owned(),
+            };
+        };
+        let is_of_link = matches!(address, IpAddr::V6(own) if own.is_unicast_link_local());
+        if is_of_link {
+            return format!("{address} is link-local: it means nothing without its link");
+        }
+        if !self.is_usable() {
+            return format!(
+                "a header may not name {address}: backends may trust addresses of that kind, or it \
+                 is none of a host"
+            );
+        }
+        if self.is_named && is_own {
+            return format!(
+                "a header may not name {address}, an address of this machine: backends may trust it"
+            );
+        }
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        format!("no backend of the pool has an {family} address, as {address} is one")
+    }
+
     /// Whether packets can be sent from its address, and their answers come back. What the kernel
     /// knows of a client that has connected can be believed; a client on this machine has one of
     /// its addresses. Only its network is missing in an address of IPv6 that holds on one link.
@@ -231,6 +260,46 @@ impl FromStr for Ports {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_told_why_no_connection_begins_at_it() {
+        let why = |address: &str, is_named, is_own| {
+            let address = address.parse().ok();
+            Client { address, is_named }.misfit(is_own)
+        };
+        for (address, is_named, is_own, want) in [
+            ("", false, false, "it came by a Unix socket"),
+            ("", true, false, "its proxy does not say"),
+            ("fe80::1", false, false, "fe80::1 is link-local"),
+            (
+                "127.0.0.1",
+                true,
+                true,
+                "a header may not name 127.0.0.1: backends",
+            ),
+            (
+                "10.0.0.1",
+                true,
+                true,
+                "a header may not name 10.0.0.1, an address of this",
+            ),
+            (
+                "::1",
+                false,
+                true,
+                "no backend of the pool has an IPv6 address, as ::1",
+            ),
+            (
+                "10.0.0.1",
+                true,
+                false,
+                "no backend of the pool has an IPv4 address",
+            ),
+        ] {
+            let told = why(address, is_named, is_own);
+            assert!(told.starts_with(want), "{told}");
+        }
+    }
 
     #[test]
     fn parts_are_disjoint_and_cover_the_range() {

@@ -106,6 +106,7 @@ fn session(
         bytes_up: end.map(|end| end.delivered[0]),
         bytes_down: end.map(|end| end.delivered[1]),
         reason: end.map(|end| end.reason.to_string()),
+        cause: decided.cause.clone(),
     }
 }
 

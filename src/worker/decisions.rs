@@ -44,6 +44,8 @@ pub struct DecisionRecord {
     pub routes: u32,
     /// Its client asked for a name in TLS, which stands beside.
     has_name: bool,
+    /// What it ended by stands beside, in words.
+    has_cause: bool,
     /// The names of the keys for the strategy and for persistence.
     pub key_names: [Option<&'static str>; 2],
     /// The keys that the client had at its last selection.
@@ -69,6 +71,8 @@ pub struct Decided {
     pub record: DecisionRecord,
     /// The name that its client asked for in TLS, where a route or a key looked at it.
     pub server_name: Option<String>,
+    /// What exactly it ended by, where the reason leaves that open.
+    pub cause: Option<String>,
 }
 
 /// A connect that failed.
@@ -109,6 +113,8 @@ pub(super) struct Decisions {
     /// The names that the clients of `sessions` asked for in TLS, by the place of the record; none
     /// before the first one.
     names: Vec<String>,
+    /// What sessions ended by, in the same way.
+    causes: Vec<String>,
     refused: Ring,
     /// Bounds how many refused clients are taken note of.
     refusals: Sample,
@@ -133,6 +139,7 @@ impl DecisionRecord {
         route: RouteNumber::DEFAULT,
         routes: 0,
         has_name: false,
+        has_cause: false,
         key_names: [None; 2],
         keys: Keys {
             select: 0,
@@ -199,6 +206,7 @@ impl Decisions {
         Self {
             sessions: Ring::new(DECISIONS),
             names: Vec::new(),
+            causes: Vec::new(),
             refused: Ring::new(REFUSED),
             refusals: Sample::default(),
         }
@@ -232,20 +240,24 @@ impl Decisions {
 
     /// Takes note of the name that a session's client asks for in TLS.
     pub(super) fn note_name(&mut self, slot: &mut Slot, name: &Name) {
-        if self.of(slot).is_none() {
+        let Some(record) = self.of(slot) else {
             return;
-        }
-        if self.names.is_empty() {
-            self.names.resize(DECISIONS, String::new());
-        }
+        };
+        record.has_name = true;
         let place = self.sessions.place(slot.decision);
-        // Its memory is that of the name before.
-        let its = &mut self.names[place];
-        its.clear();
-        its.push_str(str::from_utf8(name.as_bytes()).unwrap_or_default());
-        if let Some(record) = self.sessions.find(slot.decision) {
-            record.has_name = true;
-        }
+        let name = str::from_utf8(name.as_bytes()).unwrap_or_default();
+        put(&mut self.names, place, name);
+    }
+
+    /// Takes note of what exactly a session ended by.
+    pub(super) fn note_cause(&mut self, serial: u32, cause: &str) {
+        let Some(record) = self.sessions.find(serial) else {
+            return;
+        };
+        record.has_cause = true;
+        let place = self.sessions.place(serial);
+        let cause = &cause[..cause.floor_char_boundary(CAUSE_MAX)];
+        put(&mut self.causes, place, cause);
     }
 
     /// Takes note of a client that was refused before it had a session.
@@ -300,15 +312,27 @@ impl Decisions {
         let decided = found.map(|(id, record)| Decided {
             id,
             record: *record,
-            server_name: self.name(record).map(str::to_owned),
+            server_name: self.beside(&self.names, record, record.has_name),
+            cause: self.beside(&self.causes, record, record.has_cause),
         });
         decided.collect()
     }
 
-    fn name(&self, record: &DecisionRecord) -> Option<&str> {
-        let name = self.names.get(self.sessions.place(record.serial));
-        name.filter(|_| record.has_name).map(String::as_str)
+    /// A text that stands beside a record, if it has one.
+    fn beside(&self, texts: &[String], record: &DecisionRecord, has: bool) -> Option<String> {
+        let text = texts.get(self.sessions.place(record.serial));
+        text.filter(|_| has).cloned()
     }
+}
+
+/// Puts a text beside the record at a place. Its memory is that of the text before.
+fn put(texts: &mut Vec<String>, place: usize, text: &str) {
+    if texts.is_empty() {
+        texts.resize(DECISIONS, String::new());
+    }
+    let its = &mut texts[place];
+    its.clear();
+    its.push_str(text);
 }
 
 impl Ring {
@@ -354,6 +378,8 @@ fn us(ns: u64) -> u32 {
 
 /// Decisions that a worker remembers.
 pub const DECISIONS: usize = 4_096;
+/// Bytes of what a session ended by.
+const CAUSE_MAX: usize = 256;
 /// Refused clients that a worker remembers beside.
 const REFUSED: usize = 256;
 /// Refused clients that are taken note of in a second: each costs a getpeername(2).
@@ -405,6 +431,28 @@ mod tests {
         let port = |port| DecisionSubject::Connection(([10, 0, 0, 0], port).into());
         assert_eq!(numbers(&decisions, port(50_000), 1), [all]);
         assert!(numbers(&decisions, port(50_001), 1).is_empty());
+    }
+
+    #[test]
+    fn the_cause_of_an_end_stands_beside_its_record_alone() {
+        let mut decisions = Decisions::new();
+        let first = decisions.sessions.begin(record(1)).serial;
+        let second = decisions.sessions.begin(record(2)).serial;
+        decisions.note_cause(first, &"é".repeat(CAUSE_MAX));
+        decisions.note_cause(second + 1, "of none");
+        let of = DecisionSubject::Client(IpAddr::from([10, 0, 0, 1]));
+        let told = decisions.list(3, &DecisionFilter { of, last: 9 });
+        assert_eq!(told[0].cause, Some("é".repeat(CAUSE_MAX / 2)));
+        let of = DecisionSubject::Client(IpAddr::from([10, 0, 0, 0]));
+        let told = decisions.list(3, &DecisionFilter { of, last: 9 });
+        assert_eq!(told[0].cause, None);
+        // Of the next record at that place it is none.
+        for number in 0..DECISIONS as u64 {
+            decisions.sessions.begin(record(2 * number + 1));
+        }
+        let of = DecisionSubject::Client(IpAddr::from([10, 0, 0, 1]));
+        let told = decisions.list(3, &DecisionFilter { of, last: u32::MAX });
+        assert!(told.iter().all(|one| one.cause.is_none()));
     }
 
     #[test]

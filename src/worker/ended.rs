@@ -4,6 +4,7 @@ use crate::kernel::Kernel;
 use crate::pool::{Backend, Ended};
 use crate::session::{CloseReason, Summary, Unanswered};
 use crate::time::US;
+use crate::token::Side;
 
 use super::Worker;
 use super::slot::Slot;
@@ -23,11 +24,46 @@ impl<K: Kernel> Worker<K> {
         self.recorded.bytes_down.record(down);
     }
 
+    /// What exactly a session ended by, where its reason leaves that open.
+    #[inline]
+    pub(super) fn cause_of(&self, slot: &Slot, reason: CloseReason) -> Option<String> {
+        match is_explained(reason) {
+            true => None,
+            false => self.cause(slot, reason),
+        }
+    }
+
+    #[cold]
+    fn cause(&self, slot: &Slot, reason: CloseReason) -> Option<String> {
+        if reason == CloseReason::NotTransparent {
+            let client = slot.origin_client();
+            let is_own = client.address.is_some_and(|ip| self.kernel.has_address(ip));
+            return Some(client.misfit(is_own));
+        }
+        let side = match reason == CloseReason::TlsFailed {
+            true => Side::Client,
+            false => Side::Backend,
+        };
+        let failure = slot.tls(side).and_then(|tls| tls.failure.as_ref());
+        let left = || (side == Side::Client).then(|| LEFT.to_owned());
+        failure.map(|failure| failure.why.clone()).or_else(left)
+    }
+
     /// Takes note of an end that may show a limit as wrong, or that TLS has failed.
     pub(super) fn note_end(&self, slot: &Slot, reason: CloseReason) {
         self.note_regret(slot, reason);
         count_failure(slot, reason);
     }
+}
+
+/// Whether a reason says all that is known.
+fn is_explained(reason: CloseReason) -> bool {
+    let open = [
+        CloseReason::TlsFailed,
+        CloseReason::BackendTlsFailed,
+        CloseReason::NotTransparent,
+    ];
+    !open.contains(&reason)
 }
 
 impl Slot {
@@ -63,3 +99,6 @@ pub(super) fn release_backend(
     });
     moved
 }
+
+/// What a handshake ended by in which nothing failed.
+pub const LEFT: &str = "the client closed the connection in the handshake";

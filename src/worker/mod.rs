@@ -70,6 +70,7 @@ use backoff::Backoff;
 use banned::BanSweep;
 use decisions::Decisions;
 pub use decisions::{DECISIONS, Decided, DecisionRecord, End, FailedConnect};
+pub use ended::LEFT;
 pub use filter::{
     DecisionFilter, DecisionSubject, SESSIONS, SESSIONS_MAX, SessionFilter, SessionId,
 };

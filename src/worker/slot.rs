@@ -475,6 +475,9 @@ impl<K: Kernel> Worker<K> {
         if let Some(decision) = self.decisions.of(&mut slot) {
             decision.on_end(reason, &summary, self.now);
         }
+        if let Some(cause) = self.cause_of(&slot, reason) {
+            self.decisions.note_cause(slot.decision, &cause);
+        }
         let has_line = self.has_end_line(&slot, reason);
         // Its sockets are open still.
         let extras = has_line.then(|| self.extras(key, &slot)).flatten();

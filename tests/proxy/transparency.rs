@@ -60,6 +60,9 @@ fn a_client_of_the_other_family_is_refused_and_counted() {
         ping(&mut by("127.0.0.1"), b"of its family");
         expect_reset(&mut by("::1"));
         assert_eq!(balancer.number("closed.not_transparent"), 1);
+        let told = balancer.words(&["explain", "::1"]);
+        let why = "The cause: no backend of the pool has an IPv6 address, as ::1 is one.";
+        assert!(told.contains(why), "{told}");
         balancer.finish();
 
         // Each client has its backend where the pool has both, whichever comes first.

@@ -84,6 +84,10 @@ pub struct SessionExplanation {
     pub bytes_down: Option<u64>,
     /// Why it ended; none: it goes on.
     pub reason: Option<String>,
+    /// What exactly was the cause, in words, where TLS failed or no connection could begin at the
+    /// client's address; none: the reason says it all.
+    #[serde(default)]
+    pub cause: Option<String>,
 }
 
 /// A key of a client.

@@ -11,6 +11,7 @@ use crate::admin::model::{
     AttemptStatus, CandidateStatus, DecisionStatus, DryRunQuery, DryRunStatus, ExplainQuery,
     KeyStatus, RouteQuestion, SessionExplanation, client_address,
 };
+use crate::config::SNI_MEMBER;
 use crate::session::CloseReason;
 use crate::worker::DECISIONS;
 
@@ -34,7 +35,9 @@ pub(super) async fn explain(args: &ExplainArgs) -> Result<(), ClientError> {
         let told: DryRunStatus = client
             .get(&(path(&["explain", "dry_run"]) + &query(&asked)))
             .await?;
-        show(&args.options, &told, dry_run_text);
+        show(&args.options, &told, |told, paint| {
+            dry_run_text(told, asked.sni.as_deref(), paint)
+        });
         return Ok(());
     }
     if args.asked.question() != RouteQuestion::default() {
@@ -105,7 +108,7 @@ fn session_text(its: &SessionExplanation, paint: Paint) -> String {
         let _ = writeln!(text, "It asked for {} in TLS.", plain(sni));
     }
     text += &outcome(its);
-    text.push_str(&keys_text(&its.keys));
+    text.push_str(&keys_text(&its.keys, its.sni.as_deref()));
     match &its.decision {
         Some(decision) => text += &decision_text("Decision", decision, paint),
         None if is_refused(its) => {
@@ -152,10 +155,14 @@ fn outcome(its: &SessionExplanation) -> String {
             bytes(down as f64)
         );
     }
-    text + ".\n"
+    text += ".\n";
+    if let Some(cause) = &its.cause {
+        let _ = writeln!(text, "The cause: {}.", plain(cause));
+    }
+    text
 }
 
-fn keys_text(keys: &[KeyStatus]) -> String {
+fn keys_text(keys: &[KeyStatus], sni: Option<&str>) -> String {
     let each = keys.iter().map(|key| {
         let what = match key.purpose.as_str() {
             "persist" => "Remembered by",
@@ -166,6 +173,13 @@ fn keys_text(keys: &[KeyStatus]) -> String {
         } else {
             ""
         };
+        if key.kind == SNI_MEMBER {
+            return match (key.hash.as_str(), sni) {
+                ("none", None) => format!("{what} {SNI_MEMBER}: it asked for no name.\n"),
+                ("none", Some(_)) => format!("{what} {SNI_MEMBER}: no member has its name.\n"),
+                (number, _) => format!("{what} {SNI_MEMBER}: member {}.\n", plain(number)),
+            };
+        }
         format!(
             "{what} {} (hash {}){stands_in}.\n",
             plain(&key.kind),
@@ -266,7 +280,7 @@ fn has_stood(attempt: &AttemptStatus) -> bool {
     attempt.outcome == "connected"
 }
 
-fn dry_run_text(told: &DryRunStatus, paint: Paint) -> String {
+fn dry_run_text(told: &DryRunStatus, sni: Option<&str>, paint: Paint) -> String {
     let client = plain(&told.client);
     if told.pool.is_empty() {
         let why = told.listeners.iter().find_map(|one| one.route.as_ref());
@@ -287,7 +301,7 @@ fn dry_run_text(told: &DryRunStatus, paint: Paint) -> String {
     );
     text.push_str(&refusals_text(told));
     text.push_str(&routes_text(told));
-    text.push_str(&keys_text(&told.keys));
+    text.push_str(&keys_text(&told.keys, sni));
     let what = match (told.refused, told.elsewhere) {
         (true, _) => "If it were let in",
         (false, true) => "If it came here",
@@ -428,6 +442,36 @@ mod tests {
         };
         let text = session_text(&its, Paint(false));
         assert_eq!(text, include_str!("explain/session.txt"));
+    }
+
+    #[test]
+    fn a_member_is_told_by_its_number() {
+        let key = |hash: &str| {
+            [KeyStatus {
+                purpose: "select".to_owned(),
+                kind: SNI_MEMBER.to_owned(),
+                hash: hash.to_owned(),
+                missed: false,
+            }]
+        };
+        let name = Some("broker-1.k.example");
+        let selected = |hash, sni| keys_text(&key(hash), sni);
+        assert_eq!(selected("1", name), "Selected by sni_member: member 1.\n");
+        let unknown = "Selected by sni_member: no member has its name.\n";
+        assert_eq!(selected("none", name), unknown);
+        let silent = "Selected by sni_member: it asked for no name.\n";
+        assert_eq!(selected("none", None), silent);
+    }
+
+    #[test]
+    fn the_cause_of_an_end_is_told() {
+        let its = SessionExplanation {
+            reason: Some("tls_failed".to_owned()),
+            cause: Some("the client sent no TLS".to_owned()),
+            ..SessionExplanation::default()
+        };
+        let want = "It ended: tls_failed.\nThe cause: the client sent no TLS.\n";
+        assert_eq!(outcome(&its), want);
     }
 
     #[test]

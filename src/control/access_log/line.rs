@@ -14,7 +14,7 @@ use crate::session::{CloseReason, Summary};
 use crate::sys;
 use crate::time::{US, between};
 use crate::tls::ClientIdentity;
-use crate::worker::{LineExtras, LogEvent, LogRule, Record, TlsRecord};
+use crate::worker::{LEFT, LineExtras, LogEvent, LogRule, Record, TlsRecord};
 
 /// A connect that was made, as a line shows it.
 #[derive(Serialize)]
@@ -170,7 +170,9 @@ fn write_field(line: &mut impl Fields, record: &Record, field: LogField, rule: L
             line.optional_text(key, backend.map(|backend| &backend.name));
         }
         LogField::Pool => line.optional_text(key, pool(record).map(|pool| &pool.name)),
-        LogField::Strategy => line.optional_text(key, pool(record).map(|pool| &pool.strategy)),
+        LogField::Strategy => {
+            line.optional_text(key, pool(record).map(|pool| pool.config.selects_by()))
+        }
         LogField::Attempts => line.number(key, Some(summary.attempts.into())),
         LogField::QueuedUs => line.number(key, summary.queued.map(us)),
         LogField::ConnectUs => line.number(key, summary.connect.map(us)),
@@ -282,7 +284,7 @@ fn tls_error(record: &Record) -> Option<Cow<'_, str>> {
     }
     let reason = record.reason()?;
     if reason == CloseReason::TlsFailed {
-        return Some("the client closed the connection in the handshake".into());
+        return Some(LEFT.into());
     }
     let limit = record.listener.limits_of(record.route).handshake;
     let limit = limit.filter(|_| reason == CloseReason::TlsTimeout)?;
