@@ -234,7 +234,7 @@ impl<K: Kernel> Worker<K> {
     }
 
     /// A session has its backend, where others may ask to cancel what it does.
-    pub(super) fn note_cancelable(&mut self, key: usize) {
+    pub(super) fn note_cancelable(&self, key: usize) {
         let slot = &self.slots[key];
         let Some(cancels) = &slot.listener.postgres.cancels else {
             return;
