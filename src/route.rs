@@ -7,21 +7,23 @@
 
 #![forbid(unsafe_code)]
 
+mod names;
 mod why;
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{self, Key, ROUTES_MAX, TlsClientName, TlvValue};
 use crate::peek::proxy_protocol::TlvName;
-use crate::peek::{self, FirstBytes, Miss, Name, NamePattern, NameRegex, Protocol};
+use crate::peek::{FirstBytes, Miss, Name, Protocol};
 use crate::prefix::Prefix;
 use crate::select::{Plan, Rendezvous, hash_of};
 use crate::session::SessionLimits;
 
+use names::Names;
 pub use why::{Met, ShareOf, VALUES_SHOWN};
 
 /// The routes of a listener, compiled.
@@ -107,16 +109,6 @@ struct Offers(HashMap<Box<[u8]>, Places>);
 /// The places of some routes of a listener, one bit for each.
 #[derive(Clone, Copy, Debug, Default)]
 struct Places([u64; ROUTES_MAX / 64]);
-
-/// Host names, found by their hash however many there are; regular expressions are few
-/// ([`config::ROUTE_REGEXES_MAX`]).
-#[derive(Debug, Default)]
-struct Names {
-    exact: HashSet<Box<[u8]>>,
-    /// All names below these.
-    below: HashSet<Box<[u8]>>,
-    matching: Vec<NameRegex>,
-}
 
 impl RouteNumber {
     /// No route took the client: it goes to the listener's own pool.
@@ -571,31 +563,6 @@ impl Places {
     fn have(self, place: usize) -> bool {
         let word = self.0.get(place / 64);
         word.is_some_and(|word| word & (1 << (place % 64)) != 0)
-    }
-}
-
-impl Names {
-    fn new(patterns: &[NamePattern]) -> Self {
-        let mut names = Self::default();
-        for pattern in patterns {
-            match pattern {
-                NamePattern::Exact(name) => drop(names.exact.insert(name.as_bytes().into())),
-                NamePattern::Below(name) => drop(names.below.insert(name.as_bytes().into())),
-                NamePattern::Matching(regex) => names.matching.push(regex.clone()),
-            }
-        }
-        names
-    }
-
-    fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.below.is_empty() && self.matching.is_empty()
-    }
-
-    fn have(&self, name: &[u8]) -> bool {
-        let is_below = || peek::above(name).any(|parent| self.below.contains(parent));
-        self.exact.contains(name)
-            || !self.below.is_empty() && is_below()
-            || self.matching.iter().any(|regex| regex.matches(name))
     }
 }
 

@@ -458,14 +458,11 @@ impl LiveListener {
         self.plans().any(|plan| plan.pool().name == pool)
     }
 
-    /// A route that leads to the pool of this number, and that has no addresses or one of which
-    /// this is said.
+    /// As [`Routes::leading_to`], which comes after its own pool.
     #[must_use]
     pub fn route_to(&self, pool: u32, has: impl Fn(&Prefix) -> bool) -> Option<RouteNumber> {
-        if self.plan.pool().number == pool {
-            return Some(RouteNumber::DEFAULT);
-        }
-        self.routes.leading_to(pool, has)
+        let own = (self.plan.pool().number == pool).then_some(RouteNumber::DEFAULT);
+        own.or_else(|| self.routes.leading_to(pool, has))
     }
 
     /// The route of a client that took a route of this listener as it was before, and whose first

@@ -106,8 +106,8 @@ fn canonical(by: CanceledBy) -> CanceledBy {
     }
 }
 
-/// Requests to cancel that a backend gets at a time beyond its limits. A server answers one at once;
-/// one that does not, or a client that sends many, is not to take what its limits leave to others.
+/// Requests to cancel that a backend gets at a time beyond its limits. A server answers one at
+/// once; one that does not, or a client that sends many, is not to take what others need.
 const BEYOND_MAX: u32 = 16;
 /// Beyond it the one that was noted first is forgotten: its cancel goes by its client's address.
 const SESSIONS_MAX: u32 = 1 << 16;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::address::Address;
 use crate::config::Config;
+use crate::peek;
 use crate::peek::EndedTls;
 use crate::peek::proxy_protocol::CheckedTlvs;
 use crate::pool::Pool;
