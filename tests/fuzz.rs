@@ -1,7 +1,7 @@
 //! The fuzz targets of tests/fuzz without libFuzzer: on their seeds, and on random changes of them.
 //!
-//! `MAHORAGA_FUZZ_ROUNDS=100000 cargo test --test fuzz` looks longer. `scripts/fuzz.sh` looks where
-//! no seed leads to.
+//! `MAHORAGA_FUZZ_SECONDS=60 cargo test --test fuzz` looks longer, for so long at each target.
+//! `scripts/fuzz.sh` looks where no seed leads to.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,6 +9,7 @@
 mod targets;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use fastrand::Rng;
@@ -49,8 +50,12 @@ fn fuzz(target: fn(&[u8]), name: &str, more: Option<&str>) {
         target(bytes);
     };
     seeds.iter().for_each(|seed| run(seed));
-    let rounds = env::var("MAHORAGA_FUZZ_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
-    for round in 0..rounds {
+    let seconds = env::var("MAHORAGA_FUZZ_SECONDS").map_or(0, |all| all.parse().unwrap());
+    let until = Instant::now() + Duration::from_secs(seconds);
+    for round in 0.. {
+        if round >= ROUNDS && Instant::now() >= until {
+            break;
+        }
         let mut rng = Rng::with_seed(round);
         let mut bytes = rng.choice(&seeds).unwrap().clone();
         for _ in 0..rng.usize(1..6) {
