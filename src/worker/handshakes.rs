@@ -1,6 +1,7 @@
 //! Bounds how many clients of a listener may be within their handshake of TLS at a time, so that
 //! half handshakes do not take all places. Beyond that the oldest is reset, not the one that comes:
-//! clients that finish soon get in, whatever the flood of others.
+//! clients that finish soon get in, whatever the flood of others. One that was answered begins to
+//! count as old then.
 
 use std::collections::VecDeque;
 
@@ -12,13 +13,22 @@ use super::Worker;
 use super::accept::Port;
 use super::slot::Slot;
 use super::tls::TlsEnd;
+use super::turns::HandshakeStep;
 
 /// The handshakes of a port's clients that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     under_way: usize,
-    /// Slot and generation of each, oldest first, and of some that are over.
-    begun: VecDeque<(usize, u32)>,
+    /// Each, oldest first, and some that are over.
+    begun: VecDeque<Begun>,
+}
+
+/// A handshake that has begun, or was answered then.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    key: usize,
+    generation: u32,
+    step: HandshakeStep,
 }
 
 impl<K: Kernel> Worker<K> {
@@ -26,10 +36,11 @@ impl<K: Kernel> Worker<K> {
     pub(super) fn make_room_for_handshake(&mut self, port: usize) {
         let max = self.handshakes_max(port);
         while self.ports[port].handshakes.under_way >= max {
-            let Some((key, generation)) = self.ports[port].handshakes.begun.pop_front() else {
+            let Some(oldest) = self.ports[port].handshakes.begun.pop_front() else {
                 return;
             };
-            if self.is_shaking(key, generation) {
+            if self.is_under_way(&oldest) {
+                let key = oldest.key;
                 self.end_handshake(key);
                 self.with_session(key, |session, cx| {
                     session.close(CloseReason::TlsHandshakesFull, cx);
@@ -40,14 +51,30 @@ impl<K: Kernel> Worker<K> {
 
     /// A handshake has begun.
     pub(super) fn begin_handshake(&mut self, key: usize) {
+        self.ports[self.slots[key].port].handshakes.under_way += 1;
+        self.note_handshake(key, HandshakeStep::Hello);
+    }
+
+    /// A handshake was answered, which took time: others are reset before it.
+    pub(super) fn answer_handshake(&mut self, key: usize) {
+        let is_shaking = self.slots[key].tls(Side::Client);
+        if is_shaking.is_some_and(TlsEnd::is_shaking) {
+            self.note_handshake(key, HandshakeStep::Later);
+        }
+    }
+
+    fn note_handshake(&mut self, key: usize, step: HandshakeStep) {
         let slot = &self.slots[key];
         let (port, generation) = (slot.port, slot.generation);
         let handshakes = &mut self.ports[port].handshakes;
-        handshakes.under_way += 1;
-        handshakes.begun.push_back((key, generation));
+        handshakes.begun.push_back(Begun {
+            key,
+            generation,
+            step,
+        });
         if handshakes.begun.len() >= (2 * handshakes.under_way).max(SWEPT_MIN) {
             let mut begun = std::mem::take(&mut handshakes.begun);
-            begun.retain(|(key, generation)| self.is_shaking(*key, *generation));
+            begun.retain(|one| self.is_under_way(one));
             self.ports[port].handshakes.begun = begun;
         }
     }
@@ -58,11 +85,12 @@ impl<K: Kernel> Worker<K> {
         end(&mut self.ports[slot.port], slot);
     }
 
-    fn is_shaking(&self, key: usize, generation: u32) -> bool {
-        let slot = self.slots.get(key);
-        let slot = slot.filter(|slot| slot.generation == generation);
+    /// Whether it is, and has come no further.
+    fn is_under_way(&self, one: &Begun) -> bool {
+        let slot = self.slots.get(one.key);
+        let slot = slot.filter(|slot| slot.generation == one.generation);
         slot.and_then(|slot| slot.tls(Side::Client))
-            .is_some_and(TlsEnd::is_shaking)
+            .is_some_and(|tls| tls.is_shaking() && tls.step() == one.step)
     }
 
     /// A quarter of the places that the worker has, or that the listener allows it, whichever are

@@ -369,7 +369,8 @@ impl<K: Kernel> Worker<K> {
     fn take_what_is_ready(&mut self, mut taken: usize) {
         let mut batches = READY_BATCHES;
         let others_wait = |worker: &Self| {
-            !worker.arrivals.is_empty() || worker.has_due_visit() || worker.hoarders.leave()
+            let turns = !worker.arrivals.is_empty() || worker.turns.has_waiting();
+            turns || worker.has_due_visit() || worker.hoarders.leave()
         };
         while taken >= FULL_BATCH && batches > 0 && others_wait(self) {
             self.stall.on_wait(self.now);

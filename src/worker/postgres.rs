@@ -277,8 +277,10 @@ impl<K: Kernel> Worker<K> {
 
     /// A session has ended: there is nothing left to cancel.
     pub(super) fn forget_cancelable(&mut self, key: usize, slot: &Slot) {
+        // Its listener may have ended to look for them meanwhile.
+        let kept = self.cancel_keys.0.remove(&key);
         if let Some(cancels) = &slot.listener.postgres.cancels
-            && let Some(Kept::Known(cancel)) = self.cancel_keys.0.remove(&key)
+            && let Some(Kept::Known(cancel)) = kept
         {
             cancels.forget(CanceledBy::Key(cancel));
         }

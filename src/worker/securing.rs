@@ -12,11 +12,12 @@ use super::Worker;
 use super::slot::{Asks, number};
 use super::tls::{Step, TlsEnd};
 use super::tls_outcomes::count_handshake;
+use super::turns::HandshakeStep;
 
 impl<K: Kernel> Worker<K> {
     /// Whether a session waits for another turn to begin a handshake: others took this one.
     pub(super) fn puts_off_handshake(&mut self, key: usize) -> bool {
-        let waits = self.turns.is_taken();
+        let waits = self.turns.is_taken(HandshakeStep::Later);
         if waits {
             self.await_turn(key, Asks::Turn);
         }
@@ -64,7 +65,7 @@ impl<K: Kernel> Worker<K> {
             if self.slots[key].session.is_attempt_over() {
                 return Some(Event::ConnectFailed(Errno::CANCELED));
             }
-            if self.turns.is_taken() {
+            if self.turns.is_taken(HandshakeStep::Later) {
                 // What has come waits at the socket.
                 self.await_turn(key, Asks::Handshake);
                 return None;
@@ -132,7 +133,7 @@ impl<K: Kernel> Worker<K> {
         let slot = &mut self.slots[key];
         slot.asks = asks;
         let token = Token::new(Purpose::Connect, slot.generation, number(key));
-        self.turns.wait(token);
+        self.turns.wait(token, HandshakeStep::Later);
     }
 
     /// A handshake failed: takes note of why.

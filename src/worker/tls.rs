@@ -19,6 +19,7 @@ use super::report::TlsRecord;
 use super::slot::Slot;
 use super::spare::Spare;
 use super::tls_outcomes::count_handshake;
+use super::turns::HandshakeStep;
 
 /// The TLS of a session's ends.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ pub(super) struct TlsEnd {
     has_hello: bool,
     /// It is counted among the handshakes of clients that are under way.
     is_shaking: bool,
+    /// The peer's hello was answered, or is ours.
+    is_answered: bool,
     /// Other handshakes took this turn: what has come was not looked at.
     is_held_up: bool,
     /// The next look is at the hello alone.
@@ -129,6 +132,7 @@ impl TlsEnd {
             hello: Vec::new(),
             has_hello: false,
             is_shaking: false,
+            is_answered: true,
             is_held_up: false,
             looks_at_hello: false,
             incoming: Vec::new(),
@@ -149,6 +153,7 @@ impl TlsEnd {
     pub(super) fn of_client(records: Box<dyn Records>, began_at: u64) -> Self {
         Self {
             is_shaking: true,
+            is_answered: false,
             ..Self::new(records, began_at)
         }
     }
@@ -156,6 +161,14 @@ impl TlsEnd {
     /// Whether it is counted among the handshakes that are under way.
     pub(super) fn is_shaking(&self) -> bool {
         self.is_shaking
+    }
+
+    /// How far its handshake is.
+    pub(super) fn step(&self) -> HandshakeStep {
+        match self.is_answered {
+            true => HandshakeStep::Later,
+            false => HandshakeStep::Hello,
+        }
     }
 
     /// Whether what has come waits for the turn of its handshake.
@@ -329,7 +342,9 @@ impl<K: Kernel> Worker<K> {
             return Event::Decrypted(from, Unsealed::Nothing, false);
         };
         let is_handshake = tls.standing == TlsStanding::Handshake;
-        let waits = is_handshake && self.turns.is_taken();
+        // What was made of that before may go on.
+        let has_come = buffer.is_some() || tls.is_held_up;
+        let waits = is_handshake && has_come && self.turns.is_taken(tls.step());
         if waits && tls.incoming.len() <= INCOMING_MAX {
             if let Some(buffer) = buffer {
                 tls.hold_up(self.kernel.bytes(buffer), &mut self.spare);
@@ -408,8 +423,13 @@ impl<K: Kernel> Worker<K> {
             // It follows the record whose end waits there.
             tls.sealed.append(&mut tls.reply);
         }
+        let answers = !tls.is_answered && !tls.reply.is_empty();
+        tls.is_answered |= answers;
         if is_handshake {
             self.turns.took(self.kernel.now().saturating_sub(began));
+        }
+        if answers {
+            self.answer_handshake(key);
         }
     }
 

@@ -60,7 +60,10 @@ pub(super) fn count_handshake(slot: &mut Slot, side: Side, now: u64) {
     };
     let took = now.saturating_sub(tls.began_at);
     tls.took_us = u32::try_from(took / US).unwrap_or(u32::MAX).max(1);
-    if let (Some(tls), Some(counts)) = (slot.tls(side), slot.tls_counts(side)) {
+    // A request to cancel may come without TLS.
+    if let (Some(tls), Some(counts)) = (slot.tls(side), slot.tls_counts(side))
+        && tls.records.agreed().version.is_some()
+    {
         counts.on_established(&tls.records.agreed(), took);
     }
 }
