@@ -27,6 +27,7 @@ impl Drop for Shown<'_> {
 
 /// Runs a target on all its seeds, and then on changed ones. `more` is a directory or a file with
 /// further seeds.
+#[expect(clippy::disallowed_methods, reason = "it looks for a given time")]
 fn fuzz(target: fn(&[u8]), name: &str, more: Option<&str>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seeds = vec![Vec::new()];

@@ -153,7 +153,6 @@ fn endpoints_of_version_2() {
         (1, 0x11, IPV4, tcp("192.0.2.1:56324", "198.51.100.7:443")),
         (1, 0x21, &v6, tcp("[2000::1]:7", "[2000::2]:443")),
         (1, 0, b"", Endpoints::Unknown),
-        (1, 0, IPV4, Endpoints::Unknown),
         // Datagrams, with their addresses.
         (1, 0x12, IPV4, Endpoints::Unknown),
         (1, 0x22, &v6, Endpoints::Unknown),

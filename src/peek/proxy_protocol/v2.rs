@@ -47,11 +47,7 @@ pub(super) fn parse(first: &[u8]) -> Result<Option<Header<'_>>, HeaderError> {
     if !is_local {
         let (block, tlvs) = whole.split_at(FIXED).1.split_at(addresses);
         header.endpoints = endpoints(*transport, block);
-        header.tlvs = match CheckedTlvs::check(whole, tlvs) {
-            // "The receiver should ignore address information": it may stand there, of any length.
-            Err(_) if *transport == UNSPECIFIED => CheckedTlvs::NONE,
-            checked => checked?,
-        };
+        header.tlvs = CheckedTlvs::check(whole, tlvs)?;
     }
     Ok(Some(header))
 }
