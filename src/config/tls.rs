@@ -46,7 +46,7 @@ settings! {
     pub struct ServedFiles {
         /// The file of the certificate, followed by those between it and its authority.
         pub certificate: PathBuf = PathBuf::new() => required(path());
-        /// The file of its private key, which nobody but its owner and its group may read.
+        /// The file of its private key, which only its owner and its group may read.
         pub key: PathBuf = PathBuf::new() => required(path());
         /// The file of its authority's answer that it is not revoked (OCSP), in DER. Handshakes
         /// carry it to clients that ask, until it expires. Without it they get none.
@@ -60,7 +60,7 @@ settings! {
     pub struct CertificateFiles {
         /// The file of the certificate, followed by those between it and its authority.
         pub certificate: PathBuf = PathBuf::new() => required(path());
-        /// The file of its private key, which nobody but its owner and its group may read.
+        /// The file of its private key, which only its owner and its group may read.
         pub key: PathBuf = PathBuf::new() => required(path());
     }
 }

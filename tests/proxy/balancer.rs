@@ -245,7 +245,7 @@ impl Launch {
         });
         assert!(process.listens_to_signals());
         balancer.listeners = balancer.log.lines_with("listener `");
-        // Others tell of its certificates.
+        // Others are about its certificates.
         balancer.listeners.retain(|line| line.contains("` on "));
         assert_eq!(balancer.listeners.len(), listeners);
         for line in &mut balancer.listeners {

@@ -29,7 +29,7 @@ pub(super) fn find(config: &Config, i: usize, found: &mut Vec<Finding>) {
     }
 }
 
-/// What a header says of nobody, each with the setting that asks for it.
+/// What no header ever says, each with the setting that asks for it.
 fn lacking(header: &SendProxy, users: &[&Listener], pool: &str) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     if header.says(HeaderPart::Ssl) && users.iter().all(|one| one.tls.is_none()) {
